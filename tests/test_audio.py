@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import re
+
+import librosa
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
+
+from xai_lib import audio, corpora
+
+RATE = 16000
+
+
+def tone(hertz, seconds=1.0, rate=RATE, amplitude=0.5):
+    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
+
+
+def vowel(f0, seconds=1.0, weak=None):
+    """A pulse train through two resonances: the fundamental is weaker than its harmonics.
+
+    With `weak`, every other pulse from 0.4 to 0.5 s loses that share of its strength.
+    """
+    phase = np.cumsum(np.broadcast_to(f0, round(seconds * RATE)) / RATE)
+    x = np.diff(np.floor(phase), prepend=0.0)
+    if weak:
+        x[(np.floor(phase) % 2 == 1) & (phase > 0.4 * f0) & (phase < 0.5 * f0)] *= 1 - weak
+    for centre, width in ((700, 90), (1200, 110)):
+        r = np.exp(-np.pi * width / RATE)
+        x = signal.lfilter([1], [1, -2 * r * np.cos(2 * np.pi * centre / RATE), r * r], x)
+    return (0.3 * x / np.abs(x).max()).astype(np.float32)
+
+
+def speech(seconds=2.0, seed=0):
+    """Silence, a vowel with a gap in it and a hiss, silence: something of everything."""
+    rng = np.random.default_rng(seed)
+    hiss = 0.05 * rng.normal(size=RATE // 5)
+    x = np.concatenate([vowel(120, 0.4), np.zeros(800), hiss, vowel(np.linspace(150, 210, RATE // 2), 0.5)])
+    x = np.pad(x, (RATE // 2, RATE // 2)) + 10 ** (-80 / 20) * rng.normal(size=len(x) + RATE)
+    return x.astype(np.float32)
+
+
+# ---------- reading
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "error"),
+    [
+        ("wav", "PCM_U8", 1e-2),
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_32", 1e-6),
+        ("wav", "FLOAT", 1e-7),
+        ("wav", "DOUBLE", 1e-7),
+        ("flac", "PCM_16", 1e-4),
+        ("flac", "PCM_24", 1e-6),
+        ("ogg", "VORBIS", 0.05),
+        ("mp3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_read_every_format_and_width(tmp_path, suffix, subtype, error):
+    path = tmp_path / f"clip.{suffix}"
+    soundfile.write(path, tone(440), RATE, subtype=subtype)
+    x = audio.read(path)
+    assert x.dtype == np.float32 and x.ndim == 1 and x.flags.c_contiguous
+    n = min(len(x), RATE)
+    assert abs(len(x) - RATE) <= 1152  # an mp3 frame
+    assert np.abs(x[:n] - tone(440)[:n])[400 : n - 400].max() < error
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
+def test_read_resamples(tmp_path, rate):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(1000, rate=rate), rate, subtype="FLOAT")
+    x = audio.read(path)
+    assert abs(len(x) - RATE) <= 1
+    assert np.abs(x - tone(1000, 1.1)[: len(x)])[1000:-1000].max() < 2e-3
+
+
+def test_resampling_is_librosas(tmp_path):
+    y = np.random.default_rng(0).normal(size=22050).astype(np.float32) * 0.1
+    soundfile.write(tmp_path / "a.wav", y, 22050, subtype="FLOAT")
+    ours, theirs = (
+        audio.read(tmp_path / "a.wav"),
+        librosa.load(tmp_path / "a.wav", sr=RATE, res_type="soxr_hq")[0],
+    )
+    np.testing.assert_allclose(ours, theirs[: len(ours)], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_read_averages_channels(tmp_path, channels):
+    parts = np.random.default_rng(0).uniform(-0.5, 0.5, (4000, channels)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", parts, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(audio.read(tmp_path / "a.wav"), parts.mean(axis=1), atol=1e-6)
+
+
+def test_bad_files_are_named(tmp_path):
+    (tmp_path / "text.wav").write_text("this is no sound")
+    (tmp_path / "zero.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0, np.float32), RATE)
+    samples = np.zeros(1000, np.float32)
+    samples[[3, 7]] = np.nan, np.inf
+    soundfile.write(tmp_path / "nan.wav", samples, RATE, subtype="FLOAT")
+    for name, reason in (
+        ("text.wav", "cannot be read"),
+        ("zero.wav", "cannot be read"),
+        ("empty.wav", "empty"),
+        ("nan.wav", "2 of 1000 samples"),
+        ("none.wav", "no such file"),
+    ):
+        with pytest.raises(audio.BadClip, match=rf"{name}: .*{reason}"):
+            audio.read(tmp_path / name)
+    with pytest.raises(audio.BadClip, match="is a folder"):
+        audio.read(tmp_path)
+
+
+def test_stream_names_and_counts_what_it_skips(tmp_path):
+    soundfile.write(tmp_path / "good.wav", tone(200), RATE)
+    soundfile.write(tmp_path / "short.wav", tone(200)[:399], RATE)
+    soundfile.write(tmp_path / "just.wav", tone(200)[:400], RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    (tmp_path / "text.wav").write_text("no")
+    clips = pd.DataFrame(
+        {"path": [str(tmp_path / f"{n}.wav") for n in ("good", "short", "silent", "text", "just")]},
+        index=[10, 11, 12, 13, 14],
+    )
+    skipped = {}
+    with pytest.warns(UserWarning, match="3 of 5 clips were skipped"):
+        got = dict(audio.stream(clips, RATE, skipped=skipped))
+    assert list(got) == [10, 14] and len(got[14]) == 400
+    assert list(skipped) == [11, 12, 13]
+    assert "399 samples" in skipped[11] and "silent" in skipped[12] and "text.wav" in skipped[13]
+    with pytest.raises(audio.BadClip, match="short.wav"):
+        list(audio.stream(clips, RATE))
+    with pytest.raises(ValueError, match="not one clip"):
+        list(audio.stream(clips.loc[[11, 12]], RATE, skipped={}))
+    with pytest.raises(ValueError, match="selection is empty"):
+        list(audio.stream(clips.iloc[:0], RATE))
+
+
+# ---------- frames
+
+
+@given(n=st.integers(400, 20000))
+@settings(max_examples=40, deadline=None)
+def test_grid_is_the_encoders(n):
+    frames = n
+    for kernel, stride in (
+        (10, 5),
+        (3, 2),
+        (3, 2),
+        (3, 2),
+        (3, 2),
+        (2, 2),
+        (2, 2),
+    ):  # wav2vec 2.0's convolutions
+        frames = (frames - kernel) // stride + 1
+    assert audio.n_frames(n) == frames
+    x = torch.ones(n)
+    x[0] = 0.5
+    got = audio.features(x, names=("rms", "centroid"))
+    assert got["rms"].shape == (frames,) and len(audio.speech_mask(x)) == frames
+
+
+@given(n=st.integers(400, 5000), width=st.integers(2, 2048))
+@settings(max_examples=60, deadline=None)
+def test_windows_are_centred(n, width):
+    x = torch.arange(1.0, n + 1)
+    windows = audio._windows(x, width, 320, 400)
+    assert windows.shape == (audio.n_frames(n), width)
+    for i in (0, len(windows) - 1):
+        first = 320 * i - (width - 400) // 2
+        want = [float(j + 1) if 0 <= j < n else 0.0 for j in range(first, first + width)]
+        assert windows[i].tolist() == want
+
+
+def test_frame_times():
+    np.testing.assert_allclose(audio.frame_times(3), [0.0125, 0.0325, 0.0525])
+
+
+def test_closed_forms():
+    got = audio.features(torch.as_tensor(tone(1000, amplitude=0.5)))  # 25 ms are 25 whole periods
+    torch.testing.assert_close(got["rms"], torch.full_like(got["rms"], 0.5 / np.sqrt(2)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(got["envelope"], torch.full_like(got["envelope"], 0.5), rtol=1e-3, atol=0)
+    assert (got["zcr"] * 400 - 50).abs().max() <= 1
+    assert (got["centroid"] - 1000).abs().max() < 1
+    silence = audio.features(torch.zeros(4000))
+    assert silence["rms"].max() < 1e-15 and silence["envelope"].max() == 0 and silence["zcr"].max() == 0
+    assert silence["centroid"].isnan().all() and silence["f0"].isnan().all()
+
+
+@pytest.mark.parametrize("width", [400, 1024])
+def test_agrees_with_librosa(width):
+    """How closely is promised in the docstring of `features`."""
+    for x in (speech(), np.random.default_rng(1).normal(size=9000).astype(np.float32) * 0.1):
+        got = {k: v.numpy() for k, v in audio.features(torch.as_tensor(x), frame_length=width).items()}
+        padded = np.pad(x, ((width - 400) // 2, width))
+        n = len(got["rms"])
+        at = {"frame_length": width, "hop_length": 320, "center": False}
+        rms = librosa.feature.rms(y=padded, **at)[0, :n]
+        np.testing.assert_allclose(got["rms"], rms, rtol=1e-6)
+        np.testing.assert_allclose(
+            got["envelope"],
+            np.abs(librosa.util.frame(padded, frame_length=width, hop_length=320)).max(0)[:n],
+            rtol=1e-6,
+        )
+        np.testing.assert_array_equal(
+            got["zcr"], librosa.feature.zero_crossing_rate(padded, **at)[0, :n].astype(np.float32)
+        )
+        centroid = librosa.feature.spectral_centroid(
+            y=padded, sr=RATE, n_fft=width, hop_length=320, center=False
+        )[0, :n]
+        heard = rms > 1e-3
+        assert heard.sum() > 25 and np.abs(got["centroid"] - centroid)[heard].max() < 0.01
+
+
+@pytest.mark.parametrize("hertz", [70, 97.3, 110, 220, 341.7, 440, 700])
+def test_f0_of_steady_sounds(hertz):
+    for x in (tone(hertz), vowel(hertz)):
+        f0 = audio.features(torch.as_tensor(x), names=("f0",))["f0"][3:-3]
+        assert f0.isfinite().all()
+        assert (f0 / hertz - 1).abs().median() < 0.002 and (f0 / hertz - 1).abs().max() < 0.02
+
+
+def test_f0_follows_a_glide_and_leaves_noise_alone():
+    track = np.linspace(100, 200, RATE)
+    f0 = audio.features(torch.as_tensor(vowel(track)), names=("f0",))["f0"].numpy()
+    want = np.interp(audio.frame_times(len(f0)), np.arange(RATE) / RATE, track)
+    assert np.abs(f0[3:-3] / want[3:-3] - 1).max() < 0.02
+    noise = torch.as_tensor(np.random.default_rng(0).normal(size=RATE).astype(np.float32))
+    assert audio.features(noise, names=("f0",))["f0"].isnan().float().mean() > 0.95
+
+
+def test_f0_does_not_jump_an_octave_for_a_moment_of_roughness():
+    f0 = audio.features(torch.as_tensor(vowel(200, weak=0.35)), names=("f0",))["f0"]
+    assert (f0[3:-3] / 200 - 1).abs().max() < 0.02
+    assert ((audio.features(torch.as_tensor(vowel(200, weak=0.7)))["f0"] / 100 - 1).abs() < 0.02).any()
+
+
+def test_f0_ignores_faint_hum():
+    x = np.concatenate([tone(200), 0.001 * tone(100)])
+    f0 = audio.features(torch.as_tensor(x), names=("f0",))["f0"]
+    assert f0[3:46].isfinite().all() and f0[53:].isnan().all()
+
+
+def test_f0_survives_gain_noise_and_rate():
+    rng = np.random.default_rng(0)
+    x = vowel(150)
+    for y in (1e-3 * x, x + 0.01 * rng.normal(size=len(x)).astype(np.float32), x + 0.2):
+        f0 = audio.features(torch.as_tensor(y), names=("f0",))["f0"][3:-3]
+        assert (f0 / 150 - 1).abs().nanmedian() < 0.01 and f0.isfinite().float().mean() > 0.9
+    f0 = audio.features(torch.as_tensor(tone(150, rate=24000)), 24000, hop=480, span=600, names=("f0",))["f0"]
+    assert (f0[3:-3] / 150 - 1).abs().max() < 0.005
+    with pytest.raises(ValueError, match="raise f0_length"):
+        audio.features(torch.as_tensor(x), names=("f0",), f0_range=(20, 500))
+
+
+def test_batch_equals_clips_one_by_one_and_device(device):
+    x = torch.as_tensor(np.stack([speech(seed=0), speech(seed=1), 0.1 * speech(seed=2)]))
+    together = audio.features(x.to(device))
+    for i in range(3):
+        alone = audio.features(x[i])
+        for name in audio.FEATURES:
+            assert together[name].device.type == torch.device(device).type
+            a, b = together[name][i].cpu(), alone[name]
+            tolerance = {"rtol": 1e-5, "atol": 1e-6} if name != "centroid" else {"rtol": 1e-3, "atol": 1.0}
+            torch.testing.assert_close(a, b, equal_nan=True, **tolerance)
+
+
+def test_gradients_reach_the_waveform():
+    x = torch.zeros(2000)
+    x[700:1500] = torch.as_tensor(tone(200)[:800])
+    x.requires_grad_()
+    got = audio.features(x, names=("rms", "envelope", "centroid"))
+    (got["rms"].sum() + got["envelope"].sum() + got["centroid"].nansum()).backward()
+    assert x.grad.isfinite().all() and x.grad[700:1500].abs().max() > 0
+
+
+def test_features_refuse_in_words():
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        audio.features(torch.zeros(399))
+    with pytest.raises(ValueError, match="NaN"):
+        audio.features(torch.full((1000,), torch.nan))
+    with pytest.raises(ValueError, match="unknown features.*loudness.*rms"):
+        audio.features(torch.zeros(1000), names=("loudness",))
+    with pytest.raises(ValueError, match="NaN"):
+        audio.speech_mask(np.full(1000, np.nan))
+    with pytest.raises(ValueError, match="shorter than one frame"):
+        audio.speech_mask(np.zeros(10))
+
+
+# ---------- where speech is
+
+
+@given(gain=st.floats(-20, 10), start=st.floats(0.3, 1.0), floor=st.floats(-95, -75))
+@settings(max_examples=25, deadline=None)
+def test_mask_finds_what_was_put_in(gain, start, floor):
+    rng = np.random.default_rng(0)
+    x = 10 ** (floor / 20) * rng.normal(size=3 * RATE)
+    first, last = int(start * RATE), int((start + 1.2) * RATE)
+    x[first:last] += 10 ** (gain / 20) * tone(200, 1.2)[: last - first]
+    x[first + 8000 : first + 8000 + 1600] = 1e-5  # a closure of 100 ms belongs to the speech
+    x[-2000:-1900] += 0.1  # a click of 6 ms does not
+    times = audio.frame_times(audio.n_frames(len(x)))
+    mask = audio.speech_mask(x.astype(np.float32))
+    inside = (times > start + 0.02) & (times < start + 1.18)
+    outside = (times < start - 0.03) | (times > start + 1.23)
+    assert mask[inside].all() and not mask[outside].any()
+
+
+def test_mask_of_silence_noise_and_a_tone_throughout():
+    assert not audio.speech_mask(np.zeros(RATE, np.float32)).any()
+    assert not audio.speech_mask(1e-5 * np.random.default_rng(0).normal(size=RATE)).any()
+    assert audio.speech_mask(tone(300)).all()
+    both = audio.speech_mask(torch.as_tensor(np.stack([tone(300), np.zeros(RATE, np.float32)])))
+    assert both.shape == (2, 49) and both[0].all() and not both[1].any()
+    long = np.pad(tone(300, rate=48000), 48000)
+    assert abs(audio.speech_mask(long, 48000).sum() - 50) <= 2
+
+
+def test_mask_of_a_noisy_recording():
+    x = np.pad(tone(200), RATE) + 0.02 * np.random.default_rng(0).normal(
+        size=3 * RATE
+    )  # 25 dB under the tone
+    mask, times = audio.speech_mask(x), audio.frame_times(audio.n_frames(3 * RATE))
+    assert mask[(times > 1.02) & (times < 1.98)].all() and not mask[(times < 0.97) | (times > 2.03)].any()
+
+
+def test_mask_of_a_long_pause_is_open():
+    x = np.concatenate([tone(200), np.zeros(RATE // 2), tone(200)]).astype(np.float32)
+    mask, times = audio.speech_mask(x), audio.frame_times(audio.n_frames(len(x)))
+    assert not mask[(times > 1.03) & (times < 1.47)].any() and mask[times < 0.98].all()
+
+
+def test_features_table(tmp_path):
+    paths = []
+    for i, (f0, gain) in enumerate(((120, 1.0), (240, 0.1))):
+        x = gain * np.pad(vowel(f0, 1.0), RATE // 2) + 1e-5 * np.random.default_rng(i).normal(size=2 * RATE)
+        paths.append(str(tmp_path / f"{i}.wav"))
+        soundfile.write(paths[-1], x, RATE, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "none.wav", 1e-5 * np.random.default_rng(0).normal(size=RATE), RATE, subtype="FLOAT"
+    )
+    clips = pd.DataFrame({"path": [*paths, str(tmp_path / "none.wav")]}, index=[5, 6, 7])
+    table = audio.features_table(clips)
+    assert list(table.index) == [5, 6, 7]
+    np.testing.assert_allclose(table["f0"].iloc[:2], [120, 240], rtol=0.005)
+    assert table["level_db"][5] - table["level_db"][6] > 10
+    np.testing.assert_allclose(table["speech_seconds"].iloc[:2], 1.0, atol=0.06)
+    assert table.loc[7, "speech_seconds"] == 0 and table.loc[7].drop("speech_seconds").isna().all()
+
+
+# ---------- real recordings
+
+
+@pytest.mark.real
+def test_f0_agrees_with_pyin_on_real_speech(real):
+    clips = corpora.balanced(corpora.load("ravdess", real / "ravdess"), 12, seed=3)
+    off, both, theirs = [], 0, 0
+    for _, x in audio.stream(clips):
+        f0 = audio.features(torch.as_tensor(x), names=("f0",))["f0"].numpy()
+        reference, _, _ = librosa.pyin(
+            np.pad(x, (312, 1024)),
+            fmin=60,
+            fmax=800,
+            sr=RATE,
+            frame_length=1024,
+            hop_length=320,
+            center=False,
+        )
+        reference, speech_ = reference[: len(f0)], audio.speech_mask(x)
+        voiced = np.isfinite(f0) & np.isfinite(reference) & speech_
+        off.append(np.abs(f0[voiced] / reference[voiced] - 1))
+        both, theirs = both + voiced.sum(), theirs + (np.isfinite(reference) & speech_).sum()
+    off = np.concatenate(off)
+    assert np.median(off) < 0.005 and np.mean(off < 0.05) > 0.95 and np.mean(off > 0.4) < 0.01
+    assert both / theirs > 0.7  # pyin calls more frames voiced
+
+
+@pytest.mark.real
+def test_mask_leaves_the_ends_of_ravdess_out(real):
+    clips = corpora.balanced(corpora.load("ravdess", real / "ravdess"), 200, seed=0)
+    share, first, last = [], [], []
+    for _, x in audio.stream(clips):
+        mask = audio.speech_mask(x)
+        share.append(mask.mean())
+        first.append(mask[:15].any())
+        last.append(mask[-15:].any())
+        assert mask.sum() * 0.02 > 0.9  # no clip loses its statement
+    assert 0.4 < np.mean(share) < 0.6
+    assert np.mean(first) < 0.06 and np.mean(last) < 0.1  # some clips have a sigh there
+
+
+@pytest.mark.real
+def test_reads_every_kind_of_real_file(real):
+    stereo = real / "ravdess" / "Actor_01" / "03-01-02-01-01-02-01.wav"
+    assert soundfile.info(stereo).channels == 2 and soundfile.info(stereo).samplerate == 48000
+    files = [
+        stereo,
+        *sorted((real / "esc10").rglob("*.ogg"))[::40],
+        next((real / "librispeech").rglob("*.flac")),
+    ]
+    for path in files:
+        x = audio.read(path)
+        assert x.ndim == 1 and abs(len(x) / RATE - soundfile.info(path).duration) < 1e-3
+        assert np.isfinite(x).all() and re.search(r"float32", str(x.dtype))

@@ -1,0 +1,281 @@
+"""A corpus is a pandas DataFrame of clips: `path`, `label`, where known `speaker`, `sex`, `intensity` ...
+
+Selection is plain pandas: ``clips.query("label == 'angry' and sex == 'female'")``. What was not taken in, and
+why, is counted in ``clips.attrs["left_out"]``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from . import audio, downloads, names
+from .names import EMOTIONS
+from .sampling import balanced, draw, folds, split
+
+RAVDESS_URL = "https://zenodo.org/records/1188976/files/"
+RAVDESS_ZIP, RAVDESS_MD5 = "Audio_Speech_Actors_01-24.zip", "md5:bc696df654c87fed845eb13823edef8a"
+
+__all__ = ["EMOTIONS", "from_csv", "from_folder", "load", "relabel", "summary"]
+__all__ += ["balanced", "draw", "folds", "split"]  # of sampling.py
+_NOT_A_CLASS = re.compile(
+    r"((actor|speaker|spk|subject|fold|part|disc)?[\s_-]*\d+|audio.*|wavs?|clips|train|test)$", re.IGNORECASE
+)
+
+
+def load(
+    name="sample", root=None, *, subset="main", download=False, url=RAVDESS_URL, known_hash=RAVDESS_MD5
+) -> pd.DataFrame:
+    """Load a corpus by name, or from a folder or CSV file.
+
+    Parameters
+    ----------
+    name : str or path
+        "sample" (bundled, synthetic), "ravdess", "crema-d", "emodb", "tess", "savee", "esc-50", a folder (see
+        `from_folder`) or a CSV file (see `from_csv`).
+    root : path, optional
+        Where the corpus lies. For "ravdess" the default is ``$XAI_REAL_DATA/ravdess``, then the cache folder;
+        for "sample" the project's ``data/sample`` (``$XAI_DATA`` names another ``data``); the others need it.
+    subset : {"main", "one_factor", "all"}
+        Of "sample": the emotional clips, or those in which one acoustic factor at a time was varied.
+    download : bool
+        Fetch RAVDESS speech (208 MB, CC BY-NC-SA 4.0) from Zenodo into the cache folder if it is not there
+        yet.
+    url, known_hash : str
+        Where the archive comes from, if not from Zenodo, and its hash.
+
+    Raises
+    ------
+    FileNotFoundError
+        The corpus is not there, or holds no clips; the message says how to get it.
+    ValueError
+        Unknown name, or the archive is not what it should be.
+    """
+    key = str(name).lower()
+    if key == "sample":
+        return _sample(Path(root) if root else _data() / "sample", subset)
+    if key == "ravdess":
+        return _named(key, _ravdess_root(root, download, url, known_hash))
+    if key in names.KNOWN:
+        if root is None:
+            raise FileNotFoundError(
+                f'where does {key} lie? Download it from its makers and pass root="its folder"'
+            )
+        return _named(key, Path(root))
+    if Path(name).is_dir():
+        return from_folder(name)
+    if Path(name).is_file():
+        return from_csv(name, root=root)
+    raise ValueError(
+        f"unknown corpus {str(name)!r}: known are sample, {', '.join(names.KNOWN)}, or the path of a folder "
+        "or CSV file that exists"
+    )
+
+
+def _data():
+    """The folder of what is bundled."""
+    return Path(os.environ.get("XAI_DATA") or Path(__file__).resolve().parent.parent / "data")
+
+
+def _sample(folder, subset):
+    """The bundled corpus, with the factors that its clips were made from."""
+    if not (folder / "factors.csv").is_file():
+        raise FileNotFoundError(
+            f"no sample corpus in {folder}: make it with `python data/make_sample.py`, or let the "
+            "environment variable XAI_DATA name the data folder"
+        )
+    clips = pd.read_csv(folder / "factors.csv").rename(columns={"file": "path", "emotion": "label"})
+    if subset not in ("all", *clips["subset"].unique()):
+        raise ValueError(f"unknown subset {subset!r}: known are {', '.join(clips['subset'].unique())}, all")
+    if subset != "all":
+        clips = clips[clips["subset"] == subset].reset_index(drop=True)
+    clips["path"] = [str(folder.resolve() / path) for path in clips["path"]]
+    _check_files(clips["path"], folder / "factors.csv")
+    clips["speaker"] = [f"sample-{actor:02d}" for actor in clips["actor"]]
+    return _finish(clips.dropna(axis=1, how="all").assign(corpus="sample"), {})
+
+
+def _ravdess_root(root, download, url, known_hash):
+    """The folder in which RAVDESS lies, after fetching it if asked."""
+    if root is not None:
+        return Path(root)
+    cache = downloads.cache() / "ravdess"
+    real = Path(os.environ["XAI_REAL_DATA"]) / "ravdess" if os.environ.get("XAI_REAL_DATA") else None
+    for folder in filter(None, (real, cache)):
+        if folder.is_dir():
+            return folder
+    if not download:
+        places = " or ".join(str(folder) for folder in (real, cache) if folder)
+        raise FileNotFoundError(
+            f"RAVDESS was not found in {places}. Load it with download=True (208 MB from Zenodo), or fetch "
+            f"{RAVDESS_ZIP} from https://zenodo.org/records/1188976, unpack it, and pass root=\"its folder\""
+        )
+    return downloads.fetch(url.rstrip("/") + "/" + RAVDESS_ZIP, known_hash, cache)
+
+
+def _named(corpus, root, others=False):
+    """A corpus whose file names say what is in them, anywhere below `root`."""
+    clips, left_out = names.table(corpus, _walk(root, (*audio.SUFFIXES, *names.VIDEO)), others=others)
+    if clips.empty:
+        example = " speech (names like 03-01-05-01-02-01-12.wav)" if corpus == "ravdess" else ""
+        reason = f"left out: {dict(left_out)}" if left_out else "there are no sound files"
+        raise FileNotFoundError(f"no clips of {corpus}{example} below {root}; {reason}")
+    if corpus == "esc-50":
+        tables = sorted(Path(root).rglob("esc50.csv"))
+        words = pd.read_csv(tables[0]).set_index("filename")["category"] if tables else {}
+        clips["label"] = [words.get(path.name, _class(path.parent.name)) for path in map(Path, clips["path"])]
+    return _finish(clips, left_out)
+
+
+def from_folder(path) -> pd.DataFrame:
+    """All sound files below a folder.
+
+    RAVDESS names are parsed (see `load`). Of other files the label is the name of the folder that they lie
+    in, without a leading number ("001 - Dog bark" is "Dog bark"), when there are two such folders or more and
+    none of them is named like a speaker or a part ("Actor_01", "1688", "wav", "train"); else it is missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder, or no sound file in it.
+    """
+    paths = _walk(path, audio.SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"no sound files ({', '.join(audio.SUFFIXES)}) below {path}")
+    if any(names.parse("ravdess", p) for p in paths):
+        return _named("ravdess", path, others=True)
+    folders = {p.parent for p in paths}
+    unlike = any(_NOT_A_CLASS.match(folder.name) for folder in folders) or Path(path).resolve() in folders
+    labels = [None if unlike or len(folders) < 2 else _class(p.parent.name) for p in paths]
+    return _finish(pd.DataFrame({"path": [str(p) for p in paths], "label": labels}), {})
+
+
+def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd.DataFrame:
+    """A table of clips: CSV (or tab-separated, .tsv) with one row per clip; all its columns are kept.
+
+    Parameters
+    ----------
+    path_column, label_column : str
+        Which columns hold the file (relative to `root`, else to the CSV file's folder) and the label. They
+        become `path` and `label`; without a label column labels are missing.
+
+    Raises
+    ------
+    FileNotFoundError
+        The table, or some of the files it names, are not there.
+    ValueError
+        The path column is missing, or the table has no rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such table: {path}")
+    try:
+        clips = pd.read_csv(
+            path, sep="\t" if path.suffix == ".tsv" else ",", dtype={"speaker": str, label_column: str}
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a table of clips: {error}") from error
+    if path_column not in clips or (label_column not in clips and label_column != "label"):
+        missing = path_column if path_column not in clips else label_column
+        has = ", ".join(map(str, clips))
+        raise ValueError(f"{path} has no column {missing!r}; it has {has}: pass path_column=, label_column=")
+    clips = clips.rename(columns={path_column: "path", label_column: "label"})
+    if clips.empty or clips["path"].isna().any():
+        raise ValueError(f"{path} names no file in {clips['path'].isna().sum()} of its {len(clips)} rows")
+    clips["path"] = [str((Path(root or path.parent) / name).resolve()) for name in clips["path"]]
+    _check_files(clips["path"], path)
+    return _finish(clips if "label" in clips else clips.assign(label=None), {})
+
+
+def _walk(root, suffixes):
+    """Files with these endings below a folder, sorted, hidden ones aside."""
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"no such folder: {root}")
+    return sorted(
+        Path(folder, name).resolve()
+        for folder, _, files in os.walk(root)
+        for name in files
+        if name.lower().endswith(suffixes) and not name.startswith(".")
+    )
+
+
+def _class(folder):
+    """A folder's name as a label; emotions in our spelling."""
+    name = re.sub(r"^\d+[\s_.-]+", "", folder)
+    return name.lower() if name.lower() in EMOTIONS else name
+
+
+def _check_files(paths, table):
+    """Raise if some of the files are missing."""
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        few = ", ".join(missing[:3])
+        raise FileNotFoundError(f"{len(missing)} of {len(paths)} files of {table} are missing, e.g. {few}")
+
+
+def _finish(clips, left_out):
+    """Put the usual columns first and note what was left out."""
+    first = ["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"]
+    clips = clips[[name for name in first if name in clips] + [name for name in clips if name not in first]]
+    clips.attrs["left_out"] = dict(left_out)
+    if left_out:
+        counts = ", ".join(f"{n} files ({why})" for why, n in left_out.items())
+        warnings.warn(f"left out: {counts}", stacklevel=4)
+    return clips
+
+
+def relabel(clips, table, *, known=None) -> pd.DataFrame:
+    """Put labels into a model's words; returns a copy.
+
+    Parameters
+    ----------
+    table : dict or path
+        Word for word, or a CSV file whose first two columns are the old and the new word.
+    known : sequence of str, optional
+        The model's labels, which all new words must be among.
+
+    Raises
+    ------
+    KeyError
+        The table lacks a label of `clips`, or gives one that is not `known`; the message lists them.
+    """
+    if not isinstance(table, dict):
+        frame = pd.read_csv(table, dtype=str)
+        table = dict(zip(frame.iloc[:, 0], frame.iloc[:, 1]))
+    present = clips["label"].dropna().unique()
+    lacking = [label for label in present if label not in table]
+    if lacking:
+        raise KeyError(f"the table has no word for {lacking}; it has {list(table)}")
+    strange = sorted({table[label] for label in present} - set(known)) if known is not None else []
+    if strange:
+        raise KeyError(f"the table gives {strange}, which the model does not know: it knows {list(known)}")
+    return clips.assign(label=clips["label"].map(table))
+
+
+def summary(clips) -> pd.DataFrame:
+    """Counts of clips and speakers, and of clips by sex and intensity.
+
+    Returns
+    -------
+    DataFrame with a row per label (emotions in their usual order) and a last row "all"; columns `clips`, and
+    where known `speakers`, "female", "male", "normal", "strong".
+    """
+    keys = clips["label"].astype(object).where(clips["label"].notna(), "(no label)")
+    parts = {"clips": keys.groupby(keys).size()}
+    if "speaker" in clips:
+        parts["speakers"] = clips["speaker"].groupby(keys).nunique()
+    for column in ("sex", "intensity"):
+        if column in clips:
+            values = sorted(clips[column].dropna().unique())
+            parts |= {value: keys[clips[column] == value].value_counts() for value in values}
+    counts = pd.DataFrame(parts).fillna(0).astype(int)
+    order = [name for name in EMOTIONS if name in counts.index]
+    counts = counts.loc[order + [name for name in counts.index if name not in EMOTIONS]]
+    total = counts.sum()
+    if "speakers" in total:
+        total["speakers"] = clips["speaker"].nunique()
+    return pd.concat([counts, total.rename("all").to_frame().T]).rename_axis("label")

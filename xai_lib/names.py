@@ -1,0 +1,134 @@
+"""What the file names of known corpora say about their clips."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+
+_CREMA_D = {
+    "ANG": "angry",
+    "DIS": "disgust",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+_EMODB = {
+    "W": "angry",
+    "L": "boredom",
+    "E": "disgust",
+    "A": "fearful",
+    "F": "happy",
+    "T": "sad",
+    "N": "neutral",
+}
+_TESS = {"fear": "fearful", "ps": "surprised"} | {
+    name: name for name in ("angry", "disgust", "happy", "neutral", "sad")
+}
+_SAVEE = {
+    "a": "angry",
+    "d": "disgust",
+    "f": "fearful",
+    "h": "happy",
+    "n": "neutral",
+    "sa": "sad",
+    "su": "surprised",
+}
+_EMODB_MEN = ("03", "10", "11", "12", "15")
+
+# corpus: pattern of a name without its ending, words for label codes, sex of a speaker where the name tells
+# fmt: off
+KNOWN = {
+    "ravdess": ((r"(?P<modality>0[123])-(?P<channel>0[12])-(?P<label>0[1-8])-(?P<intensity>0[12])-"
+                 r"(?P<statement>0[12])-(?P<repetition>0[12])-(?P<speaker>(?!00)\d\d)"),
+                {f"{number:02d}": emotion for number, emotion in enumerate(EMOTIONS, 1)},
+                lambda who: "male" if int(who) % 2 else "female"),
+    "crema-d": (r"(?P<speaker>1\d{3})_(?P<statement>[A-Z]{3})_(?P<label>[A-Z]{3})_(?P<intensity>[A-Z]{1,2})",
+                _CREMA_D, None),
+    "emodb": (r"(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<label>[A-Z])(?P<repetition>[a-z])",
+              _EMODB, lambda who: "male" if who in _EMODB_MEN else "female"),
+    "tess": (r"(?P<speaker>OAF?|YAF)_(?P<statement>[A-Za-z]+)_(?P<label>[a-z]+)",
+             _TESS, lambda who: "female"),
+    "savee": (r"(?P<speaker>DC|JE|JK|KL)_(?P<label>[a-z]{1,2})(?P<statement>\d\d)",
+              _SAVEE, lambda who: "male"),
+    "esc-50": (r"(?P<fold>\d)-(?P<source>\d+)-(?P<take>[A-Z])(-(?P<number>\d+))?", None, None),
+}
+# fmt: on
+VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv")
+_MODALITY = {"01": "audio-video", "02": "video-only", "03": "audio-only"}
+_CHANNEL = {"01": "speech", "02": "song"}
+_INTENSITY = {"01": "normal", "02": "strong"}
+
+
+def parse(corpus, path) -> dict | None:
+    """Fields of one file name, or None where it is not a name of that corpus.
+
+    Parameters
+    ----------
+    corpus : str
+        One of `KNOWN`.
+    path : path
+        Only its last part counts; for "savee" the folder too, which is the speaker in the original layout.
+
+    Returns
+    -------
+    dict with `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07") and
+    whatever else the name holds: `sex`, `intensity`, `statement`, `repetition`, `actor`, `modality`,
+    `channel`, `fold`, `source`, `take`.
+    """
+    path = Path(path)
+    pattern, words, sex = KNOWN[corpus]
+    match = re.fullmatch(pattern, path.stem)
+    if match is None and corpus == "savee":
+        match = re.fullmatch(pattern, f"{path.parent.name}_{path.stem}")
+    if match is None:
+        return None
+    fields = {name: value for name, value in match.groupdict().items() if value is not None}
+    if words is not None:
+        who = fields["speaker"].removesuffix("F")  # one file of TESS says OA for OAF
+        if fields["label"] not in words:
+            return None
+        fields |= {"label": words[fields["label"]], "speaker": f"{corpus}-{who}"} | (
+            {"sex": sex(who)} if sex else {}
+        )
+    if corpus == "ravdess":
+        fields |= {
+            "modality": _MODALITY[fields["modality"]],
+            "channel": _CHANNEL[fields["channel"]],
+            "actor": int(who),
+            "intensity": _INTENSITY[fields["intensity"]],
+            "statement": int(fields["statement"]),
+            "repetition": int(fields["repetition"]),
+        }
+    return fields
+
+
+def table(corpus, paths, *, others=False) -> tuple[pd.DataFrame, Counter]:
+    """Table of the clips among `paths`, and how many were left out for which reason.
+
+    Of RAVDESS only speech without pictures is taken; songs and videos are left out, and so is a file whose
+    name came before, since a widespread copy holds everything twice. With `others`, files of other names are
+    kept, unlabelled.
+    """
+    rows, left_out, seen = [], Counter(), set()
+    for path in paths:
+        fields, video = parse(corpus, path), path.suffix.lower() in VIDEO
+        if fields is None and others and not video:
+            rows.append({"path": str(path), "label": None})
+        elif fields is None:
+            left_out[f"not a name of {corpus}"] += 1
+        elif video or fields.get("modality", "audio-only") != "audio-only":
+            left_out["video"] += 1
+        elif fields.get("channel") == "song":
+            left_out["song"] += 1
+        elif corpus == "ravdess" and path.stem in seen:
+            left_out["same name again"] += 1
+        else:
+            seen.add(path.stem)
+            rows.append({"path": str(path), **fields, "corpus": corpus})
+    return pd.DataFrame(rows), left_out

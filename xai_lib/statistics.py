@@ -1,0 +1,188 @@
+"""Intervals, tests and effect sizes with the speaker as the unit: thin over scipy.stats.
+
+Clips of one speaker are not independent, so they are averaged within the speaker first. Below eight speakers
+no interval is given (NaN bounds): show one point per speaker instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+from sklearn.metrics import recall_score
+
+FEWEST = 8  # speakers, for an interval
+
+
+def interval(values, confidence=0.95, *, axis=0):
+    """Mean and t interval over the units (speakers) along `axis`; NaN units are left out.
+
+    Returns
+    -------
+    (mean, low, high) : floats, or arrays without `axis`
+        The bounds are NaN where fewer than 8 units are there.
+    """
+    values = np.moveaxis(np.asarray(values, float), axis, 0)
+    there = np.isfinite(values)
+    n = there.sum(axis=0)
+    some = np.maximum(n, 1)
+    mean = np.where(n > 0, np.where(there, values, 0).sum(axis=0) / some, np.nan)
+    spread = np.where(there, values - mean, 0)
+    error = np.sqrt((spread**2).sum(axis=0) / np.maximum(n - 1, 1) / some)
+    half = np.where(n >= FEWEST, stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1)) * error, np.nan)
+    return tuple(x[()] for x in (mean, mean - half, mean + half))
+
+
+def by_speaker(data: xr.DataArray, speaker="speaker") -> xr.DataArray:
+    """Average the clips of each speaker: dim `clip` becomes dim `speaker`. NaN clips are left out.
+
+    Raises
+    ------
+    ValueError
+        `data` has no coordinate `speaker` on `clip`, or some clip lacks one.
+    """
+    if speaker not in data.coords or data[speaker].dims != ("clip",):
+        raise ValueError(
+            f"the result has no coordinate {speaker!r} on `clip`: add a `speaker` column to the clips"
+        )
+    names = data[speaker].to_series()
+    if names.isna().any() or (names.astype(str) == "").any():
+        raise ValueError(f"{speaker} is missing for some clips: give each one, or leave those clips out")
+    return data.groupby(speaker).mean("clip", skipna=True)
+
+
+def over_speakers(data: xr.DataArray, confidence=0.95) -> xr.Dataset:
+    """Mean over speakers with its t interval, the clips of each speaker averaged first.
+
+    Parameters
+    ----------
+    data : DataArray
+        With dim `clip` and the coordinate `speaker` on it, or with dim `speaker`.
+
+    Returns
+    -------
+    Dataset with `mean`, `low`, `high` and `n` (speakers that have a value) on the other dims of `data`; the
+    bounds are NaN where `n` is under 8.
+    """
+    units = data if "speaker" in data.dims else by_speaker(data)
+    axis = units.get_axis_num("speaker")
+    rest = units.isel(speaker=0, drop=True)
+    mean, low, high = interval(units.values, confidence, axis=axis)
+    n = np.isfinite(units.values).sum(axis=axis)
+    parts = {"mean": mean, "low": low, "high": high, "n": n}
+    return xr.Dataset({name: rest.copy(data=value) for name, value in parts.items()}).assign_attrs(
+        confidence=confidence
+    )
+
+
+def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
+    """Two-sided sign-flip test that the units' mean is 0; NaN units are left out.
+
+    Exact over all sign patterns up to 14 units, else `permutations` seeded draws and p = (b + 1) / (m + 1):
+    never 0.
+
+    Returns
+    -------
+    float
+        NaN without units. Its least value is 2 / 2^n, so under 6 units it cannot reach 0.05 (two-sided).
+
+    References
+    ----------
+    scipy.stats.permutation_test, permutation type "samples".
+    """
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan")
+    if len(values) == 1 or not values.any():
+        return 1.0
+    count = np.inf if len(values) <= 14 else permutations
+    test = stats.permutation_test((values,), np.mean, permutation_type="samples", vectorized=True,
+                                  n_resamples=count, rng=np.random.default_rng(seed), batch=2**14)
+    return float(test.pvalue)
+
+
+def permutation_test(a, b, *, permutations=9999, seed=0) -> float:
+    """Two-sided permutation test that two independent sets of units have the same mean; never 0.
+
+    NaN units are left out; NaN where a set has fewer than two units.
+    """
+    a, b = (np.asarray(x, float)[np.isfinite(x)] for x in (a, b))
+    if min(len(a), len(b)) < 2:
+        return float("nan")
+    test = stats.permutation_test((a, b), lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+                                  batch=2**12, vectorized=True, n_resamples=permutations,
+                                  rng=np.random.default_rng(seed))
+    return float(test.pvalue)
+
+
+def fdr(p) -> np.ndarray:
+    """Benjamini–Hochberg adjusted p values, over all entries; NaN stay NaN and do not count as tests.
+
+    References
+    ----------
+    scipy.stats.false_discovery_control.
+    """
+    p = np.asarray(p, float)
+    adjusted = np.full(p.shape, np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        adjusted[tested] = stats.false_discovery_control(p[tested])
+    return adjusted
+
+
+def cohens_d(a, b=None, *, axis=0):
+    """Standardised difference of two groups, over their pooled SD, or of one set of paired differences.
+
+    NaN are left out; NaN where a group has fewer than two values, or nothing varies.
+
+    References
+    ----------
+    Cohen (1988), Statistical power analysis for the behavioral sciences: d, and for pairs d_z.
+    """
+    a = np.asarray(a, float)
+    b = None if b is None else np.asarray(b, float)
+    (mean, square, n) = _moments(a, axis)
+    if b is None:
+        return _ratio(mean, square, n - 1)
+    (other, square_b, n_b) = _moments(b, axis)
+    return _ratio(np.where((n > 1) & (n_b > 1), mean - other, np.nan), square + square_b, n + n_b - 2)
+
+
+def _moments(x, axis):
+    """Mean, sum of squares about it, and count of what is not NaN."""
+    n = np.isfinite(x).sum(axis=axis)
+    mean = np.nansum(x, axis=axis) / np.where(n > 0, n, np.nan)
+    return mean, np.nansum((x - np.expand_dims(mean, axis)) ** 2, axis=axis), n
+
+
+def _ratio(difference, square, freedom):
+    """Difference over the SD from a sum of squares; NaN where there is none."""
+    sd = np.sqrt(square / np.where(freedom > 0, freedom, np.nan))
+    return (difference / np.where(sd > 0, sd, np.nan))[()]
+
+
+def auroc(positive, negative, *, axis=0):
+    """Probability that a positive exceeds a negative, ties half (Mann–Whitney U / mn); NaN left out."""
+    positive, negative = np.asarray(positive, float), np.asarray(negative, float)
+    u = stats.mannwhitneyu(positive, negative, axis=axis, nan_policy="omit", method="asymptotic").statistic
+    return u / (np.isfinite(positive).sum(axis=axis) * np.isfinite(negative).sum(axis=axis))
+
+
+def eta_squared(values, groups) -> float:
+    """Share of the variance of `values` [n] that the group means explain, 0 to 1; NaN values are left out."""
+    values, groups = np.asarray(values, float), np.asarray(groups)
+    groups, values = groups[np.isfinite(values)], values[np.isfinite(values)]
+    total = np.sum((values - values.mean()) ** 2) if len(values) else 0.0
+    if total == 0:
+        return float("nan")
+    between = sum(
+        (groups == g).sum() * (values[groups == g].mean() - values.mean()) ** 2 for g in np.unique(groups)
+    )
+    return float(between / total)
+
+
+def uar(truth, predicted) -> float:
+    """Unweighted average recall: recall of each class in `truth`, averaged over those classes."""
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    return float(recall_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0.0))
