@@ -1,0 +1,50 @@
+# make run | test | lab | bench | notebooks | pocket | clean      (README.md says what each is for)
+# Parameters of a run: make run CORPUS=ravdess ROOT=~/ravdess MODEL=microsoft/wavlm-base-plus EMOTION=angry K=50 ...
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Notebooks and tests run side by side; each worker gets its share of the cores (conftest.py, xai_lib/run.py).
+WORKERS ?= $(shell n=$(CORES); [ $$n -gt 4 ] && n=4; echo $$n)
+# The first Python that is new enough.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --retries 10 --timeout 60
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: run test lab bench notebooks pocket clean
+.DEFAULT_GOAL := run
+
+$(STAMP): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found: install one, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }; }
+	@echo "Installing requirements.txt (once; a few minutes, and about 6 GB where torch brings its CUDA libraries)"
+	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps -e .
+	@touch $@
+
+run: $(STAMP)
+	@$(BIN)/python -m xai_lib.run
+
+test: $(STAMP)
+	$(PYTEST) tests notebooks -m "not bench" -n $(WORKERS) --dist loadfile \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/sanitize.cfg
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+bench: $(STAMP)
+	$(PYTEST) tests/bench -m bench -q --benchmark-quiet
+
+# Stored outputs, made anew in place.
+notebooks: $(STAMP)
+	@$(BIN)/python -m xai_lib.run --refresh
+
+# The pocket models, trained anew from the corpora that data/README.md names.
+pocket: $(STAMP)
+	$(BIN)/python data/train_pocket.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .ruff_cache

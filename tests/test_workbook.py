@@ -1,0 +1,207 @@
+"""setup(), with a corpus and a model made of nothing, and what save leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+
+import xai_lib
+from xai_lib import parameters, workbook
+
+
+@pytest.fixture
+def stand_ins(monkeypatch, tmp_path):
+    """A corpus of 4 speakers x 2 emotions x 3 takes and a model that has heard two of the speakers."""
+    rows = []
+    for speaker in "abcd":
+        for label in ("angry", "sad"):
+            for take in range(3):
+                path = tmp_path / "corpus" / speaker / f"{label}{take}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x" * (1 + take))
+                rows.append({"path": str(path), "label": label, "speaker": speaker})
+    box = SimpleNamespace(
+        corpus=pd.DataFrame(rows), labels=["angry", "sad"], trained_on=["a", "b"], split_called=False
+    )
+
+    def target(name):
+        if name not in box.labels:
+            raise ValueError(f"no class {name}: the labels are {', '.join(box.labels)}")
+        return box.labels.index(name)
+
+    def split(clips, *, seed=0):
+        box.split_called = True
+        return clips.assign(split=np.where(clips["speaker"] == "d", "test", "train"))
+
+    corpora, models = ModuleType("xai_lib.corpora"), ModuleType("xai_lib.models")
+    corpora.load = lambda name, root=None: box.corpus
+    corpora.split = split
+    corpora.balanced = lambda clips, n, seed=0: clips.groupby(["label", "speaker"]).head(1).head(n)
+    corpora.draw = lambda clips, n=1, *, label=None, seed=0: clips[clips["label"] == label].sample(
+        n, random_state=seed
+    )
+    models.load = lambda name, device: SimpleNamespace(
+        name=name,
+        labels=box.labels,
+        n_layers=3,
+        trained_on=box.trained_on,
+        target=target,
+        device=torch.device("cpu"),
+    )
+    for module in (corpora, models):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(xai_lib, module.__name__.split(".")[1], module, raising=False)
+    return box
+
+
+def test_speakers_unheard_by_the_encoder_are_test(stand_ins, capsys):
+    run = workbook.setup("03_x", max_clips=4)
+    assert set(run.test["speaker"]) == {"c", "d"} and set(run.train["speaker"]) == {"a", "b"}
+    assert len(run.train) == len(run.test) == 4 and not stand_ins.split_called
+    assert run.explain["label"].tolist() == ["angry"] and set(run.explain["speaker"]) <= {"c", "d"}
+    assert run.k == 20 and run.batch == 16 and run.profile == "quick"
+    said = capsys.readouterr().out
+    assert len(said.strip().splitlines()) <= 5 and "2, of whom the encoder has heard 0" in said
+
+
+@pytest.mark.parametrize("trained_on", [None, [], ["nobody"], list("abcd")])
+def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, trained_on):
+    stand_ins.trained_on = trained_on
+    assert set(workbook.setup("03_x").test["speaker"]) == {"d"}
+
+
+def test_a_split_of_the_corpus_is_kept(stand_ins):
+    stand_ins.corpus["split"] = np.where(stand_ins.corpus["speaker"] == "a", "test", "train")
+    assert set(workbook.setup("03_x").test["speaker"]) == {"a"}
+
+
+def test_no_limit_takes_all(stand_ins):
+    assert len(workbook.setup("03_x", max_clips=None).clips) == 24
+
+
+def test_labels_that_the_model_does_not_know(stand_ins):
+    stand_ins.corpus.loc[0, "label"] = "bored"
+    with pytest.raises(ValueError, match="labels bored .*map them"):
+        workbook.setup("03_x")
+
+
+def test_emotion_that_the_model_does_not_know(stand_ins):
+    with pytest.raises(ValueError, match="angry, sad"):
+        workbook.setup("03_x", emotion="bored")
+
+
+def test_own_files(stand_ins, tmp_path):
+    folder = tmp_path / "corpus" / "a"
+    for files, n in [
+        (str(folder / "sad0.wav"), 1),
+        (str(folder / "*.wav"), 6),
+        (str(folder), 6),
+        ([str(folder / "sad0.wav"), str(folder / "sad1.wav")], 2),
+    ]:
+        explain = workbook.setup("03_x", files=files).explain
+        assert len(explain) == n and explain["label"].isna().all()
+    with pytest.raises(FileNotFoundError, match="nothing is called"):
+        workbook.setup("03_x", files=str(tmp_path / "none*.wav"))
+
+
+def test_seeds_repeat():
+    draws = []
+    for _ in range(2):
+        workbook.seed_everything(5)
+        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert draws[0] == draws[1]
+
+
+def test_save(stand_ins, monkeypatch, tmp_path):
+    monkeypatch.setenv("XAI_RUN_DIR", str(tmp_path / "run"))
+    run = workbook.setup("03_x")
+    assert not (tmp_path / "run").exists()
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    assert run.save(figure, "curve") is figure and plt.get_fignums() == []
+    array = xr.DataArray(np.arange(3.0), dims="clip", name="a", attrs={"target": "angry"}).assign_coords(
+        label=("clip", np.array(["angry", None, np.nan], dtype=object)),
+        speaker=("clip", pd.array(["x", "y", None], dtype="str")),
+    )
+    assert run.save(array, "a") is array
+    assert run.save(xr.Dataset({"a": array}), "b").attrs == {}
+    run.save(stand_ins.corpus, "clips")
+    files = sorted(str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file())
+    assert files == ["03_x.json", "data/03_a.nc", "data/03_b.nc", "data/03_clips.csv", "figures/03_curve.png"]
+    with xr.open_dataarray(tmp_path / "run" / "data" / "03_a.nc") as back:
+        assert back["label"].values.tolist() == ["angry", "", ""] and back["speaker"].values.tolist() == [
+            "x",
+            "y",
+            "",
+        ]
+        assert json.loads(back.attrs["provenance"])["parameters"]["emotion"] == "angry"
+        assert back.attrs["target"] == "angry" and np.array_equal(back, array)
+    provenance = json.loads((tmp_path / "run" / "03_x.json").read_text())
+    assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+    with pytest.raises(ValueError, match="save takes"):
+        run.save([1], "list")
+
+
+def test_a_failed_save_leaves_nothing(stand_ins, monkeypatch, tmp_path):
+    monkeypatch.setenv("XAI_RUN_DIR", str(tmp_path / "run"))
+    run = workbook.setup("03_x")
+    with pytest.raises((TypeError, ValueError)):
+        run.save(xr.Dataset({"a": ("x", [1.0])}, attrs={"bad": {"a": 1}}), "bad")
+    assert [p for p in (tmp_path / "run").rglob("*") if p.is_file()] == []
+
+
+def test_fingerprint_follows_what_matters(stand_ins):
+    clips = stand_ins.corpus
+    first = workbook.fingerprint(clips)
+    assert workbook.fingerprint(clips.sample(frac=1, random_state=1)) == first
+    assert workbook.fingerprint(clips.assign(label=["sad"] * len(clips))) != first
+    assert workbook.fingerprint(clips.iloc[1:]) != first
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"colour": "red"},
+        {"k": 0},
+        {"k": "many"},
+        {"k": 2.5},
+        {"k": True},
+        {"k": None},
+        {"layer": -1},
+        {"profile": "fast"},
+        {"device": "gpu"},
+        {"emotion": ""},
+        {"model": 3},
+    ],
+)
+def test_bad_parameters(given):
+    with pytest.raises(ValueError, match=next(iter(given))):
+        parameters.check(given)
+
+
+@given(k=st.integers(1, 10**6), layer=st.none() | st.integers(0, 99))
+def test_text_means_the_same_as_the_value(k, layer):
+    assert parameters.check({"k": str(k), "layer": str(layer)}) == parameters.check({"k": k, "layer": layer})
+
+
+def test_check_is_idempotent_and_defaults_pass():
+    assert parameters.check({}) == parameters.DEFAULTS == parameters.check(parameters.check({}))
+
+
+def test_folder_names_tell_runs_apart():
+    a, b = (
+        parameters.folder_name(parameters.check({"k": k, "model": "microsoft/wavlm-base-plus"}))
+        for k in (1, 2)
+    )
+    assert a != b and "sample-wavlm-base-plus" in a and "/" not in a

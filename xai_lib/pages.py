@@ -1,0 +1,102 @@
+"""Executed notebooks as pages that need no network, and the index of a run."""
+
+from __future__ import annotations
+
+import copy
+import html
+import json
+import re
+from pathlib import Path
+
+
+def title_of(notebook) -> str:
+    """The first heading."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^# +(.+)$", text, re.M)
+    return found[1].strip() if found else ""
+
+
+def to_html(notebook, title: str) -> str:
+    """The notebook as one page that needs no network: images inside, no script from elsewhere.
+
+    Formulas stay as they are typed, since MathJax would have to be fetched. Images say what they are: the
+    heading that they stand under.
+    """
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="lab",
+        embed_images=True,
+        mathjax_url="",
+        require_js_url="",
+        jquery_url="",
+        mermaid_js_url="",
+        mermaid_layout_elk_js_url="",
+        widget_renderer_url="",
+        language_code="en",
+    )
+    body, _ = exporter.from_notebook_node(copy.deepcopy(notebook), resources={"metadata": {"name": title}})
+    # What the template still carries: scripts and style sheets from content-delivery networks.
+    body = re.sub(r"<script\b[^>]*\bsrc=\"(https?:)?(//[^\"]*)?\"[^>]*>\s*</script>", "", body)
+    body = re.sub(
+        r"<script\b[^>]*>(?:(?!</script>).)*?(cdnjs|unpkg|jsdelivr|MathJax|mermaid).*?</script>",
+        "",
+        body,
+        flags=re.S,
+    )
+    body = re.sub(r"<link\b[^>]*href=\"https?:[^>]*>", "", body)
+    return _alt_texts(body, title)
+
+
+def _alt_texts(page: str, title: str) -> str:
+    """Give each image without a useful alt text the last heading before it."""
+    heading, pieces = title, re.split(r"(<h[1-6][^>]*>.*?</h[1-6]>|<img\b[^>]*>)", page, flags=re.S)
+    for i, piece in enumerate(pieces):
+        if re.match(r"<h[1-6]", piece):
+            heading = html.unescape(re.sub(r"<[^>]+>", "", piece)).replace("¶", "").strip() or heading
+        elif piece.startswith("<img"):
+            bare = re.sub(r"\salt=\"(No description has been provided for this image)?\"", "", piece)
+            if not re.search(r"\salt=", bare):
+                pieces[i] = bare.replace("<img", f'<img alt="Figure: {html.escape(heading, quote=True)}"', 1)
+    return "".join(pieces)
+
+
+def index(folder: Path, results: list, given: dict) -> str:
+    """The page of a run: what was run with what, and for each notebook a figure, a link and its time."""
+    parts = []
+    for result in results:
+        link = html.escape(result.out.with_suffix(".html").name)
+        name, title = result.out.stem, html.escape(result.title)
+        figures = sorted((folder / "figures").glob(f"{name[:2]}_*.png"))
+        images = "".join(
+            f'<a href="figures/{html.escape(f.name)}"><img src="figures/{html.escape(f.name)}" '
+            f'alt="{title}: {html.escape(f.stem[3:].replace("_", " "))}"></a>'
+            for f in figures
+        )
+        state = (
+            f'<strong class="bad">failed: {html.escape(result.error)}</strong>' if result.error else "done"
+        )
+        parts.append(
+            f'<section><h2><a href="{link}">{title}</a></h2><p>{state}, {result.seconds:.0f} s · '
+            f'<a href="{html.escape(result.out.name)}">notebook</a></p>'
+            f'<div class="figures">{images}</div></section>'
+        )
+    made = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    data = "".join(
+        f'<li><a href="data/{html.escape(p.name)}">{html.escape(p.name)}</a></li>'
+        for p in sorted((folder / "data").glob("[!.]*"))
+    )
+    about = html.escape(json.dumps(made[0] if made else {"parameters": given}, indent=1))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(folder.name)}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222 }}
+.figures {{ display: flex; flex-wrap: wrap; gap: 1rem }}
+.figures img {{ height: 11rem; border: 1px solid #ccc }}
+a {{ color: #0b57a4 }} .bad {{ color: #a40000 }} pre {{ background: #f5f5f5; padding: 1rem; overflow: auto }}
+</style></head><body><main><h1>What the neurons of a speech model do</h1><p>{html.escape(folder.name)}</p>
+{"".join(parts)}
+<h2>Data</h2><ul>{data or "<li>none saved</li>"}</ul>
+<h2>How it was made</h2><pre>{about}</pre></main></body></html>
+"""

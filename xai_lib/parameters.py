@@ -1,0 +1,98 @@
+"""The parameters that every notebook takes: names, defaults, what is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+DEFAULTS = {
+    "corpus": "sample",
+    "root": None,
+    "files": None,
+    "model": "pocket",
+    "emotion": "angry",
+    "layer": None,
+    "neuron": None,
+    "k": 20,
+    "max_clips": 64,
+    "batch": 16,
+    "device": "auto",
+    "seed": 0,
+    "profile": "quick",
+}
+_WHOLE = {
+    "layer": 0,
+    "neuron": 0,
+    "k": 1,
+    "max_clips": 1,
+    "batch": 1,
+    "seed": 0,
+}  # whole numbers and their minimum
+_OPTIONAL = {"root", "files", "layer", "neuron", "max_clips"}
+
+
+def check(given: dict) -> dict:
+    """Parameters of a run, complete and typed, from what a notebook, papermill or the environment gave.
+
+    Parameters
+    ----------
+    given : dict
+        Any of the names in `DEFAULTS`; values may be text ("50", "none").
+
+    Raises
+    ------
+    ValueError
+        An unknown name or a value of the wrong kind; the sentence says what is allowed.
+    """
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise ValueError(f"unknown parameter {', '.join(unknown)}: the parameters are {', '.join(DEFAULTS)}")
+    values = {**DEFAULTS, **given}
+    for name, value in values.items():
+        if isinstance(value, str):
+            value = value.strip()
+        if isinstance(value, str) and value.lower() in {"none", "", "null"} or value is None:
+            if name not in _OPTIONAL:
+                raise ValueError(f"{name} must have a value (the default is {DEFAULTS[name]!r})")
+            value = None
+        elif name in _WHOLE:
+            value = _whole(name, value)
+        elif name == "files" and not isinstance(value, str):
+            value = [str(item) for item in value]
+        elif not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f"{name} must be text, not {value!r}")
+        else:
+            value = str(value)
+        values[name] = value
+    if values["profile"] not in {"quick", "full"}:
+        raise ValueError(f'profile must be "quick" or "full", not {values["profile"]!r}')
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", values["device"]):
+        raise ValueError(f'device must be "auto", "cpu", "cuda", "cuda:1" or "mps", not {values["device"]!r}')
+    return values
+
+
+def _whole(name: str, value: object) -> int:
+    """`value` as a whole number that is not too small."""
+    text = f"{name} must be a whole number from {_WHOLE[name]} up, not {value!r}"
+    if isinstance(value, bool):
+        raise ValueError(text)
+    try:
+        number = int(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(text) from error
+    if number < _WHOLE[name] or isinstance(value, float) and value != number:
+        raise ValueError(text)
+    return number
+
+
+def folder_name(values: dict) -> str:
+    """<time>-<corpus>-<model>-<hash of all parameters>."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    short = [
+        re.sub(r"[^\w.-]+", "_", Path(values[name]).stem or values[name])[:32] for name in ("corpus", "model")
+    ]
+    return "-".join([time.strftime("%Y%m%dT%H%M%S"), *short, digest])

@@ -1,0 +1,261 @@
+"""Run the notebooks: `python -m xai_lib.run`, which is what `make run` calls.
+
+Parameters come from the environment (CORPUS, ROOT, FILES, MODEL, EMOTION, LAYER, NEURON, K, MAX_CLIPS, BATCH,
+DEVICE, SEED, PROFILE) or as name=value; each run has a folder of its own under results/, and `results/latest`
+points to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+from tqdm.auto import tqdm
+
+from . import pages, workbook
+from .parameters import DEFAULTS, check, folder_name
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def parameters(environ: dict, pairs: list[str] = ()) -> dict:
+    """The parameters that the environment and name=value `pairs` set, typed; only those.
+
+    Raises
+    ------
+    ValueError
+        An unknown name or a bad value.
+    """
+    given = {name: environ[name.upper()] for name in DEFAULTS if environ.get(name.upper())}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair!r} is not name=value")
+        given[name.lower()] = value
+    typed = {name: value for name, value in check(given).items() if name in given}
+    for name in ("corpus", "root", "files", "model"):  # kernels start elsewhere: say where paths lie
+        value = typed.get(name)
+        if value and (name in {"root", "files"} or Path(value).expanduser().exists()):
+            typed[name] = str(Path(value).expanduser().absolute())
+    return typed
+
+
+def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None) -> SimpleNamespace:
+    """Execute one notebook with parameters and write it to `out`, partial if a cell fails.
+
+    Returns
+    -------
+    SimpleNamespace
+        `notebook`, `out`, `title`, `seconds`, `error` (a sentence with the cell's number, or None).
+    """
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+    from traitlets.config import Config
+
+    start, error = time.monotonic(), None
+    if given:
+        notebook = parameterize_notebook(
+            load_notebook_node(str(path)), given, kernel_name="python3", language="python"
+        )
+    else:
+        notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    last = SimpleNamespace(cell=0)
+
+    def started(cell, cell_index):
+        last.cell = cell_index + 1
+
+    with tempfile.TemporaryDirectory(prefix="xai-") as sockets:
+        config = Config()
+        if (
+            os.name == "posix"
+        ):  # sockets in a folder of its own: no ports to race for, none that others can read
+            config.KernelManager.update(transport="ipc", ip=f"{sockets}/kernel")
+        client = NotebookClient(
+            notebook,
+            config=config,
+            timeout=None,
+            record_timing=False,
+            resources={"metadata": {"path": str(path.parent)}},
+            on_cell_start=started,
+            on_cell_executed=lambda **_: tick(),
+        )
+        try:
+            client.execute(env=env)
+        except CellExecutionError as failed:
+            says = re.sub(r"\x1b\[[0-9;]*m", "", str(failed.evalue)).strip().split("\n")[0]
+            error = f"{path.name}, cell {last.cell}: {failed.ename}: {says}"
+        except Exception as failed:  # a dead kernel, a time-out: this notebook has failed, the others go on
+            error = f"{path.name}, cell {last.cell}: {type(failed).__name__}: {failed}"
+    tidy(notebook)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, out)
+    return SimpleNamespace(
+        notebook=notebook,
+        out=out,
+        title=pages.title_of(notebook) or path.stem,
+        error=error,
+        seconds=time.monotonic() - start,
+    )
+
+
+def tidy(notebook) -> None:
+    """Drop what cannot be shown later (live widgets, progress bars) and what differs between machines."""
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    notebook.metadata["language_info"] = {
+        "name": "python",
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+    }
+    for extra in ("widgets", "papermill"):
+        notebook.metadata.pop(extra, None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+
+
+def side_by_side(
+    jobs: list[tuple[Path, Path]], *, given: dict, env: dict, workers: int
+) -> list[SimpleNamespace]:
+    """Execute notebooks in `workers` threads (each kernel is a process of its own) under one bar."""
+    cells = sum(
+        sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells) for path, _ in jobs
+    )
+    cells += len(jobs) if given else 0  # papermill adds a cell with the parameters
+    env = {
+        **env,
+        "OMP_NUM_THREADS": env.get("OMP_NUM_THREADS") or str(max(1, _cores() // workers)),
+        "TQDM_DISABLE": "1",
+    }
+    results, lock = {}, threading.Lock()
+    with tqdm(total=cells, unit="cell", desc="notebooks") as bar, ThreadPoolExecutor(workers) as pool:
+
+        def tick():
+            with lock:
+                bar.update()
+
+        futures = {
+            pool.submit(execute, path, out, given=given, env=env, tick=tick): path for path, out in jobs
+        }
+        try:
+            for future in as_completed(futures):
+                result = results[futures[future]] = future.result()
+                bar.write(
+                    f"{'FAILED' if result.error else 'done':6} {result.seconds:4.0f} s  {result.out.name}"
+                )
+        except KeyboardInterrupt:
+            bar.close()
+            print("interrupted; kernels end with this process", file=sys.stderr)
+            os._exit(130)
+    return [results[path] for path, _ in jobs]
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _point(results: Path, folder: Path) -> None:
+    """results/latest -> the newest run; a text file with its name where links are not allowed."""
+    latest = results / "latest"
+    try:
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(folder.name, target_is_directory=True)
+    except OSError:
+        latest.write_text(folder.name)
+    runs = sorted(
+        (p.parent.name for p in results.glob("*/index.html") if not p.parent.is_symlink()), reverse=True
+    )
+    rows = "".join(
+        f'<li><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></li>' for name in runs
+    )
+    (results / "index.html").write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title>'
+        f"<h1>Runs, newest first</h1><ul>{rows}</ul></html>\n",
+        encoding="utf-8",
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line; status 1: a notebook failed, 2: a parameter is wrong."""
+    ask = argparse.ArgumentParser(prog="python -m xai_lib.run", description=__doc__.split("\n\n")[0])
+    ask.add_argument("pairs", nargs="*", metavar="name=value", help=f"one of {', '.join(DEFAULTS)}")
+    ask.add_argument("--only", nargs="+", default=[], metavar="01", help="numbers of the notebooks to run")
+    ask.add_argument("--notebooks", type=Path, default=workbook.ROOT / "notebooks")
+    ask.add_argument("--results", type=Path, default=workbook.ROOT / "results")
+    ask.add_argument("--workers", type=int, default=min(2, _cores()), help="notebooks at a time")
+    ask.add_argument(
+        "--refresh", action="store_true", help="renew the stored outputs in place, on the defaults"
+    )
+    options = ask.parse_intermixed_args(argv)
+    paths = sorted(
+        p
+        for p in options.notebooks.glob("[0-9][0-9]_*.ipynb")
+        if not options.only or p.name[:2] in options.only
+    )
+    try:
+        given = {} if options.refresh else parameters(os.environ, options.pairs)
+        if not paths:
+            raise ValueError(
+                f"no notebooks such as 01_name.ipynb {f'numbered {options.only} ' if options.only else ''}"
+                f"in {options.notebooks}"
+            )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    path = os.pathsep.join(filter(None, [str(workbook.ROOT), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": path}
+    if options.refresh:
+        with tempfile.TemporaryDirectory() as scratch:
+            trial = [(path, Path(scratch) / path.name) for path in paths]
+            done = side_by_side(trial, given={}, env={**env, "XAI_RUN_DIR": scratch}, workers=options.workers)
+        for path, result in zip(paths, done):
+            if not result.error:  # a notebook that fails keeps its stored outputs
+                nbformat.write(result.notebook, path)
+    else:
+        while (folder := options.results.absolute() / folder_name(check(given))).exists():
+            time.sleep(0.2)  # the same run was started in this very second
+        folder.mkdir(parents=True)
+        print(
+            f"{folder}\n{', '.join(f'{k}={v!r}' for k, v in given.items()) or 'bundled corpus and model'}",
+            file=sys.stderr,
+        )
+        done = side_by_side(
+            [(path, folder / path.name) for path in paths],
+            given=given,
+            env={**env, "XAI_RUN_DIR": str(folder)},
+            workers=options.workers,
+        )
+        for result in done:
+            result.out.with_suffix(".html").write_text(
+                pages.to_html(result.notebook, result.title), encoding="utf-8"
+            )
+        (folder / "index.html").write_text(pages.index(folder, done, given), encoding="utf-8")
+        _point(options.results, folder)
+        print(f"results: {folder / 'index.html'}", file=sys.stderr)
+    failed = [result for result in done if result.error]
+    for result in failed:
+        print(
+            f"error: {result.error}"
+            + ("" if options.refresh else f"\n       as far as it got: {result.out}"),
+            file=sys.stderr,
+        )
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""Explorers for JupyterLab: controls around computations that live elsewhere in the library."""
+
+from __future__ import annotations
+
+from .panel import Panel
+
+__all__ = ["Panel"]
