@@ -42,3 +42,65 @@ def _seeds():
     torch.manual_seed(0)
     yield
     plt.close("all")
+
+
+TINY = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "conv_dim": (12, 12, 12, 12, 12, 12, 12),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "classifier_proj_size": 16,
+    "num_buckets": 16,
+    "max_bucket_distance": 40,
+}
+LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """tiny_folder("base"): a checkpoint of a small random WavLM, base or large, with its feature extractor."""
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForSequenceClassification
+
+    from xai_lib.names import EMOTIONS
+
+    made = {}
+
+    def make(size="base", **options):
+        key = (size, tuple(sorted(options.items())))
+        if key not in made:
+            import torch
+
+            torch.manual_seed(len(made))
+            names = dict(enumerate(EMOTIONS))
+            config = WavLMConfig(
+                **{**TINY, **(LARGE if size == "large" else {}), **options},
+                id2label=names,
+                label2id={v: k for k, v in names.items()},
+            )
+            network = WavLMForSequenceClassification(config)
+            with torch.no_grad():  # the library's first weights are so small that edits would hardly show
+                for parameter in network.parameters():
+                    parameter.add_(0.08 * torch.randn_like(parameter))
+            made[key] = tmp_path_factory.mktemp(size)
+            network.save_pretrained(made[key])
+            Wav2Vec2FeatureExtractor(do_normalize=size == "large").save_pretrained(made[key])
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder, device):
+    """tiny("base" | "large", …config options): such a model, opened."""
+    from xai_lib import models
+
+    return lambda size="base", **options: models.load(tiny_folder(size, **options), device=device)
+
+
+@pytest.fixture
+def wave():
+    """Half a second of noise, as a waveform at 16 kHz."""
+    return (0.1 * np.random.default_rng(1).standard_normal(8000)).astype(np.float32)

@@ -1,0 +1,192 @@
+"""Run a part of the network: a prefix, a suffix, or the cascade that makes many edits in one growing batch.
+
+All are exact against the plain forward. An edit at layer l leaves the layers below untouched, so they run once.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from tqdm.auto import tqdm
+
+from . import hooks
+from .families import Site, State
+
+BATCH = 32
+
+
+def prefix(model, x, layer) -> State:
+    """Run up to the output of block `layer`.
+
+    Parameters
+    ----------
+    x : tensor [batch, time]
+        Raw waveforms of equal length on the model's device.
+    layer : int
+        0 stops at what enters the first block.
+    """
+    layer = model.check(layer).layer
+    state = model.family.embed(model.prepare(x))
+    while state.layer < layer:
+        state = model.family.step(state)
+    return state
+
+
+def suffix(model, state) -> torch.Tensor:
+    """Resume after `state`, from `prefix`, and give logits [batch, label].
+
+    To resume from another output of that layer: `suffix(model, model.family.replace(state, hidden))`.
+    """
+    while state.layer < model.n_layers:
+        state = model.family.step(state)
+    return model.classify(model.family.finish(state))
+
+
+def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
+    """Logits of a clip, clean and under each edit.
+
+    Parameters
+    ----------
+    waveform : array [time]
+        float32 at the model's rate.
+    edits : sequence
+        Each `(Site, function)`, or `{Site: function}` for edits made together. Functions take and return
+        [batch, frame, neuron] and see one edit's row at a time.
+    batch : int, optional
+        Edited copies that share a forward; halved, and the run goes on, when memory does not suffice.
+
+    Returns
+    -------
+    tensor [1 + len(edits), label]
+        Clean first; equal to one hooked forward per edit.
+    """
+    return cascade_read(model, waveform, edits, {}, batch=batch)[0]
+
+
+@torch.no_grad()
+def cascade_read(model, waveform, edits, readers, *, batch=None):
+    """As `cascade`, and what `readers` see on the way.
+
+    Parameters
+    ----------
+    readers : dict
+        {Site: function}, from [rows, frame, neuron] to [rows, …].
+
+    Returns
+    -------
+    logits : tensor [1 + len(edits), label]
+    seen : dict
+        {Site: tensor [1 + len(edits), …]}. Rows whose edit lies above the site equal the clean one; at the site
+        itself they are seen edited.
+    """
+    plans = [_plan(model, edit) for edit in edits]
+    readers = {model.check(site): reader for site, reader in readers.items()}
+    clean, parts = _clean(model, model.tensor(waveform), readers)
+    logits = [model.classify(model.family.finish(clean[-1]))] + [None] * len(plans)
+    seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] + [None] * len(plans)
+            for site, reader in readers.items()}  # fmt: skip
+
+    todo = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
+    size = batch or BATCH
+    if size < 1:
+        raise ValueError(f"batch must be 1 or more, not {size}")
+    with tqdm(total=len(plans), unit="edit", leave=False, delay=2) as bar:
+        while todo:
+            rows, rest = todo[:size], todo[size:]
+            try:
+                found, noticed = _run(model, clean, [plans[i] for i in rows], readers)
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+                size = (len(rows) + 1) // 2
+                continue
+            for place, i in enumerate(rows):
+                logits[1 + i] = found[place : place + 1]
+                for site, values in seen.items():
+                    new = noticed[site].get(place)
+                    values[1 + i] = values[0] if new is None else new
+            todo = rest
+            bar.update(len(rows))
+    return torch.cat(logits), {site: torch.cat(values) for site, values in seen.items()}
+
+
+def _plan(model, edit) -> dict:
+    """{Site: function} of one edit, checked."""
+    try:
+        pairs = edit.items() if isinstance(edit, dict) else [tuple(edit)]
+        plan = {model.check(site): function for site, function in pairs}
+    except TypeError as error:
+        raise ValueError("an edit is (Site, function) or {Site: function}") from error
+    if not plan or not all(map(callable, plan.values())):
+        raise ValueError("an edit is (Site, function) or {Site: function}, with at least one function")
+    return plan
+
+
+def _join(plan: dict) -> int:
+    """After which layer an edited copy leaves the clean path: its own for a block, the one before for a part."""
+    return min(site.layer - (site.part != "block") for site in plan)
+
+
+def _clean(model, x, readers):
+    """States of the unedited clip after every layer, and the parts that are read."""
+    with hooks.capture(model, [site for site in readers if site.part != "block"]) as parts:
+        states = [model.family.embed(model.prepare(x))]
+        while states[-1].layer < model.n_layers:
+            states.append(model.family.step(states[-1]))
+    return states, dict(parts)
+
+
+def _run(model, clean, plans, readers):
+    """Logits and readings of some edits, sorted by where they join; each joins the batch after its layer."""
+    family, joined, state = model.family, 0, None
+    noticed = {site: {} for site in readers}
+
+    def notice(site, hidden):
+        values = readers[site](hidden)
+        noticed[site].update({row: values[row : row + 1] for row in range(len(hidden))})
+
+    for layer in range(_join(plans[0]), model.n_layers + 1):
+        if state is not None:
+            state = _step(model, state, plans[:joined], noticed, notice)
+        new = sum(_join(plan) == layer for plan in plans)
+        if new:
+            fresh = clean[layer].spread(new)
+            state = fresh if state is None else State(layer, *map(_cat, state[1:], fresh[1:]))
+            joined += new
+        site = Site(layer)
+        functions = [plan.get(site) for plan in plans[:joined]]
+        if any(functions):
+            state = family.replace(state, _by_row(functions, site, state.hidden))
+        if site in readers:
+            notice(site, state.hidden)
+    return model.classify(family.finish(state)), noticed
+
+
+def _step(model, state, plans, noticed, notice):
+    """Run the next layer, with the edits and readings inside it."""
+    layer = state.layer + 1
+    with ExitStack() as stack:
+        inside = {site for plan in plans for site in plan if site.layer == layer and site.part != "block"}
+        for site in inside:
+            functions = [plan.get(site) for plan in plans]
+            stack.enter_context(hooks.edit(model, {site: partial(_by_row, functions, site)}))
+        read = [site for site in noticed if site.layer == layer and site.part != "block"]
+        parts = stack.enter_context(hooks.capture(model, read))
+        state = model.family.step(state)
+    for site, hidden in parts.items():
+        notice(site, hidden)
+    return state
+
+
+def _by_row(functions, site, hidden):
+    """Each row through its own function; None leaves it."""
+    return torch.cat(
+        [row if function is None else hooks.apply(function, row, site)
+         for function, row in zip(functions, hidden.split(1))]  # fmt: skip
+    )
+
+
+def _cat(first, second):
+    return None if first is None else torch.cat([first, second])

@@ -1,0 +1,109 @@
+"""Where the parts of a network lie: one small adapter per family. Nothing else in the library knows families."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+PARTS = ("block", "attention", "ffn_hidden", "ffn_out")
+
+
+class Site(NamedTuple):
+    """A place in the network: `layer` 0…L and `part`.
+
+    `block` is the residual stream after the layer (layer 0: what enters the first one), `attention` and `ffn_out` are
+    what is added to it, `ffn_hidden` is the feed-forward's inside, after the non-linearity.
+    """
+
+    layer: int
+    part: str = "block"
+
+
+class State(NamedTuple):
+    """A forward stopped after `layer`: its output [batch, frame, neuron] and what later layers also need."""
+
+    layer: int
+    hidden: torch.Tensor
+    bias: torch.Tensor | None = None  # of attention, by relative position [batch * heads, frame, frame]
+    total: torch.Tensor | None = None  # weighted sum of the layers so far, where the head reads one
+
+    def spread(self, rows: int) -> State:
+        """`rows` copies of a state of one row."""
+        wide = [None if t is None else t.repeat(rows, 1, 1) for t in self[1:]]
+        return State(self.layer, *wide)
+
+
+class WavLM:
+    """WavLM, base (layer norm after) and large (before). Its blocks return (hidden, position bias)."""
+
+    def __init__(self, network):
+        self.network = network
+        self.base = getattr(network, network.base_model_prefix, network)
+        self.encoder = self.base.encoder
+        self.layers = self.encoder.layers
+        self.stable = self.base.config.do_stable_layer_norm
+        if getattr(self.base, "adapter", None) is not None:
+            raise ValueError("WavLM with add_adapter=True is not supported: its frames are not the encoder's")
+
+    def width(self, part: str) -> int:
+        """Number of neurons of a part."""
+        config = self.base.config
+        return config.intermediate_size if part == "ffn_hidden" else config.hidden_size
+
+    def module(self, site: Site):
+        """The module whose output, or its first item, is the site."""
+        if site.layer == 0:
+            return self.encoder.dropout
+        layer = self.layers[site.layer - 1]
+        return {
+            "block": layer,
+            "attention": layer.dropout,
+            "ffn_hidden": layer.feed_forward.intermediate_dropout,
+            "ffn_out": layer.feed_forward,
+        }[site.part]
+
+    def weights(self) -> torch.Tensor | None:
+        """Share of each layer 0…L in what the head reads; None where it reads the last."""
+        weights = getattr(self.network, "layer_weights", None)
+        return None if weights is None else torch.softmax(weights, dim=-1)
+
+    def embed(self, x: torch.Tensor) -> State:
+        """Normalised waveform [batch, time] to what enters the first layer."""
+        projected, _ = self.base.feature_projection(self.base.feature_extractor(x).transpose(1, 2))
+        hidden = projected + self.encoder.pos_conv_embed(projected)
+        if not self.stable:
+            hidden = self.encoder.layer_norm(hidden)
+        hidden = self.encoder.dropout(hidden)
+        return State(0, hidden, None, self._add(None, 0, hidden))
+
+    def step(self, state: State) -> State:
+        """Run the next layer."""
+        hidden, bias = self.layers[state.layer](state.hidden, position_bias=state.bias, index=state.layer)
+        layer = state.layer + 1
+        return State(layer, hidden, bias, self._add(state.total, layer, hidden))
+
+    def replace(self, state: State, hidden: torch.Tensor) -> State:
+        """The same state with another output of its layer."""
+        weights = self.weights()
+        total = None if weights is None else state.total + weights[state.layer] * (hidden - state.hidden)
+        return State(state.layer, hidden, state.bias, total)
+
+    def finish(self, state: State) -> torch.Tensor:
+        """After the last layer: what the head reads, [batch, frame, neuron]."""
+        if state.total is not None:
+            return state.total
+        return self.encoder.layer_norm(state.hidden) if self.stable else state.hidden
+
+    def classify(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The family's own head: project, average over frames, classify."""
+        return self.network.classifier(self.network.projector(hidden).mean(dim=1))
+
+    def _add(self, total, layer, hidden):
+        weights = self.weights()
+        if weights is None:
+            return None
+        return weights[layer] * hidden if total is None else total + weights[layer] * hidden
+
+
+FAMILIES = {"wavlm": WavLM}

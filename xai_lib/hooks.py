@@ -1,0 +1,89 @@
+"""See and change what a forward computes, by site; hooks are always removed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from .families import PARTS, Site
+
+__all__ = ["PARTS", "Site", "apply", "capture", "edit"]
+
+
+@contextmanager
+def capture(model, sites):
+    """Keep what the forwards inside the `with` compute at `sites`.
+
+    Parameters
+    ----------
+    model : Model
+    sites : Site, or sequence of Site, (layer, part) or layer
+
+    Yields
+    ------
+    dict
+        {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
+        `edit` changed are seen changed.
+    """
+    if isinstance(sites, (int, Site)):
+        sites = [sites]
+    kept: dict = {}
+
+    def keep(site):
+        def hook(module, args, output):
+            kept[site] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    with ExitStack() as stack:
+        for site in map(model.check, sites):
+            handle = model.family.module(site).register_forward_hook(keep(site))
+            stack.callback(handle.remove)
+        yield kept
+
+
+@contextmanager
+def edit(model, edits):
+    """Change what the forwards inside the `with` compute.
+
+    Parameters
+    ----------
+    model : Model
+    edits : dict
+        {Site: function}; a function takes and returns [batch, frame, neuron].
+
+    Raises
+    ------
+    ValueError
+        A site is out of range, or, during a forward, a function returns another shape.
+
+    Notes
+    -----
+    The rest of the network runs on the changed values, and so does Hugging Face's own record of hidden states: its
+    hooks would see unchanged ones had they been there first, so ours go before them.
+    """
+    with ExitStack() as stack:
+        for site, function in edits.items():
+            site = model.check(site)
+
+            def hook(module, args, output, site=site, function=function):
+                if isinstance(output, tuple):
+                    return (apply(function, output[0], site), *output[1:])
+                return apply(function, output, site)
+
+            handle = model.family.module(site).register_forward_hook(hook, prepend=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def apply(function, hidden: torch.Tensor, site: Site) -> torch.Tensor:
+    """`function(hidden)`, on a copy so that it may write in place, checked for shape."""
+    edited = function(hidden.clone())
+    if not isinstance(edited, torch.Tensor) or edited.shape != hidden.shape:
+        got = tuple(edited.shape) if isinstance(edited, torch.Tensor) else type(edited).__name__
+        raise ValueError(
+            f"the edit at {site.part} of layer {site.layer} must return a tensor of the shape it was given, "
+            f"{tuple(hidden.shape)}, and returned {got}"
+        )
+    return edited.to(hidden.dtype)

@@ -1,0 +1,359 @@
+"""Open an audio classifier, raw waveform in, logits and every layer out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import audio
+from .families import FAMILIES, PARTS, Site
+
+POCKET = Path(__file__).resolve().parent.parent / "data" / "pocket-wavlm"
+_HEAD = ("projector.", "classifier.", "layer_weights")
+_HARMLESS = ("masked_spec_embed",)  # a vector that only training uses
+
+
+class UntrainedHead(ValueError):
+    """The head was never trained, so there is nothing to explain."""
+
+
+def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_untrained_head=False) -> Model:
+    """Open a model: the bundled "pocket", a local folder in Hugging Face format, or a hub id.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        "pocket", a folder with `config.json` and weights, or e.g. "microsoft/wavlm-base-plus".
+    device : str
+        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+    head : torch.nn.Module, optional
+        Your own trained head, for which you vouch: takes the last layer [batch, frame, neuron] and returns logits
+        [batch, label], or [batch, frame, label], which are averaged over frames.
+    labels : sequence of str, optional
+        Names of the logits: needed with `head`, otherwise they replace the checkpoint's.
+    allow_untrained_head : bool
+        Let a head through whose weights are not in the checkpoint (nulls, parity tests, benchmarks).
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder or hub model cannot be read.
+    ValueError
+        The family is not supported, weights are missing, or `labels` do not fit.
+
+    Notes
+    -----
+    Weights are read as float32, without gradients, in eval mode; downloaded code is never run.
+    """
+    from transformers import AutoConfig
+
+    folder = _folder(name_or_path)
+    config = _read(AutoConfig.from_pretrained, folder)
+    if config.model_type not in FAMILIES:
+        raise ValueError(
+            f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}"
+        )
+    network, trained = _encoder(folder, config) if head is not None else _classifier(folder, config)
+    if head is None:
+        names = [config.id2label[i] for i in range(config.num_labels)]
+        labels = names if labels is None else list(labels)
+        if len(labels) != len(names):
+            raise ValueError(f"{len(labels)} labels were given and the head has {len(names)} logits")
+    elif labels is None:
+        raise ValueError("a head of your own needs labels=[…], the name of each of its logits in order")
+    if trained is None and allow_untrained_head:
+        trained = "not trained: allow_untrained_head=True"
+    return Model(
+        network,
+        labels=list(labels),
+        name="pocket" if folder == str(POCKET) else str(name_or_path),
+        head=head,
+        trained=trained,
+        preprocessor=_preprocessor(folder),
+        device=_device(device),
+    )
+
+
+class Model:
+    """An audio classifier, opened layer by layer.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        The Hugging Face module.
+    labels : list of str
+    sample_rate : int
+        Hz.
+    n_layers : int
+        L; layers are 0 (what enters the first) to L.
+    trained : str or None
+        Why the head counts as trained; None where it does not.
+    trained_on : list of str or None
+        Speakers the weights have heard, where that is recorded.
+    hop, span : int
+        Samples between frames, and seen by one frame of the front end.
+    """
+
+    def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None):
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.family = FAMILIES[network.config.model_type](network)
+        self.head = head if head is None else head.eval().requires_grad_(False).to(device)
+        self.labels, self.name, self.trained, self.device = labels, name, trained, device
+        self.trained_on = getattr(network.config, "xai_trained_on", None)
+        self.sample_rate = preprocessor.get("sampling_rate", 16_000)
+        self.normalise = preprocessor.get("do_normalize", False)
+        self.n_layers = len(self.family.layers)
+        self.hop, self.span = 1, 1
+        for kernel, stride in zip(network.config.conv_kernel, network.config.conv_stride):
+            self.span += (kernel - 1) * self.hop
+            self.hop *= stride
+        if head is not None:
+            self._check_head()
+
+    def __repr__(self):
+        return f"<{self.name}: {self.network.config.model_type}, layers 0–{self.n_layers}, {', '.join(self.labels)}>"
+
+    @property
+    def frame_seconds(self) -> float:
+        """Time from one frame to the next."""
+        return self.hop / self.sample_rate
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that a waveform of `n_samples` gives."""
+        return audio.n_frames(n_samples, hop=self.hop, span=self.span)
+
+    def sites(self, parts=("block",)) -> list[Site]:
+        """Every site of the given parts, from the lowest layer up."""
+        found = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
+        return [self.check(site) for site in found if site.layer or site.part == "block"]
+
+    def n_neurons(self, site) -> int:
+        """Neurons of a site, given as `Site`, (layer, part) or a layer."""
+        return self.family.width(self.check(site).part)
+
+    def check(self, site, neuron=None) -> Site:
+        """The site, if this model has it, and the neuron, if the site has it.
+
+        Raises
+        ------
+        ValueError
+            "layer 14 out of range: this model has 0–12", or likewise for part and neuron.
+        """
+        site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
+        if site.part not in PARTS:
+            raise ValueError(f"unknown part {site.part!r}: the parts are {', '.join(PARTS)}")
+        if not isinstance(site.layer, (int, np.integer)) or isinstance(site.layer, bool):
+            raise ValueError(f"layer must be a whole number, not {site.layer!r}")
+        if not 0 <= site.layer <= self.n_layers:
+            raise ValueError(f"layer {site.layer} out of range: this model has 0–{self.n_layers}")
+        if site.layer == 0 and site.part != "block":
+            raise ValueError(f"layer 0 is what enters the first layer: it has no {site.part}, only block")
+        if neuron is not None:
+            wrong = [n for n in np.atleast_1d(neuron) if not 0 <= n < self.family.width(site.part)]
+            if wrong:
+                raise ValueError(
+                    f"neuron {wrong[0]} out of range: {site.part} has 0–{self.family.width(site.part) - 1}"
+                )
+        return site
+
+    def target(self, name) -> int:
+        """Index of a class, given by name or index.
+
+        Raises
+        ------
+        ValueError
+            Unknown; the message lists the labels.
+        """
+        if isinstance(name, (int, np.integer)) and 0 <= name < len(self.labels):
+            return int(name)
+        if name not in self.labels:
+            raise ValueError(f"unknown emotion {name!r}: this model knows {', '.join(self.labels)}")
+        return self.labels.index(name)
+
+    def require_trained(self) -> None:
+        """Refuse a head that was never trained.
+
+        Raises
+        ------
+        UntrainedHead
+            It says how to get a trained one.
+        """
+        if self.trained is None:
+            raise UntrainedHead(
+                f"the head of {self.name} is not in its checkpoint, so its outputs are random: fit one with "
+                "heads.fit(model, clips, folder) and load that folder, or attach your own with models.load(…, head=…)"
+            )
+
+    def tensor(self, waveform) -> torch.Tensor:
+        """A waveform [time] as float32 [1, time] on the model's device, checked.
+
+        Raises
+        ------
+        ValueError
+            Not one-dimensional, shorter than one frame, or with NaN.
+        """
+        x = torch.as_tensor(waveform, dtype=torch.float32, device=self.device)
+        if x.ndim == 2 and len(x) == 1:
+            x = x[0]
+        if x.ndim != 1:
+            raise ValueError(f"a waveform is one-dimensional, [time]; this one has the shape {tuple(x.shape)}")
+        if len(x) < self.span:
+            raise ValueError(f"{len(x)} samples are too short: one frame of this model needs {self.span}")
+        if not torch.isfinite(x).all():
+            raise ValueError("the waveform holds NaN or infinite samples")
+        return x[None]
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        """Raw waveforms [batch, time] as the network wants them: what its feature extractor does, in the graph."""
+        if not self.normalise:
+            return x
+        variance = x.var(dim=-1, keepdim=True, correction=0)
+        return (x - x.mean(dim=-1, keepdim=True)) / torch.sqrt(variance + 1e-7)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Raw waveforms [batch, time] to logits [batch, label], differentiable.
+
+        Clips of unequal length must not share a batch: padding changes the activations of `base` models.
+        """
+        if self.head is None:
+            return self.network(self.prepare(x)).logits
+        return self.classify(self.network(self.prepare(x)).last_hidden_state)
+
+    def classify(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head makes of its input [batch, frame, neuron]: logits [batch, label]."""
+        if self.head is None:
+            return self.family.classify(hidden)
+        logits = self.head(hidden)
+        return logits.mean(dim=1) if logits.ndim == 3 else logits
+
+    @torch.no_grad()
+    def predict(self, clips) -> pd.DataFrame:
+        """Label and probabilities of each clip.
+
+        Parameters
+        ----------
+        clips : DataFrame with `path`, or a path, or a list of paths
+
+        Returns
+        -------
+        DataFrame
+            Indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN; they
+            are named with the reason in a warning and in `attrs["skipped"]`.
+        """
+        self.require_trained()
+        if not isinstance(clips, pd.DataFrame):
+            paths = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
+            clips = pd.DataFrame({"path": [str(path) for path in paths]})
+        skipped, rows = {}, {}
+        for index, waveform in audio.stream(clips, self.sample_rate, shortest=self.span, skipped=skipped):
+            rows[index] = torch.softmax(self.logits(self.tensor(waveform))[0], dim=-1).tolist()
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels).reindex(clips.index)
+        best = table.to_numpy()
+        names = [None if np.isnan(row).any() else self.labels[int(row.argmax())] for row in best]
+        table.insert(0, "label", pd.Series(names, index=table.index, dtype=object))
+        table.attrs["skipped"] = skipped
+        return table
+
+    def _check_head(self):
+        """A user's head must fit the encoder and the labels."""
+        width = self.family.width("block")
+        with torch.no_grad():
+            try:
+                logits = self.classify(torch.zeros(1, 4, width, device=self.device))
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the head does not take [batch, frame, {width}], the encoder's last layer: {error}"
+                ) from error
+        if logits.shape != (1, len(self.labels)):
+            raise ValueError(
+                f"the head gives {tuple(logits.shape)} for one clip and {len(self.labels)} labels were named: "
+                f"it should give (1, {len(self.labels)})"
+            )
+
+
+def _folder(name_or_path) -> str:
+    """Where to read from; a name that looks like a folder must be one."""
+    if str(name_or_path) == "pocket":
+        name_or_path = POCKET
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise FileNotFoundError(f"{path} has no config.json: it is not a model that save_pretrained wrote")
+        return str(path)
+    if path.is_absolute() or str(name_or_path).startswith((".", "~")) or str(name_or_path).count("/") > 1:
+        raise FileNotFoundError(f"there is no folder {path}: give a model folder, a hub id or 'pocket'")
+    return str(name_or_path)
+
+
+def _read(function, folder, **options):
+    """Read something of a checkpoint; say in words why that failed."""
+    try:
+        return function(folder, trust_remote_code=False, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{folder} could not be read ({str(error).splitlines()[0]}): without a network, download the model "
+            "elsewhere and give its folder"
+        ) from error
+
+
+def _classifier(folder, config):
+    """The network with its head, and why that counts as trained."""
+    from transformers import AutoModelForAudioClassification
+
+    network, info = _read(
+        AutoModelForAudioClassification.from_pretrained, folder,
+        config=config, dtype=torch.float32, output_loading_info=True,
+    )  # fmt: skip
+    untrained = [key for key in info["missing_keys"] if key.startswith(_HEAD)]
+    _complete(folder, set(info["missing_keys"]) - set(untrained))
+    if untrained:
+        return network, None
+    fitted = getattr(config, "xai_metrics", None)
+    return network, "weights in the checkpoint" + (f", metrics {fitted}" if fitted else "")
+
+
+def _encoder(folder, config):
+    """The network without a head; the user vouches for theirs."""
+    from transformers import AutoModel
+
+    network, info = _read(
+        AutoModel.from_pretrained, folder, config=config, dtype=torch.float32, output_loading_info=True
+    )
+    _complete(folder, info["missing_keys"])
+    return network, "head given by the user"
+
+
+def _complete(folder, missing):
+    """Weights that a checkpoint lacks would be random."""
+    missing = sorted(key for key in missing if not key.endswith(_HARMLESS))
+    if missing:
+        raise ValueError(f"{folder} lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
+
+
+def _preprocessor(folder) -> dict:
+    """Rate and normalisation, from the checkpoint's feature extractor."""
+    from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+    try:
+        return FeatureExtractionMixin.get_feature_extractor_dict(folder)[0]
+    except OSError:
+        warnings.warn(
+            f"{folder} has no preprocessor_config.json: taken to be 16 kHz, and the waveform goes in as it is",
+            stacklevel=3,
+        )
+        return {}
+
+
+def _device(name: str) -> torch.device:
+    """A device that is there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name}: torch finds no GPU here; use 'cpu' or 'auto'")
+    return device
