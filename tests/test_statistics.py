@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -76,6 +76,7 @@ def test_over_speakers_takes_the_speaker_as_unit():
 
 
 @given(numbers)
+@example([0, 0, 0, 1, 28, 99.188, -28, -100])  # sums that tie but for rounding
 @settings(max_examples=30, deadline=None)
 def test_sign_flip_is_exact(values):
     x = np.array(values)

@@ -97,7 +97,8 @@ def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
     if len(values) == 1 or not values.any():
         return 1.0
     count = np.inf if len(values) <= 14 else permutations
-    test = stats.permutation_test((values,), np.mean, permutation_type="samples", vectorized=True,
+    values = np.rint(values / np.abs(values).max() * 2**40)  # whole numbers: sums are exact, and so are ties
+    test = stats.permutation_test((values,), np.sum, permutation_type="samples", vectorized=True,
                                   n_resamples=count, rng=np.random.default_rng(seed), batch=2**14)
     return float(test.pvalue)
 

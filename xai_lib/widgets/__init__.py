@@ -5,3 +5,6 @@ from __future__ import annotations
 from .panel import Panel
 
 __all__ = ["Panel"]
+from .clip_explorer import ClipExplorer
+
+__all__ += ["ClipExplorer"]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xai_lib import hooks
+from xai_lib.edits import FRAMES, MODES, edit
+
+HIDDEN = torch.tensor([[[1.0, -9.0, 2.0], [4.0, 1.0, 3.0], [-5.0, 2.0, 3.5], [0.5, 8.0, -1.0]]])  # [1, 4, 3]
+NEEDS = {"means": [7.0, 8.0, 9.0], "stds": [1.0, 2.0, 3.0], "speech": [False, True, True, False]}
+
+
+def test_modes():
+    assert torch.equal(edit(1)(HIDDEN)[..., 1], -HIDDEN[..., 1])
+    assert (edit([0, 2], "zero")(HIDDEN)[..., [0, 2]] == 0).all()
+    assert (edit([2, 0], "mean", means=NEEDS["means"])(HIDDEN)[..., 0] == 7).all()
+    assert (edit("all", "zero")(HIDDEN) == 0).all()
+
+
+def test_noise_has_the_size_asked_for_and_the_same_draw():
+    hidden = torch.zeros(1, 20_000, 3)
+    noisy = edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0)
+    assert noisy(hidden).std(dim=1)[0].tolist() == pytest.approx([2, 0, 6], rel=0.03)
+    assert torch.equal(noisy(hidden), noisy(hidden))
+    assert not torch.equal(noisy(hidden), edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0, seed=1)(hidden))
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ("max_frame", [[0, 1], [2, 0]]),  # each neuron where its magnitude is largest
+        ("peak_frames", [[0, 0], [0, 1], [3, 0], [3, 1]]),  # |·| sums 10, 5, 7, 8.5
+        ("speech", [[1, 0], [1, 1], [2, 0], [2, 1]]),
+        ([3], [[3, 0], [3, 1]]),
+        ([], []),
+    ],
+)
+def test_frames(frames, expected):
+    changed = edit([0, 1], "flip", frames=frames, n_peaks=2, speech=NEEDS["speech"])(HIDDEN) != HIDDEN
+    assert changed[0].nonzero().tolist() == sorted(expected)
+
+
+def test_window():
+    changed = edit(0, frames=[0, 3], window=1)(torch.ones(1, 9, 2)) < 0
+    assert changed[0, :, 0].nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+    assert not changed[..., 1].any()
+
+
+def test_rows_of_a_batch_have_their_own_peaks():
+    both = torch.cat([HIDDEN, HIDDEN.flip(1)])
+    for frames in ("max_frame", "peak_frames"):
+        edited = edit([0, 1], frames=frames, n_peaks=1)(both)
+        assert torch.equal(edited[1], edited[0].flip(0))
+
+
+@given(
+    mode=st.sampled_from(MODES),
+    frames=st.sampled_from(FRAMES),
+    window=st.integers(0, 5),
+    neurons=st.sets(st.integers(0, 2)),
+    seed=st.integers(0, 9),
+)
+def test_what_is_not_chosen_is_untouched(mode, frames, window, neurons, seed):
+    hidden = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(seed))
+    before = hidden.clone()
+    function = edit(sorted(neurons), mode, frames=frames, window=window, **NEEDS)
+    out = function(hidden)
+    rest = [n for n in range(3) if n not in neurons]
+    assert torch.equal(out[..., rest], before[..., rest])
+    assert torch.equal(hidden, before)  # the input is not written to
+    if mode == "flip":
+        assert torch.equal(function(out), before)  # twice is the identity
+        assert torch.equal(out.norm(dim=-1), before.norm(dim=-1))  # energy is kept where the edit is made
+    if frames == "all" and mode != "noise" and neurons:
+        assert not torch.equal(out, before)
+
+
+def test_in_a_model(tiny, wave):
+    model = tiny()
+    with torch.no_grad(), hooks.capture(model, 2) as clean:
+        model.logits(model.tensor(wave))
+    with torch.no_grad(), hooks.edit(model, {hooks.Site(2): edit([3, 5], frames="max_frame")}):
+        with hooks.capture(model, 2) as flipped:
+            model.logits(model.tensor(wave))
+    changed = (clean[hooks.Site(2)] != flipped[hooks.Site(2)])[0].cpu().numpy()
+    assert sorted(np.flatnonzero(changed.any(0))) == [3, 5]
+    assert changed.sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "explode"}, "unknown mode 'explode': the modes are flip"),
+        ({"frames": "some"}, "unknown frames 'some'"),
+        ({"mode": "mean"}, "means= is needed for mean"),
+        ({"mode": "noise"}, "stds= is needed for noise"),
+        ({"frames": "speech"}, "speech= is needed for frames='speech'"),
+        ({"window": -1}, "window must be 0 or more"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        edit(0, **options)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "options", "message"),
+    [
+        (3, {}, "neuron 3 out of range: this site has 0–2"),
+        (0, {"frames": [4]}, "frame 4 out of range: the clip has 0–3"),
+        (0, {"frames": "speech", "speech": [True]}, "the speech mask has"),
+    ],
+)
+def test_bad_choices(neurons, options, message):
+    with pytest.raises(ValueError, match=message):
+        edit(neurons, **options)(HIDDEN)

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from xai_lib import audio, heads, models
+
+LABELS = ("sad", "angry", "calm")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Six speakers, three classes that differ in brightness and in nothing else."""
+    folder, rng, rows = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0), []
+    for speaker in range(6):
+        for take, label in enumerate(LABELS * 2):
+            noise = rng.standard_normal(3200)
+            tone = np.sin(2 * np.pi * (300, 1200, 3000)[LABELS.index(label)] * np.arange(3200) / 16_000)
+            path = folder / f"{speaker}-{take}.wav"
+            soundfile.write(path, 0.1 * (tone + 0.3 * noise), 16_000)
+            rows.append((str(path), label, f"s{speaker}"))
+    return pd.DataFrame(rows, columns=["path", "label", "speaker"])
+
+
+def planted(classes=3, speakers=10, seed=0, strength=3.0):
+    """Features of two layers: only layer 5 tells the classes apart; every speaker has an offset of their own."""
+    rng = np.random.default_rng(seed)
+    label = np.tile(np.arange(classes), speakers * 4)
+    speaker = np.repeat(np.arange(speakers), classes * 4)
+    x = rng.standard_normal((len(label), 2, 12)) + 2 * rng.standard_normal((speakers, 1, 12))[speaker]
+    x[np.arange(len(label)), 1, label] += strength
+    coords = {"clip": np.arange(len(label)), "layer": [2, 5], "neuron": np.arange(12),
+              "label": ("clip", np.array(heads.EMOTIONS)[label].astype(object)),
+              "speaker": ("clip", np.array([f"s{s}" for s in speaker], dtype=object))}  # fmt: skip
+    return xr.DataArray(x, coords, ("clip", "layer", "neuron"))
+
+
+def test_features_are_means_over_frames(tiny, corpus):
+    model = tiny("large")
+    found = heads.features(model, corpus.head(3), layers=[0, 3])
+    x = model.tensor(audio.read(corpus["path"][2]))
+    states = model.network(model.prepare(x), output_hidden_states=True).hidden_states
+    for layer in (0, 3):
+        expected = states[layer][0].mean(0).cpu().numpy()
+        np.testing.assert_allclose(found.sel(clip=2, layer=layer), expected, atol=1e-5)
+
+
+def test_the_layer_that_tells_the_classes_apart_is_found():
+    report = heads.cross_validate(planted())
+    assert (report["chosen"] == 5).all()
+    assert report["uar"] > 0.7 and report["uar_layer"].sel(layer=5) > 0.7
+    assert report["uar_layer"].sel(layer=2) < 0.5 and report["chance"] == pytest.approx(1 / 3)
+    assert report["uar_shuffled"].mean() == pytest.approx(1 / 3, abs=0.1)
+    assert report["confusion"].sum() == report.sizes["clip"]
+    truth, predicted = report["label"].values, report["predicted"].values
+    assert float(report["uar"]) == pytest.approx(np.mean([np.mean(predicted[truth == t] == t) for t in set(truth)]))
+
+
+def test_without_signal_it_is_at_chance():
+    report = heads.cross_validate(planted(strength=0.0))
+    assert abs(float(report["uar"]) - 1 / 3) < 0.13
+
+
+def test_no_speaker_is_in_two_folds():
+    """Labels that are the speaker's own cannot be predicted for speakers never heard."""
+    data = planted(speakers=12, strength=0.0)
+    own = np.random.default_rng(1).integers(0, 3, 12)
+    names = np.array(heads.EMOTIONS)[own].astype(object)
+    speaker = np.array([int(s[1:]) for s in data["speaker"].values])
+    report = heads.cross_validate(data.assign_coords(label=("clip", names[speaker])), folds=4, shuffles=0)
+    assert float(report["uar"]) < 0.7  # a leak would give 1: the offsets identify each speaker
+
+
+def test_the_saved_head_is_a_standard_checkpoint(tiny, tiny_folder, corpus, tmp_path):
+    for size in ("base", "large"):
+        model = tiny(size)
+        read = heads.features(model, corpus)
+        fitted, report = heads.fit(model, read, tmp_path / size, folds=3)
+        layer = fitted.network.config.xai_metrics["layer"]
+        direct = heads._head(0.1).fit(read.sel(layer=layer).values, read["label"].values)
+        expected = pd.DataFrame(direct.predict_log_proba(read.sel(layer=layer).values), columns=direct.classes_)
+        wave = audio.read(corpus["path"][4])
+        plain = AutoModelForAudioClassification.from_pretrained(tmp_path / size).eval()
+        inputs = AutoFeatureExtractor.from_pretrained(tmp_path / size)(wave, sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            logits = plain(**inputs).logits
+            ours = fitted.logits(fitted.tensor(wave)).cpu()
+        assert torch.allclose(ours, logits, atol=1e-4)
+        assert fitted.labels == ["calm", "sad", "angry"]
+        assert logits.log_softmax(-1)[0].tolist() == pytest.approx(expected.loc[4, fitted.labels].tolist(), abs=1e-3)
+        fitted.require_trained()
+        assert fitted.trained_on == [f"s{i}" for i in range(6)]
+        assert fitted.network.config.xai_metrics["uar"] == pytest.approx(float(report["uar"]), abs=1e-3)
+        with pytest.raises(FileExistsError, match="there is a model in"):
+            heads.fit(model, read, tmp_path / size)
+
+
+def test_two_classes(tiny, corpus, tmp_path):
+    two = corpus[corpus["label"] != "calm"]
+    model = tiny()
+    fitted, _ = heads.fit(model, two, tmp_path / "two", layers=[1, 3], folds=3)
+    read = heads.features(model, two, layers=[fitted.network.config.xai_metrics["layer"]])[:, 0]
+    direct = heads._head(0.1).fit(read.values, read["label"].values)
+    table = fitted.predict(two)
+    expected = pd.DataFrame(direct.predict_proba(read.values), columns=direct.classes_, index=two.index)
+    np.testing.assert_allclose(table[["sad", "angry"]].astype(float), expected[["sad", "angry"]], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.drop_vars("speaker"), "every clip needs its speaker"),
+        (lambda d: d.assign_coords(label=("clip", [None] * d.sizes["clip"])), "every clip needs its label"),
+        (lambda d: d[d["label"].values == "calm"], "two classes or more, and all clips are calm"),
+        (lambda d: d[np.isin(d["speaker"].values, ["s1", "s2"])], "5 folds need as many speakers, and there are 2"),
+    ],
+)
+def test_what_cannot_be_cross_validated_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        heads.cross_validate(change(planted()))
+
+
+def test_a_fitted_head_of_an_encoder_alone(tiny_folder, corpus, tmp_path):
+    from transformers import Wav2Vec2FeatureExtractor, WavLMModel
+
+    WavLMModel.from_pretrained(tiny_folder("base")).save_pretrained(tmp_path / "encoder")
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path / "encoder")
+    encoder = models.load(tmp_path / "encoder")
+    assert encoder.trained is None
+    fitted, _ = heads.fit(encoder, corpus, tmp_path / "fitted", folds=3)
+    assert "metrics" in fitted.trained and fitted.predict(corpus.head(2))["label"].isin(LABELS).all()

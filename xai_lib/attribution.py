@@ -1,0 +1,315 @@
+"""Which neurons drive the model towards a class, and what part of the input drives each neuron.
+
+All layers and neurons come from one pass: one backward for the gradients, one forward per batch of silenced
+segments for the responses. `gradient_shap`, attribution to the waveform, has a file of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from scipy.stats import rankdata
+
+from . import audio, execution, hooks, statistics, targets
+from .gradient_shap import frame_deletion, gradient_shap, in_batches, windows
+
+__all__ = ["agreement", "frame_deletion", "grad_x_activation", "gradient", "gradient_shap", "segment_response",
+           "shuffled_head", "top_neurons"]  # fmt: skip
+
+
+def grad_x_activation(model, clips, *, target, layers="all", part="block", frames="all", scale="logit") -> xr.Dataset:
+    """Gradient times activation of every neuron of every layer: one forward and one backward per clip.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        Needs the column `path`.
+    target : str, int, or pair
+        A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
+    layers : "all", int or sequence of int
+    part : str
+        "block", "attention", "ffn_hidden" or "ffn_out".
+    frames : str
+        Which frames are summed: "all", or "speech" (`audio.speech_mask`).
+    scale : str
+        What is explained: "logit", "log_odds" or "probability".
+
+    Returns
+    -------
+    Dataset with `signed` and `absolute` [clip, layer, neuron]
+        Sums over frames of gradient × activation and of its absolute value, in units of the scale. Coordinates
+        on `clip`: `target`, `value` (of the scale), and what the corpus knows. Clips that could not be used are
+        in attrs["skipped"].
+
+    Raises
+    ------
+    UntrainedHead
+        The head's weights are random.
+    ValueError
+        Unknown target, layer, part, frames or scale, or not one usable clip.
+
+    References
+    ----------
+    Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when
+    that is summed over frames.
+    """
+    return _layerwise(model, clips, "grad_x_activation", target, layers, part, frames, scale)
+
+
+def gradient(model, clips, *, target, layers="all", part="block", frames="all", scale="logit") -> xr.Dataset:
+    """Gradient of the target by every neuron of every layer, summed over frames; as `grad_x_activation`.
+
+    `signed` says how the target moves if the neuron rises by 1 at all those frames.
+    """
+    return _layerwise(model, clips, "gradient", target, layers, part, frames, scale)
+
+
+def _layerwise(model, clips, method, target, layers, part, frames, scale):
+    """Sums over frames, [clip, layer, neuron], from one backward per clip."""
+    targets.check(model, target, scale)
+    sites = _sites(model, layers, part)
+    # No gradient is needed below the lowest site: cut the graph there.
+    start = {sites[0]: lambda hidden: hidden.detach().requires_grad_()}
+    skipped, rows, names, values = {}, {}, [], []
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        keep = _frames(model, waveform, frames)
+        if not keep.any():
+            skipped[index] = "no speech was found: use frames='all'"
+            continue
+        with torch.enable_grad(), hooks.edit(model, start), hooks.capture(model, sites) as seen:
+            logits = model.logits(model.tensor(waveform))
+            classes = targets.resolve(model, target, logits)
+            value = targets.value(logits, classes, scale)[0]
+            found = torch.autograd.grad(value, [seen[site] for site in sites])
+        if method == "grad_x_activation":
+            found = [slope * seen[site].detach() for slope, site in zip(found, sites)]
+        found = torch.stack([by_frame[0, keep] for by_frame in found])  # [layer, frame, neuron]
+        rows[index] = torch.stack([found.sum(dim=1), found.abs().sum(dim=1)]).cpu().numpy()
+        names.append(targets.name(model, classes))
+        values.append(value.item())
+    if not rows:
+        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
+    stacked = np.stack(list(rows.values()))
+    dims = ("clip", "layer", "neuron")
+    return xr.Dataset(
+        {"signed": (dims, stacked[:, 0]), "absolute": (dims, stacked[:, 1])},
+        {**targets.coordinates(clips, rows, target=names, value=values), "layer": [site.layer for site in sites],
+         "neuron": np.arange(stacked.shape[-1])},
+        targets.attributes(model, skipped, method=method, part=part, frames=frames, scale=scale),
+    )  # fmt: skip
+
+
+def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
+    """The `k` neurons with the greatest mean score, clips averaged within speakers first.
+
+    Parameters
+    ----------
+    scores : Dataset
+        From `grad_x_activation` or `gradient`. To report effects later, choose on training clips only.
+    by : str
+        "absolute", or "signed": the strongest push towards the target.
+    layer : int, optional
+        Only from this layer.
+
+    Returns
+    -------
+    DataFrame, best first: `layer`, `part`, `neuron`, `score`, `signed`.
+    """
+    mean = _mean(scores, by)
+    if layer is not None and layer not in scores["layer"]:
+        raise ValueError(f"layer {layer} is not in these scores: they have {', '.join(map(str, scores.layer.values))}")
+    mean = mean if layer is None else mean.sel(layer=[layer])
+    table = mean.to_dataframe(name="score").reset_index()[["layer", "neuron", "score"]]
+    table.insert(1, "part", scores.attrs["part"])
+    table = table.sort_values("score", ascending=False, kind="stable").head(k).reset_index(drop=True)
+    signed = _mean(scores, "signed").stack(site=["layer", "neuron"]).to_series()
+    table["signed"] = signed.loc[list(zip(table["layer"], table["neuron"]))].to_numpy()
+    return table
+
+
+def agreement(scores, reference, *, by="absolute", k=20) -> xr.Dataset:
+    """How far each clip's ranking of the neurons follows the mean ranking of a reference, layer by layer.
+
+    Returns
+    -------
+    Dataset [clip, layer]
+        `rho`, Spearman's rank correlation over neurons; `overlap`, the share of the clip's top `k` that is in
+        the reference's top `k` (by chance: k / neurons, in attrs["chance"]). For intervals, `over_speakers`.
+    """
+    ranks = rankdata(_ordered(scores, by).values, axis=-1)
+    other = rankdata(_mean(reference, by).transpose("layer", "neuron").values, axis=-1)
+    centred, fixed = (x - x.mean(axis=-1, keepdims=True) for x in (ranks, other))
+    size = np.sqrt((centred**2).sum(-1) * (fixed**2).sum(-1))
+    rho = np.divide((centred * fixed).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+    n = ranks.shape[-1]
+    k = min(k, n)
+    top, best = (np.argsort(-x, axis=-1, kind="stable").argsort(axis=-1) < k for x in (ranks, other))
+    coords = {name: value for name, value in scores.coords.items() if "neuron" not in value.dims}
+    dims = ("clip", "layer")
+    return xr.Dataset({"rho": (dims, rho), "overlap": (dims, (top & best).sum(-1) / k)}, coords,
+                      {"by": by, "k": k, "chance": k / n})  # fmt: skip
+
+
+def shuffled_head(model, *, seed=0):
+    """A copy of the model whose head's weights are permuted at random: a null for attributions.
+
+    The encoder and the distribution of the head's weights stay. A ranking of neurons that survives this is not
+    about the classes.
+
+    References
+    ----------
+    Adebayo et al. (2018), Sanity checks for saliency maps.
+    """
+    twin = copy.deepcopy(model)
+    twin.name, twin.trained = f"{model.name}, head shuffled", "not trained: a null, its head is shuffled"
+    network = twin.network
+    parts = [twin.head] if twin.head is not None else [network.projector, network.classifier]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in (weight for part in parts for weight in part.parameters()):
+            order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+            weight.copy_(weight.flatten()[order].view_as(weight))
+    return twin
+
+
+@torch.no_grad()
+def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="all", part="block", frames="speech",
+                     fade=0.005, seed=0, batch=16) -> xr.DataArray:  # fmt: skip
+    """What each segment of the input does to the activation of every neuron.
+
+    Each segment is replaced in turn, and all neurons of all layers are read from the same forward, which stops
+    at the highest layer asked for.
+
+    Parameters
+    ----------
+    seconds : float
+        Length of the segments; the last one takes what is left of the clip.
+    baseline : str or callable
+        What stands in for a segment: "silence", "noise" (of the segment's own mean and SD), "mean" (of the
+        clip), or a function from the waveform [time] to another.
+    frames : str
+        Over which frames an activation is averaged: "speech" (of the clean clip) or "all".
+    fade : float
+        Seconds over which a segment's edges are blended, inside the segment; 0 cuts.
+
+    Returns
+    -------
+    DataArray [clip, segment, layer, neuron]
+        Mean activation of the clean clip minus that without the segment. `seconds` on `segment` is its start;
+        `n_segments` on `clip`; NaN beyond a clip's own segments.
+
+    Raises
+    ------
+    ValueError
+        Unknown layer, part, frames or baseline, or not one usable clip.
+
+    References
+    ----------
+    captum.attr.NeuronFeatureAblation, which it equals for a neuron and a mask of the same segments (fade 0).
+    """
+    model.require_trained()
+    sites = _sites(model, layers, part)
+    skipped, rows = {}, {}
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        keep = _frames(model, waveform, frames)
+        if not keep.any():
+            skipped[index] = "no speech was found: use frames='all'"
+            continue
+        x = model.tensor(waveform)[0]
+        width, count = windows(model, len(x), seconds)
+        rng = np.random.default_rng([seed, clips.index.get_loc(index)])
+        other = _replacement(x, baseline, width, count, rng)
+        edges = [(i * width, (i + 1) * width if i + 1 < count else len(x)) for i in range(count)]
+        weights = [torch.zeros_like(x)] + [_window(len(x), *edge, fade * model.sample_rate, x.device) for edge in edges]
+
+        def respond(chosen):
+            blend = torch.stack([weights[i] for i in chosen])
+            with hooks.capture(model, sites) as seen:
+                execution.prefix(model, x + blend * (other - x), sites[-1].layer)
+            return (torch.stack([seen[site][:, keep].mean(dim=1) for site in sites], dim=1),)
+
+        (seen,) = in_batches(respond, 1 + count, batch)  # row 0 is the clean clip
+        rows[index] = (seen[:1] - seen[1:]).cpu().numpy()
+    if not rows:
+        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
+    response = targets.padded(list(rows.values()))
+    counts = [len(row) for row in rows.values()]
+    return xr.DataArray(
+        response, dims=("clip", "segment", "layer", "neuron"), name="response",
+        coords={**targets.coordinates(clips, rows, n_segments=counts), "layer": [site.layer for site in sites],
+                "neuron": np.arange(response.shape[-1]),
+                "seconds": ("segment", np.arange(response.shape[1]) * width / model.sample_rate)},
+        attrs=targets.attributes(model, skipped, method="segment_response", part=part, frames=frames,
+                                 baseline=baseline if isinstance(baseline, str) else "callable", length=seconds),
+    )  # fmt: skip
+
+
+def _replacement(x, baseline, width, count, rng):
+    """The waveform [time] that stands in for x."""
+    if callable(baseline):
+        other = torch.as_tensor(baseline(x.clone()), dtype=x.dtype, device=x.device)
+        if other.shape != x.shape:
+            raise ValueError(f"the baseline returned {tuple(other.shape)} for a waveform of {tuple(x.shape)}")
+        return other
+    if baseline == "silence":
+        return torch.zeros_like(x)
+    if baseline == "mean":
+        return torch.full_like(x, x.mean().item())
+    if baseline != "noise":
+        raise ValueError(f"unknown baseline {baseline!r}: silence, noise, mean or a function of the waveform")
+    noise = torch.as_tensor(rng.standard_normal(len(x)), dtype=x.dtype, device=x.device)
+    for i in range(count):
+        part = slice(i * width, (i + 1) * width if i + 1 < count else None)
+        noise[part] = x[part].mean() + x[part].std(correction=0) * noise[part]
+    return noise
+
+
+def _window(length, start, stop, fade, device):
+    """Weight [time] of a segment: 1 inside, raised-cosine edges of `fade` samples, 0 outside."""
+    weight = torch.zeros(length, device=device)
+    weight[start:stop] = 1
+    fade = min(round(fade), (stop - start) // 2)
+    if fade:
+        ramp = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(fade, device=device) + 0.5) / fade)
+        weight[start : start + fade] = ramp
+        weight[stop - fade : stop] = ramp.flip(0)
+    return weight
+
+
+def _sites(model, layers, part):
+    """Sites of a part, lowest first."""
+    if isinstance(layers, str):
+        if layers != "all":
+            raise ValueError(f'layers is "all", a layer or a list of layers, not {layers!r}')
+        return model.sites((part,))
+    sites = {model.check((layer, part)) for layer in np.atleast_1d(layers).tolist()}
+    if not sites:
+        raise ValueError("layers is empty: name at least one")
+    return sorted(sites)
+
+
+def _frames(model, waveform, frames):
+    """Bool per encoder frame: which count."""
+    if frames not in ("all", "speech"):
+        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
+    if frames == "all":
+        return np.ones(model.n_frames(len(waveform)), bool)
+    return audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
+
+
+def _ordered(scores, by):
+    """One of the two scores, [clip, layer, neuron]."""
+    if by not in ("absolute", "signed"):
+        raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
+    return scores[by].transpose("clip", "layer", "neuron")
+
+
+def _mean(scores, by):
+    """Mean over speakers of each one's mean; over clips where speakers are not known."""
+    data = _ordered(scores, by)
+    named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
+    return statistics.by_speaker(data).mean("speaker") if named else data.mean("clip")

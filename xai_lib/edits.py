@@ -1,0 +1,105 @@
+"""What an edit does to the neurons of a site: a mode, at the frames of a policy. An edit is a function."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+
+MODES = ("flip", "zero", "mean", "noise")
+FRAMES = ("all", "speech", "max_frame", "peak_frames")
+
+
+def edit(neurons, mode="flip", *, frames="all", window=0, n_peaks=5, speech=None, means=None, stds=None,
+         scale=1.0, seed=0):  # fmt: skip
+    """Make a function on [batch, frame, neuron] that edits some neurons in some frames and leaves the rest.
+
+    Parameters
+    ----------
+    neurons : int or sequence of int
+        Which neurons of the site; "all" for every one.
+    mode : {"flip", "zero", "mean", "noise"}
+        × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its deviation (`stds`).
+    frames : {"all", "speech", "max_frame", "peak_frames"} or sequence of int
+        Every frame; those where `speech` is true; for each neuron its own frame of largest magnitude; the `n_peaks`
+        frames where the chosen neurons together are largest (sum of magnitudes); or the given ones.
+    window : int
+        Frames to either side that are edited too.
+    speech : bool array [frame], optional
+        From `audio.speech_mask`; for frames="speech".
+    means, stds : array [all neurons of the site], optional
+        Over the training clips.
+    seed : int
+        Of the noise: the same at every call.
+
+    Raises
+    ------
+    ValueError
+        Unknown mode or policy, or one that lacks what it needs; when called, frames that the clip does not have.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}: the modes are {', '.join(MODES)}")
+    if isinstance(frames, str) and frames not in FRAMES:
+        raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
+    if window < 0 or n_peaks < 1:
+        raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
+    for what, value, needed in (
+        ("means", means, mode == "mean"), ("stds", stds, mode == "noise"), ("speech", speech, frames == "speech")
+    ):  # fmt: skip
+        if value is None and needed:
+            raise ValueError(f"{what}= is needed for {mode if what != 'speech' else 'frames=' + repr(frames)}")
+    if not isinstance(neurons, str):
+        neurons = np.unique(np.atleast_1d(np.asarray(neurons, dtype=np.int64)))
+    return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed)
+
+
+def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed, hidden):
+    """The edited copy of `hidden`."""
+    neurons = np.arange(hidden.shape[-1]) if isinstance(neurons, str) else neurons
+    if len(neurons) == 0:
+        return hidden
+    if neurons[0] < 0 or neurons[-1] >= hidden.shape[-1]:
+        raise ValueError(f"neuron {neurons[-1]} out of range: this site has 0–{hidden.shape[-1] - 1}")
+    index = torch.from_numpy(neurons).to(hidden.device)
+    chosen = hidden[..., index]
+    if mode == "flip":
+        new = -chosen
+    elif mode == "zero":
+        new = torch.zeros_like(chosen)
+    elif mode == "mean":
+        new = torch.as_tensor(means, dtype=hidden.dtype, device=hidden.device)[index].expand_as(chosen)
+    else:
+        std = torch.as_tensor(stds, dtype=hidden.dtype, device=hidden.device)[index]
+        draw = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(seed), dtype=hidden.dtype)
+        new = chosen + scale * std * draw.to(hidden.device)
+    out = hidden.clone()
+    out[..., index] = torch.where(_where(frames, chosen, window, n_peaks, speech), new, chosen)
+    return out
+
+
+def _where(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
+    """Which frames are edited: bool [batch, frame, chosen neuron], or one that broadcasts to it."""
+    count = chosen.shape[1]
+    where = torch.zeros_like(chosen, dtype=torch.bool)
+    if isinstance(frames, str) and frames == "all":
+        return ~where
+    if isinstance(frames, str) and frames == "speech":
+        mask = torch.as_tensor(speech, dtype=torch.bool, device=chosen.device)
+        if mask.shape != (count,):
+            raise ValueError(f"the speech mask has {tuple(mask.shape)} frames and the clip {count}")
+        where |= mask[:, None]
+    elif isinstance(frames, str) and frames == "max_frame":
+        where.scatter_(1, chosen.abs().argmax(1, keepdim=True), True)
+    elif isinstance(frames, str):
+        peaks = chosen.abs().sum(-1, keepdim=True).topk(min(n_peaks, count), dim=1).indices
+        where.scatter_(1, peaks.expand(-1, -1, chosen.shape[-1]), True)
+    else:
+        at = np.atleast_1d(np.asarray(frames, dtype=np.int64))
+        if len(at) and (at.min() < 0 or at.max() >= count):
+            raise ValueError(f"frame {at.max() if at.max() >= count else at.min()} out of range: the clip has 0–{count - 1}")
+        where[:, torch.from_numpy(at).to(chosen.device)] = True
+    if window:
+        wide = torch.nn.functional.max_pool1d(where.transpose(1, 2).float(), 2 * window + 1, 1, window)
+        where = wide.transpose(1, 2) > 0
+    return where

@@ -1,0 +1,285 @@
+"""Which part of a clip speaks for a class: GradientSHAP on the waveform, and what its top frames are worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from scipy.stats import spearmanr
+
+from . import audio, targets
+
+
+def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", reduce="mean", seed=0,
+                  batch=16) -> xr.Dataset:  # fmt: skip
+    """Attribution of a class to the moments of each clip.
+
+    (x − b) · gradient at b + α (x − b), with a baseline b and α uniform on 0–1 drawn anew `n` times, summed
+    over the samples of each window and averaged over draws.
+
+    Parameters
+    ----------
+    target : str, int, or pair
+        A class, "predicted" (each clip's own), or a contrast of two.
+    baseline : str or DataFrame
+        "noise" with the clip's mean and SD, "silence", or clips, of which each draw takes one at random (from a
+        random moment on, repeated where too short).
+    window : float
+        Seconds; 0.02 gives the encoder's frames: frame i is the samples from i hops on, one hop long. The last
+        one takes what is left.
+    scale : str
+        "logit", "log_odds" or "probability".
+    reduce : str
+        "mean" over draws, or "none", which keeps the dim `draw`.
+    batch : int
+        Draws that share a pass. Clips never do, so nothing is padded.
+
+    Returns
+    -------
+    Dataset [clip, frame], NaN beyond a clip's own `n_frames`
+        `attribution` and its standard error over draws, `error`, in units of the scale; `level` (dBFS) and
+        `speech` (share of the window) of the same windows. Per clip: `residual`, the sum of the attributions
+        minus (f(x) − mean f(b)), which is 0 if they account for all of it, its `residual_error` over draws, and
+        `relative_residual`. Coordinates: `seconds` (start of a frame); `target`, `target_probability`,
+        `predicted`, `probability`.
+
+    Raises
+    ------
+    UntrainedHead, ValueError
+        A random head; an unknown option; not one usable clip.
+
+    References
+    ----------
+    Lundberg and Lee (2017), A unified approach to interpreting model predictions; Erion et al. (2021), expected
+    gradients. Equals captum.attr.GradientShap under the same draws.
+    """
+    targets.check(model, target, scale)
+    if reduce not in ("mean", "none"):
+        raise ValueError(f'reduce is "mean" or "none", not {reduce!r}')
+    if n < 2:
+        raise ValueError(f"n must be 2 or more, for a standard error over draws, not {n}")
+    skipped, rows = {}, {}
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        x = model.tensor(waveform)[0]
+        width, count = windows(model, len(x), window)
+        with torch.no_grad():
+            logits = model.logits(x[None])
+            silent = baseline is not None and isinstance(baseline, str) and baseline == "silence"
+            classes = targets.resolve(model, target, logits)
+            start = targets.value(model.logits(torch.zeros_like(x)[None]), classes, scale) if silent else None
+
+        def attribute(chosen):
+            alphas, others = draws(x, baseline, seed, clips.index.get_loc(index), chosen, model.sample_rate)
+            points = (others + alphas[:, None] * (x - others)).requires_grad_()
+            with torch.enable_grad():
+                total = targets.value(model.logits(points), classes, scale).sum()
+                (slope,) = torch.autograd.grad(total, points)
+            with torch.no_grad():
+                at = start.expand(len(others)) if silent else targets.value(model.logits(others), classes, scale)
+            return _summed((x - others) * slope, width, count), at
+
+        found, at = (part.double().cpu().numpy() for part in in_batches(attribute, n, batch))
+        gap = targets.value(logits, classes, scale).item() - at
+        share = torch.softmax(logits[0], dim=-1).cpu().numpy()
+        rows[index] = {
+            "attribution": found if reduce == "none" else found.mean(axis=0),
+            "error": found.std(axis=0, ddof=1) / n**0.5,
+            **_moments(model, waveform, width, count),
+            "residual": (found.sum(axis=1) - gap).mean(),
+            "residual_error": (found.sum(axis=1) - gap).std(ddof=1) / n**0.5,
+            "relative_residual": abs((found.sum(axis=1) - gap).mean() / gap.mean()),
+            "target": targets.name(model, classes),
+            "target_probability": share[classes[0]],
+            "predicted": model.labels[share.argmax()],
+            "probability": share.max(),
+            "n_frames": count,
+        }
+    return _dataset(model, clips, rows, skipped, width / model.sample_rate, dict(
+        method="gradient_shap", scale=scale, n=n, window=width / model.sample_rate, seed=seed,
+        baseline=baseline if isinstance(baseline, str) else "clips"))  # fmt: skip
+
+
+def draws(x, baseline, seed, place, chosen, sample_rate):
+    """α [draw] and baselines [draw, time] of the draws `chosen`; the same however they are batched."""
+    alphas, others = [], []
+    for i in chosen:
+        rng = np.random.default_rng([seed, place, i])
+        alphas.append(rng.uniform())
+        if isinstance(baseline, pd.DataFrame):
+            wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], sample_rate)
+            other = np.resize(np.roll(wave, -rng.integers(len(wave))), len(x))
+        elif baseline == "noise":
+            other = x.mean().item() + x.std(correction=0).item() * rng.standard_normal(len(x))
+        elif baseline == "silence":
+            other = np.zeros(len(x))
+        else:
+            raise ValueError(f'unknown baseline {baseline!r}: "noise", "silence" or a table of clips')
+        others.append(torch.as_tensor(other, dtype=x.dtype))
+    return torch.tensor(alphas, dtype=x.dtype, device=x.device), torch.stack(others).to(x.device)
+
+
+def frame_table(shap) -> pd.DataFrame:
+    """One row per clip: prediction, completeness, and whether the attribution only follows the energy.
+
+    `speech_time` and `speech_attribution` are the shares of the time, and of the absolute attribution, that lie
+    in speech; `level_rho` is the rank correlation of absolute attribution and level (dB) over frames.
+    """
+    rows = {}
+    for clip in shap["clip"].values:
+        one = shap.sel(clip=clip).isel(frame=slice(int(shap["n_frames"].sel(clip=clip))))
+        size, speech = np.abs(_mean_draw(one).values), one["speech"].values
+        rows[clip] = {
+            **{name: one[name].item() for name in ("predicted", "probability", "target", "target_probability",
+                                                    "residual", "residual_error", "relative_residual")},
+            "speech_time": speech.mean(),
+            "speech_attribution": (size * speech).sum() / size.sum(),
+            "level_rho": spearmanr(size, one["level"].values).statistic,
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("clip")
+
+
+def top_frames(shap, k) -> pd.DataFrame:
+    """The `k` frames of each clip with the greatest attribution: `clip`, `frame`, `start`, `stop` (s), `attribution`,
+    `error`."""
+    tables = []
+    for clip in shap["clip"].values:
+        one = shap.sel(clip=clip).isel(frame=slice(int(shap["n_frames"].sel(clip=clip))))
+        values = _mean_draw(one).values
+        best = np.argsort(-values, kind="stable")[:k]
+        start = one["seconds"].values[best]
+        tables.append(pd.DataFrame({"clip": clip, "frame": best, "start": start, "stop": start + shap.attrs["window"],
+                                    "attribution": values[best], "error": one["error"].values[best]}))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def gate(waveform, keep, *, window=0.02, sample_rate=16_000, fade=0.004) -> np.ndarray:
+    """The waveform [time] with all frames silenced but those to `keep` [frame]; edges are faded, in seconds."""
+    gain = np.repeat(np.asarray(keep, float), round(window * sample_rate))[: len(waveform)]
+    gain = np.pad(gain, (0, len(waveform) - len(gain)), mode="edge")
+    ramp = np.hanning(2 * (round(fade * sample_rate) // 2) + 3)
+    smooth = np.convolve(np.pad(gain, len(ramp) // 2, mode="edge"), ramp / ramp.sum(), mode="valid")
+    return (waveform * smooth).astype(np.float32)
+
+
+@torch.no_grad()
+def frame_deletion(model, clips, shap, *, target, share=0.2, n=10, scale="log_odds", seed=0, batch=16) -> xr.DataArray:
+    """How much the target loses when a share of the frames is silenced: those on top, against controls.
+
+    Parameters
+    ----------
+    shap : Dataset
+        From `gradient_shap`, of these clips.
+    share : float
+        Of a clip's frames.
+    n : int
+        Draws of each random control.
+
+    Returns
+    -------
+    DataArray [clip, mode], in units of the scale
+        Clean minus silenced. `top`: the frames of greatest attribution. Controls of as many frames: `loudest`,
+        which asks whether attribution knows more than energy; `shifted`, the top frames moved along the clip in
+        a circle, so that the gaps stay as they are; `random`. The last two are means over `n` draws.
+    """
+    targets.check(model, target, scale)
+    if not 0 < share < 1:
+        raise ValueError(f"share must be between 0 and 1, not {share}")
+    clips, rows = clips.loc[shap["clip"].values], {}
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span):
+        one = shap.sel(clip=index).isel(frame=slice(int(shap["n_frames"].sel(clip=index))))
+        size = one.sizes["frame"]
+        count, rng = max(round(share * size), 1), np.random.default_rng([seed, clips.index.get_loc(index)])
+        top, loudest = (_first(values.values, count) for values in (_mean_draw(one), one["level"]))
+        shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
+        random = [rng.permutation(top) for _ in range(n)]
+        masks = [np.zeros(size, bool), top, loudest, *shifted, *random]
+
+        def score(chosen):
+            waves = [gate(waveform, ~masks[i], window=shap.attrs["window"], sample_rate=model.sample_rate) for i in chosen]
+            logits = model.logits(torch.cat([model.tensor(wave) for wave in waves]))
+            classes = targets.resolve(model, target, clean)
+            return (targets.value(logits, classes, scale),)
+
+        clean = model.logits(model.tensor(waveform))
+        (values,) = in_batches(score, len(masks), batch)
+        drop = (values[0] - values[1:]).double().cpu().numpy()
+        rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
+    return xr.DataArray(
+        np.array(list(rows.values())), dims=("clip", "mode"), name="drop",
+        coords={**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]},
+        attrs=targets.attributes(model, {}, method="frame_deletion", share=share, n=n, scale=scale),
+    )  # fmt: skip
+
+
+def windows(model, n_samples, seconds) -> tuple[int, int]:
+    """Width in samples and number of the windows over a clip; the last takes what is left. 0.02 s: its frames."""
+    width = round(seconds * model.sample_rate)
+    if width < 1:
+        raise ValueError(f"a window of {seconds} s is shorter than one sample")
+    return width, -(-model.n_frames(n_samples) * model.hop // width)
+
+
+def in_batches(function, n, batch):
+    """function(range) of rows 0 to n - 1, `batch` at a time and fewer when memory does not suffice, as tensors."""
+    if batch < 1:
+        raise ValueError(f"batch must be 1 or more, not {batch}")
+    done, at = [], 0
+    while at < n:
+        try:
+            done.append(function(range(at, min(at + batch, n))))
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch = (batch + 1) // 2
+            continue
+        at += batch
+    return tuple(torch.cat(parts) for parts in zip(*done))
+
+
+def _summed(values, width, count):
+    """[draw, time] to [draw, window]."""
+    body = values[:, : count * width]
+    body = torch.nn.functional.pad(body, (0, count * width - body.shape[1]))
+    out = body.reshape(len(values), count, width).sum(dim=-1)
+    out[:, -1] += values[:, count * width :].sum(dim=-1)
+    return out
+
+
+def _moments(model, waveform, width, count):
+    """Level (dBFS) and share of speech of each window."""
+    starts = np.arange(count) * width
+    size = np.diff(np.append(starts, len(waveform)))
+    power = np.add.reduceat(np.square(waveform, dtype=float), starts) / size
+    speech = np.repeat(audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span), model.hop)
+    speech = np.pad(speech.astype(float), (0, len(waveform) - len(speech)), mode="edge")
+    return {"level": 10 * np.log10(power + 1e-12), "speech": np.add.reduceat(speech, starts) / size}
+
+
+def _dataset(model, clips, rows, skipped, step, options):
+    """Rows {index: {name: number, text, or array [(draw,) frame]}} as one Dataset."""
+    columns = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
+    named = {key: columns.pop(key) for key in ("target", "target_probability", "predicted", "probability", "n_frames")}
+    data = {}
+    for key, values in columns.items():
+        if np.ndim(values[0]) == 2:  # draws kept: frames first, to be padded
+            data[key] = (("clip", "draw", "frame"), targets.padded([v.T for v in values]).transpose(0, 2, 1))
+        else:
+            data[key] = (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
+    coords = targets.coordinates(clips, rows, **named)
+    frames = max(named["n_frames"])
+    return xr.Dataset(data, {**coords, "seconds": ("frame", np.arange(frames) * step)},
+                      targets.attributes(model, skipped, **options))  # fmt: skip
+
+
+def _mean_draw(shap):
+    """The attribution, averaged over draws where they were kept."""
+    values = shap["attribution"]
+    return values.mean("draw") if "draw" in values.dims else values
+
+
+def _first(values, count):
+    """Bool: the `count` greatest."""
+    out = np.zeros(len(values), bool)
+    out[np.argsort(-values, kind="stable")[:count]] = True
+    return out

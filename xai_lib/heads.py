@@ -1,0 +1,237 @@
+"""Fit an emotion head on frozen features, evaluate it on unseen speakers, save it as a Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+from . import audio, hooks, models, sampling, statistics
+from .names import EMOTIONS
+
+
+@torch.no_grad()
+def features(model, clips, *, layers="all") -> xr.DataArray:
+    """Mean over all frames of each layer's output: what a head that averages over frames can read.
+
+    Parameters
+    ----------
+    model : Model
+        Its own head, if any, is not used.
+    clips : DataFrame
+    layers : "all" or sequence of int
+
+    Returns
+    -------
+    DataArray [clip, layer, neuron]
+        Coordinates `label` and `speaker`; clips that could not be read are named in `attrs["skipped"]` (JSON).
+    """
+    sites = model.sites() if isinstance(layers, str) else [model.check(layer) for layer in layers]
+    skipped, kept, rows = {}, [], []
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        with hooks.capture(model, sites) as seen:
+            model.family.base(model.prepare(model.tensor(waveform)))
+        kept.append(index)
+        rows.append(torch.stack([seen[site][0].mean(0) for site in sites]).cpu().numpy())
+    coords = {"clip": kept, "layer": [site.layer for site in sites], "neuron": np.arange(rows[0].shape[-1])}
+    for column in ("label", "speaker"):
+        if column in clips:
+            coords[column] = ("clip", clips.loc[kept, column].to_numpy(dtype=object))
+    attrs = {"model": model.name, "skipped": json.dumps({str(k): v for k, v in skipped.items()})}
+    return xr.DataArray(np.stack(rows), coords, ("clip", "layer", "neuron"), "features", attrs)
+
+
+def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Dataset:
+    """Speaker-disjoint cross-validation of a linear head on each layer, and on the layer that each fold chooses.
+
+    Parameters
+    ----------
+    features : DataArray [clip, layer, neuron]
+        From `features`, with `label` and `speaker`.
+    folds : int
+        No speaker is in two of them. The layer is chosen inside the training speakers of a fold, so `uar` is not
+        flattered by the choice; `uar_layer` is without a choice, layer by layer.
+    shuffles : int
+        Control: the same with labels shuffled within each speaker.
+    C : float
+        Inverse strength of the L2 penalty.
+
+    Returns
+    -------
+    Dataset
+        `predicted` [clip], `uar` (all clips), `uar_speaker` [speaker], `uar_layer` [layer], `uar_shuffled` [shuffle],
+        `confusion` [label, predicted_label] (counts), `chosen` [fold] (layers), `chance`.
+
+    Raises
+    ------
+    ValueError
+        A clip lacks its label or speaker, there is one class, or there are fewer speakers than folds.
+    """
+    y, table = _labelled(features, folds)
+    split = sampling.folds(table, folds, seed=seed).to_numpy()
+    x, layers = features.values, features["layer"].values
+    names = _order(y)
+    by_layer = np.stack([_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)])
+    predicted, chosen = np.empty(len(y), dtype=object), []
+    for fold in tqdm(np.unique(split), "folds", leave=False, delay=2):
+        inside, outside = split != fold, split == fold
+        best = int(np.argmax([_uar(y[inside], _predict(x[inside, i], y[inside], split[inside], C)) for i in range(len(layers))]))
+        chosen.append(int(layers[best]))
+        predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
+    rng = np.random.default_rng(seed)
+    usual = int(np.argmax(np.bincount(np.searchsorted(layers, chosen))))
+    shuffled = []
+    for _ in tqdm(range(shuffles), "shuffled labels", leave=False, delay=2):
+        mixed = table.groupby("speaker")["label"].transform(lambda part: rng.permutation(part)).to_numpy()
+        shuffled.append(_uar(mixed, _predict(x[:, usual], mixed, split, C)))
+    speakers = list(dict.fromkeys(table["speaker"]))
+    of_speaker = [_uar(y[table["speaker"] == s], predicted[table["speaker"] == s]) for s in speakers]
+    counts = pd.crosstab(y, predicted).reindex(index=names, columns=names, fill_value=0)
+    return xr.Dataset(
+        {
+            "predicted": ("clip", predicted.astype(str)),
+            "uar": _uar(y, predicted),
+            "uar_speaker": ("speaker_name", of_speaker),
+            "uar_layer": ("layer", [_uar(y, row) for row in by_layer]),
+            "uar_shuffled": ("shuffle", shuffled),
+            "confusion": (("label_name", "predicted_label"), counts.to_numpy()),
+            "chosen": ("fold", chosen),
+            "chance": 1 / len(names),
+        },
+        coords={
+            "clip": features["clip"].values,
+            "label": ("clip", y.astype(str)),
+            "speaker": ("clip", table["speaker"].astype(str).to_numpy()),
+            "speaker_name": [str(s) for s in speakers],
+            "layer": layers,
+            "label_name": names,
+            "predicted_label": names,
+        },
+        attrs={"folds": folds, "C": C, "seed": seed, "method": "logistic regression on standardised means over frames"},
+    )
+
+
+def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
+    """Fit a head on all of `clips`, on the layer that cross-validation favours, and save encoder and head.
+
+    Parameters
+    ----------
+    model : Model
+    clips : DataFrame, or DataArray from `features`
+        Leave out the speakers on whom you want to explain or test.
+    folder : path
+        New; takes `config.json`, `model.safetensors` and `preprocessor_config.json`, which
+        `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
+        `xai_metrics`, the speakers as `xai_trained_on`.
+
+    Returns
+    -------
+    (Model, Dataset)
+        The new model, and the cross-validation that chose its layer.
+
+    Raises
+    ------
+    FileExistsError
+        There is a model in `folder`.
+    ValueError
+        As `cross_validate`.
+
+    Notes
+    -----
+    The standardisation is folded into the classifier, the projector is the identity, and the layer is picked by
+    `layer_weights`, whose softmax is 1 − 1e-12 there.
+    """
+    from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
+
+    folder = Path(folder).expanduser()
+    if (folder / "config.json").exists():
+        raise FileExistsError(f"there is a model in {folder}: give another folder, or remove it first")
+    read = clips if isinstance(clips, xr.DataArray) else features(model, clips, layers=layers)
+    report = cross_validate(read, folds=folds, C=C, seed=seed)
+    layer = int(report["layer"].values[np.argmax(report["uar_layer"].values)])
+    y, table = _labelled(read, folds)
+    scaler, regression = (step for _, step in _head(C).fit(read.sel(layer=layer).values, y).steps)
+    weight, bias = regression.coef_, regression.intercept_
+    if len(weight) == 1:  # of two classes scikit-learn keeps the second's logit
+        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
+    names = _order(y)
+    place = [list(regression.classes_).index(name) for name in names]
+    weight = weight[place] / scaler.scale_
+    bias = bias[place] - weight @ scaler.mean_
+
+    config = copy.deepcopy(model.network.config)
+    config.update(
+        {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "classifier_proj_size": config.hidden_size,
+            "use_weighted_layer_sum": True,
+            "xai_trained_on": sorted({*(model.trained_on or []), *map(str, table["speaker"])}),
+            "xai_metrics": {
+                "layer": layer,
+                "uar": round(float(report["uar"]), 4),
+                "uar_shuffled": round(float(report["uar_shuffled"].mean()), 4),
+                "chance": round(float(report["chance"]), 4),
+                "folds": folds,
+                "clips": len(y),
+                "speakers": int(table["speaker"].nunique()),
+            },
+        }
+    )
+    network = AutoModelForAudioClassification.from_config(config)
+    network.base_model.load_state_dict(model.family.base.state_dict())
+    with torch.no_grad():
+        network.projector.weight.copy_(torch.eye(config.hidden_size))
+        network.projector.bias.zero_()
+        network.classifier.weight.copy_(torch.from_numpy(weight))
+        network.classifier.bias.copy_(torch.from_numpy(bias))
+        network.layer_weights.zero_()[layer] = 30.0
+    network.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=model.normalise, sampling_rate=model.sample_rate).save_pretrained(folder)
+    return models.load(folder, device=str(model.device)), report
+
+
+def _head(C):
+    """The linear head."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+
+
+def _predict(x, y, split, C):
+    """Labels predicted for each fold by a head that was fitted on the others."""
+    out = np.empty(len(y), dtype=object)
+    for fold in np.unique(split):
+        out[split == fold] = _head(C).fit(x[split != fold], y[split != fold]).predict(x[split == fold])
+    return out
+
+
+def _uar(y, predicted):
+    return float(statistics.uar(y, predicted))
+
+
+def _order(y):
+    """Class names, emotions in their usual order."""
+    known = [name for name in EMOTIONS if name in set(y)]
+    return known + sorted(set(y) - set(known))
+
+
+def _labelled(features, folds):
+    """Labels, and a table of label and speaker; refuses what cannot be cross-validated."""
+    for column in ("label", "speaker"):
+        if column not in features.coords or pd.isna(features[column].values.astype(object)).any():
+            raise ValueError(f"every clip needs its {column}: drop clips without one, or name it in a CSV file")
+    y = features["label"].values.astype(object)
+    table = pd.DataFrame({"label": y, "speaker": features["speaker"].values})
+    if len(set(y)) < 2:
+        raise ValueError(f"a head needs two classes or more, and all clips are {y[0]}")
+    if table["speaker"].nunique() < folds:
+        raise ValueError(f"{folds} folds need as many speakers, and there are {table['speaker'].nunique()}")
+    return y, table

@@ -1,0 +1,67 @@
+"""Acoustic factors by emotion: a point for each speaker."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib import ticker
+
+from .. import statistics
+from . import style
+
+MARKERS = {"female": "o", "male": "^"}
+
+
+def factors(cells) -> plt.Figure:
+    """A panel for each factor: labels across, a point for each speaker, mean and interval, apart by sex.
+
+    Parameters
+    ----------
+    cells : DataArray [factor, label, speaker]
+        Of `acoustics.cells`. Where `sex` is known, women stand left of men.
+
+    Returns
+    -------
+    Figure
+        The bar is the mean over speakers, the line its 95 % t interval, drawn from 8 speakers up.
+    """
+    labels = [str(name) for name in cells["label"].values]
+    colors = style.colors(labels)
+    sex = cells["sex"].values if "sex" in cells.coords else np.full(cells.sizes["speaker"], "")
+    groups = sorted(set(sex))
+    rows = -(-cells.sizes["factor"] // 2)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(style.WIDTH, 2.2 * rows + 0.6), sharex=True, squeeze=False, layout="constrained"
+    )
+    for axis, factor in zip(axes.flat, cells["factor"].values):
+        values = cells.sel(factor=factor).transpose("label", "speaker")
+        for i, label in enumerate(labels):
+            for j, group in enumerate(groups):
+                points = values.values[i, sex == group]
+                points = points[np.isfinite(points)]
+                at = i + (j - (len(groups) - 1) / 2) * 0.7 / len(groups)
+                spread = np.linspace(-0.08, 0.08, len(points)) if len(points) > 1 else 0
+                axis.scatter(at + spread, points, s=14, color=colors[label], marker=MARKERS.get(group, "s"),
+                             edgecolor="black", linewidth=0.3)
+                mean, low, high = statistics.interval(points)
+                axis.plot([at - 0.16, at + 0.16], [mean, mean], color="black", linewidth=1.8)
+                axis.plot([at, at], [low, high], color="black", linewidth=1.2)
+        if factor == "f0":
+            axis.set_yscale("log", base=2)
+            axis.yaxis.set_major_locator(ticker.LogLocator(2, subs=(1, 1.5)))
+            axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.0f"))
+            axis.yaxis.set_minor_formatter(ticker.NullFormatter())
+        axis.set(ylabel=str(values["unit"].values), xticks=range(len(labels)))
+        axis.set_title(str(values["title"].values))
+        axis.set_xticklabels(labels, rotation=35, ha="right", parse_math=False)
+    for axis in axes.flat[cells.sizes["factor"] :]:
+        axis.set_axis_off()
+    for axis in axes[: rows - 1].flat if axes[-1, -1].axison else axes[: rows - 2].flat:
+        axis.tick_params(labelbottom=False)
+    if cells.sizes["factor"] % 2:
+        axes[-2, 1].tick_params(labelbottom=True)
+    handles = [plt.Line2D([], [], linestyle="", marker=MARKERS.get(g, "s"), color="gray", label=f"a {g} speaker".replace("  ", " "))
+               for g in groups]
+    handles.append(plt.Line2D([], [], color="black", label="mean, 95 % interval over speakers"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure

@@ -1,0 +1,76 @@
+"""What is explained: a class or a contrast of two, on a scale; and how results name their clips."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+
+SCALES = ("logit", "log_odds", "probability")
+
+
+def check(model, target, scale="logit") -> None:
+    """Refuse an untrained head, an unknown class and an unknown scale before any computation.
+
+    Raises
+    ------
+    UntrainedHead, ValueError
+    """
+    model.require_trained()
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}: the scales are {', '.join(SCALES)}")
+    resolve(model, target, torch.zeros(1, len(model.labels)))
+
+
+def resolve(model, target, logits) -> tuple[int, ...]:
+    """Class indices (c,), or (a, b) of a contrast; "predicted" is the clip's own, from its logits [1, label]."""
+    if isinstance(target, str) and target == "predicted" and target not in model.labels:
+        return (int(logits[0].argmax()),)
+    classes = target if isinstance(target, (tuple, list)) else (target,)
+    if not 1 <= len(classes) <= 2:
+        raise ValueError(f'target is a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
+    return tuple(model.target(name) for name in classes)
+
+
+def value(logits, classes, scale="logit") -> torch.Tensor:
+    """The number that is explained, [batch], from logits [batch, label].
+
+    A class's logit, its log odds against all others, or its probability; of a pair, the difference of the two
+    (of their logits, which is the log odds between them, or of their probabilities).
+    """
+    numbers = torch.softmax(logits, dim=-1) if scale == "probability" else logits
+    if len(classes) == 2:
+        return numbers[:, classes[0]] - numbers[:, classes[1]]
+    if scale == "log_odds":
+        others = [c for c in range(logits.shape[-1]) if c != classes[0]]
+        return logits[:, classes[0]] - torch.logsumexp(logits[:, others], dim=-1)
+    return numbers[:, classes[0]]
+
+
+def name(model, classes) -> str:
+    """ "angry", or "angry − calm"."""
+    return " − ".join(model.labels[c] for c in classes)
+
+
+def coordinates(clips: pd.DataFrame, index, **more) -> dict:
+    """Coordinates of the dim `clip`: the index, what the corpus knows of each clip, and `more` by name."""
+    rows = clips.loc[list(index)]
+    known = [column for column in ("label", "speaker", "sex", "intensity") if column in rows]
+    coords = {column: ("clip", rows[column].astype(object).to_numpy()) for column in known}
+    return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
+
+
+def attributes(model, skipped, **options) -> dict:
+    """How a result was made, flat and fit for netCDF."""
+    return {"model": model.name, **options, "skipped": json.dumps({str(k): v for k, v in skipped.items()})}
+
+
+def padded(rows) -> np.ndarray:
+    """Arrays [n, …] of unequal n as one [clip, longest n, …], NaN beyond each."""
+    longest = max(len(row) for row in rows)
+    out = np.full((len(rows), longest, *rows[0].shape[1:]), np.nan, dtype=np.float32)
+    for place, row in enumerate(rows):
+        out[place, : len(row)] = row
+    return out
