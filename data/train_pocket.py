@@ -88,10 +88,10 @@ def tune(conv: torch.nn.Conv1d) -> None:
     time = (torch.arange(320) - 160) / RATE
     shape = torch.hann_window(320) / 160
     conv.weight[:160, 0] = shape * torch.cos(2 * np.pi * centre[:, None] * time + phase[:, None])
-    conv.weight[:160, 0] *= 10 * (centre[:, None] / 1000) ** 0.7  # evens out the slope of speech's spectrum
+    conv.weight[:160, 0] *= 300 * (centre[:, None] / 1000) ** 0.7  # speech to about 1, its slope evened out
     conv.weight[160:] = 0
     conv.bias[:160] = 0
-    conv.bias[160:] = torch.tensor([0.3, -0.3, 1.0, -1.0])
+    conv.bias[160:] = torch.tensor([0.5, -0.5, 2.0, -2.0])
 
 
 class Listener(torch.nn.Module):

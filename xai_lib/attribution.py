@@ -17,11 +17,12 @@ from scipy.stats import rankdata
 from . import audio, execution, hooks, statistics, targets
 from .gradient_shap import frame_deletion, gradient_shap, in_batches, windows
 
-__all__ = ["agreement", "frame_deletion", "grad_x_activation", "gradient", "gradient_shap", "segment_response",
-           "shuffled_head", "top_neurons"]  # fmt: skip
+__all__ = ["agreement", "frame_deletion", "grad_x_activation", "gradient", "gradient_shap", "mean_score",
+           "segment_response", "shuffled_head", "top_neurons"]  # fmt: skip
 
 
-def grad_x_activation(model, clips, *, target, layers="all", part="block", frames="all", scale="logit") -> xr.Dataset:
+def grad_x_activation(model, clips, *, target, layers="all", part="block", frames="all",
+                      scale="logit") -> xr.Dataset:  # fmt: skip
     """Gradient times activation of every neuron of every layer: one forward and one backward per clip.
 
     Parameters
@@ -75,11 +76,7 @@ def _layerwise(model, clips, method, target, layers, part, frames, scale):
     # No gradient is needed below the lowest site: cut the graph there.
     start = {sites[0]: lambda hidden: hidden.detach().requires_grad_()}
     skipped, rows, names, values = {}, {}, [], []
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        keep = _frames(model, waveform, frames)
-        if not keep.any():
-            skipped[index] = "no speech was found: use frames='all'"
-            continue
+    for index, waveform, keep in _usable(model, clips, frames, skipped):
         with torch.enable_grad(), hooks.edit(model, start), hooks.capture(model, sites) as seen:
             logits = model.logits(model.tensor(waveform))
             classes = targets.resolve(model, target, logits)
@@ -91,16 +88,20 @@ def _layerwise(model, clips, method, target, layers, part, frames, scale):
         rows[index] = torch.stack([found.sum(dim=1), found.abs().sum(dim=1)]).cpu().numpy()
         names.append(targets.name(model, classes))
         values.append(value.item())
-    if not rows:
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
-    stacked = np.stack(list(rows.values()))
-    dims = ("clip", "layer", "neuron")
+    stacked, dims = np.stack(list(rows.values())), ("clip", "layer", "neuron")
     return xr.Dataset(
         {"signed": (dims, stacked[:, 0]), "absolute": (dims, stacked[:, 1])},
         {**targets.coordinates(clips, rows, target=names, value=values), "layer": [site.layer for site in sites],
          "neuron": np.arange(stacked.shape[-1])},
         targets.attributes(model, skipped, method=method, part=part, frames=frames, scale=scale),
     )  # fmt: skip
+
+
+def mean_score(scores, *, by="absolute") -> xr.DataArray:
+    """Mean over speakers of each one's mean score [layer, neuron]; over clips where speakers are not known."""
+    data = _ordered(scores, by)
+    named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
+    return statistics.by_speaker(data).mean("speaker") if named else data.mean("clip")
 
 
 def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
@@ -119,14 +120,14 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     -------
     DataFrame, best first: `layer`, `part`, `neuron`, `score`, `signed`.
     """
-    mean = _mean(scores, by)
+    mean = mean_score(scores, by=by)
     if layer is not None and layer not in scores["layer"]:
-        raise ValueError(f"layer {layer} is not in these scores: they have {', '.join(map(str, scores.layer.values))}")
+        raise ValueError(f"layer {layer} is not in these scores: they have {scores['layer'].values.tolist()}")
     mean = mean if layer is None else mean.sel(layer=[layer])
     table = mean.to_dataframe(name="score").reset_index()[["layer", "neuron", "score"]]
     table.insert(1, "part", scores.attrs["part"])
     table = table.sort_values("score", ascending=False, kind="stable").head(k).reset_index(drop=True)
-    signed = _mean(scores, "signed").stack(site=["layer", "neuron"]).to_series()
+    signed = mean_score(scores, by="signed").stack(site=["layer", "neuron"]).to_series()
     table["signed"] = signed.loc[list(zip(table["layer"], table["neuron"]))].to_numpy()
     return table
 
@@ -141,7 +142,7 @@ def agreement(scores, reference, *, by="absolute", k=20) -> xr.Dataset:
         the reference's top `k` (by chance: k / neurons, in attrs["chance"]). For intervals, `over_speakers`.
     """
     ranks = rankdata(_ordered(scores, by).values, axis=-1)
-    other = rankdata(_mean(reference, by).transpose("layer", "neuron").values, axis=-1)
+    other = rankdata(mean_score(reference, by=by).transpose("layer", "neuron").values, axis=-1)
     centred, fixed = (x - x.mean(axis=-1, keepdims=True) for x in (ranks, other))
     size = np.sqrt((centred**2).sum(-1) * (fixed**2).sum(-1))
     rho = np.divide((centred * fixed).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
@@ -214,41 +215,41 @@ def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="a
     model.require_trained()
     sites = _sites(model, layers, part)
     skipped, rows = {}, {}
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        keep = _frames(model, waveform, frames)
-        if not keep.any():
-            skipped[index] = "no speech was found: use frames='all'"
-            continue
-        x = model.tensor(waveform)[0]
-        width, count = windows(model, len(x), seconds)
+    for index, waveform, keep in _usable(model, clips, frames, skipped):
         rng = np.random.default_rng([seed, clips.index.get_loc(index)])
-        other = _replacement(x, baseline, width, count, rng)
-        edges = [(i * width, (i + 1) * width if i + 1 < count else len(x)) for i in range(count)]
-        weights = [torch.zeros_like(x)] + [_window(len(x), *edge, fade * model.sample_rate, x.device) for edge in edges]
-
-        def respond(chosen):
-            blend = torch.stack([weights[i] for i in chosen])
-            with hooks.capture(model, sites) as seen:
-                execution.prefix(model, x + blend * (other - x), sites[-1].layer)
-            return (torch.stack([seen[site][:, keep].mean(dim=1) for site in sites], dim=1),)
-
-        (seen,) = in_batches(respond, 1 + count, batch)  # row 0 is the clean clip
-        rows[index] = (seen[:1] - seen[1:]).cpu().numpy()
-    if not rows:
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
+        rows[index] = _respond(model, model.tensor(waveform)[0], sites, keep, seconds, baseline, fade, rng, batch)
     response = targets.padded(list(rows.values()))
+    start = np.arange(response.shape[1]) * round(seconds * model.sample_rate) / model.sample_rate
     counts = [len(row) for row in rows.values()]
     return xr.DataArray(
-        response, dims=("clip", "segment", "layer", "neuron"), name="response",
-        coords={**targets.coordinates(clips, rows, n_segments=counts), "layer": [site.layer for site in sites],
-                "neuron": np.arange(response.shape[-1]),
-                "seconds": ("segment", np.arange(response.shape[1]) * width / model.sample_rate)},
-        attrs=targets.attributes(model, skipped, method="segment_response", part=part, frames=frames,
-                                 baseline=baseline if isinstance(baseline, str) else "callable", length=seconds),
+        response,
+        {**targets.coordinates(clips, rows, n_segments=counts), "layer": [site.layer for site in sites],
+         "neuron": np.arange(response.shape[-1]), "seconds": ("segment", start)},
+        ("clip", "segment", "layer", "neuron"), "response",
+        targets.attributes(model, skipped, method="segment_response", part=part, frames=frames, length=seconds,
+                           baseline=baseline if isinstance(baseline, str) else "function"),
     )  # fmt: skip
 
 
-def _replacement(x, baseline, width, count, rng):
+def _respond(model, x, sites, keep, seconds, baseline, fade, rng, batch):
+    """Responses of one clip [segment, layer, neuron]."""
+    width, count = windows(model, len(x), seconds)
+    edges = [(i * width, (i + 1) * width if i + 1 < count else len(x)) for i in range(count)]
+    other = _replacement(x, baseline, edges, rng)
+    weights = [torch.zeros_like(x)]  # row 0 is the clean clip
+    weights += [_window(x, *edge, round(fade * model.sample_rate)) for edge in edges]
+
+    def read(chosen):
+        blend = torch.stack([weights[i] for i in chosen])
+        with hooks.capture(model, sites) as seen:
+            execution.prefix(model, x + blend * (other - x), sites[-1].layer)
+        return torch.stack([seen[site][:, keep].mean(dim=1) for site in sites], dim=1)
+
+    seen = in_batches(read, len(weights), batch)
+    return (seen[:1] - seen[1:]).cpu().numpy()
+
+
+def _replacement(x, baseline, edges, rng):
     """The waveform [time] that stands in for x."""
     if callable(baseline):
         other = torch.as_tensor(baseline(x.clone()), dtype=x.dtype, device=x.device)
@@ -258,47 +259,52 @@ def _replacement(x, baseline, width, count, rng):
     if baseline == "silence":
         return torch.zeros_like(x)
     if baseline == "mean":
-        return torch.full_like(x, x.mean().item())
+        return x.mean().expand(len(x))
     if baseline != "noise":
         raise ValueError(f"unknown baseline {baseline!r}: silence, noise, mean or a function of the waveform")
     noise = torch.as_tensor(rng.standard_normal(len(x)), dtype=x.dtype, device=x.device)
-    for i in range(count):
-        part = slice(i * width, (i + 1) * width if i + 1 < count else None)
-        noise[part] = x[part].mean() + x[part].std(correction=0) * noise[part]
+    for start, stop in edges:
+        part = x[start:stop]
+        noise[start:stop] = part.mean() + part.std(correction=0) * noise[start:stop]
     return noise
 
 
-def _window(length, start, stop, fade, device):
+def _window(x, start, stop, fade):
     """Weight [time] of a segment: 1 inside, raised-cosine edges of `fade` samples, 0 outside."""
-    weight = torch.zeros(length, device=device)
+    weight = torch.zeros_like(x)
     weight[start:stop] = 1
-    fade = min(round(fade), (stop - start) // 2)
-    if fade:
-        ramp = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(fade, device=device) + 0.5) / fade)
-        weight[start : start + fade] = ramp
-        weight[stop - fade : stop] = ramp.flip(0)
+    fade = min(fade, (stop - start) // 2)
+    ramp = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(fade, device=x.device) + 0.5) / max(fade, 1))
+    weight[start : start + fade] = ramp
+    weight[stop - fade : stop] = ramp.flip(0)
     return weight
 
 
 def _sites(model, layers, part):
     """Sites of a part, lowest first."""
-    if isinstance(layers, str):
-        if layers != "all":
-            raise ValueError(f'layers is "all", a layer or a list of layers, not {layers!r}')
+    if isinstance(layers, str) and layers == "all":
         return model.sites((part,))
-    sites = {model.check((layer, part)) for layer in np.atleast_1d(layers).tolist()}
-    if not sites:
-        raise ValueError("layers is empty: name at least one")
-    return sorted(sites)
+    layers = [layers] if isinstance(layers, (str, int, np.integer)) else list(layers)
+    if not layers:
+        raise ValueError("layers is empty: name at least one, or \"all\"")
+    return sorted({model.check((layer, part)) for layer in layers})
 
 
-def _frames(model, waveform, frames):
-    """Bool per encoder frame: which count."""
+def _usable(model, clips, frames, skipped):
+    """Clips that can be read, (index, waveform, bool per frame: which count); others go to `skipped`."""
     if frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
-    if frames == "all":
-        return np.ones(model.n_frames(len(waveform)), bool)
-    return audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        if frames == "all":
+            keep = np.ones(model.n_frames(len(waveform)), bool)
+        else:
+            keep = audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
+        if keep.any():
+            yield index, waveform, keep
+        else:
+            skipped[index] = "no speech was found in it: use frames='all'"
+    if len(skipped) == len(clips):
+        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
 
 
 def _ordered(scores, by):
@@ -306,10 +312,3 @@ def _ordered(scores, by):
     if by not in ("absolute", "signed"):
         raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
     return scores[by].transpose("clip", "layer", "neuron")
-
-
-def _mean(scores, by):
-    """Mean over speakers of each one's mean; over clips where speakers are not known."""
-    data = _ordered(scores, by)
-    named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
-    return statistics.by_speaker(data).mean("speaker") if named else data.mean("clip")

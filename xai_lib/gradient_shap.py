@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from . import audio, targets
 
@@ -61,50 +63,53 @@ def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, 
         raise ValueError(f"n must be 2 or more, for a standard error over draws, not {n}")
     skipped, rows = {}, {}
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        x = model.tensor(waveform)[0]
-        width, count = windows(model, len(x), window)
-        with torch.no_grad():
-            logits = model.logits(x[None])
-            silent = baseline is not None and isinstance(baseline, str) and baseline == "silence"
-            classes = targets.resolve(model, target, logits)
-            start = targets.value(model.logits(torch.zeros_like(x)[None]), classes, scale) if silent else None
-
-        def attribute(chosen):
-            alphas, others = draws(x, baseline, seed, clips.index.get_loc(index), chosen, model.sample_rate)
-            points = (others + alphas[:, None] * (x - others)).requires_grad_()
-            with torch.enable_grad():
-                total = targets.value(model.logits(points), classes, scale).sum()
-                (slope,) = torch.autograd.grad(total, points)
-            with torch.no_grad():
-                at = start.expand(len(others)) if silent else targets.value(model.logits(others), classes, scale)
-            return _summed((x - others) * slope, width, count), at
-
-        found, at = (part.double().cpu().numpy() for part in in_batches(attribute, n, batch))
-        gap = targets.value(logits, classes, scale).item() - at
-        share = torch.softmax(logits[0], dim=-1).cpu().numpy()
+        width, count = windows(model, len(waveform), window)
+        draw = partial(draws, baseline=baseline, key=(seed, clips.index.get_loc(index)), sample_rate=model.sample_rate)
+        found, gap, named = _explain(model, model.tensor(waveform)[0], draw, target, scale, (width, count), n, batch)
+        left = found.sum(axis=1) - gap
         rows[index] = {
             "attribution": found if reduce == "none" else found.mean(axis=0),
             "error": found.std(axis=0, ddof=1) / n**0.5,
             **_moments(model, waveform, width, count),
-            "residual": (found.sum(axis=1) - gap).mean(),
-            "residual_error": (found.sum(axis=1) - gap).std(ddof=1) / n**0.5,
-            "relative_residual": abs((found.sum(axis=1) - gap).mean() / gap.mean()),
-            "target": targets.name(model, classes),
-            "target_probability": share[classes[0]],
-            "predicted": model.labels[share.argmax()],
-            "probability": share.max(),
+            "residual": left.mean(),
+            "residual_error": left.std(ddof=1) / n**0.5,
+            "relative_residual": abs(left.mean() / gap.mean()),
+            **named,
             "n_frames": count,
         }
-    return _dataset(model, clips, rows, skipped, width / model.sample_rate, dict(
-        method="gradient_shap", scale=scale, n=n, window=width / model.sample_rate, seed=seed,
-        baseline=baseline if isinstance(baseline, str) else "clips"))  # fmt: skip
+    made = {"method": "gradient_shap", "scale": scale, "n": n, "window": width / model.sample_rate, "seed": seed}
+    made["baseline"] = baseline if isinstance(baseline, str) else "clips"
+    return _dataset(clips, rows, targets.attributes(model, skipped, **made))
 
 
-def draws(x, baseline, seed, place, chosen, sample_rate):
+def _explain(model, x, draw, target, scale, shape, n, batch):
+    """One clip: attributions [draw, window], f(x) − f(b) [draw], and the coordinates that tell its prediction."""
+    with torch.no_grad():
+        logits = model.logits(x[None])
+    classes = targets.resolve(model, target, logits)
+
+    def attribute(chosen):
+        alphas, others = draw(x, chosen)
+        points = (others + alphas[:, None] * (x - others)).requires_grad_()
+        with torch.enable_grad():
+            total = targets.value(model.logits(points), classes, scale).sum()
+            (slope,) = torch.autograd.grad(total, points)
+        with torch.no_grad():
+            at = targets.value(model.logits(others), classes, scale)
+        return torch.cat([_summed((x - others) * slope, *shape), at[:, None]], dim=1)
+
+    found = in_batches(attribute, n, batch).double().cpu().numpy()
+    share = torch.softmax(logits[0], dim=-1).cpu().numpy()
+    named = {"target": targets.name(model, classes), "target_probability": share[classes[0]],
+             "predicted": model.labels[share.argmax()], "probability": share.max()}  # fmt: skip
+    return found[:, :-1], targets.value(logits, classes, scale).item() - found[:, -1], named
+
+
+def draws(x, chosen, *, baseline, key, sample_rate):
     """α [draw] and baselines [draw, time] of the draws `chosen`; the same however they are batched."""
     alphas, others = [], []
     for i in chosen:
-        rng = np.random.default_rng([seed, place, i])
+        rng = np.random.default_rng([*key, i])
         alphas.append(rng.uniform())
         if isinstance(baseline, pd.DataFrame):
             wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], sample_rate)
@@ -127,7 +132,7 @@ def frame_table(shap) -> pd.DataFrame:
     """
     rows = {}
     for clip in shap["clip"].values:
-        one = shap.sel(clip=clip).isel(frame=slice(int(shap["n_frames"].sel(clip=clip))))
+        one = _clip(shap, clip)
         size, speech = np.abs(_mean_draw(one).values), one["speech"].values
         rows[clip] = {
             **{name: one[name].item() for name in ("predicted", "probability", "target", "target_probability",
@@ -144,7 +149,7 @@ def top_frames(shap, k) -> pd.DataFrame:
     `error`."""
     tables = []
     for clip in shap["clip"].values:
-        one = shap.sel(clip=clip).isel(frame=slice(int(shap["n_frames"].sel(clip=clip))))
+        one = _clip(shap, clip)
         values = _mean_draw(one).values
         best = np.argsort(-values, kind="stable")[:k]
         start = one["seconds"].values[best]
@@ -187,29 +192,25 @@ def frame_deletion(model, clips, shap, *, target, share=0.2, n=10, scale="log_od
         raise ValueError(f"share must be between 0 and 1, not {share}")
     clips, rows = clips.loc[shap["clip"].values], {}
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span):
-        one = shap.sel(clip=index).isel(frame=slice(int(shap["n_frames"].sel(clip=index))))
-        size = one.sizes["frame"]
-        count, rng = max(round(share * size), 1), np.random.default_rng([seed, clips.index.get_loc(index)])
-        top, loudest = (_first(values.values, count) for values in (_mean_draw(one), one["level"]))
+        one = _clip(shap, index)
+        size, rng = one.sizes["frame"], np.random.default_rng([seed, clips.index.get_loc(index)])
+        ranks = (_mean_draw(one), one["level"])
+        top, loudest = (rankdata(-x.values, method="ordinal") <= max(round(share * size), 1) for x in ranks)
         shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
-        random = [rng.permutation(top) for _ in range(n)]
-        masks = [np.zeros(size, bool), top, loudest, *shifted, *random]
-
-        def score(chosen):
-            waves = [gate(waveform, ~masks[i], window=shap.attrs["window"], sample_rate=model.sample_rate) for i in chosen]
-            logits = model.logits(torch.cat([model.tensor(wave) for wave in waves]))
-            classes = targets.resolve(model, target, clean)
-            return (targets.value(logits, classes, scale),)
-
-        clean = model.logits(model.tensor(waveform))
-        (values,) = in_batches(score, len(masks), batch)
-        drop = (values[0] - values[1:]).double().cpu().numpy()
+        masks = [np.zeros(size, bool), top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
+        cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
+        logits = in_batches(partial(_without, model, masks, cut), len(masks), batch)
+        values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
+        drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
-    return xr.DataArray(
-        np.array(list(rows.values())), dims=("clip", "mode"), name="drop",
-        coords={**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]},
-        attrs=targets.attributes(model, {}, method="frame_deletion", share=share, n=n, scale=scale),
-    )  # fmt: skip
+    coords = {**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
+    made = targets.attributes(model, {}, method="frame_deletion", share=share, n=n, scale=scale)
+    return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", made)
+
+
+def _without(model, masks, cut, chosen):
+    """Logits of the clip without the frames of each mask."""
+    return model.logits(torch.cat([model.tensor(cut(~masks[i])) for i in chosen]))
 
 
 def windows(model, n_samples, seconds) -> tuple[int, int]:
@@ -221,7 +222,7 @@ def windows(model, n_samples, seconds) -> tuple[int, int]:
 
 
 def in_batches(function, n, batch):
-    """function(range) of rows 0 to n - 1, `batch` at a time and fewer when memory does not suffice, as tensors."""
+    """function(range) → tensor of rows 0 to n − 1, `batch` at a time, and fewer when memory does not suffice."""
     if batch < 1:
         raise ValueError(f"batch must be 1 or more, not {batch}")
     done, at = [], 0
@@ -234,7 +235,7 @@ def in_batches(function, n, batch):
             batch = (batch + 1) // 2
             continue
         at += batch
-    return tuple(torch.cat(parts) for parts in zip(*done))
+    return torch.cat(done)
 
 
 def _summed(values, width, count):
@@ -256,30 +257,26 @@ def _moments(model, waveform, width, count):
     return {"level": 10 * np.log10(power + 1e-12), "speech": np.add.reduceat(speech, starts) / size}
 
 
-def _dataset(model, clips, rows, skipped, step, options):
+def _dataset(clips, rows, attributes):
     """Rows {index: {name: number, text, or array [(draw,) frame]}} as one Dataset."""
     columns = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
-    named = {key: columns.pop(key) for key in ("target", "target_probability", "predicted", "probability", "n_frames")}
+    named = ("target", "target_probability", "predicted", "probability", "n_frames")
+    coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in named})
     data = {}
-    for key, values in columns.items():
-        if np.ndim(values[0]) == 2:  # draws kept: frames first, to be padded
-            data[key] = (("clip", "draw", "frame"), targets.padded([v.T for v in values]).transpose(0, 2, 1))
-        else:
-            data[key] = (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
-    coords = targets.coordinates(clips, rows, **named)
-    frames = max(named["n_frames"])
-    return xr.Dataset(data, {**coords, "seconds": ("frame", np.arange(frames) * step)},
-                      targets.attributes(model, skipped, **options))  # fmt: skip
+    for name, values in columns.items():
+        dims = {0: ("clip",), 1: ("clip", "frame"), 2: ("clip", "draw", "frame")}[np.ndim(values[0])]
+        data[name] = (dims, targets.padded(values) if len(dims) > 1 else values)
+    seconds = np.arange(data["level"][1].shape[1]) * attributes["window"]
+    return xr.Dataset(data, {**coords, "seconds": ("frame", seconds)}, attributes)
+
+
+def _clip(shap, index):
+    """One clip's own frames."""
+    one = shap.sel(clip=index)
+    return one.isel(frame=slice(int(one["n_frames"])))
 
 
 def _mean_draw(shap):
     """The attribution, averaged over draws where they were kept."""
     values = shap["attribution"]
     return values.mean("draw") if "draw" in values.dims else values
-
-
-def _first(values, count):
-    """Bool: the `count` greatest."""
-    out = np.zeros(len(values), bool)
-    out[np.argsort(-values, kind="stable")[:count]] = True
-    return out

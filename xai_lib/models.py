@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from . import audio
+from . import audio, checkpoints
 from .families import FAMILIES, PARTS, Site
-
-POCKET = Path(__file__).resolve().parent.parent / "data" / "pocket-wavlm"
-_HEAD = ("projector.", "classifier.", "layer_weights")
-_HARMLESS = ("masked_spec_embed",)  # a vector that only training uses
-
 
 class UntrainedHead(ValueError):
     """The head was never trained, so there is nothing to explain."""
@@ -50,15 +43,14 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     -----
     Weights are read as float32, without gradients, in eval mode; downloaded code is never run.
     """
-    from transformers import AutoConfig
-
-    folder = _folder(name_or_path)
-    config = _read(AutoConfig.from_pretrained, folder)
+    folder = checkpoints.folder(name_or_path)
+    config = checkpoints.config(folder)
     if config.model_type not in FAMILIES:
         raise ValueError(
             f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}"
         )
-    network, trained = _encoder(folder, config) if head is not None else _classifier(folder, config)
+    read = checkpoints.classifier if head is None else checkpoints.encoder
+    network, trained = read(folder, config)
     if head is None:
         names = [config.id2label[i] for i in range(config.num_labels)]
         labels = names if labels is None else list(labels)
@@ -71,11 +63,11 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     return Model(
         network,
         labels=list(labels),
-        name="pocket" if folder == str(POCKET) else str(name_or_path),
+        name="pocket" if folder == str(checkpoints.POCKET) else str(name_or_path),
         head=head,
         trained=trained,
-        preprocessor=_preprocessor(folder),
-        device=_device(device),
+        preprocessor=checkpoints.preprocessor(folder),
+        device=checkpoints.device(device),
     )
 
 
@@ -274,86 +266,3 @@ class Model:
                 f"the head gives {tuple(logits.shape)} for one clip and {len(self.labels)} labels were named: "
                 f"it should give (1, {len(self.labels)})"
             )
-
-
-def _folder(name_or_path) -> str:
-    """Where to read from; a name that looks like a folder must be one."""
-    if str(name_or_path) == "pocket":
-        name_or_path = POCKET
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{path} has no config.json: it is not a model that save_pretrained wrote")
-        return str(path)
-    if path.is_absolute() or str(name_or_path).startswith((".", "~")) or str(name_or_path).count("/") > 1:
-        raise FileNotFoundError(f"there is no folder {path}: give a model folder, a hub id or 'pocket'")
-    return str(name_or_path)
-
-
-def _read(function, folder, **options):
-    """Read something of a checkpoint; say in words why that failed."""
-    try:
-        return function(folder, trust_remote_code=False, **options)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{folder} could not be read ({str(error).splitlines()[0]}): without a network, download the model "
-            "elsewhere and give its folder"
-        ) from error
-
-
-def _classifier(folder, config):
-    """The network with its head, and why that counts as trained."""
-    from transformers import AutoModelForAudioClassification
-
-    network, info = _read(
-        AutoModelForAudioClassification.from_pretrained, folder,
-        config=config, dtype=torch.float32, output_loading_info=True,
-    )  # fmt: skip
-    untrained = [key for key in info["missing_keys"] if key.startswith(_HEAD)]
-    _complete(folder, set(info["missing_keys"]) - set(untrained))
-    if untrained:
-        return network, None
-    fitted = getattr(config, "xai_metrics", None)
-    return network, "weights in the checkpoint" + (f", metrics {fitted}" if fitted else "")
-
-
-def _encoder(folder, config):
-    """The network without a head; the user vouches for theirs."""
-    from transformers import AutoModel
-
-    network, info = _read(
-        AutoModel.from_pretrained, folder, config=config, dtype=torch.float32, output_loading_info=True
-    )
-    _complete(folder, info["missing_keys"])
-    return network, "head given by the user"
-
-
-def _complete(folder, missing):
-    """Weights that a checkpoint lacks would be random."""
-    missing = sorted(key for key in missing if not key.endswith(_HARMLESS))
-    if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
-
-
-def _preprocessor(folder) -> dict:
-    """Rate and normalisation, from the checkpoint's feature extractor."""
-    from transformers.feature_extraction_utils import FeatureExtractionMixin
-
-    try:
-        return FeatureExtractionMixin.get_feature_extractor_dict(folder)[0]
-    except OSError:
-        warnings.warn(
-            f"{folder} has no preprocessor_config.json: taken to be 16 kHz, and the waveform goes in as it is",
-            stacklevel=3,
-        )
-        return {}
-
-
-def _device(name: str) -> torch.device:
-    """A device that is there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: torch finds no GPU here; use 'cpu' or 'auto'")
-    return device

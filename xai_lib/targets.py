@@ -68,9 +68,9 @@ def attributes(model, skipped, **options) -> dict:
 
 
 def padded(rows) -> np.ndarray:
-    """Arrays [n, …] of unequal n as one [clip, longest n, …], NaN beyond each."""
-    longest = max(len(row) for row in rows)
-    out = np.full((len(rows), longest, *rows[0].shape[1:]), np.nan, dtype=np.float32)
+    """Arrays of unequal length, [frame] or [draw, frame] or [segment, layer, neuron], as one; NaN beyond each."""
+    shape = [max(sizes) for sizes in zip(*(row.shape for row in rows))]
+    out = np.full((len(rows), *shape), np.nan, dtype=np.float32)
     for place, row in enumerate(rows):
-        out[place, : len(row)] = row
+        out[(place, *map(slice, row.shape))] = row
     return out

@@ -8,3 +8,12 @@ __all__ = ["Panel"]
 from .clip_explorer import ClipExplorer
 
 __all__ += ["ClipExplorer"]
+from .frame_explorer import FrameExplorer
+from .neuron_explorer import NeuronExplorer
+
+__all__ += ["FrameExplorer", "NeuronExplorer"]
+from .neuron_card import NeuronCard
+from .pruning_explorer import PruningExplorer
+from .ablation_explorer import AblationExplorer
+
+__all__ += ["AblationExplorer"]

@@ -1,0 +1,250 @@
+"""Attributions against Captum, finite differences and hand-made cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from captum.attr import LayerGradientXActivation, NeuronFeatureAblation
+from scipy.stats import spearmanr
+
+from xai_lib import attribution, audio, hooks, models, workbook
+from xai_lib.families import PARTS
+
+KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
+
+
+@pytest.fixture(params=KINDS)
+def model(request, tiny):
+    return tiny(request.param.split("-")[0], **KINDS[request.param])
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two clips of unequal length by two speakers, silent at both ends."""
+    rows = []
+    for place, length in enumerate((8000, 10000)):
+        samples = 0.2 * np.random.default_rng(place).standard_normal(length)
+        samples[:2000] *= 1e-4
+        samples[-1000:] *= 1e-4
+        path = tmp_path / f"{place}.wav"
+        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(path), "label": "angry", "speaker": f"s{place}"})
+    return pd.DataFrame(rows, index=[7, 9])
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_equals_captum_at_every_layer(model, clips, part):
+    found = attribution.grad_x_activation(model, clips, target="sad", part=part)
+    assert found["layer"].values.tolist() == list(range(part != "block", model.n_layers + 1))
+    for index in clips.index:
+        x = model.tensor(audio.read(clips["path"][index]))
+        for layer in found["layer"].values:
+            method = LayerGradientXActivation(model.logits, model.family.module(model.check((layer, part))))
+            # After the last WavLM layer its second output, the position bias, is unused: zeros, not an error.
+            by_frame = method.attribute(x, target=model.target("sad"), grad_kwargs={"materialize_grads": True})
+            by_frame = first(by_frame).detach()[0]
+            ours = found.sel(clip=index, layer=layer)
+            scale = by_frame.abs().sum(dim=0).max().item()
+            for name, theirs in {"signed": by_frame.sum(dim=0), "absolute": by_frame.abs().sum(dim=0)}.items():
+                assert np.abs(ours[name].values - theirs.cpu().numpy()).max() <= 1e-5 * scale
+
+
+def test_gradient_is_the_slope_of_the_target(model, clips):
+    found = attribution.gradient(model, clips[:1], target="sad", layers=[1, 3])
+    x, step = model.tensor(audio.read(clips["path"].iloc[0])), 0.02
+
+    def moved(layer, neuron, by):
+        def add(hidden):
+            hidden[..., neuron] += by
+            return hidden
+
+        with torch.no_grad(), hooks.edit(model, {layer: add}):
+            return model.logits(x)[0, model.target("sad")].item()
+
+    for layer in (1, 3):
+        slopes = found["signed"].sel(layer=layer).values[0]
+        for neuron in (0, 11, 23):
+            slope = (moved((layer, "block"), neuron, step) - moved((layer, "block"), neuron, -step)) / (2 * step)
+            assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * np.abs(slopes).max())
+
+
+def test_targets_and_scales(tiny, clips):
+    model = tiny("base")
+
+    def signed(target, scale="logit"):
+        return attribution.gradient(model, clips, target=target, layers=2, scale=scale)
+
+    contrast = signed(("angry", "calm"))
+    assert np.allclose(contrast.signed, signed("angry").signed - signed("calm").signed, atol=1e-5)
+    assert set(contrast["target"].values) == {"angry − calm"}
+    guess = model.predict(clips)
+    own = signed("predicted")
+    assert own["target"].values.tolist() == guess["label"].tolist()
+    assert np.allclose(own.signed[0], signed(guess["label"].iloc[0]).signed[0])
+    p = guess["angry"].to_numpy(float)
+    odds = signed("angry", "log_odds")
+    assert np.allclose(odds["value"], np.log(p / (1 - p)), atol=1e-4)
+    # The chain rule: dp = p (1 − p) d log odds.
+    slope = (p * (1 - p))[:, None, None]
+    assert np.allclose(signed("angry", "probability").signed, slope * odds.signed, atol=1e-6)
+
+
+def test_speech_frames_only(tiny, clips):
+    model = tiny("base")
+    x = audio.read(clips["path"].iloc[0])
+    speech = audio.speech_mask(x)
+    assert 0 < speech.sum() < len(speech)
+    found = attribution.grad_x_activation(model, clips[:1], target="sad", layers=[2], frames="speech")
+    method = LayerGradientXActivation(model.logits, model.family.module(model.check(2)))
+    by_frame = first(method.attribute(model.tensor(x), target=3)).detach()[0].cpu()
+    assert np.allclose(found.signed[0, 0], by_frame[speech].sum(dim=0), atol=1e-5)
+    assert (found.absolute >= np.abs(found.signed) - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["grad_x_activation", "gradient", "gradient_shap", "segment_response"])
+def test_an_untrained_head_is_refused(tiny_folder, clips, name):
+    model = models.load(tiny_folder("base"), device="cpu")
+    model.trained = None
+    options = {} if name == "segment_response" else {"target": "sad"}
+    with pytest.raises(models.UntrainedHead, match="heads.fit"):
+        getattr(attribution, name)(model, clips, **options)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"target": "bored"}, "unknown emotion"), ({"target": ("sad", "calm", "angry")}, "a pair"),
+    ({"target": "sad", "scale": "odds"}, "unknown scale"), ({"target": "sad", "layers": 9}, "layer 9 out of range"),
+    ({"target": "sad", "layers": []}, "layers is empty"), ({"target": "sad", "frames": "loud"}, "unknown frames"),
+    ({"target": "sad", "layers": "top"}, "whole number"), ({"target": "sad", "part": "mlp"}, "unknown part"),
+])  # fmt: skip
+def test_wrong_options_are_said(tiny, clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        attribution.grad_x_activation(tiny("base"), clips, **options)
+
+
+def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
+    more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
+    for function, options in ((attribution.grad_x_activation, {"target": "sad"}),
+                              (attribution.segment_response, {}), (attribution.gradient_shap, {"target": "sad", "n": 2})):  # fmt: skip
+        with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
+            found = function(tiny("base"), more, **options)
+        assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
+        workbook._netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+        with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
+            assert again["speaker"].values.tolist() == ["s0", "s1"]
+
+
+def scores(values, speakers):
+    values = np.asarray(values, float)
+    return xr.Dataset(
+        {"absolute": (("clip", "layer", "neuron"), np.abs(values)), "signed": (("clip", "layer", "neuron"), values)},
+        {"clip": range(len(values)), "speaker": ("clip", np.array(speakers, object)),
+         "layer": range(values.shape[1]), "neuron": range(values.shape[2])},
+        {"part": "block"},
+    )  # fmt: skip
+
+
+def test_top_neurons_count_speakers_not_clips():
+    # Three clips of a favour neuron 0; one each of b and c favour neuron 1.
+    table = scores([[[9, 0]], [[9, 0]], [[9, 0]], [[0, 7]], [[0, -7]]], list("aaabc"))
+    best = attribution.top_neurons(table, 1)
+    assert best.loc[0].to_dict() == {"layer": 0, "part": "block", "neuron": 1, "score": pytest.approx(14 / 3), "signed": 0}
+    assert attribution.top_neurons(table, 1, by="signed").loc[0, "neuron"] == 0
+    unknown = table.assign_coords(speaker=("clip", [None] * 5))
+    assert attribution.top_neurons(unknown, 1).loc[0, "neuron"] == 0
+
+
+def test_top_neurons_of_a_layer():
+    table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
+    assert attribution.top_neurons(table, 2)["neuron"].tolist() == [3, 2]
+    assert attribution.top_neurons(table, 9, layer=1)[["layer", "neuron"]].values.tolist() == [[1, n] for n in (3, 2, 1, 0)]
+    with pytest.raises(ValueError, match=r"layer 5 is not in these scores: they have \[0, 1, 2\]"):
+        attribution.top_neurons(table, 2, layer=5)
+    with pytest.raises(ValueError, match="unknown by"):
+        attribution.top_neurons(table, 2, by="size")
+
+
+def test_agreement_is_spearman_and_overlap():
+    rng = np.random.default_rng(3)
+    a, b = scores(rng.standard_normal((3, 2, 30)), list("abc")), scores(rng.standard_normal((2, 2, 30)), list("de"))
+    found, mean = attribution.agreement(a, b, by="signed", k=5), attribution.mean_score(b, by="signed").values
+    for clip in range(3):
+        for layer in range(2):
+            one = a["signed"].values[clip, layer]
+            assert found.rho.values[clip, layer] == pytest.approx(spearmanr(one, mean[layer]).statistic)
+            shared = set(np.argsort(-one)[:5]) & set(np.argsort(-mean[layer])[:5])
+            assert found.overlap.values[clip, layer] == len(shared) / 5
+    same = attribution.agreement(a.isel(clip=[0]), a.isel(clip=[0]), k=5)
+    assert np.allclose(same.rho, 1) and (same.overlap == 1).all() and same.attrs["chance"] == pytest.approx(5 / 30)
+
+
+def test_shuffled_head_changes_the_head_alone(tiny_folder, wave):
+    model = models.load(tiny_folder("base"), device="cpu")
+    before = {name: weight.clone() for name, weight in model.network.named_parameters()}
+    null = attribution.shuffled_head(model, seed=1)
+    for name, weight in null.network.named_parameters():
+        if name.startswith(("projector", "classifier")):
+            assert not torch.equal(weight, before[name])
+            assert torch.equal(weight.flatten().sort().values, before[name].flatten().sort().values)
+        else:
+            assert torch.equal(weight, before[name])
+    assert all(torch.equal(weight, before[name]) for name, weight in model.network.named_parameters())
+    x = model.tensor(wave)
+    assert not torch.allclose(null.logits(x), model.logits(x)) and "null" in null.trained
+    assert torch.equal(attribution.shuffled_head(model, seed=1).logits(x), null.logits(x))
+
+
+@pytest.mark.parametrize("baseline, theirs", [("silence", 0.0), ("mean", None)])
+def test_segment_response_equals_captum(model, clips, baseline, theirs):
+    found = attribution.segment_response(model, clips, seconds=0.1, baseline=baseline, fade=0, frames="all", batch=3)
+    for index in clips.index:
+        x = model.tensor(audio.read(clips["path"][index]))
+        count = int(found["n_segments"].sel(clip=index))
+        mask = (torch.arange(x.shape[1]) // 1600).clamp(max=count - 1)[None].to(x.device)
+        for layer, neuron in ((0, 3), (2, 17)):
+            method = NeuronFeatureAblation(model.logits, model.family.module(model.check(layer)))
+            expected = method.attribute(
+                x, lambda out, neuron=neuron: first(out)[:, :, neuron].mean(dim=1), feature_mask=mask,
+                baselines=x.mean().item() if theirs is None else theirs,
+            )[0, ::1600][:count].cpu()  # fmt: skip
+            ours = found.sel(clip=index, layer=layer, neuron=neuron).values
+            assert np.abs(ours[:count] - expected.numpy()).max() <= 1e-5 * max(expected.abs().max().item(), 0.1)
+            assert np.isnan(ours[count:]).all()
+    assert found["n_segments"].values.tolist() == [5, 7] and found.sizes["segment"] == 7
+    assert np.allclose(found["seconds"], 0.1 * np.arange(7))
+
+
+def test_segment_baselines(tiny, clips):
+    model = tiny("large")
+    options = {"layers": [1, 3], "part": "ffn_hidden", "seconds": 0.2}
+    same = attribution.segment_response(model, clips, baseline=lambda x: x, **options)
+    assert same.sizes["neuron"] == model.n_neurons((1, "ffn_hidden")) and np.abs(same).max() == 0
+    noise = [attribution.segment_response(model, clips, baseline="noise", seed=s, batch=b, **options)
+             for s, b in ((0, 2), (0, 9), (1, 9))]  # fmt: skip
+    assert np.allclose(noise[0], noise[1], atol=1e-5, equal_nan=True)
+    assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3
+    for baseline, message in (("loud", "unknown baseline"), (lambda x: x[:9], "for a waveform of")):
+        with pytest.raises(ValueError, match=message):
+            attribution.segment_response(model, clips, baseline=baseline, **options)
+
+
+def test_a_segment_is_faded_at_its_edges():
+    x = torch.zeros(100)
+    weight = attribution._window(x, 20, 60, 10)
+    assert weight[:20].max() == 0 and weight[60:].max() == 0 and (weight[30:50] == 1).all()
+    assert (weight[20:30].diff() > 0).all() and torch.allclose(weight[20:60], weight[20:60].flip(0))
+    assert attribution._window(x, 20, 60, 0).sum() == 40
+
+
+def test_clips_without_speech_are_named(tiny, clips, monkeypatch):
+    monkeypatch.setattr(audio, "speech_mask", lambda x, *_, **__: np.zeros(24 if len(x) == 8000 else 30, bool))
+    with pytest.raises(ValueError, match="no speech was found"):
+        attribution.segment_response(tiny("base"), clips)

@@ -1,0 +1,184 @@
+"""GradientSHAP against Captum under the same draws, and exact where the model is linear."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from captum.attr import GradientShap
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from xai_lib import audio, gradient_shap
+from xai_lib.gradient_shap import draws, frame_deletion, frame_table, gate, top_frames
+
+
+@pytest.fixture
+def clips(tmp_path):
+    rows = []
+    for place, length in enumerate((8000, 9777)):
+        samples = 0.2 * np.random.default_rng(place).standard_normal(length) * np.linspace(0.01, 1, length)
+        soundfile.write(tmp_path / f"{place}.wav", samples.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(tmp_path / f"{place}.wav"), "label": "sad", "speaker": f"s{place}"})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def linear():
+    """A model whose logits are weighted sums of the samples."""
+    weights = torch.as_tensor(np.random.default_rng(5).standard_normal((20_000, 2)), dtype=torch.float32)
+    return SimpleNamespace(
+        name="linear", labels=["calm", "angry"], sample_rate=16000, hop=320, span=400, weights=weights,
+        require_trained=lambda: None, target=["calm", "angry"].index,
+        n_frames=audio.n_frames, tensor=lambda wave: torch.as_tensor(wave)[None],
+        logits=lambda x: x @ weights[: x.shape[1]],
+    )  # fmt: skip
+
+
+shap = gradient_shap.gradient_shap
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+@pytest.mark.parametrize("baseline", ["noise", "silence", "clips"])
+def test_equals_captum_under_the_same_draws(tiny, clips, size, baseline, monkeypatch):
+    model, n = tiny(size), 6
+    baseline = clips if baseline == "clips" else baseline
+    found = shap(model, clips[1:], target="sad", baseline=baseline, n=n, seed=3, batch=4)
+    x = model.tensor(audio.read(clips["path"][1]))
+    alphas, others = draws(x[0], range(n), baseline=baseline, key=(3, 0), sample_rate=16000)
+    monkeypatch.setattr(np.random, "uniform", lambda low, high, shape: alphas.cpu().numpy().reshape(shape))
+    monkeypatch.setattr(np.random, "choice", lambda count, size: np.arange(size))
+    theirs = GradientShap(model.logits).attribute(x, others, n_samples=n, stdevs=0.0, target=model.target("sad"))[0]
+    theirs, count = theirs.detach().cpu().double().numpy(), int(found["n_frames"][0])
+    edges = np.append(np.arange(count) * 320, len(theirs))
+    by_frame = np.array([theirs[a:b].sum() for a, b in zip(edges[:-1], edges[1:])])
+    assert count == model.n_frames(len(theirs))
+    assert np.abs(found["attribution"][0].values - by_frame).max() <= 1e-5 * max(np.abs(by_frame).max(), 1)
+
+
+def test_exact_on_a_linear_model(linear, clips):
+    found = shap(linear, clips, target="angry", baseline="silence", n=3, window=0.1)
+    for place, path in enumerate(clips["path"]):
+        wave, count = audio.read(path), int(found["n_frames"][place])
+        parts = wave * linear.weights[: len(wave), 1].numpy()
+        edges = np.append(np.arange(count) * 1600, len(wave))
+        expected = [parts[a:b].sum() for a, b in zip(edges[:-1], edges[1:])]
+        assert np.allclose(found["attribution"][place, :count], expected, atol=1e-4)
+        assert np.isnan(found["attribution"][place, count:]).all()
+    assert np.abs(found["residual"]).max() < 1e-3 and np.nanmax(found["error"]) < 1e-5
+    assert found["n_frames"].values.tolist() == [5, 6] and np.allclose(found["seconds"], 0.1 * np.arange(6))
+    noisy = shap(linear, clips, target=("angry", "calm"), n=3)
+    assert np.abs(noisy["residual"]).max() < 1e-3 and np.nanmax(noisy["error"]) > 1e-3
+    assert set(noisy["target"].values) == {"angry − calm"}
+
+
+def test_the_residual_shrinks_with_draws(tiny, clips):
+    few, many = (shap(tiny("base"), clips[:1], target="sad", n=n, scale="log_odds") for n in (8, 256))
+    assert abs(many["residual"].item()) < 4 * many["residual_error"].item() + 1e-4
+    assert many["residual_error"] < 0.5 * few["residual_error"]
+    assert many["error"].mean() < 0.5 * few["error"].mean()
+
+
+def test_draws_do_not_depend_on_the_batch(tiny, clips):
+    one, two = (shap(tiny("base"), clips, target="predicted", n=5, batch=batch) for batch in (1, 4))
+    assert np.allclose(one["attribution"], two["attribution"], atol=1e-5, equal_nan=True)
+    kept = shap(tiny("base"), clips, target="predicted", n=5, reduce="none")
+    assert kept["attribution"].dims == ("clip", "draw", "frame") and kept.sizes["draw"] == 5
+    assert np.allclose(kept["attribution"].mean("draw"), one["attribution"], atol=1e-5, equal_nan=True)
+    error = kept["attribution"].std("draw", ddof=1) / 5**0.5
+    assert np.allclose(error, kept["error"], atol=1e-5, equal_nan=True)
+    guess = tiny("base").predict(clips)
+    assert kept["predicted"].values.tolist() == kept["target"].values.tolist() == guess["label"].tolist()
+    assert np.allclose(kept["probability"], kept["target_probability"])
+    other = shap(tiny("base"), clips, target="predicted", n=5, seed=1)
+    assert not np.allclose(one["attribution"], other["attribution"], equal_nan=True)
+
+
+def test_memory_is_bounded():
+    """Out of memory halves the batch; at one row it is said."""
+    sizes = []
+
+    def function(rows):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("full")
+        return torch.tensor(list(rows))
+
+    assert gradient_shap.in_batches(function, 7, 5).tolist() == list(range(7)) and sizes == [5, 3, 2, 2, 2, 1]
+    with pytest.raises(ValueError, match="batch must be 1 or more"):
+        gradient_shap.in_batches(function, 7, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        gradient_shap.in_batches(lambda rows: function(range(9)), 3, 2)
+
+
+@given(st.integers(400, 60_000), st.floats(0.005, 1.5))
+def test_windows_share_out_the_clip(n_samples, seconds):
+    model = SimpleNamespace(sample_rate=16000, hop=320, span=400, n_frames=audio.n_frames)
+    assert gradient_shap.windows(model, n_samples, 0.02) == (320, audio.n_frames(n_samples))
+    width, count = gradient_shap.windows(model, n_samples, seconds)
+    assert count >= 1 and (count - 1) * width < n_samples
+    values = torch.arange(2 * n_samples, dtype=torch.float64).reshape(2, -1)
+    summed = gradient_shap._summed(values, width, count)
+    assert summed.shape == (2, count) and torch.allclose(summed.sum(dim=1), values.sum(dim=1))
+    assert torch.allclose(summed[:, 0], values[:, : width if count > 1 else None].sum(dim=1))
+
+
+def test_wrong_options_are_said(tiny, clips):
+    for options, message in (({"reduce": "max"}, "reduce is"), ({"n": 1}, "n must be 2"), ({"window": 0}, "shorter than"),
+                             ({"baseline": "pink"}, "unknown baseline"), ({"batch": 0}, "batch must")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            shap(tiny("base"), clips, target="sad", **options)
+
+
+def test_tables(linear, clips):
+    found = shap(linear, clips, target="angry", n=4)
+    table = frame_table(found)
+    one = found.isel(clip=0, frame=slice(int(found["n_frames"][0])))
+    size = np.abs(one["attribution"].values)
+    assert table.index.tolist() == [0, 1]
+    assert table["level_rho"][0] == pytest.approx(spearmanr(size, one["level"]).statistic)
+    assert table["speech_time"][0] == pytest.approx(one["speech"].values.mean())
+    assert table["speech_attribution"][0] == pytest.approx((size * one["speech"]).sum() / size.sum())
+    best = top_frames(found, 3)
+    assert len(best) == 6 and best["attribution"][0] == found["attribution"][0].max()
+    assert np.allclose(best["start"], 0.02 * best["frame"]) and np.allclose(best["stop"] - best["start"], 0.02)
+    kept = shap(linear, clips, target="angry", n=4, reduce="none")
+    assert top_frames(kept, 3)["frame"].tolist() == best["frame"].tolist()
+
+
+def test_level_is_that_of_the_window(linear, clips):
+    found, wave = shap(linear, clips, target="angry", n=2), audio.read(clips["path"][0])
+    assert found["level"][0, 3] == pytest.approx(10 * np.log10(np.mean(wave[960:1280] ** 2)), abs=1e-3)
+    assert ((found["speech"] >= 0) | np.isnan(found["speech"])).all() and np.nanmax(found["speech"]) == 1
+
+
+def test_gate():
+    wave = np.ones(1000, np.float32)
+    assert np.allclose(gate(wave, [True] * 3), 1) and np.abs(gate(wave, [False] * 3)).max() == 0
+    middle = gate(wave, [False, True, False])
+    assert middle[480] == pytest.approx(1) and middle[200] == middle[800] == 0
+    assert np.abs(np.diff(middle)).max() < 0.05 and len(middle) == 1000
+    assert np.allclose(middle + gate(wave, [True, False, True]), 1, atol=1e-6)
+    hard = gate(wave, [False, True, False], fade=0)
+    assert np.allclose(hard[322:638], 1) and np.abs(hard[:318]).max() == 0
+
+
+def test_deletion_of_the_top_frames_costs_most(linear, clips):
+    found = shap(linear, clips, target="angry", n=2, baseline="silence")
+    drop = frame_deletion(linear, clips, found, target="angry", share=0.3, n=6, scale="logit")
+    assert drop.dims == ("clip", "mode") and drop["speaker"].values.tolist() == ["s0", "s1"]
+    for place in range(2):
+        one = drop.isel(clip=place)
+        best = np.sort(found["attribution"][place].dropna("frame").values)[::-1]
+        expected = best[: round(0.3 * len(best))].sum()
+        assert one.sel(mode="top").item() == pytest.approx(expected, rel=0.3)
+        assert one.sel(mode="top") > max(one.sel(mode=mode) for mode in ("loudest", "shifted", "random"))
+    again = frame_deletion(linear, clips, found, target="angry", share=0.3, n=6, scale="logit", batch=2)
+    assert np.allclose(drop, again, atol=1e-3)
+    with pytest.raises(ValueError, match="share must be"):
+        frame_deletion(linear, clips, found, target="angry", share=1.5)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from . import style
+from .spread import average
+
+
+def emotion_tracking(sweep, *, mode="flip", title=None):
+    """Probability of every class, clean and as one layer after another is edited; mean over speakers or clips.
+
+    Parameters
+    ----------
+    sweep : Dataset
+        Of `ablation.sweep`; `sweep.sel(clip=[17])` for one clip.
+    """
+    clean, edited = average(sweep["clean_probability"]), average(sweep["probability"].sel(mode=mode))
+    layers = sweep["layer"].values
+    start = layers.min() - 1.5
+    figure, axes = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for label, color in style.colors(sweep["label"].values.tolist()).items():
+        axes.plot(layers, edited.sel(label=label), "o-", ms=4, color=color, label=label)
+        axes.plot([start, layers[0]], [clean.sel(label=label), edited.sel(label=label)[0]], color=color, lw=0.5, ls=":")
+        axes.plot(start, clean.sel(label=label), "D", ms=6, color=color)
+    axes.set_xticks([start, *layers], ["clean", *layers])
+    axes.set(xlabel="edited layer", ylabel="probability", ylim=(0, None))
+    clips = sweep.sizes["clip"]
+    axes.set_title(title or f"{mode} of the chosen neurons, {clips} clip{'s' if np.greater(clips, 1) else ''}")
+    figure.legend(loc="outside right upper")
+    return figure

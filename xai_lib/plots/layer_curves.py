@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from . import style
+
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True):
+    """Effect of an edit by the layer that is edited, over speakers, in raw units.
+
+    Parameters
+    ----------
+    curves : Dataset, or dict of str to Dataset
+        Of `ablation.summary`, each with no dims but `layer` (and `speaker`).
+    null : bool
+        Draw the band of the matched random neurons, where there is one.
+    """
+    curves = {"chosen neurons": curves} if isinstance(curves, xr.Dataset) else curves
+    figure, axes = plt.subplots(figsize=(style.WIDTH, 3.6))
+    n, alone = int(min(curve["n"].max() for curve in curves.values())), len(curves) == 1
+    for place, (name, curve) in enumerate(curves.items()):
+        color, layers = _COLORS[place % len(_COLORS)], curve["layer"].values
+        at = layers + 0.08 * (place - (len(curves) - 1) / 2)
+        if null and np.isfinite(curve["null_low"]).any():
+            label = "matched random neurons, 95 % of draws" + ("" if alone else f" ({name})")
+            band = style.NULL_COLOR if alone else color
+            axes.fill_between(layers, curve["null_low"], curve["null_high"], color=band, alpha=0.6 if alone else 0.25,
+                              lw=0, label=label)  # fmt: skip
+            axes.plot(layers, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
+        if n < 8:  # too few for an interval: each speaker is shown
+            axes.plot(at, curve["speakers"].transpose("layer", "speaker"), ".", color=color, alpha=0.5, ms=5)
+        error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
+        axes.errorbar(at, curve["mean"], error, color=color, marker="osD^v"[place % 5], ms=5, capsize=2, label=name)
+    axes.axhline(0, color="black", lw=0.6)
+    axes.set(xlabel="edited layer", ylabel=ylabel, xticks=layers)
+    axes.set_title(f"Mean and 95 % interval over {n} speakers" if n > 7 else f"Mean over {n} speakers, and each")
+    figure.legend(loc="outside lower center", ncols=min(len(axes.get_legend_handles_labels()[1]), 4))
+    return figure

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .. import statistics
+from . import style
+
+
+def spread(sweep, *, mode="flip"):
+    """How far, and in how many frames, each later layer moves when a layer is edited.
+
+    Parameters
+    ----------
+    sweep : Dataset
+        Of `ablation.sweep`; for a block edit the diagonal is the edit itself.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(style.WIDTH, 3.8), sharey=True)
+    names = {"spread": "Relative change ‖h′ − h‖ / ‖h‖", "felt": "Share of frames changed by over 10 %"}
+    for axes, (name, title) in zip(panels, names.items()):
+        heat(axes, average(sweep[name].sel(mode=mode)), title, vmin=0, vmax=1 if name == "felt" else None)
+    panels[0].set_ylabel("edited layer")
+    return figure
+
+
+def average(values):
+    """Mean over speakers, or over clips where speakers are not known."""
+    known = "speaker" in values.coords and all(name for name in values["speaker"].values.tolist())
+    return statistics.by_speaker(values).mean("speaker") if known else values.mean("clip")
+
+
+def heat(axes, values, title, **limits):
+    """[layer, later] as numbered tiles; empty where there is nothing to read."""
+    grid = values.transpose("layer", "later").values
+    rows, columns = (values[dim].values for dim in ("layer", "later"))
+    image = axes.imshow(grid, aspect="auto", **limits)
+    low, high = image.get_clim()
+    if grid.size <= 120:  # more would not be readable
+        for i, j in np.argwhere(np.isfinite(grid)):
+            shade = np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1))
+            axes.text(j, i, f"{grid[i, j]:.2g}", ha="center", va="center", fontsize=8,
+                      color="black" if shade > 0.5 else "white")  # fmt: skip
+    else:
+        axes.figure.colorbar(image, ax=axes)
+    axes.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)), yticklabels=rows,
+             xlabel="layer that is read")  # fmt: skip
+    axes.set_title(title, fontsize=10)
+    return low, high

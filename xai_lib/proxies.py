@@ -1,0 +1,147 @@
+"""Proxies of acoustic features, computed from activations [.., frame, neuron], and how well they track the
+true ones.
+
+A proxy must be read after the edit: the norm of an activation is the same whatever the signs of its
+neurons, so at the edited place `rms` and `centroid` are blind to a flip, and so is `zcr` where all frames
+of all neurons are flipped.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy import stats
+
+from . import audio, execution, hooks, targets
+
+PROXIES = ("rms", "zcr", "centroid")
+UNITS = {"rms": "activation", "zcr": "crossings/s", "centroid": "Hz"}
+
+
+def rms(hidden) -> torch.Tensor:
+    """L2 norm over neurons, averaged over frames: [..., frame, neuron] to [...]."""
+    return torch.linalg.vector_norm(hidden, dim=-1).mean(dim=-1)
+
+
+def zcr(hidden, component, centre, *, frame_seconds=0.02) -> torch.Tensor:
+    """Zero crossings per second of the score on one principal component: [..., frame, neuron] to [...].
+
+    Parameters
+    ----------
+    component, centre : tensor [neuron]
+        From `fit`: the same before and after an edit, or the two could not be compared.
+    """
+    positive = (hidden - centre) @ component >= 0
+    return (positive[..., 1:] != positive[..., :-1]).to(hidden.dtype).mean(dim=-1) / frame_seconds
+
+
+def centroid(hidden, *, frame_seconds=0.02) -> torch.Tensor:
+    """Centroid (Hz) of the magnitude spectrum of the norm's course over frames, its mean removed: [...].
+
+    It lies below 25 Hz with frames of 20 ms: how fast the activation beats, not how bright the voice is.
+    NaN where the norm is constant.
+    """
+    norm = torch.linalg.vector_norm(hidden, dim=-1)
+    spectrum = torch.fft.rfft(norm - norm.mean(dim=-1, keepdim=True)).abs()
+    hertz = torch.fft.rfftfreq(norm.shape[-1], frame_seconds, device=norm.device, dtype=norm.dtype)
+    total = spectrum.sum(dim=-1)
+    still = total <= 1e-6 * norm.sum(dim=-1)  # rounding is all that varies
+    return torch.where(still, torch.nan, (spectrum * hertz).sum(dim=-1) / torch.where(still, 1, total))
+
+
+def readers(model, fitted) -> dict:
+    """For `execution.cascade_read`, at every layer: {Site: [row, frame, neuron] to [row, proxy]}."""
+    wrong = fitted.sizes["layer"] != model.n_layers + 1 or fitted.sizes["neuron"] != model.n_neurons(0)
+    if wrong:
+        raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
+    found = {}
+    for layer in range(model.n_layers + 1):
+        axis = [torch.as_tensor(fitted[name].sel(layer=layer).values).float().to(model.device)
+                for name in ("component", "centre")]  # fmt: skip
+        found[hooks.Site(layer)] = partial(_all, *axis, model.frame_seconds)
+    return found
+
+
+def _all(component, centre, frame_seconds, hidden):
+    """The three, [row, proxy]."""
+    return torch.stack([rms(hidden), zcr(hidden, component, centre, frame_seconds=frame_seconds),
+                        centroid(hidden, frame_seconds=frame_seconds)], dim=-1)  # fmt: skip
+
+
+@torch.no_grad()
+def fit(model, clips) -> xr.Dataset:
+    """First principal component of every layer over the frames of training clips, and how clips differ.
+
+    Returns
+    -------
+    Dataset
+        `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer];
+        `mean` and `sd` of each proxy between clips [layer, proxy]. Clips that could not be used are in
+        attrs["skipped"].
+
+    Notes
+    -----
+    Two passes over the clips; nothing is kept but sums (float64).
+    """
+    sites, skipped, n = model.sites(), {}, 0
+    sums, squares = 0, 0
+    for _, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        with hooks.capture(model, sites) as seen:
+            execution.prefix(model, model.tensor(waveform), model.n_layers)
+        hidden = torch.stack([seen[site][0] for site in sites]).double().cpu()
+        n += hidden.shape[1]
+        sums, squares = sums + hidden.sum(dim=1), squares + hidden.mT @ hidden
+    centre = sums / n
+    covariance = squares / n - centre[:, :, None] * centre[:, None, :]
+    values, vectors = torch.linalg.eigh(covariance)
+    component = vectors[..., -1]
+    fitted = xr.Dataset(
+        {"component": (("layer", "neuron"), component.numpy()),
+         "centre": (("layer", "neuron"), centre.numpy()),
+         "explained": ("layer", (values[:, -1] / values.sum(dim=-1)).numpy())},
+        {"layer": [site.layer for site in sites], "proxy": list(PROXIES)},
+        targets.attributes(model, skipped, method="proxies", frames=n),
+    )  # fmt: skip
+    clean = measure(model, clips.drop(index=list(skipped)), fitted)["value"]
+    return fitted.assign(mean=clean.mean("clip"), sd=clean.std("clip", ddof=1))
+
+
+@torch.no_grad()
+def measure(model, clips, fitted) -> xr.Dataset:
+    """Proxies of unedited clips, `value` [clip, layer, proxy], and the acoustic features they stand for.
+
+    Returns
+    -------
+    Dataset
+        Beside `value`, `true` [clip, proxy]: RMS, zero crossings per sample and spectral centroid (Hz) of
+        the waveform, averaged over the encoder's frames.
+    """
+    reading, skipped, values, true = readers(model, fitted), {}, {}, []
+    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        _, seen = execution.cascade_read(model, waveform, [], reading)
+        values[index] = torch.cat([seen[site] for site in reading]).cpu().numpy()
+        features = audio.features(torch.as_tensor(waveform), model.sample_rate, names=PROXIES,
+                                  hop=model.hop, span=model.span)  # fmt: skip
+        true.append([features[name].nanmean().item() for name in PROXIES])
+    return xr.Dataset(
+        {"value": (("clip", "layer", "proxy"), np.stack(list(values.values()))),
+         "true": (("clip", "proxy"), np.array(true))},
+        {**targets.coordinates(clips, values), "layer": fitted["layer"], "proxy": list(PROXIES)},
+        targets.attributes(model, skipped, method="proxies"),
+    )  # fmt: skip
+
+
+def validity(model, clips, fitted) -> xr.DataArray:
+    """How well each proxy tracks the feature it is named after: Spearman's rank correlation over clips,
+    [layer, proxy].
+
+    It belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
+    stand-in.
+    """
+    found = measure(model, clips, fitted)
+    rho = xr.apply_ufunc(lambda a, b: stats.spearmanr(a, b, nan_policy="omit").statistic, found["value"],
+                         found["true"], input_core_dims=[["clip"], ["clip"]], vectorize=True)  # fmt: skip
+    return rho.rename("validity").assign_attrs(found.attrs, clips=found.sizes["clip"])

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import ipywidgets
+import numpy as np
+from IPython.display import Audio
+
+from .. import audio, plots
+from ..gradient_shap import gate, top_frames
+from .panel import Panel
+
+
+class FrameExplorer(Panel):
+    """The top frames of a clip, seen and heard.
+
+    Parameters
+    ----------
+    shaps : dict of str to Dataset
+        Results of `attribution.gradient_shap` of the same clips, by baseline.
+    clips : DataFrame
+        The clips, for their `path`.
+    """
+
+    def __init__(self, shaps, clips, *, k=20, sample_rate=16_000, **options):
+        self.shaps, self.clips, self.sample_rate = shaps, clips, sample_rate
+        first = next(iter(shaps.values()))
+        names = [(f"clip {clip}", place) for place, clip in enumerate(first["clip"].values)]
+        most = int(first["n_frames"].min())
+        controls = {
+            "k": ipywidgets.IntSlider(min(k, most), 1, most, description="top frames"),
+            "baseline": ipywidgets.Dropdown(options=list(shaps)),
+            "clip": ipywidgets.Dropdown(options=names, value=0),
+        }
+        super().__init__("What speaks for the target", controls, height=620, **options)
+
+    def draw(self, k, baseline, clip):
+        one = self.shaps[baseline].isel(clip=[clip])
+        waveform = audio.read(self.clips["path"].loc[one["clip"].item()], self.sample_rate)
+        keep = np.zeros(int(one["n_frames"]), bool)
+        keep[top_frames(one, k)["frame"]] = True
+        figure = plots.frame_attribution(waveform, self.sample_rate, one.isel(clip=0), k=k)
+        shown = [figure]
+        for text, mask in (("top frames", keep), ("the rest", ~keep)):
+            heard = gate(waveform, mask, window=one.attrs["window"], sample_rate=self.sample_rate)
+            shown += [ipywidgets.HTML(f"{text}:"), Audio(heard, rate=self.sample_rate, normalize=False)]
+        return shown

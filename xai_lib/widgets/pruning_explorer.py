@@ -1,0 +1,33 @@
+"""How many neurons to prune, by slider: what each class loses."""
+
+from __future__ import annotations
+
+import ipywidgets
+
+from .. import plots, pruning
+from .panel import Panel
+
+
+class PruningExplorer(Panel):
+    """A slider for the number of pruned neurons; draws `plots.class_recalls`.
+
+    Parameters
+    ----------
+    compared : dict of str to Dataset
+        {how the neurons were chosen: of `pruning.compare`}.
+    forgotten : str
+    """
+
+    def __init__(self, compared, forgotten):
+        self.recalls = {name: pruning.recalls(result) for name, result in compared.items()}
+        self.forgotten = forgotten
+        doses = next(iter(self.recalls.values()))["dose"].values.tolist()
+        controls = {
+            "neurons": ipywidgets.SelectionSlider(options=doses, value=doses[-1], description="neurons pruned"),
+            "chosen": ipywidgets.Dropdown(options=list(self.recalls), description="chosen by"),
+        }
+        super().__init__(f"Making the model forget {forgotten}", controls)
+
+    def draw(self, neurons, chosen):
+        """The figure."""
+        return plots.class_recalls(self.recalls[chosen], neurons, forgotten=self.forgotten)
