@@ -47,7 +47,7 @@ Sample voices 17–24:
 
 ## Limits
 
-It is a model to try methods on, not one to rely on: it was trained on {n_real} acted recordings and as many minutes of synthetic voices, and on
+It is a model to try methods on, not one to rely on: it was trained on {n_real} acted recordings and 480 synthetic clips, and on
 unseen people it is often wrong. What it does with speech that is not acted, or not these two sentences, is not known.
 
 ## Licence

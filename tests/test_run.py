@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from matplotlib import pyplot as plt
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from xai_lib import parameters, run
@@ -147,6 +148,7 @@ def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_p
     )
     assert (books / "02_bad.ipynb").read_text() == before
     assert not (tmp_path / "results").exists()
+    assert max(plt.imread(tmp_path / "docs" / "01.png").shape[:2]) <= 960 and not (tmp_path / "docs" / "02.png").exists()
 
 
 def test_a_dead_kernel_is_a_failure_of_that_notebook(tmp_path, capsys, clean):

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import PIL.Image
 from tqdm.auto import tqdm
 
 from . import pages, workbook
@@ -190,6 +191,17 @@ def _point(results: Path, folder: Path) -> None:
     )
 
 
+def _thumbnail(path: Path, figures: Path, name: str) -> None:
+    """docs/<number>.png, a copy for the README of the figure that the notebook's metadata name."""
+    found = sorted(figures.glob(f"{path.name[:2]}_{name}.png"))
+    if found:
+        small = path.parent.parent / "docs" / f"{path.name[:2]}.png"
+        small.parent.mkdir(exist_ok=True)
+        image = PIL.Image.open(found[0])
+        image.thumbnail((960, 960))
+        image.save(small, optimize=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line; status 1: a notebook failed, 2: a parameter is wrong."""
     ask = argparse.ArgumentParser(prog="python -m xai_lib.run", description=__doc__.split("\n\n")[0])
@@ -223,9 +235,10 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             trial = [(path, Path(scratch) / path.name) for path in paths]
             done = side_by_side(trial, given={}, env={**env, "XAI_RUN_DIR": scratch}, workers=options.workers)
-        for path, result in zip(paths, done):
-            if not result.error:  # a notebook that fails keeps its stored outputs
-                nbformat.write(result.notebook, path)
+            for path, result in zip(paths, done):
+                if not result.error:  # a notebook that fails keeps its stored outputs
+                    nbformat.write(result.notebook, path)
+                    _thumbnail(path, Path(scratch) / "figures", result.notebook.metadata.get("thumbnail", "*"))
     else:
         while (folder := options.results.absolute() / folder_name(check(given))).exists():
             time.sleep(0.2)  # the same run was started in this very second
