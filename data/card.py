@@ -27,9 +27,7 @@ def measure(path, phonemes):
     """
     x, rate = soundfile.read(path)
     low = signal.sosfiltfilt(signal.butter(4, 900, fs=rate, output="sos"), x)  # keeps pyin to the harmonics
-    f0, _, _ = librosa.pyin(
-        low, fmin=55, fmax=700, sr=rate, frame_length=FRAME, hop_length=HOP, fill_na=np.nan
-    )
+    f0, _, _ = librosa.pyin(low, fmin=55, fmax=700, sr=rate, frame_length=FRAME, hop_length=HOP, fill_na=np.nan)
     db = 10 * np.log10(librosa.feature.rms(y=x, frame_length=320, hop_length=HOP)[0] ** 2 + 1e-12)
     active = db > db.max() - 30
     voiced = np.isfinite(f0) & active
@@ -72,12 +70,8 @@ def _noise(x, f0, voiced, rate):
         if start < 0 or start + shifts[-1] + length > len(y):
             continue
         piece = y[start : start + length]
-        others = np.lib.stride_tricks.sliding_window_view(
-            y[start + shifts[0] : start + shifts[-1] + length], length
-        )
-        found.append(
-            1 - np.max(others @ piece / (np.linalg.norm(others, axis=1) * np.linalg.norm(piece) + 1e-20))
-        )
+        others = np.lib.stride_tricks.sliding_window_view(y[start + shifts[0] : start + shifts[-1] + length], length)
+        found.append(1 - np.max(others @ piece / (np.linalg.norm(others, axis=1) * np.linalg.norm(piece) + 1e-20)))
     return np.median(found)
 
 
@@ -97,9 +91,7 @@ def measure_all(folder, jobs=4):
     table, phonemes = pd.read_csv(folder / "factors.csv"), pd.read_csv(folder / "phonemes.csv")
     parts = dict(tuple(phonemes.groupby("file")))
     work = (joblib.delayed(measure)(folder / file, parts[file]) for file in table.file)
-    return pd.DataFrame(
-        tqdm(joblib.Parallel(jobs, return_as="generator")(work), total=len(table), unit="clip")
-    )
+    return pd.DataFrame(tqdm(joblib.Parallel(jobs, return_as="generator")(work), total=len(table), unit="clip"))
 
 
 def variances(table, columns=prosody.FACTORS):
@@ -116,9 +108,7 @@ def recognition(table, values):
     """UAR of a linear discriminant on speaker-centred values: training voices to held-out voices."""
     centred = values - values.groupby(table.actor).transform("mean")
     train = table.split == "train"
-    model = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()).fit(
-        centred[train], table.emotion[train]
-    )
+    model = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()).fit(centred[train], table.emotion[train])
     said = model.predict(centred[~train])
     confusion = (
         pd.crosstab(table.emotion[~train], said)
@@ -136,9 +126,7 @@ def show(folder, jobs=4):
     main, names = table.subset == "main", list(prosody.FACTORS)
     result = variances(table[main])
     result["eta2_heard"] = variances(
-        table[main]
-        .drop(columns=names)
-        .join(heard[names] - heard[names].groupby(table.actor[main]).transform("mean"))
+        table[main].drop(columns=names).join(heard[names] - heard[names].groupby(table.actor[main]).transform("mean"))
     )["eta2"]
     inside = [
         part - part.groupby(table.actor[main]).transform("mean")
@@ -158,14 +146,7 @@ def show(folder, jobs=4):
     print("\nF0 median by voice (Hz), neutral:")
     hertz = 100 * 2 ** (heard.f0_semitones / 12)
     neutral = main & (table.emotion == "neutral")
-    print(
-        hertz[neutral]
-        .groupby([table.sex[neutral], table.actor[neutral]])
-        .median()
-        .round(0)
-        .unstack(0)
-        .to_string()
-    )
+    print(hertz[neutral].groupby([table.sex[neutral], table.actor[neutral]]).median().round(0).unstack(0).to_string())
     print("\nF0 median, all clips:", hertz[main].groupby(table.sex[main]).median().round(0).to_dict())
     for title, values in (("set", table.loc[main, names]), ("heard", heard.loc[main, names])):
         score, confusion = recognition(table[main], values)

@@ -19,18 +19,7 @@ import soundfile
 import synthesis
 from tqdm.auto import tqdm
 
-COLUMNS = [
-    "file",
-    "actor",
-    "sex",
-    "split",
-    "emotion",
-    "intensity",
-    "statement",
-    "repetition",
-    "subset",
-    "varied",
-]
+COLUMNS = ["file", "actor", "sex", "split", "emotion", "intensity", "statement", "repetition", "subset", "varied"]
 
 
 def recipes(actors=tuple(prosody.VOICES)):
@@ -96,10 +85,7 @@ def render(recipe):
         )
     )
     return synthesis.clip(
-        recipe["actor"],
-        recipe["statement"],
-        {name: recipe[name] for name in prosody.FACTORS},
-        (recipe["actor"], *cell),
+        recipe["actor"], recipe["statement"], {name: recipe[name] for name in prosody.FACTORS}, (recipe["actor"], *cell)
     )
 
 
@@ -117,17 +103,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "sample")
     parser.add_argument("--only", type=int, nargs="+", metavar="ACTOR", default=list(prosody.VOICES))
-    parser.add_argument(
-        "--card", action="store_true", help="measure the clips and print the data card's tables"
-    )
+    parser.add_argument("--card", action="store_true", help="measure the clips and print the data card's tables")
     parser.add_argument("--jobs", type=int, default=4)
     options = parser.parse_args()
     synthesis.espeak()  # fail here, in one line, rather than in a worker
     table = recipes(tuple(options.only))
     jobs = (joblib.delayed(write)(row, options.out) for row in table.to_dict("records"))
-    phonemes = list(
-        tqdm(joblib.Parallel(options.jobs, return_as="generator")(jobs), total=len(table), unit="clip")
-    )
+    phonemes = list(tqdm(joblib.Parallel(options.jobs, return_as="generator")(jobs), total=len(table), unit="clip"))
     table.to_csv(options.out / "factors.csv", index=False)
     pd.DataFrame(
         [row for rows in phonemes for row in rows], columns=["file", "start", "end", "phoneme", "word"]

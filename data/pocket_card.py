@@ -65,7 +65,9 @@ def _table(scores: pd.DataFrame) -> str:
         index=corpora.EMOTIONS, columns=corpora.EMOTIONS, fill_value=0
     )
     lines = ["| | " + " | ".join(counts.columns) + " |", "|---" * (len(counts) + 1) + "|"]
-    return "\n".join(lines + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(counts.index, counts.values)])
+    return "\n".join(
+        lines + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(counts.index, counts.values)]
+    )
 
 
 def write_card(folder: Path, tables: dict, state: dict, given) -> None:

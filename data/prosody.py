@@ -69,10 +69,7 @@ INTENSITY = {"normal": 0.8, "strong": 1.3}  # how far from neutral towards the e
 WITHIN = dict(zip(FACTORS, (1.8, 1.5, 0.09, 2.2, 0.75, 0.07, 0.38, 0.05, 0.0)))
 HABIT = dict(zip(FACTORS, (0.0, 0.8, 0.05, 1.2, 0.5, 0.04, 0.15, 0.02, 0.0)))
 LIMITS = dict(
-    zip(
-        FACTORS,
-        ((-6, 11), (1.5, 14), (0.6, 1.6), (-42, -20), (-3.5, 3.5), (0, 0.6), (0.1, 3.5), (0, 0.4), (0, 1)),
-    )
+    zip(FACTORS, ((-6, 11), (1.5, 14), (0.6, 1.6), (-42, -20), (-3.5, 3.5), (0, 0.6), (0.1, 3.5), (0, 0.4), (0, 1)))
 )
 
 # One factor at a time: a neutral base (the rule's values) and the levels that each factor is set to in turn.
@@ -161,9 +158,7 @@ def factors(actor, emotion, intensity, statement):
     rule, neutral = (np.array(RULES[name]) for name in (emotion, "neutral"))
     strength = INTENSITY[intensity] if emotion != "neutral" else 1.0
     habit = np.random.default_rng([1, actor]).normal(size=len(FACTORS)).clip(-2, 2)
-    rng = np.random.default_rng(
-        [2, actor, EMOTIONS.index(emotion), list(INTENSITY).index(intensity), statement]
-    )
+    rng = np.random.default_rng([2, actor, EMOTIONS.index(emotion), list(INTENSITY).index(intensity), statement])
     draw = rng.normal(size=len(FACTORS)).clip(-2.5, 2.5)
     values = neutral + strength * (rule - neutral)
     drawn = {}

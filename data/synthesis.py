@@ -40,9 +40,7 @@ class _Event(ctypes.Structure):
     ]
 
 
-_CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 class Espeak:
@@ -89,15 +87,8 @@ class Espeak:
         self.chunks, self.events = [], []
         self.variant.write_text(variant)
         if self.library.espeak_SetVoiceByName(b"en-us+workbook"):
-            raise RuntimeError(
-                "espeak-ng refused the voice variant; this script was written for espeak-ng 1.51"
-            )
-        for parameter, value in (
-            (1, words_per_minute),
-            (2, 100),
-            (3, 50),
-            (4, 50),
-        ):  # rate, volume, pitch, range
+            raise RuntimeError("espeak-ng refused the voice variant; this script was written for espeak-ng 1.51")
+        for parameter, value in ((1, words_per_minute), (2, 100), (3, 50), (4, 50)):  # rate, volume, pitch, range
             self.library.espeak_SetParameter(parameter, value, 0)
         self.library.espeak_Synth(text.encode(), len(text) + 1, 0, 1, 0, 1, None, None)
         phonemes, word = [], 0
@@ -113,12 +104,7 @@ class Espeak:
 
 def _library():
     """libespeak-ng, or an error that says how to get it."""
-    for name in (
-        ctypes.util.find_library("espeak-ng"),
-        "libespeak-ng.so.1",
-        "libespeak-ng.dylib",
-        "libespeak-ng.dll",
-    ):
+    for name in (ctypes.util.find_library("espeak-ng"), "libespeak-ng.so.1", "libespeak-ng.dylib", "libespeak-ng.dll"):
         try:
             return ctypes.CDLL(name) if name else ctypes.CDLL("libespeak-ng.so.1")
         except OSError:
@@ -139,10 +125,7 @@ def _jitter(x, percent, f0, rng_cycle, rng_drift, rate):
     """Warp time so that pitch periods vary by `percent` (SD) over a slow drift of 0.4 %."""
     t = np.arange(len(x)) / rate
     cycles = rng_cycle.normal(size=int(t[-1] * f0) + 3).clip(-2.5, 2.5) * percent / 100
-    drift = (
-        sum(np.sin(2 * np.pi * (hz * t + phase)) for hz, phase in zip((2.3, 4.1, 6.7), rng_drift.random(3)))
-        * 0.003
-    )
+    drift = sum(np.sin(2 * np.pi * (hz * t + phase)) for hz, phase in zip((2.3, 4.1, 6.7), rng_drift.random(3))) * 0.003
     source = np.cumsum(1 + np.interp(t * f0, np.arange(len(cycles)), cycles) + drift)
     source *= (len(x) - 1) / source[-1]
     return ndimage.map_coordinates(x, source[None], order=3, mode="nearest"), source / rate
@@ -204,9 +187,7 @@ def clip(actor, statement, factors, key):
     engine = espeak()
     low, high = prosody.pitch_line(actor, factors["f0_semitones"], factors["f0_range_semitones"])
     text = prosody.STATEMENTS[statement] + ("?" if factors["final_rise"] else ".")
-    x, phonemes = engine.say(
-        text, prosody.variant(actor, low, high), round(prosody.VOICES[actor][1] * factors["rate"])
-    )
+    x, phonemes = engine.say(text, prosody.variant(actor, low, high), round(prosody.VOICES[actor][1] * factors["rate"]))
 
     x = signal.resample_poly(x, 2, 1)  # cubic interpolation is clean enough at twice the rate
     x, heard = _jitter(

@@ -59,9 +59,7 @@ def speakers(ravdess: str | None) -> dict[str, pd.DataFrame]:
     sample = corpora.load("sample")
     real = corpora.load("ravdess", root=ravdess)
     return {
-        "train": pd.concat(
-            [sample[sample["actor"] <= 16], real[real["actor"] <= 16]], ignore_index=True
-        ),
+        "train": pd.concat([sample[sample["actor"] <= 16], real[real["actor"] <= 16]], ignore_index=True),
         "choose": real[real["actor"].isin((17, 18))],
         "ravdess": real[real["actor"].isin((19, 20))],
         "sample": sample[sample["actor"] >= 17],
@@ -154,15 +152,21 @@ def train(parts: dict, device: str, seed: int, epochs: int, checkpoint: Path):
     listener = Listener(ARCHITECTURE["hidden_size"]).to(device)
     average = copy.deepcopy(network)
     steps = len(waves) // BATCH
-    optimiser = torch.optim.AdamW([*network.parameters(), *listener.parameters()], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, LEARNING_RATE, total_steps=epochs * steps, pct_start=0.15
+    optimiser = torch.optim.AdamW(
+        [*network.parameters(), *listener.parameters()], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
     )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=epochs * steps, pct_start=0.15)
     state = {"epoch": 0, "best": -1.0, "weights": None, "curve": [], "seconds": 0.0}
     if checkpoint.exists():
         kept = torch.load(checkpoint, weights_only=True)
         state = kept["state"]
-        for thing, name in ((network, "network"), (listener, "listener"), (average, "average"), (optimiser, "optimiser"), (schedule, "schedule")):
+        for thing, name in (
+            (network, "network"),
+            (listener, "listener"),
+            (average, "average"),
+            (optimiser, "optimiser"),
+            (schedule, "schedule"),
+        ):
             thing.load_state_dict(kept[name])
     weight = torch.tensor([2.0] + [1.0] * 7, device=device)  # neutral has half as many clips
     for epoch in range(state["epoch"], epochs):
@@ -205,7 +209,9 @@ def train(parts: dict, device: str, seed: int, epochs: int, checkpoint: Path):
              "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()},
             checkpoint,
         )  # fmt: skip
-        tqdm.write(f"epoch {epoch + 1}: loss {loss - LISTEN * heard:.3f}, bands {heard:.3f}, accuracy {right / order.size:.3f}, UAR {uar:.3f}")
+        tqdm.write(
+            f"epoch {epoch + 1}: loss {loss - LISTEN * heard:.3f}, bands {heard:.3f}, accuracy {right / order.size:.3f}, UAR {uar:.3f}"
+        )
     network.load_state_dict(state["weights"])
     return network.eval(), state
 
@@ -225,9 +231,7 @@ def main() -> None:
     parts = speakers(given.ravdess)
     network, state = train(parts, given.device, given.seed, given.epochs, checkpoint)
     tables = {name: scores(network, parts[name], given.device) for name in ("ravdess", "sample")}
-    metrics = {
-        f"uar_{name}": round(float(statistics.uar(t["label"], t["predicted"])), 4) for name, t in tables.items()
-    }
+    metrics = {f"uar_{name}": round(float(statistics.uar(t["label"], t["predicted"])), 4) for name, t in tables.items()}
     network.config.update(
         {
             "xai_trained_on": sorted(set(parts["train"]["speaker"])),

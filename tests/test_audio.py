@@ -18,9 +18,7 @@ RATE = 16000
 
 
 def tone(hertz, seconds=1.0, rate=RATE, amplitude=0.5):
-    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
-        np.float32
-    )
+    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
 def vowel(f0, seconds=1.0, weak=None):
@@ -87,10 +85,7 @@ def test_read_resamples(tmp_path, rate):
 def test_resampling_is_librosas(tmp_path):
     y = np.random.default_rng(0).normal(size=22050).astype(np.float32) * 0.1
     soundfile.write(tmp_path / "a.wav", y, 22050, subtype="FLOAT")
-    ours, theirs = (
-        audio.read(tmp_path / "a.wav"),
-        librosa.load(tmp_path / "a.wav", sr=RATE, res_type="soxr_hq")[0],
-    )
+    ours, theirs = (audio.read(tmp_path / "a.wav"), librosa.load(tmp_path / "a.wav", sr=RATE, res_type="soxr_hq")[0])
     np.testing.assert_allclose(ours, theirs[: len(ours)], atol=1e-6)
 
 
@@ -152,15 +147,7 @@ def test_stream_names_and_counts_what_it_skips(tmp_path):
 @settings(max_examples=40, deadline=None)
 def test_grid_is_the_encoders(n):
     frames = n
-    for kernel, stride in (
-        (10, 5),
-        (3, 2),
-        (3, 2),
-        (3, 2),
-        (3, 2),
-        (2, 2),
-        (2, 2),
-    ):  # wav2vec 2.0's convolutions
+    for kernel, stride in ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)):  # wav2vec 2.0's convolutions
         frames = (frames - kernel) // stride + 1
     assert audio.n_frames(n) == frames
     x = torch.ones(n)
@@ -214,9 +201,9 @@ def test_agrees_with_librosa(width):
         np.testing.assert_array_equal(
             got["zcr"], librosa.feature.zero_crossing_rate(padded, **at)[0, :n].astype(np.float32)
         )
-        centroid = librosa.feature.spectral_centroid(
-            y=padded, sr=RATE, n_fft=width, hop_length=320, center=False
-        )[0, :n]
+        centroid = librosa.feature.spectral_centroid(y=padded, sr=RATE, n_fft=width, hop_length=320, center=False)[
+            0, :n
+        ]
         heard = rms > 1e-3
         assert heard.sum() > 25 and np.abs(got["centroid"] - centroid)[heard].max() < 0.01
 
@@ -326,9 +313,7 @@ def test_mask_of_silence_noise_and_a_tone_throughout():
 
 
 def test_mask_of_a_noisy_recording():
-    x = np.pad(tone(200), RATE) + 0.02 * np.random.default_rng(0).normal(
-        size=3 * RATE
-    )  # 25 dB under the tone
+    x = np.pad(tone(200), RATE) + 0.02 * np.random.default_rng(0).normal(size=3 * RATE)  # 25 dB under the tone
     mask, times = audio.speech_mask(x), audio.frame_times(audio.n_frames(3 * RATE))
     assert mask[(times > 1.02) & (times < 1.98)].all() and not mask[(times < 0.97) | (times > 2.03)].any()
 
@@ -345,9 +330,7 @@ def test_features_table(tmp_path):
         x = gain * np.pad(vowel(f0, 1.0), RATE // 2) + 1e-5 * np.random.default_rng(i).normal(size=2 * RATE)
         paths.append(str(tmp_path / f"{i}.wav"))
         soundfile.write(paths[-1], x, RATE, subtype="FLOAT")
-    soundfile.write(
-        tmp_path / "none.wav", 1e-5 * np.random.default_rng(0).normal(size=RATE), RATE, subtype="FLOAT"
-    )
+    soundfile.write(tmp_path / "none.wav", 1e-5 * np.random.default_rng(0).normal(size=RATE), RATE, subtype="FLOAT")
     clips = pd.DataFrame({"path": [*paths, str(tmp_path / "none.wav")]}, index=[5, 6, 7])
     table = audio.features_table(clips)
     assert list(table.index) == [5, 6, 7]
@@ -367,13 +350,7 @@ def test_f0_agrees_with_pyin_on_real_speech(real):
     for _, x in audio.stream(clips):
         f0 = audio.features(torch.as_tensor(x), names=("f0",))["f0"].numpy()
         reference, _, _ = librosa.pyin(
-            np.pad(x, (312, 1024)),
-            fmin=60,
-            fmax=800,
-            sr=RATE,
-            frame_length=1024,
-            hop_length=320,
-            center=False,
+            np.pad(x, (312, 1024)), fmin=60, fmax=800, sr=RATE, frame_length=1024, hop_length=320, center=False
         )
         reference, speech_ = reference[: len(f0)], audio.speech_mask(x)
         voiced = np.isfinite(f0) & np.isfinite(reference) & speech_
@@ -402,11 +379,7 @@ def test_mask_leaves_the_ends_of_ravdess_out(real):
 def test_reads_every_kind_of_real_file(real):
     stereo = real / "ravdess" / "Actor_01" / "03-01-02-01-01-02-01.wav"
     assert soundfile.info(stereo).channels == 2 and soundfile.info(stereo).samplerate == 48000
-    files = [
-        stereo,
-        *sorted((real / "esc10").rglob("*.ogg"))[::40],
-        next((real / "librispeech").rglob("*.flac")),
-    ]
+    files = [stereo, *sorted((real / "esc10").rglob("*.ogg"))[::40], next((real / "librispeech").rglob("*.flac"))]
     for path in files:
         x = audio.read(path)
         assert x.ndim == 1 and abs(len(x) / RATE - soundfile.info(path).duration) < 1e-3

@@ -7,9 +7,7 @@ from pathlib import Path
 
 
 def test_ratios():
-    spec = importlib.util.spec_from_file_location(
-        "bench_conftest", Path(__file__).parent / "bench" / "conftest.py"
-    )
+    spec = importlib.util.spec_from_file_location("bench_conftest", Path(__file__).parent / "bench" / "conftest.py")
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
 

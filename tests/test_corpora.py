@@ -119,17 +119,9 @@ def test_ravdess_names_round_trip(codes):
     [
         ("crema-d", "1001_DFA_ANG_XX.wav", {"label": "angry", "speaker": "crema-d-1001", "statement": "DFA"}),
         ("crema-d", "1076_IEO_FEA_HI.wav", {"label": "fearful", "intensity": "HI"}),
-        (
-            "emodb",
-            "03a01Wa.wav",
-            {"label": "angry", "speaker": "emodb-03", "sex": "male", "statement": "a01"},
-        ),
+        ("emodb", "03a01Wa.wav", {"label": "angry", "speaker": "emodb-03", "sex": "male", "statement": "a01"}),
         ("emodb", "16b10Lb.wav", {"label": "boredom", "sex": "female", "repetition": "b"}),
-        (
-            "tess",
-            "OAF_back_ps.wav",
-            {"label": "surprised", "speaker": "tess-OA", "sex": "female", "statement": "back"},
-        ),
+        ("tess", "OAF_back_ps.wav", {"label": "surprised", "speaker": "tess-OA", "sex": "female", "statement": "back"}),
         ("tess", "OA_bite_neutral.wav", {"label": "neutral", "speaker": "tess-OA"}),
         ("savee", "DC_sa01.wav", {"label": "sad", "speaker": "savee-DC", "sex": "male"}),
         ("savee", "KL/su15.wav", {"label": "surprised", "speaker": "savee-KL", "statement": "15"}),
@@ -164,12 +156,7 @@ def test_songs_videos_and_strangers_are_left_out_and_counted(tmp_path):
         clips = corpora.load("ravdess", tmp_path)
     assert clips["label"].tolist() == ["angry", "happy"] and clips["sex"].tolist() == ["male", "female"]
     assert all(Path(path).is_absolute() for path in clips["path"]) and clips.index.tolist() == [0, 1]
-    assert clips.attrs["left_out"] == {
-        "song": 1,
-        "video": 2,
-        "not a name of ravdess": 1,
-        "same name again": 1,
-    }
+    assert clips.attrs["left_out"] == {"song": 1, "video": 2, "not a name of ravdess": 1, "same name again": 1}
 
 
 def test_ravdess_that_is_not_there(tmp_path, monkeypatch):
@@ -200,9 +187,7 @@ def served(tmp_path):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
-    ) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -256,9 +241,7 @@ def test_real_ravdess(real):
         "normal": 80,
         "strong": 0,
     }
-    assert (counts.loc[list(corpora.EMOTIONS[1:]), "clips"] == 160).all() and counts.loc[
-        "all", "strong"
-    ] == 560
+    assert (counts.loc[list(corpora.EMOTIONS[1:]), "clips"] == 160).all() and counts.loc["all", "strong"] == 560
     assert corpora.from_folder(real / "ravdess").equals(clips)
 
 
@@ -349,10 +332,7 @@ def test_sample_and_its_subsets(tmp_path, monkeypatch):
     monkeypatch.setenv("XAI_DATA", str(tmp_path))
     clips = corpora.load("sample")
     assert len(clips) == 6 and clips["speaker"].unique().tolist() == ["sample-01", "sample-02", "sample-03"]
-    assert (
-        clips["split"].tolist() == ["train"] * 4 + ["test"] * 2
-        and clips["f0_semitones"].tolist() == [0.5, 2.5] * 3
-    )
+    assert clips["split"].tolist() == ["train"] * 4 + ["test"] * 2 and clips["f0_semitones"].tolist() == [0.5, 2.5] * 3
     assert "varied" not in clips and (clips["corpus"] == "sample").all() and Path(clips["path"][0]).is_file()
     varied = corpora.load("sample", subset="one_factor")
     assert varied["varied"].tolist() == ["f0_semitones"] and varied.index.tolist() == [0]
@@ -364,9 +344,7 @@ def test_sample_and_its_subsets(tmp_path, monkeypatch):
         corpora.load("sample")
 
 
-@pytest.mark.skipif(
-    not (PROJECT / "data/sample/factors.csv").is_file(), reason="data/sample has not been made"
-)
+@pytest.mark.skipif(not (PROJECT / "data/sample/factors.csv").is_file(), reason="data/sample has not been made")
 def test_bundled_sample():
     clips = corpora.load("sample")
     assert set(clips["label"]) == set(corpora.EMOTIONS) and clips["path"].is_unique
@@ -382,11 +360,7 @@ def test_bundled_sample():
 
 
 def test_from_folder_labels(tmp_path):
-    touch(
-        tmp_path / "a" / "Angry" / "1.wav",
-        tmp_path / "a" / "02_Joy" / "2.mp3",
-        tmp_path / "a" / "02_Joy" / "x.txt",
-    )
+    touch(tmp_path / "a" / "Angry" / "1.wav", tmp_path / "a" / "02_Joy" / "2.mp3", tmp_path / "a" / "02_Joy" / "x.txt")
     assert corpora.from_folder(tmp_path / "a")["label"].tolist() == ["Joy", "angry"]
     touch(tmp_path / "b" / "one" / "1.wav")
     assert corpora.from_folder(tmp_path / "b")["label"].isna().all()  # one folder is no classification
@@ -425,15 +399,9 @@ def test_from_csv(tmp_path):
     (tmp_path / "clips.csv").write_text("path,label,speaker,mood\nwav/a.wav,sad,01,3\nwav/b.wav,,02,4\n")
     clips = corpora.load(tmp_path / "clips.csv")
     assert clips["path"].tolist() == [str(tmp_path / "wav" / name) for name in ("a.wav", "b.wav")]
-    assert (
-        clips["speaker"].tolist() == ["01", "02"]
-        and clips["mood"].tolist() == [3, 4]
-        and clips["label"].isna()[1]
-    )
+    assert clips["speaker"].tolist() == ["01", "02"] and clips["mood"].tolist() == [3, 4] and clips["label"].isna()[1]
     (tmp_path / "t.tsv").write_text("file\tclass\na.wav\t7\n")
-    other = corpora.from_csv(
-        tmp_path / "t.tsv", path_column="file", label_column="class", root=tmp_path / "wav"
-    )
+    other = corpora.from_csv(tmp_path / "t.tsv", path_column="file", label_column="class", root=tmp_path / "wav")
     assert other["label"].tolist() == ["7"] and list(other) == ["path", "label"]
     (tmp_path / "bare.csv").write_text("path\nwav/a.wav\n")
     assert corpora.from_csv(tmp_path / "bare.csv")["label"].isna().all()
@@ -461,11 +429,7 @@ def test_from_csv_refuses_in_words(tmp_path):
 def test_relabel(tmp_path):
     clips = pd.DataFrame({"path": list("abc"), "label": ["anger", "joy", None]})
     new = corpora.relabel(clips, {"anger": "angry", "joy": "happy"}, known=corpora.EMOTIONS)
-    assert (
-        new["label"].tolist()[:2] == ["angry", "happy"]
-        and new["label"].isna()[2]
-        and clips["label"][0] == "anger"
-    )
+    assert new["label"].tolist()[:2] == ["angry", "happy"] and new["label"].isna()[2] and clips["label"][0] == "anger"
     (tmp_path / "t.csv").write_text("theirs,ours\nanger,angry\njoy,happy\n")
     assert corpora.relabel(clips, tmp_path / "t.csv")["label"].tolist()[:2] == ["angry", "happy"]
     with pytest.raises(KeyError, match="no word for .'joy'."):
@@ -501,8 +465,7 @@ def test_draw(table):
     assert len({corpora.draw(table, seed=seed, **wanted).index[0] for seed in range(20)}) > 10
     assert len(corpora.draw(table, 5, label="sad", sex=None)) == 5
     with pytest.raises(
-        KeyError,
-        match="label 'furious': known are neutral, calm, happy, sad, angry, fearful, disgust, surprised",
+        KeyError, match="label 'furious': known are neutral, calm, happy, sad, angry, fearful, disgust, surprised"
     ):
         corpora.draw(table, label="furious")
     with pytest.raises(KeyError, match="sex 'other': known are female, male"):
@@ -552,9 +515,7 @@ def test_splits_of_ravdess_are_exactly_even(table):
     clips = corpora.split(table)
     held = clips[clips["split"] == "test"]
     assert held["speaker"].nunique() == 6 and held.groupby("sex")["speaker"].nunique().tolist() == [3, 3]
-    assert (
-        held["label"].value_counts(normalize=True) - table["label"].value_counts(normalize=True)
-    ).abs().max() < 1e-9
+    assert (held["label"].value_counts(normalize=True) - table["label"].value_counts(normalize=True)).abs().max() < 1e-9
     assert "split" not in table
     fold = corpora.folds(table, 6, seed=1)
     assert fold.index.equals(table.index) and sorted(fold.unique()) == list(range(6))

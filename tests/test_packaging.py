@@ -17,9 +17,7 @@ import xai_lib
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = [
-    line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")
-]
+PINS = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 
 
 def plain(name):
@@ -35,7 +33,7 @@ def test_every_requirement_is_pinned():
 
 def test_environment_yml_has_the_same_pins():
     text = (ROOT / "environment.yml").read_text()
-    assert re.findall(r"^      - (.+)$", text, re.M) == PINS
+    assert re.findall(r"^      - (.+)$", text, re.MULTILINE) == PINS
     assert "- python=3.11" in text
 
 
@@ -55,9 +53,7 @@ def test_the_pair_in_the_error_message_is_the_pinned_one():
 )
 def test_what_is_imported_is_listed(file):
     extras = {
-        plain(re.split(r"[=<>\[ ]", name)[0])
-        for names in PROJECT["optional-dependencies"].values()
-        for name in names
+        plain(re.split(r"[=<>\[ ]", name)[0]) for names in PROJECT["optional-dependencies"].values() for name in names
     }
     known = metadata.packages_distributions()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -72,16 +68,12 @@ def test_what_is_imported_is_listed(file):
             if top in {"xai_lib", "tests"} or list(ROOT.glob(f"*/{top}.py")):
                 continue
             owners = {plain(name) for name in known.get(top, [top])}
-            assert owners & (NAMES | extras), (
-                f"{file.name} imports {top}, which no list of dependencies names"
-            )
+            assert owners & (NAMES | extras), f"{file.name} imports {top}, which no list of dependencies names"
 
 
 def test_only_the_library_is_packaged():
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {
-        str(p.parent.relative_to(ROOT)).replace(os.sep, ".") for p in (ROOT / "xai_lib").rglob("__init__.py")
-    }
+    folders = {str(p.parent.relative_to(ROOT)).replace(os.sep, ".") for p in (ROOT / "xai_lib").rglob("__init__.py")}
     assert set(tool["packages"]) == folders
 
 

@@ -28,9 +28,7 @@ def write(folder, name, *cells):
         new_markdown_cell(f"# {name} & <one> question\n\n$x^2$"),
         new_code_cell("corpus = 'sample'\nk = 20", metadata={"tags": ["parameters"]}),
     ]
-    nbformat.write(
-        new_notebook(cells=head + [new_code_cell(cell) for cell in cells]), folder / f"{name}.ipynb"
-    )
+    nbformat.write(new_notebook(cells=head + [new_code_cell(cell) for cell in cells]), folder / f"{name}.ipynb")
 
 
 @pytest.fixture
@@ -38,13 +36,7 @@ def books(tmp_path):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write(folder, "01_good", DRAW)
-    write(
-        folder,
-        "02_bad",
-        "print('before')",
-        "raise ValueError('layer 14 out of range: 0–12')",
-        "print('after')",
-    )
+    write(folder, "02_bad", "print('before')", "raise ValueError('layer 14 out of range: 0–12')", "print('after')")
     write(folder, "03_good", "print('third')")
     return folder
 
@@ -62,10 +54,7 @@ def test_a_run(books, tmp_path, capsys, clean):
     assert call(books, tmp_path, "k=50") == 1
     said = capsys.readouterr().err
     folder = (tmp_path / "results" / "latest").resolve()
-    assert (
-        f"02_bad.ipynb, cell 5: ValueError: layer 14 out of range: 0–12\n       as far as it got: {folder}"
-        in said
-    )
+    assert f"02_bad.ipynb, cell 5: ValueError: layer 14 out of range: 0–12\n       as far as it got: {folder}" in said
     cells = nbformat.read(folder / "02_bad.ipynb", as_version=4).cells
     assert "before" in str(cells) and "after" not in str([cell.get("outputs") for cell in cells])
     good = nbformat.read(folder / "01_good.ipynb", as_version=4)
@@ -83,11 +72,7 @@ def test_a_run(books, tmp_path, capsys, clean):
         "index.html",
     ]
     page = (folder / "index.html").read_text()
-    assert (
-        'src="figures/01_curve.png"' in page
-        and "failed" in page
-        and "01_good &amp; &lt;one&gt; question" in page
-    )
+    assert 'src="figures/01_curve.png"' in page and "failed" in page and "01_good &amp; &lt;one&gt; question" in page
     assert folder.name in (tmp_path / "results" / "index.html").read_text()
 
 
@@ -105,11 +90,7 @@ def test_pages_need_no_network_and_are_accessible(books, tmp_path, clean):
 
 @pytest.mark.parametrize(
     "pair,word",
-    [
-        ("colour=red", "unknown parameter colour"),
-        ("k=many", "k must be a whole number"),
-        ("k", "not name=value"),
-    ],
+    [("colour=red", "unknown parameter colour"), ("k=many", "k must be a whole number"), ("k", "not name=value")],
 )
 def test_wrong_parameters_stop_before_anything_runs(books, tmp_path, capsys, pair, word):
     assert call(books, tmp_path, pair) == 2
@@ -129,11 +110,7 @@ def test_paths_are_absolute_for_the_kernels(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     given = run.parameters({"CORPUS": "mine", "FILES": "mine/*.wav", "MODEL": "pocket"})
-    assert given == {
-        "corpus": str(tmp_path / "mine"),
-        "files": str(tmp_path / "mine" / "*.wav"),
-        "model": "pocket",
-    }
+    assert given == {"corpus": str(tmp_path / "mine"), "files": str(tmp_path / "mine" / "*.wav"), "model": "pocket"}
 
 
 def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_path, capsys, clean):
@@ -141,14 +118,12 @@ def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_p
     assert call(books, tmp_path, "--refresh") == 1
     good = nbformat.read(books / "01_good.ipynb", as_version=4)
     assert "k is 20" in str(good.cells) and good.cells[-1].execution_count == 2
-    assert (
-        run.WIDGET not in str(good)
-        and "widgets" not in good.metadata
-        and good.metadata.kernelspec.name == "python3"
-    )
+    assert run.WIDGET not in str(good) and "widgets" not in good.metadata and good.metadata.kernelspec.name == "python3"
     assert (books / "02_bad.ipynb").read_text() == before
     assert not (tmp_path / "results").exists()
-    assert max(plt.imread(tmp_path / "docs" / "01.png").shape[:2]) <= 960 and not (tmp_path / "docs" / "02.png").exists()
+    assert (
+        max(plt.imread(tmp_path / "docs" / "01.png").shape[:2]) <= 960 and not (tmp_path / "docs" / "02.png").exists()
+    )
 
 
 def test_a_dead_kernel_is_a_failure_of_that_notebook(tmp_path, capsys, clean):
@@ -161,15 +136,9 @@ def test_no_notebooks(tmp_path, capsys):
     assert call(tmp_path, tmp_path) == 2 and "no notebooks" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
 def test_the_parameters_are_the_same_in_every_notebook(path):
-    tagged = [
-        cell
-        for cell in nbformat.read(path, as_version=4).cells
-        if "parameters" in cell.metadata.get("tags", [])
-    ]
+    tagged = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     values = {}
     exec(tagged[0].source, values)

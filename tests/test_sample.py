@@ -13,10 +13,10 @@ import soundfile
 DATA = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(DATA))
 
-import card  # noqa: E402
-import make_sample  # noqa: E402
-import prosody  # noqa: E402
-import synthesis  # noqa: E402
+import card
+import make_sample
+import prosody
+import synthesis
 
 SAMPLE = DATA / "sample"
 FACTORS = list(prosody.FACTORS)
@@ -91,9 +91,7 @@ def test_files_are_there_small_and_sound(table):
     for file in table.file[::5]:
         x, rate = soundfile.read(SAMPLE / file)
         assert rate == 16000 and x.ndim == 1 and 1.2 < len(x) / rate < 3.6
-        assert 0.03 < np.abs(x).max() < 0.96 and abs(x.mean()) < 1e-3, (
-            f"{file}: clipped, silent or off centre"
-        )
+        assert 0.03 < np.abs(x).max() < 0.96 and abs(x.mean()) < 1e-3, f"{file}: clipped, silent or off centre"
         # near-silence at both ends, then speech
         assert np.abs(x[:1600]).max() < 1e-3 and np.abs(x[-1600:]).max() < 1e-3
 
@@ -109,9 +107,7 @@ def test_factors_vary_within_emotions_as_much_as_the_card_says(table):
 
 def test_no_two_voices_are_the_same():
     assert len({prosody.variant(actor, 100, 150).replace("female", "male") for actor in prosody.VOICES}) == 24
-    formants = pd.DataFrame(
-        {actor: np.array(voice[3]) * voice[2] for actor, voice in prosody.VOICES.items()}
-    ).T
+    formants = pd.DataFrame({actor: np.array(voice[3]) * voice[2] for actor, voice in prosody.VOICES.items()}).T
     distance = np.abs(formants.to_numpy()[:, None] / formants.to_numpy() - 1).max(axis=-1)
     assert distance[~np.eye(24, dtype=bool)].min() > 0.015
 
@@ -137,16 +133,8 @@ def test_one_factor_is_heard_alone(table, phonemes):
         for r in part.itertuples()
         if r.varied in ("f0_semitones", "level_db", "tilt_db_per_octave", "pause_seconds")
     }
-    base = card.measure(
-        SAMPLE / part.file[part.varied.isna()].item(), parts[part.file[part.varied.isna()].item()]
-    )
-    tolerance = {
-        "f0_semitones": 0.4,
-        "rate": 0.3,
-        "level_db": 0.5,
-        "tilt_db_per_octave": 0.8,
-        "pause_seconds": 0.035,
-    }
+    base = card.measure(SAMPLE / part.file[part.varied.isna()].item(), parts[part.file[part.varied.isna()].item()])
+    tolerance = {"f0_semitones": 0.4, "rate": 0.3, "level_db": 0.5, "tilt_db_per_octave": 0.8, "pause_seconds": 0.035}
     for (varied, level), measured in found.items():
         for name, allowed in tolerance.items():
             change, due = measured[name] - base[name], level - prosody.BASE[name] if name == varied else 0.0
@@ -220,9 +208,7 @@ def test_the_script_makes_the_files_that_are_bundled(table, phonemes, engine):
     if engine.version != "1.51":
         pytest.skip("the corpus was made with espeak-ng 1.51; another version says it a little differently")
     recipes = make_sample.recipes()
-    pd.testing.assert_frame_equal(
-        recipes.replace({"varied": {"": np.nan}}), table, check_dtype=False, atol=1e-9
-    )
+    pd.testing.assert_frame_equal(recipes.replace({"varied": {"": np.nan}}), table, check_dtype=False, atol=1e-9)
     parts = dict(tuple(phonemes.groupby("file")))
     for row in recipes.iloc[[5, 260, 611, 735]].to_dict("records"):
         samples, times = make_sample.render(row)

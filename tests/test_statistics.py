@@ -25,10 +25,7 @@ def test_interval_is_scipys():
 
 
 def test_interval_needs_eight():
-    assert (
-        np.isnan(statistics.interval(np.arange(7.0))[1:]).all()
-        and statistics.interval(np.arange(7.0))[0] == 3
-    )
+    assert np.isnan(statistics.interval(np.arange(7.0))[1:]).all() and statistics.interval(np.arange(7.0))[0] == 3
     assert np.isfinite(statistics.interval(np.arange(8.0))).all()
     holes = np.r_[np.arange(7.0), np.nan, np.inf]
     assert np.isnan(statistics.interval(holes)[1:]).all() and statistics.interval(holes)[0] == 3
@@ -54,10 +51,7 @@ def test_over_speakers_takes_the_speaker_as_unit():
     data[1, 3] = np.nan  # one of the two of s1
     got = statistics.over_speakers(data)
     means = np.stack(
-        [
-            np.nanmean(data.values[speakers == s], axis=0) if s != "s0" else data.values[0]
-            for s in np.unique(speakers)
-        ]
+        [np.nanmean(data.values[speakers == s], axis=0) if s != "s0" else data.values[0] for s in np.unique(speakers)]
     )
     np.testing.assert_allclose(got["mean"], np.nanmean(means, axis=0))
     assert (
@@ -89,9 +83,7 @@ def test_sign_flip_is_exact(values):
 
 def test_sign_flip_is_never_zero_and_seeded():
     far = np.arange(10.0, 40.0)
-    assert statistics.sign_flip_test(far, permutations=999) == pytest.approx(
-        2 / 1000
-    )  # two-sided, (b + 1) / (m + 1)
+    assert statistics.sign_flip_test(far, permutations=999) == pytest.approx(2 / 1000)  # two-sided, (b + 1) / (m + 1)
     x = np.random.default_rng(0).normal(0.3, 1, size=20)
     assert statistics.sign_flip_test(x, seed=1) == statistics.sign_flip_test(x, seed=1)
     assert statistics.sign_flip_test(x) == pytest.approx(stats.ttest_1samp(x, 0).pvalue, abs=0.03)
@@ -115,9 +107,7 @@ def test_permutation_test():
     a, b = rng.normal(0.8, 1, size=20), rng.normal(size=25)
     assert statistics.permutation_test(a, b) == pytest.approx(stats.ttest_ind(a, b).pvalue, abs=0.02)
     assert statistics.permutation_test(a + 9, b, permutations=499) == pytest.approx(2 / 500)
-    assert statistics.permutation_test([1, 2, 3.0], [4, 5, np.nan]) == pytest.approx(
-        0.2
-    )  # 2 of 10 partitions
+    assert statistics.permutation_test([1, 2, 3.0], [4, 5, np.nan]) == pytest.approx(0.2)  # 2 of 10 partitions
     assert np.isnan(statistics.permutation_test([1.0], [2, 3.0]))
 
 

@@ -31,9 +31,7 @@ def stand_ins(monkeypatch, tmp_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"x" * (1 + take))
                 rows.append({"path": str(path), "label": label, "speaker": speaker})
-    box = SimpleNamespace(
-        corpus=pd.DataFrame(rows), labels=["angry", "sad"], trained_on=["a", "b"], split_called=False
-    )
+    box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], trained_on=["a", "b"], split_called=False)
 
     def target(name):
         if name not in box.labels:
@@ -48,16 +46,9 @@ def stand_ins(monkeypatch, tmp_path):
     corpora.load = lambda name, root=None: box.corpus
     corpora.split = split
     corpora.balanced = lambda clips, n, seed=0: clips.groupby(["label", "speaker"]).head(1).head(n)
-    corpora.draw = lambda clips, n=1, *, label=None, seed=0: clips[clips["label"] == label].sample(
-        n, random_state=seed
-    )
+    corpora.draw = lambda clips, n=1, *, label=None, seed=0: clips[clips["label"] == label].sample(n, random_state=seed)
     models.load = lambda name, device: SimpleNamespace(
-        name=name,
-        labels=box.labels,
-        n_layers=3,
-        trained_on=box.trained_on,
-        target=target,
-        device=torch.device("cpu"),
+        name=name, labels=box.labels, n_layers=3, trained_on=box.trained_on, target=target, device=torch.device("cpu")
     )
     for module in (corpora, models):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -140,11 +131,7 @@ def test_save(stand_ins, monkeypatch, tmp_path):
     files = sorted(str(p.relative_to(tmp_path / "run")) for p in (tmp_path / "run").rglob("*") if p.is_file())
     assert files == ["03_x.json", "data/03_a.nc", "data/03_b.nc", "data/03_clips.csv", "figures/03_curve.png"]
     with xr.open_dataarray(tmp_path / "run" / "data" / "03_a.nc") as back:
-        assert back["label"].values.tolist() == ["angry", "", ""] and back["speaker"].values.tolist() == [
-            "x",
-            "y",
-            "",
-        ]
+        assert back["label"].values.tolist() == ["angry", "", ""] and back["speaker"].values.tolist() == ["x", "y", ""]
         assert json.loads(back.attrs["provenance"])["parameters"]["emotion"] == "angry"
         assert back.attrs["target"] == "angry" and np.array_equal(back, array)
     provenance = json.loads((tmp_path / "run" / "03_x.json").read_text())
@@ -200,8 +187,5 @@ def test_check_is_idempotent_and_defaults_pass():
 
 
 def test_folder_names_tell_runs_apart():
-    a, b = (
-        parameters.folder_name(parameters.check({"k": k, "model": "microsoft/wavlm-base-plus"}))
-        for k in (1, 2)
-    )
+    a, b = (parameters.folder_name(parameters.check({"k": k, "model": "microsoft/wavlm-base-plus"})) for k in (1, 2))
     assert a != b and "sample-wavlm-base-plus" in a and "/" not in a

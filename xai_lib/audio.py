@@ -137,8 +137,9 @@ def _windows(x, width, hop, span):
     return x.unfold(-1, width, hop)[..., :count, :]
 
 
-def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, range_db=30.0, silence_db=-70.0, hop=None,
-                span=None) -> np.ndarray:
+def speech_mask(
+    waveform, sample_rate=SAMPLE_RATE, *, range_db=30.0, silence_db=-70.0, hop=None, span=None
+) -> np.ndarray:
     """Which frames hold speech.
 
     A frame is speech if its level is within `range_db` of the clip's loud frames (95th percentile) and stands
@@ -179,8 +180,18 @@ def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, range_db=30.0, silence_db=
     return padded[..., edge:-edge] & (level.max(axis=-1, keepdims=True) > silence_db)
 
 
-def features(waveform, sample_rate=SAMPLE_RATE, *, names=FEATURES, hop=HOP, span=SPAN,
-             frame_length=None, f0_length=None, f0_range=pitch.RANGE, voicing=0.4) -> dict[str, torch.Tensor]:
+def features(
+    waveform,
+    sample_rate=SAMPLE_RATE,
+    *,
+    names=FEATURES,
+    hop=HOP,
+    span=SPAN,
+    frame_length=None,
+    f0_length=None,
+    f0_range=pitch.RANGE,
+    voicing=0.4,
+) -> dict[str, torch.Tensor]:
     """Acoustic features of each encoder frame, on the tensor's device.
 
     Parameters

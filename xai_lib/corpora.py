@@ -62,9 +62,7 @@ def load(
         return _named(key, _ravdess_root(root, download, url, known_hash))
     if key in names.KNOWN:
         if root is None:
-            raise FileNotFoundError(
-                f'where does {key} lie? Download it from its makers and pass root="its folder"'
-            )
+            raise FileNotFoundError(f'where does {key} lie? Download it from its makers and pass root="its folder"')
         return _named(key, Path(root))
     if Path(name).is_dir():
         return from_folder(name)
@@ -112,7 +110,7 @@ def _ravdess_root(root, download, url, known_hash):
         places = " or ".join(str(folder) for folder in (real, cache) if folder)
         raise FileNotFoundError(
             f"RAVDESS was not found in {places}. Load it with download=True (208 MB from Zenodo), or fetch "
-            f"{RAVDESS_ZIP} from https://zenodo.org/records/1188976, unpack it, and pass root=\"its folder\""
+            f'{RAVDESS_ZIP} from https://zenodo.org/records/1188976, unpack it, and pass root="its folder"'
         )
     return downloads.fetch(url.rstrip("/") + "/" + RAVDESS_ZIP, known_hash, cache)
 
@@ -174,9 +172,7 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
     if not path.is_file():
         raise FileNotFoundError(f"no such table: {path}")
     try:
-        clips = pd.read_csv(
-            path, sep="\t" if path.suffix == ".tsv" else ",", dtype={"speaker": str, label_column: str}
-        )
+        clips = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype={"speaker": str, label_column: str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a table of clips: {error}") from error
     if path_column not in clips or (label_column not in clips and label_column != "label"):

@@ -38,9 +38,7 @@ def unpack(archive, folder) -> None:
         for name in opened.namelist():
             for kind in (PurePosixPath(name), PureWindowsPath(name)):
                 if kind.anchor or ".." in kind.parts:
-                    raise ValueError(
-                        f"{archive} was not unpacked: its member {name!r} would land outside of {folder}"
-                    )
+                    raise ValueError(f"{archive} was not unpacked: its member {name!r} would land outside of {folder}")
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         opened.extractall(partial)

@@ -85,8 +85,10 @@ def cascade_read(model, waveform, edits, readers, *, batch=None):
     readers = {model.check(site): reader for site, reader in readers.items()}
     clean, parts = _clean(model, model.tensor(waveform), readers)
     logits = [model.classify(model.family.finish(clean[-1]))] + [None] * len(plans)
-    seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] + [None] * len(plans)
-            for site, reader in readers.items()}  # fmt: skip
+    seen = {
+        site: [reader(parts.get(site, clean[site.layer].hidden))] + [None] * len(plans)
+        for site, reader in readers.items()
+    }
 
     todo = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
     size = batch or BATCH
@@ -183,8 +185,10 @@ def _step(model, state, plans, noticed, notice):
 def _by_row(functions, site, hidden):
     """Each row through its own function; None leaves it."""
     return torch.cat(
-        [row if function is None else hooks.apply(function, row, site)
-         for function, row in zip(functions, hidden.split(1))]  # fmt: skip
+        [
+            row if function is None else hooks.apply(function, row, site)
+            for function, row in zip(functions, hidden.split(1))
+        ]
     )
 
 

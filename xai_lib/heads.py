@@ -80,11 +80,17 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     split = sampling.folds(table, folds, seed=seed).to_numpy()
     x, layers = features.values, features["layer"].values
     names = _order(y)
-    by_layer = np.stack([_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)])
+    by_layer = np.stack(
+        [_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)]
+    )
     predicted, chosen = np.empty(len(y), dtype=object), []
     for fold in tqdm(np.unique(split), "folds", leave=False, delay=2):
         inside, outside = split != fold, split == fold
-        best = int(np.argmax([_uar(y[inside], _predict(x[inside, i], y[inside], split[inside], C)) for i in range(len(layers))]))
+        best = int(
+            np.argmax(
+                [_uar(y[inside], _predict(x[inside, i], y[inside], split[inside], C)) for i in range(len(layers))]
+            )
+        )
         chosen.append(int(layers[best]))
         predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import torch
 from . import audio, checkpoints
 from .families import FAMILIES, PARTS, Site
 
+
 class UntrainedHead(ValueError):
     """The head was never trained, so there is nothing to explain."""
 
@@ -46,9 +47,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     folder = checkpoints.folder(name_or_path)
     config = checkpoints.config(folder)
     if config.model_type not in FAMILIES:
-        raise ValueError(
-            f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}"
-        )
+        raise ValueError(f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}")
     read = checkpoints.classifier if head is None else checkpoints.encoder
     network, trained = read(folder, config)
     if head is None:

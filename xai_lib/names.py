@@ -10,35 +10,12 @@ import pandas as pd
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
-_CREMA_D = {
-    "ANG": "angry",
-    "DIS": "disgust",
-    "FEA": "fearful",
-    "HAP": "happy",
-    "NEU": "neutral",
-    "SAD": "sad",
-}
-_EMODB = {
-    "W": "angry",
-    "L": "boredom",
-    "E": "disgust",
-    "A": "fearful",
-    "F": "happy",
-    "T": "sad",
-    "N": "neutral",
-}
+_CREMA_D = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+_EMODB = {"W": "angry", "L": "boredom", "E": "disgust", "A": "fearful", "F": "happy", "T": "sad", "N": "neutral"}
 _TESS = {"fear": "fearful", "ps": "surprised"} | {
     name: name for name in ("angry", "disgust", "happy", "neutral", "sad")
 }
-_SAVEE = {
-    "a": "angry",
-    "d": "disgust",
-    "f": "fearful",
-    "h": "happy",
-    "n": "neutral",
-    "sa": "sad",
-    "su": "surprised",
-}
+_SAVEE = {"a": "angry", "d": "disgust", "f": "fearful", "h": "happy", "n": "neutral", "sa": "sad", "su": "surprised"}
 _EMODB_MEN = ("03", "10", "11", "12", "15")
 
 # corpus: pattern of a name without its ending, words for label codes, sex of a speaker where the name tells
@@ -93,9 +70,7 @@ def parse(corpus, path) -> dict | None:
         who = fields["speaker"].removesuffix("F")  # one file of TESS says OA for OAF
         if fields["label"] not in words:
             return None
-        fields |= {"label": words[fields["label"]], "speaker": f"{corpus}-{who}"} | (
-            {"sex": sex(who)} if sex else {}
-        )
+        fields |= {"label": words[fields["label"]], "speaker": f"{corpus}-{who}"} | ({"sex": sex(who)} if sex else {})
     if corpus == "ravdess":
         fields |= {
             "modality": _MODALITY[fields["modality"]],

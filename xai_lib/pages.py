@@ -12,7 +12,7 @@ from pathlib import Path
 def title_of(notebook) -> str:
     """The first heading."""
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    found = re.search(r"^# +(.+)$", text, re.M)
+    found = re.search(r"^# +(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else ""
 
 
@@ -42,7 +42,7 @@ def to_html(notebook, title: str) -> str:
         r"<script\b[^>]*>(?:(?!</script>).)*?(cdnjs|unpkg|jsdelivr|MathJax|mermaid).*?</script>",
         "",
         body,
-        flags=re.S,
+        flags=re.DOTALL,
     )
     body = re.sub(r"<link\b[^>]*href=\"https?:[^>]*>", "", body)
     return _alt_texts(body, title)
@@ -50,7 +50,7 @@ def to_html(notebook, title: str) -> str:
 
 def _alt_texts(page: str, title: str) -> str:
     """Give each image without a useful alt text the last heading before it."""
-    heading, pieces = title, re.split(r"(<h[1-6][^>]*>.*?</h[1-6]>|<img\b[^>]*>)", page, flags=re.S)
+    heading, pieces = title, re.split(r"(<h[1-6][^>]*>.*?</h[1-6]>|<img\b[^>]*>)", page, flags=re.DOTALL)
     for i, piece in enumerate(pieces):
         if re.match(r"<h[1-6]", piece):
             heading = html.unescape(re.sub(r"<[^>]+>", "", piece)).replace("¶", "").strip() or heading
@@ -73,9 +73,7 @@ def index(folder: Path, results: list, given: dict) -> str:
             f'alt="{title}: {html.escape(f.stem[3:].replace("_", " "))}"></a>'
             for f in figures
         )
-        state = (
-            f'<strong class="bad">failed: {html.escape(result.error)}</strong>' if result.error else "done"
-        )
+        state = f'<strong class="bad">failed: {html.escape(result.error)}</strong>' if result.error else "done"
         parts.append(
             f'<section><h2><a href="{link}">{title}</a></h2><p>{state}, {result.seconds:.0f} s · '
             f'<a href="{html.escape(result.out.name)}">notebook</a></p>'

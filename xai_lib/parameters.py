@@ -24,14 +24,7 @@ DEFAULTS = {
     "seed": 0,
     "profile": "quick",
 }
-_WHOLE = {
-    "layer": 0,
-    "neuron": 0,
-    "k": 1,
-    "max_clips": 1,
-    "batch": 1,
-    "seed": 0,
-}  # whole numbers and their minimum
+_WHOLE = {"layer": 0, "neuron": 0, "k": 1, "max_clips": 1, "batch": 1, "seed": 0}  # whole numbers and their minimum
 _OPTIONAL = {"root", "files", "layer", "neuron", "max_clips"}
 
 
@@ -92,7 +85,5 @@ def _whole(name: str, value: object) -> int:
 def folder_name(values: dict) -> str:
     """<time>-<corpus>-<model>-<hash of all parameters>."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:6]
-    short = [
-        re.sub(r"[^\w.-]+", "_", Path(values[name]).stem or values[name])[:32] for name in ("corpus", "model")
-    ]
+    short = [re.sub(r"[^\w.-]+", "_", Path(values[name]).stem or values[name])[:32] for name in ("corpus", "model")]
     return "-".join([time.strftime("%Y%m%dT%H%M%S"), *short, digest])

@@ -63,9 +63,7 @@ def f0(windows, sample_rate, f0_range=RANGE, voicing=0.4, *, candidates=8, jump=
     level = summed[..., -1]
     silent = level <= level.amax(-1, keepdim=True) * 10**-4.5  # 45 dB under the loudest window
     cost = torch.where(silent[..., None], torch.inf, cost)
-    free = voicing + slope * math.log2(
-        sample_rate / 200 / low
-    )  # a voiced frame at 200 Hz pays as much at the limit
+    free = voicing + slope * math.log2(sample_rate / 200 / low)  # a voiced frame at 200 Hz pays as much at the limit
     cost = torch.cat([cost, torch.full_like(cost[..., :1], free)], -1)  # last state: unvoiced
 
     total, back = cost[:, 0], []

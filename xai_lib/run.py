@@ -68,9 +68,7 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
 
     start, error = time.monotonic(), None
     if given:
-        notebook = parameterize_notebook(
-            load_notebook_node(str(path)), given, kernel_name="python3", language="python"
-        )
+        notebook = parameterize_notebook(load_notebook_node(str(path)), given, kernel_name="python3", language="python")
     else:
         notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = dict(KERNEL)
@@ -81,9 +79,7 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
 
     with tempfile.TemporaryDirectory(prefix="xai-") as sockets:
         config = Config()
-        if (
-            os.name == "posix"
-        ):  # sockets in a folder of its own: no ports to race for, none that others can read
+        if os.name == "posix":  # sockets in a folder of its own: no ports to race for, none that others can read
             config.KernelManager.update(transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(
             notebook,
@@ -116,11 +112,7 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
 def tidy(notebook) -> None:
     """Drop what cannot be shown later (live widgets, progress bars) and what differs between machines."""
     notebook.metadata["kernelspec"] = dict(KERNEL)
-    notebook.metadata["language_info"] = {
-        "name": "python",
-        "file_extension": ".py",
-        "mimetype": "text/x-python",
-    }
+    notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
     for extra in ("widgets", "papermill"):
         notebook.metadata.pop(extra, None)
     for cell in notebook.cells:
@@ -129,13 +121,9 @@ def tidy(notebook) -> None:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
 
 
-def side_by_side(
-    jobs: list[tuple[Path, Path]], *, given: dict, env: dict, workers: int
-) -> list[SimpleNamespace]:
+def side_by_side(jobs: list[tuple[Path, Path]], *, given: dict, env: dict, workers: int) -> list[SimpleNamespace]:
     """Execute notebooks in `workers` threads (each kernel is a process of its own) under one bar."""
-    cells = sum(
-        sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells) for path, _ in jobs
-    )
+    cells = sum(sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells) for path, _ in jobs)
     cells += len(jobs) if given else 0  # papermill adds a cell with the parameters
     env = {
         **env,
@@ -149,15 +137,11 @@ def side_by_side(
             with lock:
                 bar.update()
 
-        futures = {
-            pool.submit(execute, path, out, given=given, env=env, tick=tick): path for path, out in jobs
-        }
+        futures = {pool.submit(execute, path, out, given=given, env=env, tick=tick): path for path, out in jobs}
         try:
             for future in as_completed(futures):
                 result = results[futures[future]] = future.result()
-                bar.write(
-                    f"{'FAILED' if result.error else 'done':6} {result.seconds:4.0f} s  {result.out.name}"
-                )
+                bar.write(f"{'FAILED' if result.error else 'done':6} {result.seconds:4.0f} s  {result.out.name}")
         except KeyboardInterrupt:
             bar.close()
             print("interrupted; kernels end with this process", file=sys.stderr)
@@ -178,12 +162,8 @@ def _point(results: Path, folder: Path) -> None:
         latest.symlink_to(folder.name, target_is_directory=True)
     except OSError:
         latest.write_text(folder.name)
-    runs = sorted(
-        (p.parent.name for p in results.glob("*/index.html") if not p.parent.is_symlink()), reverse=True
-    )
-    rows = "".join(
-        f'<li><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></li>' for name in runs
-    )
+    runs = sorted((p.parent.name for p in results.glob("*/index.html") if not p.parent.is_symlink()), reverse=True)
+    rows = "".join(f'<li><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></li>' for name in runs)
     (results / "index.html").write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title>'
         f"<h1>Runs, newest first</h1><ul>{rows}</ul></html>\n",
@@ -210,14 +190,10 @@ def main(argv: list[str] | None = None) -> int:
     ask.add_argument("--notebooks", type=Path, default=workbook.ROOT / "notebooks")
     ask.add_argument("--results", type=Path, default=workbook.ROOT / "results")
     ask.add_argument("--workers", type=int, default=min(2, _cores()), help="notebooks at a time")
-    ask.add_argument(
-        "--refresh", action="store_true", help="renew the stored outputs in place, on the defaults"
-    )
+    ask.add_argument("--refresh", action="store_true", help="renew the stored outputs in place, on the defaults")
     options = ask.parse_intermixed_args(argv)
     paths = sorted(
-        p
-        for p in options.notebooks.glob("[0-9][0-9]_*.ipynb")
-        if not options.only or p.name[:2] in options.only
+        p for p in options.notebooks.glob("[0-9][0-9]_*.ipynb") if not options.only or p.name[:2] in options.only
     )
     try:
         given = {} if options.refresh else parameters(os.environ, options.pairs)
@@ -254,17 +230,14 @@ def main(argv: list[str] | None = None) -> int:
             workers=options.workers,
         )
         for result in done:
-            result.out.with_suffix(".html").write_text(
-                pages.to_html(result.notebook, result.title), encoding="utf-8"
-            )
+            result.out.with_suffix(".html").write_text(pages.to_html(result.notebook, result.title), encoding="utf-8")
         (folder / "index.html").write_text(pages.index(folder, done, given), encoding="utf-8")
         _point(options.results, folder)
         print(f"results: {folder / 'index.html'}", file=sys.stderr)
     failed = [result for result in done if result.error]
     for result in failed:
         print(
-            f"error: {result.error}"
-            + ("" if options.refresh else f"\n       as far as it got: {result.out}"),
+            f"error: {result.error}" + ("" if options.refresh else f"\n       as far as it got: {result.out}"),
             file=sys.stderr,
         )
     return int(bool(failed))

@@ -49,9 +49,7 @@ def balanced(clips, n, *, seed=0) -> pd.DataFrame:
     left = list(rng.permutation(len(clips)))
     of_label, of_speaker, cells, taken = Counter(), Counter(), Counter(), []
     while left and len(taken) < n:
-        best = min(
-            left, key=lambda i: (of_label[labels[i]], of_speaker[speakers[i]], cells[labels[i], speakers[i]])
-        )
+        best = min(left, key=lambda i: (of_label[labels[i]], of_speaker[speakers[i]], cells[labels[i], speakers[i]]))
         left.remove(best)
         taken.append(best)
         of_label[labels[best]] += 1
@@ -103,14 +101,10 @@ def folds(clips, n=5, *, seed=0) -> pd.Series:
     """Fold 0 to n - 1 of each clip, indexed like `clips`: whole speakers, labels and sexes even."""
     strata = _strata(clips)
     if not 2 <= n <= clips["speaker"].nunique():
-        raise ValueError(
-            f"{n} folds need from 2 to as many speakers as there are, {clips['speaker'].nunique()}"
-        )
+        raise ValueError(f"{n} folds need from 2 to as many speakers as there are, {clips['speaker'].nunique()}")
     with warnings.catch_warnings():  # a stratum with fewer clips than folds: it is spread as far as it goes
         warnings.simplefilter("ignore", UserWarning)
-        parts = list(
-            StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(clips, strata, clips["speaker"])
-        )
+        parts = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(clips, strata, clips["speaker"]))
     fold = pd.Series(-1, index=clips.index, name="fold")
     for number, (_, held_out) in enumerate(parts):
         fold.iloc[held_out] = number

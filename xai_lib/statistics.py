@@ -42,9 +42,7 @@ def by_speaker(data: xr.DataArray, speaker="speaker") -> xr.DataArray:
         `data` has no coordinate `speaker` on `clip`, or some clip lacks one.
     """
     if speaker not in data.coords or data[speaker].dims != ("clip",):
-        raise ValueError(
-            f"the result has no coordinate {speaker!r} on `clip`: add a `speaker` column to the clips"
-        )
+        raise ValueError(f"the result has no coordinate {speaker!r} on `clip`: add a `speaker` column to the clips")
     names = data[speaker].to_series()
     if names.isna().any() or (names.astype(str) == "").any():
         raise ValueError(f"{speaker} is missing for some clips: give each one, or leave those clips out")
@@ -98,8 +96,15 @@ def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
         return 1.0
     count = np.inf if len(values) <= 14 else permutations
     values = np.rint(values / np.abs(values).max() * 2**40)  # whole numbers: sums are exact, and so are ties
-    test = stats.permutation_test((values,), np.sum, permutation_type="samples", vectorized=True,
-                                  n_resamples=count, rng=np.random.default_rng(seed), batch=2**14)
+    test = stats.permutation_test(
+        (values,),
+        np.sum,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=count,
+        rng=np.random.default_rng(seed),
+        batch=2**14,
+    )
     return float(test.pvalue)
 
 
@@ -111,9 +116,14 @@ def permutation_test(a, b, *, permutations=9999, seed=0) -> float:
     a, b = (np.asarray(x, float)[np.isfinite(x)] for x in (a, b))
     if min(len(a), len(b)) < 2:
         return float("nan")
-    test = stats.permutation_test((a, b), lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
-                                  batch=2**12, vectorized=True, n_resamples=permutations,
-                                  rng=np.random.default_rng(seed))
+    test = stats.permutation_test(
+        (a, b),
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        batch=2**12,
+        vectorized=True,
+        n_resamples=permutations,
+        rng=np.random.default_rng(seed),
+    )
     return float(test.pvalue)
 
 
@@ -177,9 +187,7 @@ def eta_squared(values, groups) -> float:
     total = np.sum((values - values.mean()) ** 2) if len(values) else 0.0
     if total == 0:
         return float("nan")
-    between = sum(
-        (groups == g).sum() * (values[groups == g].mean() - values.mean()) ** 2 for g in np.unique(groups)
-    )
+    between = sum((groups == g).sum() * (values[groups == g].mean() - values.mean()) ** 2 for g in np.unique(groups))
     return float(between / total)
 
 

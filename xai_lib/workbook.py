@@ -102,21 +102,9 @@ def setup(name: str, **parameters) -> Run:
         )
     heard = set(model.trained_on or [])
     corpus = _with_split(corpus, heard, values["seed"])
-    parts = [
-        _draw(corpus[corpus["split"] == part], values["max_clips"], values["seed"])
-        for part in ("train", "test")
-    ]
+    parts = [_draw(corpus[corpus["split"] == part], values["max_clips"], values["seed"]) for part in ("train", "test")]
     clips = pd.concat(parts).sort_index()
-    run = Run(
-        **{
-            **values,
-            "name": name,
-            "parameters": values,
-            "model": model,
-            "device": model.device,
-            "clips": clips,
-        }
-    )
+    run = Run(**{**values, "name": name, "parameters": values, "model": model, "device": model.device, "clips": clips})
     run.corpus_fingerprint = fingerprint(corpus)
     run.train, run.test = (clips[clips["split"] == part] for part in ("train", "test"))
     run.explain = _explain(run, corpora)
@@ -165,9 +153,7 @@ def _explain(run: Run, corpora) -> pd.DataFrame:
         if os.path.isdir(pattern):
             pattern = os.path.join(glob.escape(pattern), "*.*")
         found = (
-            [pattern]
-            if os.path.isfile(pattern)
-            else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+            [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         )
         if not found:
             raise FileNotFoundError(
@@ -184,9 +170,7 @@ class Run(SimpleNamespace):
     def folder(self) -> Path:
         """Where results go: XAI_RUN_DIR, which notebooks run together share, or a folder of its own."""
         if "_folder" not in vars(self):
-            self._folder = Path(
-                os.environ.get("XAI_RUN_DIR") or ROOT / "results" / folder_name(self.parameters)
-            )
+            self._folder = Path(os.environ.get("XAI_RUN_DIR") or ROOT / "results" / folder_name(self.parameters))
         return self._folder
 
     def save(self, result, name: str):
@@ -218,12 +202,9 @@ class Run(SimpleNamespace):
         elif isinstance(result, (pd.DataFrame, pd.Series)):
             _whole_file(path.with_suffix(".csv"), result.to_csv)
         else:
-            raise ValueError(
-                f"save takes a Figure, an xarray result or a pandas table, not {type(result).__name__}"
-            )
+            raise ValueError(f"save takes a Figure, an xarray result or a pandas table, not {type(result).__name__}")
         _whole_file(
-            self.folder / f"{self.name}.json",
-            lambda part: part.write_text(json.dumps(self.provenance(), indent=1)),
+            self.folder / f"{self.name}.json", lambda part: part.write_text(json.dumps(self.provenance(), indent=1))
         )
         return result
 
@@ -237,10 +218,7 @@ class Run(SimpleNamespace):
                 "corpus": self.corpus_fingerprint,
                 "parameters": self.parameters,
                 "device": str(self.device),
-                "versions": {
-                    "xai_lib": __version__,
-                    **{p: metadata.version(p) for p in ("torch", "transformers")},
-                },
+                "versions": {"xai_lib": __version__, **{p: metadata.version(p) for p in ("torch", "transformers")}},
                 "commit": _commit(),
             }
         return self._provenance
@@ -262,9 +240,7 @@ def _netcdf_safe(result):
     for name, array in list(result.coords.items()) + list(getattr(result, "data_vars", {}).items()):
         if not isinstance(array.dtype, np.dtype) or array.dtype == object:
             values = np.asarray(array.values, dtype=object)
-            text = np.array(["" if pd.isna(v) else str(v) for v in values.ravel()], dtype=str).reshape(
-                values.shape
-            )
+            text = np.array(["" if pd.isna(v) else str(v) for v in values.ravel()], dtype=str).reshape(values.shape)
             result = (
                 result.drop_vars(name).assign_coords({name: (array.dims, text)})
                 if name in result.coords

@@ -52,9 +52,7 @@ def console_errors(page) -> list[str]:
 
     page.on(
         "console",
-        lambda message: (
-            note(f"{message.text} ({message.location.get('url')})") if message.type == "error" else None
-        ),
+        lambda message: note(f"{message.text} ({message.location.get('url')})") if message.type == "error" else None,
     )
     page.on("pageerror", lambda error: note(str(error)))
     return errors
@@ -69,9 +67,7 @@ def run_all(page, lab, name, *, timeout=150_000):
     # The page says idle before there is a kernel, and asks which to use if told to run: ask the server.
     end = time.monotonic() + 60
     while not any(
-        session["path"] == name
-        and session["kernel"]["execution_state"] == "idle"
-        and session["kernel"]["connections"]
+        session["path"] == name and session["kernel"]["execution_state"] == "idle" and session["kernel"]["connections"]
         for session in page.request.get(f"{lab}/api/sessions").json()
     ):
         assert time.monotonic() < end, f"{name}: no kernel came up within a minute"

@@ -32,9 +32,7 @@ class Panel(ipywidgets.VBox):
         How many drawings are kept, by the values of the controls.
     """
 
-    def __init__(
-        self, title: str, controls: dict[str, ipywidgets.Widget], *, height: int = 360, cache: int = 64
-    ):
+    def __init__(self, title: str, controls: dict[str, ipywidgets.Widget], *, height: int = 360, cache: int = 64):
         self.controls = dict(controls)
         self.output = ipywidgets.Output(layout={"min_height": f"{height}px"})
         self.status = ipywidgets.HTML()
@@ -48,9 +46,7 @@ class Panel(ipywidgets.VBox):
             control.description = control.description or name
             control.tooltip = getattr(control, "tooltip", None) or f"{title}: {control.description}"
             control.style.description_width = "initial"
-            if isinstance(
-                control, (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.SelectionSlider)
-            ):
+            if isinstance(control, (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.SelectionSlider)):
                 control.continuous_update = False
                 control.layout.min_width = "320px"
             control.observe(self._changed, names="value")
@@ -83,9 +79,7 @@ class Panel(ipywidgets.VBox):
                     control.disabled = True
             try:
                 self.shown, self.error = self._drawn(key), None
-            except (
-                Exception
-            ) as error:  # shown in words: outside the panel it would only reach a log that nobody sees
+            except Exception as error:  # shown in words: outside the panel it would only reach a log that nobody sees
                 log.exception("%s could not draw %s", type(self).__name__, self.values)
                 self.shown, self.error = [], f"{type(error).__name__}: {_sentence(error)}"
             self._say(self.error or "", alert=self.error is not None)
@@ -110,9 +104,7 @@ class Panel(ipywidgets.VBox):
                     plt.close(number)
             # What was drawn belongs to the values as they are now, should draw have changed one.
             key = tuple((name, repr(value)) for name, value in self.values.items())
-            self._cache[key] = (
-                [] if result is None else list(result) if isinstance(result, (list, tuple)) else [result]
-            )
+            self._cache[key] = [] if result is None else list(result) if isinstance(result, (list, tuple)) else [result]
             while len(self._cache) > self._keep:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
