@@ -12,6 +12,8 @@ from captum.attr import LayerGradientXActivation, NeuronFeatureAblation
 from scipy.stats import spearmanr
 
 from xai_lib import attribution, audio, hooks, models, workbook
+from xai_lib.plots import style
+from xai_lib.widgets import NeuronExplorer
 from xai_lib.families import PARTS
 
 KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
@@ -73,7 +75,7 @@ def test_gradient_is_the_slope_of_the_target(model, clips):
         slopes = found["signed"].sel(layer=layer).values[0]
         for neuron in (0, 11, 23):
             slope = (moved((layer, "block"), neuron, step) - moved((layer, "block"), neuron, -step)) / (2 * step)
-            assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * np.abs(slopes).max())
+            assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * float(np.abs(slopes).max()))
 
 
 def test_targets_and_scales(tiny, clips):
@@ -172,18 +174,16 @@ def test_top_neurons_of_a_layer():
         attribution.top_neurons(table, 2, by="size")
 
 
-def test_agreement_is_spearman_and_overlap():
+def test_agreement_is_spearman():
     rng = np.random.default_rng(3)
     a, b = scores(rng.standard_normal((3, 2, 30)), list("abc")), scores(rng.standard_normal((2, 2, 30)), list("de"))
-    found, mean = attribution.agreement(a, b, by="signed", k=5), attribution.mean_score(b, by="signed").values
+    found, mean = attribution.agreement(a, b, by="signed"), attribution.mean_score(b, by="signed").values
     for clip in range(3):
         for layer in range(2):
             one = a["signed"].values[clip, layer]
-            assert found.rho.values[clip, layer] == pytest.approx(spearmanr(one, mean[layer]).statistic)
-            shared = set(np.argsort(-one)[:5]) & set(np.argsort(-mean[layer])[:5])
-            assert found.overlap.values[clip, layer] == len(shared) / 5
-    same = attribution.agreement(a.isel(clip=[0]), a.isel(clip=[0]), k=5)
-    assert np.allclose(same.rho, 1) and (same.overlap == 1).all() and same.attrs["chance"] == pytest.approx(5 / 30)
+            assert found.values[clip, layer] == pytest.approx(spearmanr(one, mean[layer]).statistic)
+    assert found["speaker"].values.tolist() == list("abc")
+    assert np.allclose(attribution.agreement(a.isel(clip=[0]), a.isel(clip=[0])), 1)
 
 
 def test_shuffled_head_changes_the_head_alone(tiny_folder, wave):
@@ -202,9 +202,8 @@ def test_shuffled_head_changes_the_head_alone(tiny_folder, wave):
     assert torch.equal(attribution.shuffled_head(model, seed=1).logits(x), null.logits(x))
 
 
-@pytest.mark.parametrize("baseline, theirs", [("silence", 0.0), ("mean", None)])
-def test_segment_response_equals_captum(model, clips, baseline, theirs):
-    found = attribution.segment_response(model, clips, seconds=0.1, baseline=baseline, fade=0, frames="all", batch=3)
+def test_segment_response_equals_captum(model, clips):
+    found = attribution.segment_response(model, clips, seconds=0.1, fade=0, frames="all", batch=3)
     for index in clips.index:
         x = model.tensor(audio.read(clips["path"][index]))
         count = int(found["n_segments"].sel(clip=index))
@@ -212,8 +211,7 @@ def test_segment_response_equals_captum(model, clips, baseline, theirs):
         for layer, neuron in ((0, 3), (2, 17)):
             method = NeuronFeatureAblation(model.logits, model.family.module(model.check(layer)))
             expected = method.attribute(
-                x, lambda out, neuron=neuron: first(out)[:, :, neuron].mean(dim=1), feature_mask=mask,
-                baselines=x.mean().item() if theirs is None else theirs,
+                x, lambda out, neuron=neuron: first(out)[:, :, neuron].mean(dim=1), feature_mask=mask
             )[0, ::1600][:count].cpu()  # fmt: skip
             ours = found.sel(clip=index, layer=layer, neuron=neuron).values
             assert np.abs(ours[:count] - expected.numpy()).max() <= 1e-5 * max(expected.abs().max().item(), 0.1)
@@ -225,26 +223,44 @@ def test_segment_response_equals_captum(model, clips, baseline, theirs):
 def test_segment_baselines(tiny, clips):
     model = tiny("large")
     options = {"layers": [1, 3], "part": "ffn_hidden", "seconds": 0.2}
-    same = attribution.segment_response(model, clips, baseline=lambda x: x, **options)
-    assert same.sizes["neuron"] == model.n_neurons((1, "ffn_hidden")) and np.abs(same).max() == 0
     noise = [attribution.segment_response(model, clips, baseline="noise", seed=s, batch=b, **options)
              for s, b in ((0, 2), (0, 9), (1, 9))]  # fmt: skip
+    assert noise[0].sizes["neuron"] == model.n_neurons((1, "ffn_hidden"))
     assert np.allclose(noise[0], noise[1], atol=1e-5, equal_nan=True)
     assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3
-    for baseline, message in (("loud", "unknown baseline"), (lambda x: x[:9], "for a waveform of")):
-        with pytest.raises(ValueError, match=message):
-            attribution.segment_response(model, clips, baseline=baseline, **options)
+    with pytest.raises(ValueError, match="unknown baseline"):
+        attribution.segment_response(model, clips, baseline="loud", **options)
 
 
-def test_a_segment_is_faded_at_its_edges():
-    x = torch.zeros(100)
-    weight = attribution._window(x, 20, 60, 10)
-    assert weight[:20].max() == 0 and weight[60:].max() == 0 and (weight[30:50] == 1).all()
-    assert (weight[20:30].diff() > 0).all() and torch.allclose(weight[20:60], weight[20:60].flip(0))
-    assert attribution._window(x, 20, 60, 0).sum() == 40
+def test_a_segment_is_replaced_and_faded_at_its_edges():
+    x = torch.ones(100)
+    kept = attribution._without(x, 20, 60, 10, None)
+    assert (kept[:20] == 1).all() and (kept[60:] == 1).all() and (kept[30:50] == 0).all()
+    assert (kept[20:30].diff() < 0).all() and torch.allclose(kept[20:60], kept[20:60].flip(0))
+    assert attribution._without(x, 20, 60, 0, None).sum() == 60
+    x[20:60] = 3 + torch.randn(40)
+    noise = attribution._without(x, 20, 60, 0, torch.linspace(-1, 1, 100).sign())[20:60]
+    high, low = noise.max().item(), noise.min().item()  # mean ± SD of the segment
+    assert (high + low) / 2 == pytest.approx(x[20:60].mean().item(), rel=1e-4)
+    assert (high - low) / 2 == pytest.approx(x[20:60].std(correction=0).item(), rel=1e-4)
 
 
 def test_clips_without_speech_are_named(tiny, clips, monkeypatch):
     monkeypatch.setattr(audio, "speech_mask", lambda x, *_, **__: np.zeros(24 if len(x) == 8000 else 30, bool))
     with pytest.raises(ValueError, match="no speech was found"):
         attribution.segment_response(tiny("base"), clips)
+
+
+def test_the_explorer_shows_the_neuron_of_that_rank(tiny, clips):
+    found = attribution.grad_x_activation(tiny("base"), clips, target="sad")
+    response = attribution.segment_response(tiny("base"), clips, frames="all", seconds=0.2)
+    style.use()
+    panel = NeuronExplorer(found, response)
+    panel.controls["layer"].value, panel.controls["rank"].value, panel.controls["clip"].value = 1, 3, 1
+    third = attribution.top_neurons(found, 3, layer=1)["neuron"].iloc[2]
+    left, right = panel.figure.axes
+    assert panel.error is None and left.get_title(loc="left") == f"Layer 1: neuron {third} is number 3 of 24"
+    shown = right.patches[0].get_data().values
+    assert np.allclose(shown, response.isel(clip=1).sel(layer=1, neuron=third).dropna("segment"))
+    panel.controls["rank"].value = 24  # beyond those that have a bar of their own
+    assert panel.error is None and "number 24 of 24" in panel.figure.axes[0].get_title(loc="left")

@@ -12,10 +12,13 @@ import torch
 from captum.attr import GradientShap
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.display import Audio
 from scipy.stats import spearmanr
 
 from xai_lib import audio, gradient_shap
 from xai_lib.gradient_shap import draws, frame_deletion, frame_table, gate, top_frames
+from xai_lib.plots import style
+from xai_lib.widgets import FrameExplorer
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def test_equals_captum_under_the_same_draws(tiny, clips, size, baseline, monkeyp
     baseline = clips if baseline == "clips" else baseline
     found = shap(model, clips[1:], target="sad", baseline=baseline, n=n, seed=3, batch=4)
     x = model.tensor(audio.read(clips["path"][1]))
-    alphas, others = draws(x[0], range(n), baseline=baseline, key=(3, 0), sample_rate=16000)
+    alphas, others = draws(x[0], range(n), n=n, baseline=baseline, key=(3, 0), rate=16000)
     monkeypatch.setattr(np.random, "uniform", lambda low, high, shape: alphas.cpu().numpy().reshape(shape))
     monkeypatch.setattr(np.random, "choice", lambda count, size: np.arange(size))
     theirs = GradientShap(model.logits).attribute(x, others, n_samples=n, stdevs=0.0, target=model.target("sad"))[0]
@@ -73,7 +76,13 @@ def test_exact_on_a_linear_model(linear, clips):
     assert np.abs(found["residual"]).max() < 1e-3 and np.nanmax(found["error"]) < 1e-5
     assert found["n_frames"].values.tolist() == [5, 6] and np.allclose(found["seconds"], 0.1 * np.arange(6))
     noisy = shap(linear, clips, target=("angry", "calm"), n=3)
-    assert np.abs(noisy["residual"]).max() < 1e-3 and np.nanmax(noisy["error"]) > 1e-3
+    assert np.abs(noisy["residual"]).max() < 1e-3
+    x = torch.as_tensor(audio.read(clips["path"][1]))
+    others = draws(x, range(3), n=3, baseline="noise", key=(0, 1), rate=16000)[1]
+    weights = linear.weights[: len(x)] @ torch.tensor([-1.0, 1])
+    first = ((x - others) * weights)[:, :320].sum(dim=1)
+    assert noisy["attribution"][1, 0] == pytest.approx(first.mean().item(), rel=1e-4)
+    assert noisy["error"][1, 0] == pytest.approx(first.std().item() / 3**0.5, rel=1e-4)
     assert set(noisy["target"].values) == {"angry − calm"}
 
 
@@ -87,14 +96,9 @@ def test_the_residual_shrinks_with_draws(tiny, clips):
 def test_draws_do_not_depend_on_the_batch(tiny, clips):
     one, two = (shap(tiny("base"), clips, target="predicted", n=5, batch=batch) for batch in (1, 4))
     assert np.allclose(one["attribution"], two["attribution"], atol=1e-5, equal_nan=True)
-    kept = shap(tiny("base"), clips, target="predicted", n=5, reduce="none")
-    assert kept["attribution"].dims == ("clip", "draw", "frame") and kept.sizes["draw"] == 5
-    assert np.allclose(kept["attribution"].mean("draw"), one["attribution"], atol=1e-5, equal_nan=True)
-    error = kept["attribution"].std("draw", ddof=1) / 5**0.5
-    assert np.allclose(error, kept["error"], atol=1e-5, equal_nan=True)
     guess = tiny("base").predict(clips)
-    assert kept["predicted"].values.tolist() == kept["target"].values.tolist() == guess["label"].tolist()
-    assert np.allclose(kept["probability"], kept["target_probability"])
+    assert one["predicted"].values.tolist() == one["target"].values.tolist() == guess["label"].tolist()
+    assert np.allclose(one["probability"], one["target_probability"])
     other = shap(tiny("base"), clips, target="predicted", n=5, seed=1)
     assert not np.allclose(one["attribution"], other["attribution"], equal_nan=True)
 
@@ -129,7 +133,7 @@ def test_windows_share_out_the_clip(n_samples, seconds):
 
 
 def test_wrong_options_are_said(tiny, clips):
-    for options, message in (({"reduce": "max"}, "reduce is"), ({"n": 1}, "n must be 2"), ({"window": 0}, "shorter than"),
+    for options, message in (({"n": 1}, "n must be 2"), ({"window": 0}, "shorter than"),
                              ({"baseline": "pink"}, "unknown baseline"), ({"batch": 0}, "batch must")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             shap(tiny("base"), clips, target="sad", **options)
@@ -147,8 +151,7 @@ def test_tables(linear, clips):
     best = top_frames(found, 3)
     assert len(best) == 6 and best["attribution"][0] == found["attribution"][0].max()
     assert np.allclose(best["start"], 0.02 * best["frame"]) and np.allclose(best["stop"] - best["start"], 0.02)
-    kept = shap(linear, clips, target="angry", n=4, reduce="none")
-    assert top_frames(kept, 3)["frame"].tolist() == best["frame"].tolist()
+    assert best["frame"].tolist()[:3] == np.argsort(-one["attribution"].values)[:3].tolist()
 
 
 def test_level_is_that_of_the_window(linear, clips):
@@ -182,3 +185,17 @@ def test_deletion_of_the_top_frames_costs_most(linear, clips):
     assert np.allclose(drop, again, atol=1e-3)
     with pytest.raises(ValueError, match="share must be"):
         frame_deletion(linear, clips, found, target="angry", share=1.5)
+
+
+def test_the_explorer_plays_the_top_frames_and_the_rest(linear, clips):
+    style.use()
+    shaps = {name: shap(linear, clips, target="angry", n=2, baseline=name) for name in ("noise", "silence")}
+    panel = FrameExplorer(shaps, clips, k=5)
+    panel.controls["k"].value, panel.controls["clip"].value = 7, 1
+    assert panel.error is None and "1.wav" in panel.figure.axes[0].get_title(loc="left")
+    assert "top 7 frames" in panel.figure.axes[0].get_title(loc="left")
+    players = [item for item in panel.shown if isinstance(item, Audio)]
+    sizes = [np.abs(np.frombuffer(player.data[44:], "<i2")).sum() for player in players]
+    assert len(players) == 2 and min(sizes) > 0
+    panel.controls["baseline"].value = "silence"
+    assert panel.error is None

@@ -17,7 +17,6 @@ FACTORS = {  # columns of audio.features_table: name, unit, unit of a difference
     "centroid": ("spectral centroid", "Hz", "Hz"),
     "zcr": ("zero crossings", "per second", "per second"),
     "rate": ("speech rate", "syllables/s", "syllables/s"),
-    "speech_seconds": ("speech duration", "s", "s"),
 }
 
 
@@ -27,23 +26,19 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``waveform`` [sample]; ``speech`` (bool), ``f0`` (Hz, NaN unvoiced) and ``level`` (dBFS) [frame], on the
-        encoders' frames. The coordinates `sample` and `frame` are seconds.
+        ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], on the encoders' frames. The
+        coordinates `sample` and `frame` are seconds.
     """
     waveform = np.asarray(waveform, np.float32)
-    hop, span = (round(n / audio.SAMPLE_RATE * sample_rate) for n in (audio.HOP, audio.SPAN))
-    speech = audio.speech_mask(waveform, sample_rate, hop=hop, span=span)
-    values = audio.features(torch.as_tensor(waveform), sample_rate, names=("rms", "f0"), hop=hop, span=span)
+    grid = {"hop": round(audio.HOP / audio.SAMPLE_RATE * sample_rate),
+            "span": round(audio.SPAN / audio.SAMPLE_RATE * sample_rate)}  # fmt: skip
+    speech = audio.speech_mask(waveform, sample_rate, **grid)
+    f0 = audio.features(torch.from_numpy(waveform), sample_rate, names=("f0",), **grid)["f0"].numpy()
     return xr.Dataset(
-        {
-            "waveform": ("sample", waveform),
-            "speech": ("frame", speech),
-            "f0": ("frame", values["f0"].numpy()),
-            "level": ("frame", 20 * np.log10(values["rms"].numpy() + 1e-6)),
-        },
+        {"waveform": ("sample", waveform), "speech": ("frame", speech), "f0": ("frame", f0)},
         {
             "sample": np.arange(len(waveform)) / sample_rate,
-            "frame": audio.frame_times(len(speech), sample_rate, hop=hop, span=span),
+            "frame": audio.frame_times(len(speech), sample_rate, **grid),
         },
         {"sample_rate": sample_rate},
     )
@@ -55,9 +50,9 @@ def centred(table, clips) -> pd.DataFrame:
     Parameters
     ----------
     table : DataFrame
-        Of `audio.features_table`, or other numbers indexed like `clips`.
+        Of `audio.features_table`, or other numbers, indexed by clip.
     clips : DataFrame
-        With the column `speaker`, indexed as `table` is.
+        With the column `speaker` and at least the rows of `table`.
 
     Raises
     ------
@@ -88,9 +83,8 @@ def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFra
         return [statistics.eta_squared(column, labels) for column in values.to_numpy().T]
 
     null = [shares(groups.transform(lambda x: rng.permutation(x))) for _ in range(shuffles)]
-    return pd.DataFrame(
-        {"eta_squared": shares(label), "shuffled": np.quantile(null, 0.95, axis=0)}, index=table.columns
-    )
+    columns = {"eta_squared": shares(label), "shuffled": np.quantile(null, 0.95, axis=0)}
+    return pd.DataFrame(columns, index=table.columns)
 
 
 def cells(table, clips, *, by="label") -> xr.DataArray:
@@ -105,19 +99,19 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
     Raises
     ------
     ValueError
-        `clips` lacks a speaker or a label, or no clip has one.
+        `clips` lacks a speaker or a label.
     """
     values = table[[name for name in FACTORS if name in table]].astype(float)
     if "f0" in values:
         values["f0"] = np.log2(values["f0"])
-    keys = [_column(clips, table, name).astype(str) for name in (by, "speaker")]
-    result = values.groupby([key.rename(n) for key, n in zip(keys, ("label", "speaker"))]).mean()
-    result = result.to_xarray().to_dataarray("factor")
-    labels = list(result["label"].values)
-    order = [name for name in EMOTIONS if name in labels] + [name for name in labels if name not in EMOTIONS]
-    result = _named(result.sel(label=order), 1)
+    label, speaker = (_column(clips, table, name).astype(str) for name in (by, "speaker"))
+    means = values.groupby([label.rename("label"), speaker.rename("speaker")]).mean()
     if "f0" in values:
-        result.loc[{"factor": "f0"}] = 2 ** result.sel(factor="f0")
+        means["f0"] = 2 ** means["f0"]
+    result = means.to_xarray().to_dataarray("factor")
+    known = [name for name in EMOTIONS if name in result["label"]]
+    order = known + [name for name in result["label"].values if name not in known]
+    result = _named(result.sel(label=order), unit=1)
     if "sex" in clips:
         sex = clips.astype({"speaker": str}).drop_duplicates("speaker").set_index("speaker")["sex"]
         result["sex"] = "speaker", sex.reindex(result["speaker"].values).fillna("unknown").to_numpy(str)
@@ -138,15 +132,16 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
     -------
     Dataset
         ``difference`` [factor, label, speaker], in real units (F0 in semitones); over speakers ``mean``, ``low``
-        and ``high`` (t interval, NaN under 8 speakers) and ``n``; ``p`` of the sign-flip test and ``q``, the same
-        after Benjamini and Hochberg over all factors and labels. attrs: `base`.
+        and ``high`` (t interval, NaN under 8 speakers), ``n``, and ``d``, Cohen's d of paired differences; ``p`` of
+        the sign-flip test and ``q``, the same after Benjamini and Hochberg over all factors and labels.
+        attrs: `base`.
 
     Raises
     ------
     KeyError
         No such label.
     ValueError
-        There is only one label.
+        There is only one label, or no speaker has both the base and another.
     """
     labels = [str(name) for name in cells["label"].values]
     base = base or ("neutral" if "neutral" in labels else labels[0])
@@ -154,28 +149,29 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
         raise KeyError(f"no clip is {base!r}: the labels are {', '.join(labels)}")
     if len(labels) < 2:
         raise ValueError(f"all clips are {base}: there is nothing to compare them with")
-    logged = 12 * np.log2(cells.where(cells["factor"] == "f0"))
-    values = logged.where(cells["factor"] == "f0", cells)
-    difference = _named((values - values.sel(label=base, drop=True)).drop_sel(label=base), 2)
-    difference = difference.transpose("factor", "label", "speaker")
-    flat = difference.values.reshape(-1, difference.sizes["speaker"])
-    p = np.array([statistics.sign_flip_test(row, seed=seed) for row in flat]).reshape(difference.shape[:2])
+    pitch = cells["factor"] == "f0"
+    values = xr.where(pitch, 12 * np.log2(cells.where(pitch)), cells)
+    difference = (values - values.sel(label=base, drop=True)).drop_sel(label=base)
+    difference = _named(difference.transpose("factor", "label", "speaker"), unit=2)
+    if difference.isnull().all():
+        raise ValueError(f"no speaker has clips of both {base} and another label: nothing can be compared within one")
+    p = np.apply_along_axis(statistics.sign_flip_test, 2, difference.values, seed=seed)
     result = statistics.over_speakers(difference).assign(difference=difference)
-    result["p"], result["q"] = (("factor", "label"), p), (("factor", "label"), statistics.fdr(p))
-    return result.assign_attrs(base=base)
+    tests = {"d": statistics.cohens_d(difference.values, axis=2), "p": p, "q": statistics.fdr(p)}
+    return result.assign({k: (("factor", "label"), v) for k, v in tests.items()}).assign_attrs(base=base)
 
 
-def _named(data, unit):
+def _named(data, *, unit):
     """Put title and unit beside each factor."""
-    names = [str(name) for name in data["factor"].values]
-    titles = {"title": 0, "unit": unit}
-    return data.assign_coords({k: ("factor", [FACTORS[n][i] for n in names]) for k, i in titles.items()})
+    rows = [FACTORS[str(name)] for name in data["factor"].values]
+    return data.assign_coords(title=("factor", [r[0] for r in rows]), unit=("factor", [r[unit] for r in rows]))
 
 
 def _column(clips, table, name):
     """A column of the clips that `table` has rows for, complete."""
-    column = clips.loc[table.index, name] if name in clips else pd.Series(dtype=object)
-    if name not in clips or column.isna().any() or column.empty:
-        missing = f"{column.isna().sum()} of {len(column)} clips lack it" if name in clips else "no such column"
-        raise ValueError(f"the {name} of every clip is needed here ({missing}): leave out those without one")
+    if name not in clips:
+        raise ValueError(f"the {name} of every clip is needed here, and the clips have no column {name!r}: add it")
+    column = clips.loc[table.index, name]
+    if column.isna().any():
+        raise ValueError(f"the {name} of every clip is needed here: leave out the {column.isna().sum()} without one")
     return column

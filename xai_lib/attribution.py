@@ -73,8 +73,9 @@ def _layerwise(model, clips, method, target, layers, part, frames, scale):
     """Sums over frames, [clip, layer, neuron], from one backward per clip."""
     targets.check(model, target, scale)
     sites = _sites(model, layers, part)
-    # No gradient is needed below the lowest site: cut the graph there.
-    start = {sites[0]: lambda hidden: hidden.detach().requires_grad_()}
+    # No gradient is needed below the lowest site: cut the graph there (the clone: torch's counter of FLOPs fails
+    # where the input of a module is a leaf).
+    start = {sites[0]: lambda hidden: hidden.detach().requires_grad_().clone()}
     skipped, rows, names, values = {}, {}, [], []
     for index, waveform, keep in _usable(model, clips, frames, skipped):
         with torch.enable_grad(), hooks.edit(model, start), hooks.capture(model, sites) as seen:
@@ -99,9 +100,11 @@ def _layerwise(model, clips, method, target, layers, part, frames, scale):
 
 def mean_score(scores, *, by="absolute") -> xr.DataArray:
     """Mean over speakers of each one's mean score [layer, neuron]; over clips where speakers are not known."""
-    data = _ordered(scores, by)
-    named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
-    return statistics.by_speaker(data).mean("speaker") if named else data.mean("clip")
+    if by not in ("absolute", "signed"):
+        raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
+    named = "speaker" in scores.coords and not pd.isna(scores["speaker"].values).any()
+    mean = statistics.by_speaker(scores[by]).mean("speaker") if named else scores[by].mean("clip")
+    return mean.transpose("layer", "neuron")
 
 
 def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
@@ -120,39 +123,25 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     -------
     DataFrame, best first: `layer`, `part`, `neuron`, `score`, `signed`.
     """
-    mean = mean_score(scores, by=by)
     if layer is not None and layer not in scores["layer"]:
         raise ValueError(f"layer {layer} is not in these scores: they have {scores['layer'].values.tolist()}")
-    mean = mean if layer is None else mean.sel(layer=[layer])
-    table = mean.to_dataframe(name="score").reset_index()[["layer", "neuron", "score"]]
-    table.insert(1, "part", scores.attrs["part"])
-    table = table.sort_values("score", ascending=False, kind="stable").head(k).reset_index(drop=True)
-    signed = mean_score(scores, by="signed").stack(site=["layer", "neuron"]).to_series()
-    table["signed"] = signed.loc[list(zip(table["layer"], table["neuron"]))].to_numpy()
-    return table
+    scores = scores if layer is None else scores.sel(layer=[layer])
+    both = xr.Dataset({"score": mean_score(scores, by=by), "signed": mean_score(scores, by="signed")})
+    table = both.to_dataframe().reset_index().sort_values("score", ascending=False, kind="stable").head(k)
+    return table.assign(part=scores.attrs["part"])[["layer", "part", "neuron", "score", "signed"]].reset_index(drop=True)
 
 
-def agreement(scores, reference, *, by="absolute", k=20) -> xr.Dataset:
+def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
     """How far each clip's ranking of the neurons follows the mean ranking of a reference, layer by layer.
 
     Returns
     -------
-    Dataset [clip, layer]
-        `rho`, Spearman's rank correlation over neurons; `overlap`, the share of the clip's top `k` that is in
-        the reference's top `k` (by chance: k / neurons, in attrs["chance"]). For intervals, `over_speakers`.
+    DataArray [clip, layer]
+        Spearman's rank correlation over neurons. For intervals, `statistics.over_speakers`.
     """
-    ranks = rankdata(_ordered(scores, by).values, axis=-1)
-    other = rankdata(mean_score(reference, by=by).transpose("layer", "neuron").values, axis=-1)
-    centred, fixed = (x - x.mean(axis=-1, keepdims=True) for x in (ranks, other))
-    size = np.sqrt((centred**2).sum(-1) * (fixed**2).sum(-1))
-    rho = np.divide((centred * fixed).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
-    n = ranks.shape[-1]
-    k = min(k, n)
-    top, best = (np.argsort(-x, axis=-1, kind="stable").argsort(axis=-1) < k for x in (ranks, other))
-    coords = {name: value for name, value in scores.coords.items() if "neuron" not in value.dims}
-    dims = ("clip", "layer")
-    return xr.Dataset({"rho": (dims, rho), "overlap": (dims, (top & best).sum(-1) / k)}, coords,
-                      {"by": by, "k": k, "chance": k / n})  # fmt: skip
+    tables = scores[by].transpose("clip", "layer", "neuron"), mean_score(reference, by=by)
+    ranks, other = (table.copy(data=rankdata(table.values, axis=-1)) for table in tables)
+    return xr.corr(ranks, other, "neuron").rename("rank_correlation")
 
 
 def shuffled_head(model, *, seed=0):
@@ -167,13 +156,11 @@ def shuffled_head(model, *, seed=0):
     """
     twin = copy.deepcopy(model)
     twin.name, twin.trained = f"{model.name}, head shuffled", "not trained: a null, its head is shuffled"
-    network = twin.network
-    parts = [twin.head] if twin.head is not None else [network.projector, network.classifier]
+    parts = [twin.network.projector, twin.network.classifier] if twin.head is None else [twin.head]
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in (weight for part in parts for weight in part.parameters()):
-            order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-            weight.copy_(weight.flatten()[order].view_as(weight))
+    for weight in (weight for part in parts for weight in part.parameters()):
+        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+        weight.data = weight.data.flatten()[order].view_as(weight)
     return twin
 
 
@@ -189,9 +176,8 @@ def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="a
     ----------
     seconds : float
         Length of the segments; the last one takes what is left of the clip.
-    baseline : str or callable
-        What stands in for a segment: "silence", "noise" (of the segment's own mean and SD), "mean" (of the
-        clip), or a function from the waveform [time] to another.
+    baseline : str
+        What stands in for a segment: "silence", or "noise" of the segment's own mean and SD.
     frames : str
         Over which frames an activation is averaged: "speech" (of the clean clip) or "all".
     fade : float
@@ -213,81 +199,62 @@ def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="a
     captum.attr.NeuronFeatureAblation, which it equals for a neuron and a mask of the same segments (fade 0).
     """
     model.require_trained()
+    if baseline not in ("silence", "noise"):
+        raise ValueError(f'unknown baseline {baseline!r}: "silence" or "noise"')
     sites = _sites(model, layers, part)
     skipped, rows = {}, {}
     for index, waveform, keep in _usable(model, clips, frames, skipped):
-        rng = np.random.default_rng([seed, clips.index.get_loc(index)])
-        rows[index] = _respond(model, model.tensor(waveform)[0], sites, keep, seconds, baseline, fade, rng, batch)
+        noise = None
+        if baseline == "noise":
+            noise = np.random.default_rng([seed, clips.index.get_loc(index)]).standard_normal(len(waveform))
+            noise = torch.as_tensor(noise, dtype=torch.float32, device=model.device)
+        x, cut = model.tensor(waveform)[0], round(fade * model.sample_rate)
+        rows[index] = _respond(model, x, sites, keep, windows(model, len(x), seconds), noise, cut, batch)
     response = targets.padded(list(rows.values()))
     start = np.arange(response.shape[1]) * round(seconds * model.sample_rate) / model.sample_rate
-    counts = [len(row) for row in rows.values()]
     return xr.DataArray(
         response,
-        {**targets.coordinates(clips, rows, n_segments=counts), "layer": [site.layer for site in sites],
-         "neuron": np.arange(response.shape[-1]), "seconds": ("segment", start)},
+        {**targets.coordinates(clips, rows, n_segments=[len(row) for row in rows.values()]),
+         "layer": [site.layer for site in sites], "neuron": np.arange(response.shape[-1]), "seconds": ("segment", start)},
         ("clip", "segment", "layer", "neuron"), "response",
         targets.attributes(model, skipped, method="segment_response", part=part, frames=frames, length=seconds,
-                           baseline=baseline if isinstance(baseline, str) else "function"),
+                           baseline=baseline),
     )  # fmt: skip
 
 
-def _respond(model, x, sites, keep, seconds, baseline, fade, rng, batch):
+def _respond(model, x, sites, keep, shape, noise, fade, batch):
     """Responses of one clip [segment, layer, neuron]."""
-    width, count = windows(model, len(x), seconds)
-    edges = [(i * width, (i + 1) * width if i + 1 < count else len(x)) for i in range(count)]
-    other = _replacement(x, baseline, edges, rng)
-    weights = [torch.zeros_like(x)]  # row 0 is the clean clip
-    weights += [_window(x, *edge, round(fade * model.sample_rate)) for edge in edges]
+    width, count = shape
+    edges = np.append(np.arange(count) * width, len(x))
 
-    def read(chosen):
-        blend = torch.stack([weights[i] for i in chosen])
+    def read(chosen):  # row 0 is the clean clip, row i without segment i − 1
+        rows = [_without(x, edges[i - 1], edges[i], fade, noise) if i else x for i in chosen]
         with hooks.capture(model, sites) as seen:
-            execution.prefix(model, x + blend * (other - x), sites[-1].layer)
+            execution.prefix(model, torch.stack(rows), sites[-1].layer)
         return torch.stack([seen[site][:, keep].mean(dim=1) for site in sites], dim=1)
 
-    seen = in_batches(read, len(weights), batch)
+    seen = in_batches(read, count + 1, batch)
     return (seen[:1] - seen[1:]).cpu().numpy()
 
 
-def _replacement(x, baseline, edges, rng):
-    """The waveform [time] that stands in for x."""
-    if callable(baseline):
-        other = torch.as_tensor(baseline(x.clone()), dtype=x.dtype, device=x.device)
-        if other.shape != x.shape:
-            raise ValueError(f"the baseline returned {tuple(other.shape)} for a waveform of {tuple(x.shape)}")
-        return other
-    if baseline == "silence":
-        return torch.zeros_like(x)
-    if baseline == "mean":
-        return x.mean().expand(len(x))
-    if baseline != "noise":
-        raise ValueError(f"unknown baseline {baseline!r}: silence, noise, mean or a function of the waveform")
-    noise = torch.as_tensor(rng.standard_normal(len(x)), dtype=x.dtype, device=x.device)
-    for start, stop in edges:
-        part = x[start:stop]
-        noise[start:stop] = part.mean() + part.std(correction=0) * noise[start:stop]
-    return noise
-
-
-def _window(x, start, stop, fade):
-    """Weight [time] of a segment: 1 inside, raised-cosine edges of `fade` samples, 0 outside."""
-    weight = torch.zeros_like(x)
-    weight[start:stop] = 1
-    fade = min(fade, (stop - start) // 2)
+def _without(x, start, stop, fade, noise):
+    """The waveform [time] with a segment replaced, its edges blended by raised cosines of `fade` samples."""
+    part = x[start:stop]
+    other = 0 if noise is None else part.mean() + part.std(correction=0) * noise[start:stop]
+    fade = min(fade, len(part) // 2)
     ramp = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(fade, device=x.device) + 0.5) / max(fade, 1))
-    weight[start : start + fade] = ramp
-    weight[stop - fade : stop] = ramp.flip(0)
-    return weight
+    weight = torch.cat([ramp, ramp.new_ones(len(part) - 2 * fade), ramp.flip(0)])
+    return torch.cat([x[:start], part + weight * (other - part), x[stop:]])
 
 
 def _sites(model, layers, part):
     """Sites of a part, lowest first."""
     if isinstance(layers, str) and layers == "all":
         return model.sites((part,))
-    layers = [layers] if isinstance(layers, (str, int, np.integer)) else list(layers)
-    if not layers:
-        raise ValueError("layers is empty: name at least one, or \"all\"")
-    return sorted({model.check((layer, part)) for layer in layers})
+    sites = sorted({model.check((layer, part)) for layer in np.atleast_1d(layers).tolist()})
+    if not sites:
+        raise ValueError('layers is empty: name at least one, or "all"')
+    return sites
 
 
 def _usable(model, clips, frames, skipped):
@@ -295,9 +262,8 @@ def _usable(model, clips, frames, skipped):
     if frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        if frames == "all":
-            keep = np.ones(model.n_frames(len(waveform)), bool)
-        else:
+        keep = np.ones(model.n_frames(len(waveform)), bool)
+        if frames == "speech":
             keep = audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
         if keep.any():
             yield index, waveform, keep
@@ -305,10 +271,3 @@ def _usable(model, clips, frames, skipped):
             skipped[index] = "no speech was found in it: use frames='all'"
     if len(skipped) == len(clips):
         raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
-
-
-def _ordered(scores, by):
-    """One of the two scores, [clip, layer, neuron]."""
-    if by not in ("absolute", "signed"):
-        raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
-    return scores[by].transpose("clip", "layer", "neuron")

@@ -97,7 +97,7 @@ def counts(texts) -> xr.DataArray:
     return xr.DataArray(found.astype(float), dims=("clip", "word"), coords=coords)
 
 
-def terms(high, low, background, *, prior=None):
+def terms(high, low, background):
     """How much more a word is used in one set of texts than in another: z of the weighted log-odds ratio.
 
     Parameters
@@ -105,9 +105,7 @@ def terms(high, low, background, *, prior=None):
     high, low : array [..., word]
         Counts of each word in the two sets.
     background : array [word]
-        Counts in all texts: the informative Dirichlet prior is in proportion to these.
-    prior : float, optional
-        Sum of the prior's pseudo-counts; one a word unless told.
+        Counts in all texts: the informative Dirichlet prior is in proportion to these, and sums to one a word.
 
     Returns
     -------
@@ -116,34 +114,29 @@ def terms(high, low, background, *, prior=None):
 
     References
     ----------
-    Monroe, Colaresi and Quinn (2008), Fightin' words, Political Analysis 16(4), equations 16, 20 and 22.
+    Monroe, Colaresi and Quinn (2008), Fightin' words, Political Analysis 16(4); the variance is taken whole, since
+    their short form is for words that are rare, and a lexicon of a dozen words has none.
     """
     high, low, background = (np.asarray(x, float) for x in (high, low, background))
-    total = background.shape[-1] if prior is None else prior
-    alpha = total * background / max(background.sum(), 1e-12)
+    alpha = background.size * background / max(background.sum(), 1e-12)
 
     def odds(y):
-        y = y + alpha
-        return np.log(y) - np.log(y.sum(axis=-1, keepdims=True) - y)
+        own = y + alpha
+        rest = own.sum(axis=-1, keepdims=True) - own
+        return np.log(own) - np.log(rest), 1 / own + 1 / rest
 
     with np.errstate(divide="ignore", invalid="ignore"):  # a word that no text uses, or the only word, tells nothing
-        z = (odds(high) - odds(low)) / np.sqrt(1 / (high + alpha) + 1 / (low + alpha))
+        (of_high, spread), (of_low, spread_low) = odds(high), odds(low)
+        z = (of_high - of_low) / np.sqrt(spread + spread_low)
     return np.where(np.isfinite(z), z, 0.0)
 
 
-def sentence(z, words=None, *, least=1.96, most=3) -> str:
-    """Terms as a short sentence with their z: "louder voices: loud (+3.1), fast (+2.2); not slow (−2.4)".
+def sentence(z, *, least=1.96, most=3) -> str:
+    """Terms [word] as a short sentence with their z: "loud (+3.1), fast (+2.2); not slow (−2.4)".
 
-    Parameters
-    ----------
-    z : DataArray [word], or array with `words`
-    least : float
-        Words of smaller |z| are not said.
-    most : int
-        Words said, of each sign.
+    Words of smaller |z| than `least` are not said, and of either sign `most` at most.
     """
-    words = z["word"].values if words is None else words
-    z = np.asarray(z, float)
+    words, z = z["word"].values, z.values
     order = np.argsort(-np.abs(z), kind="stable")
     more = [f"{words[i]} (+{z[i]:.1f})" for i in order if z[i] >= least][:most]
     less = [f"{words[i]} (−{-z[i]:.1f})" for i in order if z[i] <= -least][:most]

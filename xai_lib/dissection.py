@@ -1,7 +1,8 @@
-"""What each neuron responds to, said in words, and whether the words hold on clips they were not written from.
+"""What each neuron responds to, said in words, and whether the words hold for speakers they were not written from.
 
 After Audio Network Dissection: exemplars (the clips that drive a neuron most and least), a description from their
-captions, and the concept of a given list that fits best (DB). Every score has a shuffled control beside it.
+captions, and the concept of a given list that fits best (DB). Every score has a shuffled control beside it; for p values
+captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from scipy import stats
 from . import descriptions, statistics
 from .exemplars import activations, exemplars, snippets
 from .names import EMOTIONS
-from .similarity import SIMILARITIES
 
-__all__ = ["card", "describe", "identify", "predictivity", "selectivity"]
-__all__ += ["activations", "exemplars", "snippets"]  # of exemplars.py
+__all__ = ["activations", "card", "cosine", "describe", "exemplars", "identify", "predictivity", "selectivity",
+           "snippets", "soft_wpmi"]  # fmt: skip
 
 
 def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
@@ -33,8 +33,8 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out to clips
-        at random.
+        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at
+        random among all clips.
     """
     values, shape = _flat(activations)
     words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
@@ -45,16 +45,53 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     high, low = (_members(o, len(values)) for o in (order[-k:], order[:k]))
 
     def z(counts):
-        return descriptions.terms(high @ counts, low @ counts, counts.sum(0))
+        return shape(descriptions.terms(high @ counts, low @ counts, counts.sum(0)), "word", words["word"].values)
 
-    rng = np.random.default_rng(seed)
-    null = [z(words.values[rng.permutation(len(values))]) for _ in range(draws)]
-    coords = {"word": words["word"].values}
-    parts = {"z": shape(z(words.values), "word", coords), "null": _draws(null, shape, "word", coords)}
-    return xr.Dataset(parts, attrs={"k": k, "draws": draws, "seed": seed})
+    null = [z(words.values[rows]) for rows in _shuffles([np.arange(len(values))], draws, seed)]
+    return xr.Dataset({"z": z(words.values), "null": xr.concat(null, "draw")}, attrs={"k": k, "seed": seed})
 
 
-def identify(activations, fit, *, similarity="soft_wpmi", top=None, draws=20, seed=0) -> xr.Dataset:
+def predictivity(activations, described, captions, *, least=1.96, draws=400, seed=0) -> xr.Dataset:
+    """Whether descriptions foretell the activations of other clips: give clips of speakers not described from.
+
+    A clip's caption is scored by the words that the description says (+1 each) and denies (−1 each), those of
+    |z| from `least` up; the score is compared with the neuron's activation.
+
+    Returns
+    -------
+    Dataset
+        `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the
+        description says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled, and
+        that at a false discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled captions, and `other`
+        […], of another neuron's of the layer.
+    """
+    values, shape = _flat(activations)
+    words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
+    words = words.reindex(word=described["word"].values, fill_value=0).values
+
+    groups = _groups(activations)
+    ranks = _ranks(values, groups)
+
+    def say(z):
+        return _ranks(words @ (np.sign(z) * (np.abs(z) >= least)).reshape(-1, words.shape[1]).T, groups)
+
+    def rho(said):
+        varied = sum((np.abs(said[rows]).any(0) & np.abs(ranks[rows]).any(0)).astype(float) for rows in groups)
+        return (said * ranks).sum(0) / np.where(varied > 0, varied, np.nan)
+
+    own, as_good = say(described["z"].values), 0
+    real = rho(own)
+    for rows in _shuffles(groups, draws, seed):
+        as_good = as_good + (rho(own[rows]) >= real - 1e-9)
+    p = np.where(np.isnan(real), np.nan, (1 + as_good) / (1 + draws))
+    swapped = described["z"].values[..., np.random.default_rng(seed).permutation(described.sizes["neuron"]), :]
+    parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
+    null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
+    return xr.Dataset({**{name: shape(value) for name, value in parts.items()}, "shuffled": null},
+                      attrs={"least": least, "draws": draws, "seed": seed})  # fmt: skip
+
+
+def identify(activations, fit, *, similarity="cosine", top=None, draws=400, seed=0) -> xr.Dataset:
     """How well each concept of a list fits each neuron (DB: by the captions of the clips).
 
     Parameters
@@ -64,49 +101,72 @@ def identify(activations, fit, *, similarity="soft_wpmi", top=None, draws=20, se
     fit : DataArray [clip, concept]
         How well each clip's caption fits each concept, 0 to 1: `descriptions.match`.
     similarity : {"cosine", "soft_wpmi"}
-        "cosine" is centred over clips (a correlation); the source's is not, and neurons that are always negative
-        would then all be given the same concept.
+        "cosine" reads all clips and is centred over them (a correlation); the source's is not, and neurons that are
+        always negative would then all be given the same concept. "soft_wpmi" reads the strongest clips only.
     top : int, optional
         Clips that soft WPMI reads: the source's 100, at most one in eight.
 
     Returns
     -------
     Dataset
-        `score` […, concept]; `name` and `best` […], the concept that fits best and its score; `null` [draw, …],
-        the best score with captions dealt out at random; `p` […], the share of draws as good (of the draws and the
-        real one).
+        `score` […, concept]; `name` and `best` […], the concept that fits best and its score; `p` […], the share of
+        draws, the real one among them, whose best score is as good with captions shuffled; `q`, that at a false
+        discovery rate over all neurons.
 
     References
     ----------
-    Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; Oikarinen and Weng (2023), CLIP-Dissect, ICLR:
-    soft WPMI with a = 10, lambda = 1, p from 0.998 to 0.97.
+    Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; Oikarinen and Weng (2023), CLIP-Dissect, ICLR.
     """
-    if similarity not in SIMILARITIES:
-        raise ValueError(f"unknown similarity {similarity!r}: known are {', '.join(SIMILARITIES)}")
+    if similarity not in ("cosine", "soft_wpmi"):
+        raise ValueError(f"unknown similarity {similarity!r}: known are cosine, soft_wpmi")
     values, shape = _flat(activations)
-    fits = fit.sel(clip=activations["clip"].to_numpy())
-    names = fits["concept"].values
+    fit = fit.sel(clip=activations["clip"].to_numpy()).transpose("clip", "concept")
+    names = fit["concept"].values
     top = min(top or min(100, max(len(values) // 8, 1)), len(values))
     order = np.argsort(-values, axis=0, kind="stable")[:top]
 
     def score(fits):
-        return SIMILARITIES[similarity](fits, values, order)
+        return cosine(fits, values) if similarity == "cosine" else soft_wpmi(fits, order)
 
-    rng = np.random.default_rng(seed)
-    scores = score(fits.values)
-    null = [score(fits.values[rng.permutation(len(values))]).max(-1) for _ in range(draws)]
-    best = scores.max(-1)
-    as_good = (np.array(null).reshape(draws, -1) >= best).sum(0)
-    return xr.Dataset(
-        {
-            "score": shape(scores, "concept", {"concept": names}),
-            "name": shape(names[scores.argmax(-1)].astype(object)),
-            "best": shape(best),
-            "null": _draws(null, shape),
-            "p": shape((1 + as_good) / (1 + draws)),
-        },
-        attrs={"similarity": similarity, "top": top, "draws": draws, "seed": seed},
-    )
+    scores = score(fit.values)
+    best, as_good = scores.max(-1), 0
+    for rows in _shuffles(_groups(activations), draws, seed):
+        as_good = as_good + (score(fit.values[rows]).max(-1) >= best - 1e-9)
+    p = (1 + as_good) / (1 + draws)
+    parts = {"name": names[scores.argmax(-1)].astype(object), "best": best, "p": p, "q": statistics.fdr(p)}
+    return xr.Dataset({"score": shape(scores, "concept", names), **{key: shape(x) for key, x in parts.items()}},
+                      attrs={"similarity": similarity, "draws": draws, "seed": seed})  # fmt: skip
+
+
+def cosine(fits, values) -> np.ndarray:
+    """Cosine of activations [clip, neuron] and fits [clip, concept], both centred over clips: [neuron, concept]."""
+    unit = [x - x.mean(0) for x in (values, fits)]
+    unit = [x / np.maximum(np.linalg.norm(x, axis=0), 1e-12) for x in unit]
+    return unit[0].T @ unit[1]
+
+
+def soft_wpmi(fits, order, *, a=10.0, lam=1.0, start=0.998, stop=0.97) -> np.ndarray:
+    """Soft weighted pointwise mutual information, over all neurons jointly: [neuron, concept].
+
+    The sum over the clips of rank k of log(1 + p_k (s - 1)), where s is the softmax over concepts of `a` times the
+    fits and p_k falls from `start` to `stop`; less `lam` times the log of its exponential's mean over neurons.
+
+    Parameters
+    ----------
+    fits : array [clip, concept]
+    order : array of int [rank, neuron]
+        Each neuron's strongest clips, strongest first.
+
+    References
+    ----------
+    Oikarinen and Weng (2023), CLIP-Dissect, ICLR, and its code: a = 10, lambda = 1, p from 0.998 to 0.97.
+    """
+    probability = np.exp(a * (fits - fits.max(1, keepdims=True)))
+    probability /= probability.sum(1, keepdims=True)
+    members = start - np.arange(len(order)) / len(order) * (start - stop)
+    log = sum(np.log(1 + p * (probability - 1))[clips] for p, clips in zip(members, order))
+    top = log.max(0)
+    return log - lam * (np.log(np.exp(log - top).mean(0)) + top)
 
 
 def selectivity(activations) -> xr.Dataset:
@@ -116,8 +176,9 @@ def selectivity(activations) -> xr.Dataset:
     -------
     Dataset over […, concept], the labels
         `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers;
-        `p` of the rank-sum test stratified by speaker; `q`, that over all neurons and labels at a false discovery
-        rate.
+        `p` of the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of
+        that and of a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a
+        false discovery rate.
 
     References
     ----------
@@ -141,74 +202,33 @@ def selectivity(activations) -> xr.Dataset:
                 variance[i, j] = (m + n + 1) / (12 * m * n)
     mean, low, high = statistics.interval(auroc)
     strata = np.isfinite(variance).sum(0)
-    z = (mean - 0.5) * strata / np.sqrt(np.nansum(variance, axis=0))
-    p = 2 * stats.norm.sf(np.abs(z))
+    with np.errstate(invalid="ignore", divide="ignore"):  # speakers who all agree have no error: p is the other test's
+        p = 2 * stats.norm.sf(np.abs(mean - 0.5) * strata / np.sqrt(np.nansum(variance, axis=0)))
+        error = (high - mean) / stats.t.ppf(0.975, strata - 1)
+        p = np.fmax(p, 2 * stats.t.sf(np.abs(mean - 0.5) / error, strata - 1))
     parts = {"mean": mean, "low": low, "high": high, "p": p, "q": statistics.fdr(p)}
-    out = xr.Dataset({key: shape(value, "concept", {"concept": names}) for key, value in parts.items()})
+    out = xr.Dataset({key: shape(value, "concept", names) for key, value in parts.items()})
     return out.assign(n=("concept", strata))
 
 
-def predictivity(activations, described, captions, *, least=1.96, seed=0) -> xr.Dataset:
-    """Whether descriptions foretell the activations of other clips: give clips of people not described from.
-
-    A clip's caption is scored by the words that the description says (+1 each) and denies (−1 each), those of
-    |z| from `least` up; the score is compared with the neuron's activation.
-
-    Returns
-    -------
-    Dataset
-        `rho` […], Spearman's correlation over all clips, NaN where the description says nothing; `within`, `low` and
-        `high` […], its mean over speakers, each taken alone, with the interval; two controls: `shuffled` [draw, …],
-        rho of descriptions written from captions dealt out at random, and `other` […], of another neuron's of
-        the layer.
-    """
-    values, shape = _flat(activations)
-    words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
-    words = words.reindex(word=described["word"].values, fill_value=0).values
-
-    def say(z):
-        return words @ (np.sign(z) * (np.abs(z) >= least)).reshape(-1, words.shape[1]).T
-
-    own, by = say(described["z"].values), stats.rankdata(values, axis=0)
-    rng = np.random.default_rng(seed)
-    swapped = described["z"].values[..., rng.permutation(described.sizes["neuron"]), :]
-    each = [_correlation(own[rows], values[rows]) for rows in _groups(activations)]
-    mean, low, high = statistics.interval(np.array(each))
-    null = [_correlation(say(draw), by) for draw in described["null"].values]
-    parts = {"rho": _correlation(own, by), "other": _correlation(say(swapped), by)}
-    parts |= {"within": mean, "low": low, "high": high}
-    return xr.Dataset(
-        {**{name: shape(value) for name, value in parts.items()}, "shuffled": _draws(null, shape)},
-        attrs={"least": least, "seed": seed},
-    )
-
-
-def card(layer, neuron, *, train, test, captions, described, named, selective, held, k=3) -> dict:
-    """All that is known of one neuron, for `plots.neuron_card` and the explorer.
+def card(layer, neuron, *, test, described, named, selective, held) -> dict:
+    """All that is known of one neuron, for `plots.neuron_card`.
 
     Parameters
     ----------
-    train, test : Dataset
-        Of `activations`.
-    captions : Series
-    described, named, selective, held : Dataset
-        Of `describe`, `identify`, `selectivity` and `predictivity`.
+    test, described, named, selective, held : Dataset
+        Of `activations` of clips not described from, `describe`, `identify`, `selectivity` and `predictivity`.
     """
     here = {"layer": layer, "neuron": neuron}
-    shown = exemplars(train["activation"], layer, neuron, k)
+    one = {name: data.sel(here) for name, data in {"z": described["z"], "named": named, "selective": selective}.items()}
+    null = np.abs(described["null"].sel(here)).max("word")
     return {
-        **here,
-        "sentence": descriptions.sentence(described["z"].sel(here), least=held.attrs["least"]),
-        "z": described["z"].sel(here),
-        "null_z": float(np.quantile(np.abs(described["null"].sel(here)).max("word"), 0.95)),
-        "concept": str(named["name"].sel(here).item()),
-        "score": named["score"].sel(here),
-        "p": float(named["p"].sel(here)),
-        "selective": selective.sel(here),
+        **here, **one,
+        "sentence": descriptions.sentence(one["z"], least=held.attrs["least"]),
+        "null_z": float(null.quantile(0.95)),
         "rho": float(held["rho"].sel(here)),
         "test": test["activation"].sel(here),
-        "exemplars": shown.assign(caption=captions.reindex(shown.index).to_numpy()),
-    }
+    }  # fmt: skip
 
 
 def _flat(data):
@@ -217,16 +237,12 @@ def _flat(data):
     dims, sizes = data.dims[1:], data.shape[1:]
     known = {name: data[name].values for name in dims if name in data.coords}
 
-    def shape(values, extra=None, coords=None):
+    def shape(values, extra=None, names=None):
         values = np.asarray(values).reshape(*sizes, *([-1] if extra else []))
-        return xr.DataArray(values, dims=(*dims, *([extra] if extra else [])), coords={**known, **(coords or {})})
+        coords = {**known, extra: names} if extra else known
+        return xr.DataArray(values, dims=(*dims, *([extra] if extra else [])), coords=coords)
 
     return data.values.reshape(data.sizes["clip"], -1).astype(float), shape
-
-
-def _draws(values, shape, *extra):
-    """Shaped draws of a null, one after the other."""
-    return xr.concat([shape(value, *extra) for value in values], "draw") if values else shape(np.nan)
 
 
 def _members(order, n):
@@ -243,9 +259,22 @@ def _groups(data) -> list:
     return list(pd.Series(np.arange(data.sizes["clip"])).groupby(data["speaker"].values).apply(np.asarray))
 
 
-def _correlation(a, b) -> np.ndarray:
-    """Spearman's correlation of each column; NaN where one does not vary."""
-    a, b = (stats.rankdata(x, axis=0) for x in (a, b))
-    a, b = a - a.mean(0), b - b.mean(0)
-    norm = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    return np.divide((a * b).sum(0), norm, out=np.full(a.shape[1], np.nan), where=norm > 0)
+def _shuffles(groups, draws, seed):
+    """Row orders that deal things out at random within each group of rows."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        rows = np.arange(sum(map(len, groups)))
+        for group in groups:
+            rows[group] = rng.permutation(group)
+        yield rows
+
+
+def _ranks(x, groups) -> np.ndarray:
+    """Ranks of each column within each group, centred, of norm 1, so that products are Spearman's; 0 without variance."""
+    out = np.zeros(x.shape)
+    for rows in groups:
+        ranks = stats.rankdata(x[rows], axis=0)
+        ranks -= ranks.mean(0)
+        norm = np.linalg.norm(ranks, axis=0)
+        out[rows] = ranks / np.where(norm > 0, norm, 1)
+    return out

@@ -54,6 +54,43 @@ def edit(neurons, mode="flip", *, frames="all", window=0, n_peaks=5, speech=None
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed)
 
 
+def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
+    """Draw `n` random sets of other neurons of the same layer, matched one by one in mean |activation|.
+
+    Parameters
+    ----------
+    magnitude : array [all neurons of the layer]
+        Mean |activation| over training clips, `ablation.moments`.
+    neurons : sequence of int
+        The chosen ones: none of them is drawn.
+    nearest : int
+        Each chosen neuron, in random order, is replaced by one of so many nearest in log magnitude that
+        are still free.
+
+    Raises
+    ------
+    ValueError
+        More neurons are chosen than are left to draw from.
+    """
+    size, neurons = np.log(np.maximum(np.asarray(magnitude, float), 1e-12)), np.asarray(neurons, int)
+    others = np.setdiff1d(np.arange(len(size)), neurons)
+    if n and len(others) < len(neurons):
+        raise ValueError(
+            f"{len(neurons)} of {len(size)} neurons are chosen, {len(others)} are left for a null: choose "
+            "at most half of a layer, or nulls=0"
+        )
+    rng, sets = np.random.default_rng(seed), []
+    for _ in range(n):
+        free, drawn = others.copy(), []
+        for neuron in rng.permutation(neurons):
+            near = np.argsort(np.abs(size[free] - size[neuron]), kind="stable")[:nearest]
+            place = rng.choice(near)
+            drawn.append(free[place])
+            free = np.delete(free, place)
+        sets.append(np.sort(np.array(drawn, int)))
+    return sets
+
+
 def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed, hidden):
     """The edited copy of `hidden`."""
     neurons = np.arange(hidden.shape[-1]) if isinstance(neurons, str) else neurons

@@ -42,7 +42,8 @@ def activations(model, clips, *, part="ffn_hidden", layers="all", pooling="mean"
     with hooks.capture(model, sites) as kept:
         for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
             logits.append(model.logits(model.tensor(waveform))[0].cpu().numpy())
-            hidden = torch.stack([_frames(model, kept[s][0], waveform, frames) for s in sites], dim=1)
+            counted = _counted(model, waveform, frames).to(model.device)
+            hidden = torch.stack([kept[site][0, counted] for site in sites], dim=1)
             rows[index] = POOLING[pooling](hidden).cpu().numpy()
             magnitude = magnitude + hidden.abs().mean(0).cpu().numpy()
     return xr.Dataset(
@@ -87,15 +88,13 @@ def snippets(model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5,
         `table` with `peak`, `start` and `stop` in seconds, and `waveform`, that stretch of sound.
     """
     site, found = model.check(Site(layer, part), neuron), []
-    for (_, row), (_, waveform) in zip(
-        table.iterrows(), audio.stream(clips.loc[table.index], model.sample_rate, shortest=model.span)
-    ):
+    for index, waveform in audio.stream(clips.loc[table.index], model.sample_rate, shortest=model.span):
         with hooks.capture(model, site) as kept:  # no need to run the layers above
             state = execution.prefix(model, model.tensor(waveform), site.layer)
         hidden = state.hidden if part == "block" else kept[site]
         values = hidden[0, :, neuron].cpu().numpy()
-        spoken = _mask(model, waveform, frames)
-        values = np.where(spoken, values if row["end"] == "high" else -values, -np.inf)
+        spoken = _counted(model, waveform, frames).numpy()
+        values = np.where(spoken, values if table.loc[index, "end"] == "high" else -values, -np.inf)
         peak = audio.frame_times(len(values), model.sample_rate, hop=model.hop, span=model.span)[values.argmax()]
         start, stop = max(peak - half, 0), min(peak + half, len(waveform) / model.sample_rate)
         cut = waveform[int(start * model.sample_rate) : int(stop * model.sample_rate)]
@@ -103,12 +102,7 @@ def snippets(model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5,
     return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)
 
 
-def _mask(model, waveform, frames):
-    """Which frames count."""
+def _counted(model, waveform, frames):
+    """Which frames count: those of speech, or all where there is none."""
     spoken = audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
-    return spoken if frames == "speech" and spoken.any() else np.ones_like(spoken)
-
-
-def _frames(model, hidden, waveform, frames):
-    """Those frames of [frame, neuron] that count."""
-    return hidden if frames == "all" else hidden[torch.as_tensor(_mask(model, waveform, frames), device=hidden.device)]
+    return torch.from_numpy(spoken if frames == "speech" and spoken.any() else np.ones_like(spoken))

@@ -13,12 +13,13 @@ from scipy.stats import rankdata, spearmanr
 from . import audio, targets
 
 
-def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", reduce="mean", seed=0,
+def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", seed=0,
                   batch=16) -> xr.Dataset:  # fmt: skip
     """Attribution of a class to the moments of each clip.
 
-    (x − b) · gradient at b + α (x − b), with a baseline b and α uniform on 0–1 drawn anew `n` times, summed
-    over the samples of each window and averaged over draws.
+    (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples
+    of each window and averaged over draws. Draw i takes its α uniformly from i/n to (i + 1)/n: as right as α from
+    0 to 1, with less spread.
 
     Parameters
     ----------
@@ -32,16 +33,14 @@ def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, 
         one takes what is left.
     scale : str
         "logit", "log_odds" or "probability".
-    reduce : str
-        "mean" over draws, or "none", which keeps the dim `draw`.
     batch : int
         Draws that share a pass. Clips never do, so nothing is padded.
 
     Returns
     -------
     Dataset [clip, frame], NaN beyond a clip's own `n_frames`
-        `attribution` and its standard error over draws, `error`, in units of the scale; `level` (dBFS) and
-        `speech` (share of the window) of the same windows. Per clip: `residual`, the sum of the attributions
+        `attribution` and its standard error over draws, `error`, in units of the scale (as if α were not
+        stratified, so rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per clip: `residual`, the sum of the attributions
         minus (f(x) − mean f(b)), which is 0 if they account for all of it, its `residual_error` over draws, and
         `relative_residual`. Coordinates: `seconds` (start of a frame); `target`, `target_probability`,
         `predicted`, `probability`.
@@ -57,18 +56,18 @@ def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, 
     gradients. Equals captum.attr.GradientShap under the same draws.
     """
     targets.check(model, target, scale)
-    if reduce not in ("mean", "none"):
-        raise ValueError(f'reduce is "mean" or "none", not {reduce!r}')
+    if not (isinstance(baseline, pd.DataFrame) or baseline in ("noise", "silence")):
+        raise ValueError(f'unknown baseline {baseline!r}: "noise", "silence" or a table of clips')
     if n < 2:
         raise ValueError(f"n must be 2 or more, for a standard error over draws, not {n}")
     skipped, rows = {}, {}
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
         width, count = windows(model, len(waveform), window)
-        draw = partial(draws, baseline=baseline, key=(seed, clips.index.get_loc(index)), sample_rate=model.sample_rate)
+        draw = partial(draws, n=n, baseline=baseline, key=(seed, clips.index.get_loc(index)), rate=model.sample_rate)
         found, gap, named = _explain(model, model.tensor(waveform)[0], draw, target, scale, (width, count), n, batch)
         left = found.sum(axis=1) - gap
         rows[index] = {
-            "attribution": found if reduce == "none" else found.mean(axis=0),
+            "attribution": found.mean(axis=0),
             "error": found.std(axis=0, ddof=1) / n**0.5,
             **_moments(model, waveform, width, count),
             "residual": left.mean(),
@@ -105,21 +104,19 @@ def _explain(model, x, draw, target, scale, shape, n, batch):
     return found[:, :-1], targets.value(logits, classes, scale).item() - found[:, -1], named
 
 
-def draws(x, chosen, *, baseline, key, sample_rate):
-    """α [draw] and baselines [draw, time] of the draws `chosen`; the same however they are batched."""
+def draws(x, chosen, *, n, baseline, key, rate):
+    """α [draw] and baselines [draw, time] of the draws `chosen` of n; the same however they are batched."""
     alphas, others = [], []
     for i in chosen:
         rng = np.random.default_rng([*key, i])
-        alphas.append(rng.uniform())
+        alphas.append((i + rng.uniform()) / n)
         if isinstance(baseline, pd.DataFrame):
-            wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], sample_rate)
+            wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], rate)
             other = np.resize(np.roll(wave, -rng.integers(len(wave))), len(x))
         elif baseline == "noise":
             other = x.mean().item() + x.std(correction=0).item() * rng.standard_normal(len(x))
-        elif baseline == "silence":
-            other = np.zeros(len(x))
         else:
-            raise ValueError(f'unknown baseline {baseline!r}: "noise", "silence" or a table of clips')
+            other = np.zeros(len(x))
         others.append(torch.as_tensor(other, dtype=x.dtype))
     return torch.tensor(alphas, dtype=x.dtype, device=x.device), torch.stack(others).to(x.device)
 
@@ -133,7 +130,7 @@ def frame_table(shap) -> pd.DataFrame:
     rows = {}
     for clip in shap["clip"].values:
         one = _clip(shap, clip)
-        size, speech = np.abs(_mean_draw(one).values), one["speech"].values
+        size, speech = np.abs(one["attribution"].values), one["speech"].values
         rows[clip] = {
             **{name: one[name].item() for name in ("predicted", "probability", "target", "target_probability",
                                                     "residual", "residual_error", "relative_residual")},
@@ -150,11 +147,10 @@ def top_frames(shap, k) -> pd.DataFrame:
     tables = []
     for clip in shap["clip"].values:
         one = _clip(shap, clip)
-        values = _mean_draw(one).values
-        best = np.argsort(-values, kind="stable")[:k]
-        start = one["seconds"].values[best]
-        tables.append(pd.DataFrame({"clip": clip, "frame": best, "start": start, "stop": start + shap.attrs["window"],
-                                    "attribution": values[best], "error": one["error"].values[best]}))  # fmt: skip
+        table = one[["seconds", "attribution", "error"]].to_dataframe().reset_index()
+        table = table.nlargest(k, "attribution", keep="first").rename(columns={"seconds": "start"})
+        table.insert(2, "stop", table["start"] + shap.attrs["window"])
+        tables.append(table[["clip", "frame", "start", "stop", "attribution", "error"]])
     return pd.concat(tables, ignore_index=True)
 
 
@@ -194,8 +190,8 @@ def frame_deletion(model, clips, shap, *, target, share=0.2, n=10, scale="log_od
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span):
         one = _clip(shap, index)
         size, rng = one.sizes["frame"], np.random.default_rng([seed, clips.index.get_loc(index)])
-        ranks = (_mean_draw(one), one["level"])
-        top, loudest = (rankdata(-x.values, method="ordinal") <= max(round(share * size), 1) for x in ranks)
+        top, loudest = (rankdata(-one[name].values, method="ordinal") <= max(round(share * size), 1)
+                        for name in ("attribution", "level"))  # fmt: skip
         shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
         masks = [np.zeros(size, bool), top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
@@ -258,14 +254,12 @@ def _moments(model, waveform, width, count):
 
 
 def _dataset(clips, rows, attributes):
-    """Rows {index: {name: number, text, or array [(draw,) frame]}} as one Dataset."""
+    """Rows {index: {name: number, text, or array [frame]}} as one Dataset."""
     columns = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
     named = ("target", "target_probability", "predicted", "probability", "n_frames")
     coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in named})
-    data = {}
-    for name, values in columns.items():
-        dims = {0: ("clip",), 1: ("clip", "frame"), 2: ("clip", "draw", "frame")}[np.ndim(values[0])]
-        data[name] = (dims, targets.padded(values) if len(dims) > 1 else values)
+    data = {name: (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
+            for name, values in columns.items()}  # fmt: skip
     seconds = np.arange(data["level"][1].shape[1]) * attributes["window"]
     return xr.Dataset(data, {**coords, "seconds": ("frame", seconds)}, attributes)
 
@@ -274,9 +268,3 @@ def _clip(shap, index):
     """One clip's own frames."""
     one = shap.sel(clip=index)
     return one.isel(frame=slice(int(one["n_frames"])))
-
-
-def _mean_draw(shap):
-    """The attribution, averaged over draws where they were kept."""
-    values = shap["attribution"]
-    return values.mean("draw") if "draw" in values.dims else values

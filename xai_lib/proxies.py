@@ -18,7 +18,6 @@ from scipy import stats
 from . import audio, execution, hooks, targets
 
 PROXIES = ("rms", "zcr", "centroid")
-UNITS = {"rms": "activation", "zcr": "crossings/s", "centroid": "Hz"}
 
 
 def rms(hidden) -> torch.Tensor:
@@ -57,21 +56,23 @@ def readers(model, fitted) -> dict:
     wrong = fitted.sizes["layer"] != model.n_layers + 1 or fitted.sizes["neuron"] != model.n_neurons(0)
     if wrong:
         raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
-    found = {}
-    for layer in range(model.n_layers + 1):
-        axis = [torch.as_tensor(fitted[name].sel(layer=layer).values).float().to(model.device)
-                for name in ("component", "centre")]  # fmt: skip
-        found[hooks.Site(layer)] = partial(_all, *axis, model.frame_seconds)
-    return found
+    def read(component, centre, hidden):
+        seconds = {"frame_seconds": model.frame_seconds}
+        return torch.stack([rms(hidden), zcr(hidden, component, centre, **seconds), centroid(hidden, **seconds)], -1)
+
+    axes = [torch.as_tensor(fitted[name].values).float().to(model.device) for name in ("component", "centre")]
+    return {hooks.Site(layer): partial(read, *both) for layer, both in enumerate(zip(*axes))}
 
 
-def _all(component, centre, frame_seconds, hidden):
-    """The three, [row, proxy]."""
-    return torch.stack([rms(hidden), zcr(hidden, component, centre, frame_seconds=frame_seconds),
-                        centroid(hidden, frame_seconds=frame_seconds)], dim=-1)  # fmt: skip
+def hidden_states(model, clips, skipped, *, part="block"):
+    """Of each clip in turn [layer, frame, neuron], float64 on the CPU; what cannot be read goes to `skipped`."""
+    sites = model.sites((part,))
+    for _, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+        with torch.no_grad(), hooks.capture(model, sites) as seen:
+            execution.prefix(model, model.tensor(waveform), model.n_layers)
+        yield torch.stack([seen[site][0] for site in sites]).cpu().double()
 
 
-@torch.no_grad()
 def fit(model, clips) -> xr.Dataset:
     """First principal component of every layer over the frames of training clips, and how clips differ.
 
@@ -79,45 +80,34 @@ def fit(model, clips) -> xr.Dataset:
     -------
     Dataset
         `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer];
-        `mean` and `sd` of each proxy between clips [layer, proxy]. Clips that could not be used are in
-        attrs["skipped"].
+        `sd` of each proxy between clips [layer, proxy].
 
     Notes
     -----
     Two passes over the clips; nothing is kept but sums (float64).
     """
-    sites, skipped, n = model.sites(), {}, 0
-    sums, squares = 0, 0
-    for _, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        with hooks.capture(model, sites) as seen:
-            execution.prefix(model, model.tensor(waveform), model.n_layers)
-        hidden = torch.stack([seen[site][0] for site in sites]).double().cpu()
+    skipped, n, sums, squares = {}, 0, 0, 0
+    for hidden in hidden_states(model, clips, skipped):
         n += hidden.shape[1]
         sums, squares = sums + hidden.sum(dim=1), squares + hidden.mT @ hidden
     centre = sums / n
-    covariance = squares / n - centre[:, :, None] * centre[:, None, :]
-    values, vectors = torch.linalg.eigh(covariance)
-    component = vectors[..., -1]
+    values, vectors = torch.linalg.eigh(squares / n - centre[:, :, None] * centre[:, None, :])
+    dims = ("layer", "neuron")
     fitted = xr.Dataset(
-        {"component": (("layer", "neuron"), component.numpy()),
-         "centre": (("layer", "neuron"), centre.numpy()),
+        {"component": (dims, vectors[..., -1].numpy()), "centre": (dims, centre.numpy()),
          "explained": ("layer", (values[:, -1] / values.sum(dim=-1)).numpy())},
-        {"layer": [site.layer for site in sites], "proxy": list(PROXIES)},
+        {"layer": range(len(centre)), "proxy": list(PROXIES)},
         targets.attributes(model, skipped, method="proxies", frames=n),
     )  # fmt: skip
-    clean = measure(model, clips.drop(index=list(skipped)), fitted)["value"]
-    return fitted.assign(mean=clean.mean("clip"), sd=clean.std("clip", ddof=1))
+    return fitted.assign(sd=measure(model, clips.drop(index=list(skipped)), fitted)["value"].std("clip", ddof=1))
 
 
 @torch.no_grad()
 def measure(model, clips, fitted) -> xr.Dataset:
     """Proxies of unedited clips, `value` [clip, layer, proxy], and the acoustic features they stand for.
 
-    Returns
-    -------
-    Dataset
-        Beside `value`, `true` [clip, proxy]: RMS, zero crossings per sample and spectral centroid (Hz) of
-        the waveform, averaged over the encoder's frames.
+    These, `true` [clip, proxy], are RMS, zero crossings per sample and spectral centroid (Hz) of the waveform,
+    averaged over the encoder's frames.
     """
     reading, skipped, values, true = readers(model, fitted), {}, {}, []
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):

@@ -9,21 +9,20 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from scipy.special import logsumexp
 
-from . import audio, execution, statistics, targets
+from . import audio, edits, execution, statistics, targets
 from .families import Site
 
 
 @contextmanager
-def prune(model, neurons, *, means=None):
+def prune(model, neurons):
     """Take neurons of `ffn_hidden` out of the weights while inside the `with`; exactly undone on leaving it.
 
     Parameters
     ----------
     neurons : dict
-        {Site(layer, "ffn_hidden"): neurons}.
-    means : dict, optional
-        {Site: array [neuron]}: hold the neurons at these values, which the next bias then carries; otherwise at 0.
+        {Site(layer, "ffn_hidden"): neurons}, as of `neurons_of`.
 
     Yields
     ------
@@ -38,34 +37,15 @@ def prune(model, neurons, *, means=None):
     saved = []
     try:
         for site, chosen in neurons.items():
-            site, linear = _outgoing(model, site, chosen)
-            saved += [(p, p.detach().clone()) for p in (linear.weight, linear.bias) if p is not None]
-            index = torch.as_tensor(np.asarray(chosen, int), device=linear.weight.device)
+            weight = _outgoing(model, site, chosen)
+            saved.append((weight, weight.detach().clone()))
             with torch.no_grad():
-                if means is not None:
-                    held = torch.as_tensor(np.asarray(means[site], float)).to(linear.weight)[index]
-                    linear.bias += linear.weight[:, index] @ held
-                linear.weight[:, index] = 0
+                weight[:, torch.as_tensor(np.asarray(chosen, int), device=weight.device)] = 0
         yield model
     finally:
         with torch.no_grad():
-            for parameter, before in reversed(saved):
-                parameter.copy_(before)
-
-
-def edits(neurons, *, means=None) -> dict:
-    """The same as `prune`, as {Site: function} for `hooks.edit` and `execution.cascade`."""
-
-    def hold(chosen, values):
-        def function(hidden):
-            hidden[..., chosen] = values.to(hidden) if torch.is_tensor(values) else values
-            return hidden
-
-        return function
-
-    held = {site: 0.0 if means is None else torch.as_tensor(np.asarray(means[site])[np.asarray(chosen)])
-            for site, chosen in neurons.items()}  # fmt: skip
-    return {Site(*site): hold(list(map(int, chosen)), held[site]) for site, chosen in neurons.items()}
+            for weight, before in reversed(saved):
+                weight.copy_(before)
 
 
 def fingerprint(model) -> str:
@@ -77,7 +57,7 @@ def fingerprint(model) -> str:
 
 
 def contrast(scores, label) -> xr.DataArray:
-    """Mean over the clips of a label less the mean over the others, by speaker first: [layer, neuron].
+    """Mean over the clips of a label less that over the others, within speakers who have both: [layer, neuron].
 
     Parameters
     ----------
@@ -88,10 +68,10 @@ def contrast(scores, label) -> xr.DataArray:
     own = (scores["label"] == label).values
     if not own.any() or own.all():
         raise ValueError(f"a contrast needs clips of {label!r} and clips of others: {int(own.sum())} of {len(own)}")
-    named = "speaker" in scores.coords and not pd.isna(scores["speaker"].values).any()
-    parts = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (own, ~own))
-    mine, others = (statistics.by_speaker(x).mean("speaker") if named else x.mean("clip") for x in parts)
-    return mine - others
+    mine, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (own, ~own))
+    if "speaker" not in scores.coords or pd.isna(scores["speaker"].values).any():
+        return mine.mean("clip") - others.mean("clip")
+    return (statistics.by_speaker(mine) - statistics.by_speaker(others)).mean("speaker")
 
 
 def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
@@ -109,36 +89,28 @@ def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
     return {Site(int(ranked["layer"][i]), part): neurons[layers == i] for i in np.unique(layers)}
 
 
-def matched(neurons, magnitude, rng, *, near=20) -> dict:
+def controls(neurons, magnitude, draws, *, seed=0) -> list[dict]:
     """Random neurons in place of the chosen: as many in each layer, of like mean |activation|, none of the chosen.
 
-    Each is drawn among the `near` free neurons of its layer that are nearest in mean |activation|.
+    Parameters
+    ----------
+    magnitude : DataArray [layer, neuron]
+        Of `dissection.activations`.
     """
-    out = {}
-    for site, chosen in neurons.items():
-        size = magnitude.sel(layer=site.layer).values
-        free = np.setdiff1d(np.arange(len(size)), chosen)
-        if len(free) < len(chosen):
-            raise ValueError(f"no control for {len(chosen)} of {len(size)} neurons of layer {site.layer}: prune fewer")
-        picked = []
-        for neuron in rng.permutation(chosen):
-            closest = np.argsort(np.abs(size[free] - size[neuron]), kind="stable")[:near]
-            place = rng.choice(closest)
-            picked.append(free[place])
-            free = np.delete(free, place)
-        out[site] = np.array(picked)
-    return out
+    sets = {site: edits.matched(magnitude.sel(layer=site.layer), chosen, draws, seed=[seed, site.layer])
+            for site, chosen in neurons.items()}  # fmt: skip
+    return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
 
 
-def compare(model, clips, scores, magnitude, *, doses, draws=20, means=None, batch=None, seed=0) -> xr.Dataset:
+def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, seed=0) -> xr.Dataset:
     """Logits of each clip with more and more neurons pruned: the chosen, and matched random ones.
 
     Parameters
     ----------
     clips : DataFrame
-        Of speakers on whom nothing was chosen.
+        Labelled, of speakers on whom nothing was chosen.
     scores, magnitude : DataArray [layer, neuron]
-        See `neurons_of`, and `magnitude` of `dissection.activations`.
+        See `neurons_of` and `controls`.
     doses : sequence of int
         Numbers of neurons.
 
@@ -148,13 +120,13 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, means=None, bat
         `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is.
     """
     model.require_trained()
-    rng = np.random.default_rng(seed)
-    who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
     plans = []
     for dose in doses:
         chosen = neurons_of(scores, dose)
-        plans += [chosen, *(matched(chosen, magnitude, rng) for _ in range(draws))]
-    plans, skipped, rows = [edits(plan, means=means) for plan in plans], {}, {}
+        plans += [chosen, *controls(chosen, magnitude, draws, seed=seed)]
+    plans = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in plans]
+    who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
+    skipped, rows = {}, {}
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
         logits = execution.cascade(model, waveform, plans, batch=batch).cpu().numpy()
         clean = np.repeat(logits[:1], len(who), axis=0)
@@ -162,7 +134,7 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, means=None, bat
     return xr.Dataset(
         {"logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values())))},
         {**targets.coordinates(clips, rows), "dose": [0, *doses], "who": who, "target": model.labels},
-        targets.attributes(model, skipped, draws=draws, seed=seed, mode="zero" if means is None else "mean"),
+        targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
     )
 
 
@@ -179,29 +151,41 @@ def effects(compared, label) -> xr.Dataset:
     Returns
     -------
     Dataset [group, dose, who], group "forgotten" and "kept"
-        `recall` of the clips of the group and `logit`, the change of the logit of the clip's own class, as means over
-        speakers with intervals (`recall_low`, `recall_high` …); and `n` speakers.
+        `recall` of the clips of the group, and `log_odds`, the change of the log odds of the clip's own class (nats):
+        means over speakers with intervals (`recall_low`, `recall_high` …); `n` speakers. `margin` [group, dose]: the
+        log odds with the chosen neurons pruned less the mean with random ones, with its interval and `margin_p`, of a
+        sign-flip test over speakers.
     """
-    index = [list(compared["target"].values).index(name) for name in compared["label"].values]
-    own = np.take_along_axis(compared["logit"].values, np.array(index)[:, None, None, None], axis=-1)[..., 0]
-    right = recalls(compared)
-    measures = {"recall": right, "logit": right.copy(data=own - own[:, :1])}
+    change = _own_log_odds(compared)
+    change = change - change.isel(dose=0)
+    margin = change.isel(who=0, drop=True) - change.isel(who=slice(1, None)).mean("who")
     parts = []
     for group, rows in (("forgotten", compared["label"] == label), ("kept", compared["label"] != label)):
-        found = {name: statistics.over_speakers(data.isel(clip=np.flatnonzero(rows.values)))
-                 for name, data in measures.items()}  # fmt: skip
-        flat = {f"{name}{end}": x[key] for name, x in found.items()
-                for end, key in (("", "mean"), ("_low", "low"), ("_high", "high"))}  # fmt: skip
-        parts.append(xr.Dataset(flat).assign(n=found["recall"]["n"]).expand_dims(group=[group]))
+        found, rows = {}, np.flatnonzero(rows.values)
+        for name, data in {"recall": recalls(compared), "log_odds": change, "margin": margin}.items():
+            over = statistics.over_speakers(data.isel(clip=rows))
+            found |= {name: over["mean"], f"{name}_low": over["low"], f"{name}_high": over["high"]}
+        units = statistics.by_speaker(margin.isel(clip=rows)).transpose("dose", "speaker")
+        found["margin_p"] = ("dose", [statistics.sign_flip_test(values) for values in units.values])
+        parts.append(xr.Dataset({**found, "n": units.sizes["speaker"]}).expand_dims(group=[group]))
     return xr.concat(parts, "group").assign_attrs(forgotten=label)
 
 
+def _own_log_odds(compared):
+    """Log odds of each clip's own class against all others, which adding to all logits does not change."""
+    own = compared["label"] == compared["target"]
+    logit = compared["logit"]
+    others = logit.where(~own, -np.inf)
+    rest = xr.apply_ufunc(logsumexp, others, input_core_dims=[["target"]], kwargs={"axis": -1})
+    return logit.where(own, 0).sum("target") - rest
+
+
 def _outgoing(model, site, chosen):
-    """The linear map that reads the site's neurons."""
+    """The weights [out, neuron] of the linear map that reads the site's neurons."""
     site = model.check(site, chosen)
     if site.part != "ffn_hidden":
-        raise ValueError(f"only neurons of ffn_hidden can be taken out of the weights, not of {site.part}: use edits")
+        raise ValueError(f"only neurons of ffn_hidden can be taken out of the weights, not of {site.part}: edit them")
     width = model.n_neurons(site)
     linear = [m for m in model.family.module(Site(site.layer, "ffn_out")).modules()
               if isinstance(m, torch.nn.Linear) and m.in_features == width]  # fmt: skip
-    return site, linear[-1]
+    return linear[-1].weight

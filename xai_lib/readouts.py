@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import xarray as xr
 
 FELT = 0.1  # a frame counts as moved from this relative change up
+LATER = {"spread", "felt", "proxy_value", "proxy_sd"}  # read at later blocks
+PROXIES = {"proxy_value", "proxy_sd"}
+_CLEAN = {"logits", "probability", "proxy_value"}  # known of the clean clip too
 
 
-def decisions(logits, value):
-    """The decision, clean and edited, from logits [clip, 1 + edit, label] and the target's log-odds."""
+def table(logits, value, seen, *, sd, shape) -> xr.Dataset:
+    """Every read-out by name, from logits [clip, 1 + edit, label], the target's log-odds and what `reader` saw.
+
+    `sd` [later, proxy] is that of proxies between training clips, or None; `shape` the dims that edits are made of.
+    """
     log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    others = [np.logaddexp.reduce(np.delete(logits, c, axis=-1), axis=-1) for c in range(logits.shape[-1])]
-    every = {"logits": logits, "log_odds": logits - np.stack(others, axis=-1), "probability": np.exp(log_p)}
-    kl = (np.exp(log_p[:, :1]) * (log_p[:, :1] - log_p[:, 1:])).sum(-1)
-    edited = {
-        "delta": ((), value[:, 1:] - value[:, :1]),
-        "kl": ((), np.maximum(kl, 0)),  # rounding
-        "changed": ((), (logits[:, 1:].argmax(-1) != logits[:, :1].argmax(-1)).astype(float)),
+    best = logits.argmax(-1)
+    found = {
+        "delta": ((), value - value[:, :1]),
+        "kl": ((), np.maximum((np.exp(log_p[:, :1]) * (log_p[:, :1] - log_p)).sum(-1), 0)),  # rounding
+        "changed": ((), (best != best[:, :1]).astype(float)),
+        "logits": (("label",), logits),
+        "probability": (("label",), np.exp(log_p)),
+        "spread": (("later",), seen[..., 0]),
+        "felt": (("later",), seen[..., 1]),
     }
-    labelled = {name: (("label",), x[:, 1:]) for name, x in every.items()}
-    return {name: (("label",), x[:, 0]) for name, x in every.items()}, edited | labelled
-
-
-def movements(seen, sd):
-    """Read-outs of later layers from readings [clip, 1 + edit, later, 2 + proxy]: clean, edited."""
-    edited = {name: (("later",), seen[:, 1:, :, i]) for i, name in enumerate(("spread", "felt"))}
-    if sd is None:
-        return {}, edited
-    before, change = seen[:, :1, :, 2:], seen[:, 1:, :, 2:] - seen[:, :1, :, 2:]
-    some = np.broadcast_to(np.abs(before), change.shape)
-    relative = np.divide(change, some, out=np.full(change.shape, np.nan), where=some > 0)
-    dims = ("later", "proxy")
-    edited |= {"proxy_change": (dims, relative), "proxy_sd": (dims, change / np.where(sd > 0, sd, np.nan))}
-    return {"proxy": (dims, before[:, 0])}, edited
+    if sd is not None:
+        proxies, dims = seen[..., 2:], ("later", "proxy")
+        found["proxy_value"] = dims, proxies
+        found["proxy_sd"] = dims, (proxies - proxies[:, :1]) / np.where(sd > 0, sd, np.nan)
+    clean = {f"clean_{name}": (("clip", *dims), x[:, 0]) for name, (dims, x) in found.items() if name in _CLEAN}
+    edited = {name: (("clip", *shape, *dims), x[:, 1:].reshape(len(x), *shape.values(), *x.shape[2:]))
+              for name, (dims, x) in found.items()}  # fmt: skip
+    return xr.Dataset(clean | edited)
 
 
 def reader(inner):
-    """For `execution.cascade_read`, which shows the clean row first: how far from it others are, and `inner`'s values."""
+    """For `execution.cascade_read`, which shows the clean row first: how far from it others are, `inner`'s values."""
     clean = []
 
     def read(hidden):

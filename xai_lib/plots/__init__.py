@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 from .clip import clip
-from .confusion import confusion
+from .recognition import recognition
 from .differences import differences
 from .factors import factors
-from .recall import recall
-from .shares import shares
 from .agreement_curves import agreement_curves
 from .deletion_pairs import deletion_pairs
 from .frame_attribution import frame_attribution
@@ -16,10 +14,8 @@ from .segment_map import segment_map
 from .class_recalls import class_recalls
 from .description_check import description_check
 from .forgetting import forgetting
-from .last_layer import last_layer
 from .neuron_card import neuron_card
 from .selective_neurons import selective_neurons
-from .word_map import word_map
 from .emotion_tracking import emotion_tracking
 from .layer_curves import layer_curves
 from .layer_effect import layer_effect

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from . import style
 
@@ -13,7 +14,7 @@ def agreement_curves(curves, *, null=(), ylabel="rank correlation over neurons")
     Parameters
     ----------
     curves : dict of str to Dataset
-        From `statistics.over_speakers`: `mean`, `low`, `high` on the dim `layer`.
+        From `statistics.over_speakers`: `mean`, `low`, `high` on the dim `layer`. Bounds are drawn up to ± 1.
     null : sequence of str
         Which of them are controls, drawn in grey.
     """
@@ -22,7 +23,8 @@ def agreement_curves(curves, *, null=(), ylabel="rank correlation over neurons")
     for place, (name, curve) in enumerate(curves.items()):
         color = style.NULL_COLOR if name in null else next(colors)
         layers = curve["layer"].values + 0.06 * (place - (len(curves) - 1) / 2)
-        error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
+        low, high = (np.clip(curve[bound], -1, 1) for bound in ("low", "high"))
+        error = [curve["mean"] - low, high - curve["mean"]]
         axes.errorbar(layers, curve["mean"], error, color=color, marker=next(marks), ms=5, capsize=2, label=name)
     axes.axhline(0, color="black", lw=0.6)
     n = int(next(iter(curves.values()))["n"].max())

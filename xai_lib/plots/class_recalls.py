@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Patch
 
 from . import style
 
@@ -21,21 +22,21 @@ def class_recalls(recalls, dose, *, forgotten):
     if dose not in recalls["dose"].values:
         raise ValueError(f"{dose} neurons were not tried: the doses are {recalls['dose'].values.tolist()}")
     by = recalls.groupby("label").mean()
-    names = [forgotten, *(name for name in style.colors(by["label"].values) if name != forgotten)]
-    by, places = by.sel(label=names), np.arange(len(names))
+    order = {name: i for i, name in enumerate(style.EMOTION_COLORS)}
+    names = sorted(by["label"].values, key=lambda name: (name != forgotten, order.get(name, len(order))))
+    by, at, colors = by.sel(label=names), np.arange(len(names)), style.colors(names)
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     random = by.sel(dose=dose).isel(who=slice(1, None))
-    series = (
-        ("as it is", by.sel(dose=0, who="chosen"), "white"),
-        ("random neurons pruned (line: range)", random.mean("who"), style.NULL_COLOR),
-        ("chosen neurons pruned", by.sel(dose=dose, who="chosen"), [style.colors(names)[n] for n in names]),
-    )
-    for i, (label, values, color) in enumerate(series):
-        ax.bar(places + 0.27 * (i - 1), values, 0.25, color=color, edgecolor="black", lw=0.8, label=label)
-    ax.vlines(places, random.min("who"), random.max("who"), color="black", lw=1.2)
-    ax.set_xticks(places, names)
+    before, after = by.sel(dose=0, who="chosen"), by.sel(dose=dose, who="chosen")
+    ax.bar(at - 0.27, before, 0.25, color="white", edgecolor="black", lw=0.8)
+    ax.bar(at, random.mean("who"), 0.25, color=style.NULL_COLOR, edgecolor="black", lw=0.8)
+    ax.vlines(at, random.min("who"), random.max("who"), color="black", lw=1.2)
+    ax.bar(at + 0.27, after, 0.25, color=list(colors.values()), edgecolor="black", lw=0.8)
+    ax.set_xticks(at, names)
     ax.set(ylabel="recall", ylim=(0, 1.02), xlabel="emotion (the first is the one to forget)",
            title=f"{dose} neurons pruned")  # fmt: skip
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    ax.get_legend().legend_handles[2].set_facecolor("#D55E00")
+    parts = {"as it is": "white", "random neurons pruned (line: range)": style.NULL_COLOR,
+             "chosen neurons pruned": colors[names[0]]}  # fmt: skip
+    handles = [Patch(facecolor=color, edgecolor="black", label=label) for label, color in parts.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

@@ -1,10 +1,10 @@
-"""One clip: waveform and spectrogram, with speech and F0 marked."""
+"""One clip: waveform, spectrogram and fundamental frequency, with speech marked."""
 
 from __future__ import annotations
 
 import numpy as np
 from matplotlib import pyplot as plt
-from scipy import ndimage, signal
+from scipy import signal
 
 from . import style
 
@@ -12,7 +12,7 @@ FLOOR = -70  # dB under the loudest point
 
 
 def clip(frames, *, title=None) -> plt.Figure:
-    """Waveform above spectrogram.
+    """Waveform above spectrogram above F0, over seconds.
 
     Parameters
     ----------
@@ -23,42 +23,33 @@ def clip(frames, *, title=None) -> plt.Figure:
     Returns
     -------
     Figure
-        Two axes over seconds: amplitude, with the stretches of speech marked, and frequency in kHz, with the
-        level in dB under the loudest point and F0 as a line.
+        Amplitude, with the stretches of speech shaded; level in dB under the loudest point; F0 in speech.
     """
-    x, rate, seconds = frames["waveform"].values, frames.attrs["sample_rate"], frames["sample"].values
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(style.WIDTH, 4.4), sharex=True, height_ratios=(1, 1.9), layout="constrained"
+    x, rate, times = frames["waveform"].values, frames.attrs["sample_rate"], frames["frame"].values
+    speech = frames["speech"].values
+    figure, (wave, spectrum, pitch) = plt.subplots(
+        3, 1, figsize=(style.WIDTH, 5.2), sharex=True, height_ratios=(1, 1.7, 1.1), layout="constrained"
     )
-    top.plot(seconds, x, color="black", linewidth=0.5)
-    times = frames["frame"].values
-    step = np.diff(times[:2]).sum() or 0.02
-    parts, count = ndimage.label(frames["speech"].values)
-    for part in range(1, count + 1):
-        first, last = times[parts == part][[0, -1]]
-        top.axvspan(first - step / 2, last + step / 2, color=style.EMOTION_COLORS["calm"], alpha=0.35, linewidth=0,
-                    label="speech" if part == 1 else None)
-    top.set(ylabel="amplitude\n(full scale 1)")
-    top.set_title(title or "", parse_math=False)  # a file's name may hold a dollar sign
+    wave.plot(frames["sample"], x, color="black", linewidth=0.5)
+    wave.fill_between(times, 0, 1, where=speech, step="mid", transform=wave.get_xaxis_transform(), linewidth=0,
+                      color=style.EMOTION_COLORS["calm"], alpha=0.35, label="speech")
+    wave.set(ylabel="amplitude\n(full scale 1)", xlim=(0, len(x) / rate))
+    wave.set_title(title or "", parse_math=False)  # a file's name may hold a dollar sign
+    wave.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
     width, hop = round(0.025 * rate), round(0.005 * rate)
-    width = min(width, len(x))
-    hertz, at, power = signal.spectrogram(
-        x, rate, "hann", width, width - min(hop, width), max(512, width), scaling="spectrum"
-    )
+    hertz, at, power = signal.spectrogram(x, rate, "hann", width, width - hop, max(512, width), scaling="spectrum")
     level = 10 * np.log10(power / max(power.max(), 1e-20) + 1e-12)
-    half = hop / rate / 2
-    image = bottom.imshow(
-        level, origin="lower", aspect="auto", vmin=FLOOR, vmax=0, cmap=style.SEQUENTIAL,
-        extent=(at[0] - half, at[-1] + half, 0, hertz[-1] / 1000), interpolation="nearest",
-    )  # fmt: skip
-    voiced = np.where(frames["speech"].values, frames["f0"].values, np.nan)
-    bottom.plot(times, voiced / 1000, color="black", linewidth=3.4)  # an edge, to be seen on any ground
-    bottom.plot(times, voiced / 1000, color="white", linewidth=1.6, label="F0")
-    bottom.set(xlabel="time (s)", ylabel="frequency (kHz)", xlim=(0, seconds[-1] + 1 / rate), ylim=(0, rate / 2000))
-    figure.colorbar(image, ax=bottom, label="level (dB under the loudest)", pad=0.01)
-    if count:
-        top.legend(loc="upper right", fontsize=8)
-    if np.isfinite(voiced).any():
-        bottom.legend(loc="upper right", fontsize=8, labelcolor="white")
+    edges = (at[0] - hop / rate / 2, at[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
+    image = spectrum.imshow(level, origin="lower", vmin=FLOOR, vmax=0, cmap=style.SEQUENTIAL, extent=edges,
+                            aspect="auto", interpolation="nearest")
+    spectrum.set(ylabel="frequency (kHz)", xlim=(0, len(x) / rate))
+    figure.colorbar(image, ax=spectrum, label="dB under the loudest", pad=0.01)
+
+    f0 = np.where(speech, frames["f0"].values, np.nan)
+    pitch.plot(times, f0, color=style.EMOTION_COLORS["sad"], marker=".", markersize=3)
+    pitch.set(ylabel="F0 (Hz)", xlabel="time (s)")
+    pitch.grid(axis="y", color="#DDDDDD")
+    if not np.isfinite(f0).any():
+        pitch.text(0.5, 0.5, "no voiced speech was found", transform=pitch.transAxes, ha="center")
     return figure

@@ -16,7 +16,7 @@ def description_check(held):
     """
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
     groups = (
-        ("its own description", held["rho"], "#0072B2"),
+        ("its own", held["rho"], "#0072B2"),
         ("another neuron's", held["other"], "#E69F00"),
         ("from shuffled captions", held["shuffled"], style.NULL_COLOR),
     )
@@ -25,15 +25,13 @@ def description_check(held):
         values = [data.sel(layer=layer).values.ravel() for layer in layers]
         values = [v[np.isfinite(v)] for v in values]
         at = np.arange(len(layers)) + 0.26 * (place - 1)
-        boxes = ax.boxplot(values, positions=at, widths=0.22, whis=(5, 95), showfliers=False, patch_artist=True,
-                           medianprops={"color": "black"})  # fmt: skip
-        for box in boxes["boxes"]:
-            box.set_facecolor(color)
+        ax.boxplot(values, positions=at, widths=0.22, whis=(5, 95), showfliers=False, patch_artist=True,
+                   medianprops={"color": "black"}, boxprops={"facecolor": color})  # fmt: skip
         share = np.isfinite(data.values).mean()
-        ax.plot([], [], "s", color=color, ms=9, label=f"{name} ({share:.0%} say something)")
+        ax.plot([], [], "s", color=color, ms=9, label=f"{name} \n({share:.0%} say something)")
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(layers)), layers)
-    ax.set(xlabel="layer", ylabel="Spearman's ρ with the activation", ylim=(-1.02, 1.02),
-           title="Does the description foretell the neuron on held-out speakers? (box: quartiles, whiskers: 5–95 %)")  # fmt: skip
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    ax.set(xlabel="layer", ylabel="ρ with the activation", ylim=(-1.02, 1.02),
+           title="Descriptions on held-out speakers (box: quartiles; whiskers: 5–95 % of neurons)")  # fmt: skip
+    figure.legend(title="description", loc="outside right center")
     return figure

@@ -24,12 +24,10 @@ def differences(result, *, level=0.05) -> plt.Figure:
         Small points are speakers, the marker is their mean, the line its 95 % interval (from 8 speakers up).
     """
     labels = [str(name) for name in result["label"].values]
-    colors, base = style.colors(labels), result.attrs["base"]
-    columns = min(4, result.sizes["factor"])
-    rows = -(-result.sizes["factor"] // columns)
+    colors, rows = style.colors(labels), -(-result.sizes["factor"] // 3)
     figure, axes = plt.subplots(
-        rows, columns, sharey=True, squeeze=False, layout="constrained",
-        figsize=(style.WIDTH, rows * (0.32 * len(labels) + 1.0) + 0.4),
+        rows, 3, sharey=True, squeeze=False, figsize=(style.WIDTH, rows * (0.28 * len(labels) + 1) + 0.5),
+        layout="constrained",
     )  # fmt: skip
     for axis, factor in zip(axes.flat, result["factor"].values):
         one = result.sel(factor=factor)
@@ -37,21 +35,19 @@ def differences(result, *, level=0.05) -> plt.Figure:
         for i, label in enumerate(labels):
             row = one.sel(label=label)
             points = row["difference"].values
-            shift = np.linspace(-0.22, 0.22, len(points)) if len(points) > 1 else 0
-            axis.scatter(points, i + shift, s=5, color=colors[label], alpha=0.7, linewidth=0)
+            shift = np.linspace(-0.25, 0.25, len(points)) if len(points) > 1 else 0
+            axis.scatter(points, i + shift, s=9, color=colors[label], edgecolor="gray", linewidth=0.3)
             axis.plot([row["low"], row["high"]], [i, i], color="black", linewidth=1.4)
             axis.plot(row["mean"], i, "o", markersize=6, markeredgecolor="black",
                       markerfacecolor=colors[label] if row["q"] < level else "white")
-        axis.set_title(str(one["title"].values))
-        axis.set(xlabel=f"{base} ± {one['unit'].values}".replace("±", "+"), yticks=range(len(labels)))
-        axis.set_yticklabels(labels, parse_math=False)
+        axis.set(title=str(one["title"].values), xlabel=f"{one['unit'].values} from {result.attrs['base']}")
+        axis.set_yticks(range(len(labels)), labels, parse_math=False)
     axes[0, 0].invert_yaxis()
     for axis in axes.flat[result.sizes["factor"] :]:
         axis.set_axis_off()
-    handles = [
-        plt.Line2D([], [], linestyle="", marker=".", color="gray", label="speaker"),
-        plt.Line2D([], [], marker="o", color="black", markerfacecolor="gray", label=f"mean, q < {level:g}"),
-        plt.Line2D([], [], marker="o", color="black", markerfacecolor="white", label=f"mean, q ≥ {level:g}"),
-    ]
+    styles = {"speaker": {"linestyle": "", "marker": ".", "color": "gray"},
+              f"mean, q < {level:g}": {"marker": "o", "color": "black", "markerfacecolor": "gray"},
+              f"mean, q ≥ {level:g}": {"marker": "o", "color": "black", "markerfacecolor": "white"}}  # fmt: skip
+    handles = [plt.Line2D([], [], label=name, **options) for name, options in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure

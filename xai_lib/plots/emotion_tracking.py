@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from . import style
 from .spread import average
@@ -25,7 +24,6 @@ def emotion_tracking(sweep, *, mode="flip", title=None):
         axes.plot(start, clean.sel(label=label), "D", ms=6, color=color)
     axes.set_xticks([start, *layers], ["clean", *layers])
     axes.set(xlabel="edited layer", ylabel="probability", ylim=(0, None))
-    clips = sweep.sizes["clip"]
-    axes.set_title(title or f"{mode} of the chosen neurons, {clips} clip{'s' if np.greater(clips, 1) else ''}")
+    axes.set_title(title or f"{mode} of the chosen neurons, mean of {sweep.sizes['clip']} clips")
     figure.legend(loc="outside right upper")
     return figure

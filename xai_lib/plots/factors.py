@@ -31,14 +31,13 @@ def factors(cells) -> plt.Figure:
     groups = sorted(set(sex))
     rows = -(-cells.sizes["factor"] // 2)
     figure, axes = plt.subplots(
-        rows, 2, figsize=(style.WIDTH, 2.2 * rows + 0.6), sharex=True, squeeze=False, layout="constrained"
+        rows, 2, figsize=(style.WIDTH, 2.1 * rows + 0.7), sharex=True, squeeze=False, layout="constrained"
     )
     for axis, factor in zip(axes.flat, cells["factor"].values):
         values = cells.sel(factor=factor).transpose("label", "speaker")
         for i, label in enumerate(labels):
             for j, group in enumerate(groups):
                 points = values.values[i, sex == group]
-                points = points[np.isfinite(points)]
                 at = i + (j - (len(groups) - 1) / 2) * 0.7 / len(groups)
                 spread = np.linspace(-0.08, 0.08, len(points)) if len(points) > 1 else 0
                 axis.scatter(at + spread, points, s=14, color=colors[label], marker=MARKERS.get(group, "s"),
@@ -50,18 +49,12 @@ def factors(cells) -> plt.Figure:
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_locator(ticker.LogLocator(2, subs=(1, 1.5)))
             axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.0f"))
-            axis.yaxis.set_minor_formatter(ticker.NullFormatter())
-        axis.set(ylabel=str(values["unit"].values), xticks=range(len(labels)))
-        axis.set_title(str(values["title"].values))
+        axis.set(ylabel=str(values["unit"].values), title=str(values["title"].values), xticks=range(len(labels)))
         axis.set_xticklabels(labels, rotation=35, ha="right", parse_math=False)
     for axis in axes.flat[cells.sizes["factor"] :]:
         axis.set_axis_off()
-    for axis in axes[: rows - 1].flat if axes[-1, -1].axison else axes[: rows - 2].flat:
-        axis.tick_params(labelbottom=False)
-    if cells.sizes["factor"] % 2:
-        axes[-2, 1].tick_params(labelbottom=True)
-    handles = [plt.Line2D([], [], linestyle="", marker=MARKERS.get(g, "s"), color="gray", label=f"a {g} speaker".replace("  ", " "))
-               for g in groups]
+    handles = [plt.Line2D([], [], linestyle="", marker=MARKERS.get(group, "s"), color="gray",
+                          label=f"{group} speaker".strip()) for group in groups]  # fmt: skip
     handles.append(plt.Line2D([], [], color="black", label="mean, 95 % interval over speakers"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from .. import statistics
 from . import style
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -26,17 +27,17 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
         color, layers = _COLORS[place % len(_COLORS)], curve["layer"].values
         at = layers + 0.08 * (place - (len(curves) - 1) / 2)
         if null and np.isfinite(curve["null_low"]).any():
-            label = "matched random neurons, 95 % of draws" + ("" if alone else f" ({name})")
-            band = style.NULL_COLOR if alone else color
-            axes.fill_between(layers, curve["null_low"], curve["null_high"], color=band, alpha=0.6 if alone else 0.25,
-                              lw=0, label=label)  # fmt: skip
+            shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.25)
+            axes.fill_between(layers, curve["null_low"], curve["null_high"], color=shade, alpha=strength, lw=0,
+                              label="matched random neurons, 95 % of draws" if alone else f"{name}, random neurons")
             axes.plot(layers, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
-        if n < 8:  # too few for an interval: each speaker is shown
+        if n < statistics.FEWEST:  # too few for an interval: each speaker is shown
             axes.plot(at, curve["speakers"].transpose("layer", "speaker"), ".", color=color, alpha=0.5, ms=5)
         error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
         axes.errorbar(at, curve["mean"], error, color=color, marker="osD^v"[place % 5], ms=5, capsize=2, label=name)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(xlabel="edited layer", ylabel=ylabel, xticks=layers)
-    axes.set_title(f"Mean and 95 % interval over {n} speakers" if n > 7 else f"Mean over {n} speakers, and each")
-    figure.legend(loc="outside lower center", ncols=min(len(axes.get_legend_handles_labels()[1]), 4))
+    many = n >= statistics.FEWEST
+    axes.set_title(f"Mean and 95 % interval over {n} speakers" if many else f"Mean over {n} speakers, and each")
+    figure.legend(loc="outside lower center", ncols=4)
     return figure

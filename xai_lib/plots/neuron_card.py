@@ -9,18 +9,20 @@ import pandas as pd
 from . import style
 
 
-def neuron_card(card):
+def neuron_card(card, *, marks=None):
     """One neuron: the words of its description, the concept that fits, and what it does on held-out speakers.
 
     Parameters
     ----------
     card : dict
         Of `dissection.card`.
+    marks : dict of str to float, optional
+        Activations of other recordings by name, drawn as lines.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 4.0), width_ratios=(1.1, 1, 1.3))
+    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 4.0), width_ratios=(1, 0.9, 1.3))
     _words(axes[0], card)
     _concepts(axes[1], card)
-    _labels(axes[2], card)
+    _labels(axes[2], card, marks or {})
     text = textwrap.shorten(card["sentence"], 110)
     figure.suptitle(f"Layer {card['layer']}, neuron {card['neuron']}: {text}", ha="left", x=0.01, size=10)
     return figure
@@ -33,20 +35,22 @@ def _words(ax, card):
     for side in (-1, 1):
         ax.axvline(side * card["null_z"], color="black", lw=1, ls=":")
     ax.set_yticks(range(z.size), z["word"].values, size=8)
-    ax.set(xlabel="z, high against low exemplars", title="Words (dotted: 95 % of shuffles)")
+    ax.set(xlabel="z, high against low exemplars\n(dotted: 95 % of shuffled captions)", title="Its words")
 
 
 def _concepts(ax, card):
     """Score of each concept."""
-    score = card["score"]
-    colors = style.colors(score["concept"].values)
-    ax.barh(range(score.size), score.values, color=[colors[name] for name in score["concept"].values])
-    ax.set_yticks(range(score.size), score["concept"].values, size=8)
+    named = card["named"]
+    score, colors = named["score"].values, style.colors(named["concept"].values)
+    ax.barh(range(score.size), score, color=list(colors.values()))
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(score.size), list(colors), size=8)
     ax.invert_yaxis()
-    ax.set(xlabel="score", title=f"{card['concept']} fits best, p = {card['p']:.2f}")
+    ax.set(xlabel=f"fit with the captions\n({named['name'].item()} fits best, p = {float(named['p']):.3f})",
+           title="Its concept")  # fmt: skip
 
 
-def _labels(ax, card):
+def _labels(ax, card, marks):
     """Activation of each held-out clip, by label, with the AUROC."""
     test, selective = card["test"], card["selective"]
     names = list(selective["concept"].values)
@@ -59,7 +63,12 @@ def _labels(ax, card):
         one = selective.sel(concept=name)
         star = " *" if one["q"] < 0.05 else ""
         ax.text(1.01, place, f"{float(one['mean']):.2f}{star}", transform=ax.get_yaxis_transform(), size=8, va="center")
+    for style_, (name, value) in zip(("-", "--", "-.", ":") * len(marks), marks.items()):
+        ax.axvline(value, color="black", lw=1, ls=style_, label=name)
+    if marks:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), fontsize=8, ncols=2)
     ax.set_yticks(range(len(names)), names, size=8)
     ax.invert_yaxis()
     foretold = "says nothing" if np.isnan(card["rho"]) else f"ρ = {card['rho']:+.2f}"
-    ax.set(xlabel="activation, held-out speakers", title=f"Description {foretold}; right: AUROC")
+    ax.set(xlabel="mean activation in a clip\n(right: AUROC; *: q < 0.05)",
+           title=f"Held-out speakers: description {foretold}")  # fmt: skip

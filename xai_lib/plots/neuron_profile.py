@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
+from .. import statistics
 from . import style
 
 
 def neuron_profile(scores, response, layer, neuron, *, by="absolute", k=20):
     """One neuron among the best of its layer, and what drives it.
 
-    Left: the layer's `k` greatest mean scores, each clip a dot, the neuron filled in colour. Right: its response to
-    the segments of one clip.
+    Left: the layer's `k` greatest mean scores, each speaker (or clip, where speakers are not known) a dot, the
+    neuron filled in colour. Right: its response to the segments of one clip.
 
     Parameters
     ----------
@@ -19,7 +21,9 @@ def neuron_profile(scores, response, layer, neuron, *, by="absolute", k=20):
     response : DataArray [segment, layer, neuron]
         One clip of `attribution.segment_response`.
     """
-    values = scores[by].sel(layer=layer).transpose("clip", "neuron").values
+    named = "speaker" in scores.coords and not pd.isna(scores["speaker"].values).any()
+    values = scores[by].sel(layer=layer).transpose("clip", "neuron")
+    values = (statistics.by_speaker(values).transpose("speaker", "neuron") if named else values).values
     order = np.argsort(-values.mean(axis=0), kind="stable")
     rank = int(np.flatnonzero(order == neuron)[0])
     shown = order[:k] if rank < k else np.append(order[: k - 1], neuron)

@@ -24,8 +24,8 @@ def proxy_changes(sweep, validity, *, mode="flip"):
     values = average(sweep["proxy_sd"].sel(mode=mode))
     limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1
     for column, name in enumerate(names):
-        heat(panels[0, column], values.sel(proxy=name), f"{_NAMES[name]}, change in SD", vmin=-limit, vmax=limit,
-             cmap=style.DIVERGING)  # fmt: skip
+        heat(panels[0, column], values.sel(proxy=name), f"{_NAMES[name]}, change in SD", digits=1, vmin=-limit,
+             vmax=limit, cmap=style.DIVERGING)  # fmt: skip
         panels[0, column].set_xlabel("")
         bars = panels[1, column]
         bars.bar(range(validity.sizes["layer"]), validity.sel(proxy=name), color=style.NULL_COLOR)

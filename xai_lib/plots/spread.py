@@ -23,26 +23,30 @@ def spread(sweep, *, mode="flip"):
     return figure
 
 
+def units(values):
+    """Means of speakers, or clips where speakers are not known; and which of the two."""
+    known = "speaker" in values.coords and all(name for name in values["speaker"].values.tolist())
+    return (statistics.by_speaker(values), "speaker") if known else (values, "clip")
+
+
 def average(values):
     """Mean over speakers, or over clips where speakers are not known."""
-    known = "speaker" in values.coords and all(name for name in values["speaker"].values.tolist())
-    return statistics.by_speaker(values).mean("speaker") if known else values.mean("clip")
+    values, dim = units(values)
+    return values.mean(dim)
 
 
-def heat(axes, values, title, **limits):
+def heat(axes, values, title, digits=2, **limits):
     """[layer, later] as numbered tiles; empty where there is nothing to read."""
     grid = values.transpose("layer", "later").values
-    rows, columns = (values[dim].values for dim in ("layer", "later"))
     image = axes.imshow(grid, aspect="auto", **limits)
-    low, high = image.get_clim()
     if grid.size <= 120:  # more would not be readable
         for i, j in np.argwhere(np.isfinite(grid)):
             shade = np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1))
-            axes.text(j, i, f"{grid[i, j]:.2g}", ha="center", va="center", fontsize=8,
+            axes.text(j, i, f"{grid[i, j]:.{digits}f}", ha="center", va="center", fontsize=8,
                       color="black" if shade > 0.5 else "white")  # fmt: skip
     else:
         axes.figure.colorbar(image, ax=axes)
-    axes.set(xticks=range(len(columns)), xticklabels=columns, yticks=range(len(rows)), yticklabels=rows,
-             xlabel="layer that is read")  # fmt: skip
+    for axis, dim in ((axes.xaxis, "later"), (axes.yaxis, "layer")):
+        axis.set_ticks(range(values.sizes[dim]), values[dim].values)
+    axes.set_xlabel("layer that is read")
     axes.set_title(title, fontsize=10)
-    return low, high

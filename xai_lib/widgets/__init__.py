@@ -12,8 +12,10 @@ from .frame_explorer import FrameExplorer
 from .neuron_explorer import NeuronExplorer
 
 __all__ += ["FrameExplorer", "NeuronExplorer"]
-from .neuron_card import NeuronCard
+from .neuron_card import NeuronCard, players
 from .pruning_explorer import PruningExplorer
+
+__all__ += ["NeuronCard", "PruningExplorer", "players"]
 from .ablation_explorer import AblationExplorer
 
 __all__ += ["AblationExplorer"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import re
 
 import ipywidgets
+import pandas as pd
 from IPython.display import Audio
 
 from .. import acoustics, audio
@@ -18,16 +20,14 @@ ANY = "any"
 class ClipExplorer(Panel):
     """Choose by emotion, sex, speaker and intensity, then step through the clips that match.
 
-    Shows waveform, spectrogram, F0 and a player at the recorded level (16-bit; clips are not made equally loud),
-    and what the model says of the clip where a model was given.
+    Shows waveform, spectrogram, F0 and a player at the recorded level (clips are not made equally loud), and what
+    the model says of the clip where a model was given.
 
     Parameters
     ----------
     clips : DataFrame
         With `path` and, where known, `label`, `sex`, `speaker`, `intensity`.
     model : Model, optional
-    sample_rate : int
-        Hz, for the picture and the player.
     emotion : str, optional
         Chosen at first, if some clip has it.
 
@@ -37,34 +37,26 @@ class ClipExplorer(Panel):
         There are no clips.
     """
 
-    def __init__(self, clips, *, model=None, sample_rate=audio.SAMPLE_RATE, emotion=None):
+    def __init__(self, clips, *, model=None, emotion=None):
         if len(clips) == 0:
             raise ValueError("there are no clips to explore: the selection is empty")
-        self.clips, self.model, self.sample_rate = clips, model, sample_rate
-        self._choices = {}
+        self.clips, self.model, self._choices = clips, model, {}
+        self.sample_rate = model.sample_rate if model else audio.SAMPLE_RATE
         for column, title in {"label": "Emotion", "sex": "Sex", "speaker": "Speaker", "intensity": "Intensity"}.items():
             known = set(clips[column].dropna().astype(str)) if column in clips else set()
             if known:
-                order = [name for name in EMOTIONS if name in known] if column == "label" else []
-                options = [ANY, *order, *sorted(known - set(order))]
+                options = [ANY, *sorted(known, key=lambda x: (EMOTIONS.index(x) if x in EMOTIONS else 99, x))]
                 first = emotion if column == "label" and emotion in known else ANY
                 self._choices[column] = ipywidgets.Dropdown(options=options, value=first, description=title)
         self._number = ipywidgets.IntSlider(1, 1, max(len(self.chosen()), 1), description="Clip")
         for choice in self._choices.values():  # before the panel's own observer, which draws
-            choice.observe(self._bound, names="value")
-        super().__init__("Clips", {**self._choices, "clip": self._number}, height=460)
+            choice.observe(lambda _: setattr(self._number, "max", max(len(self.chosen()), 1)), names="value")
+        super().__init__("Clips", {**self._choices, "clip": self._number}, height=560)
 
     def chosen(self):
         """The clips that match the controls."""
-        keep = self.clips.index == self.clips.index
-        for column, choice in self._choices.items():
-            if choice.value != ANY:
-                keep &= (self.clips[column].astype(str) == choice.value).to_numpy()
-        return self.clips[keep]
-
-    def _bound(self, _change):
-        """Let the slider reach the last clip that matches."""
-        self._number.max = max(len(self.chosen()), 1)
+        asked = {column: choice.value for column, choice in self._choices.items() if choice.value != ANY}
+        return self.clips[(self.clips[list(asked)].astype(str) == pd.Series(asked, dtype=object)).all(axis=1)]
 
     def draw(self, clip, **choices):
         """Figure, player and a line about the clip."""
@@ -74,13 +66,12 @@ class ClipExplorer(Panel):
             raise ValueError(f"no clip is {asked}: set one of the controls to “{ANY}”")
         row = found.iloc[min(clip, len(found)) - 1]
         waveform = audio.read(row["path"], self.sample_rate)
-        said = [str(row[name]) for name in self._choices if row.notna()[name]]
-        name = str(row["path"]).replace("\\", "/").rsplit("/", 1)[-1]
+        said = ", ".join(str(row[name]) for name in self._choices if row.notna()[name])
+        name = re.split(r"[\\/]", str(row["path"]))[-1]
         text = f"clip {min(clip, len(found))} of {len(found)}: {name}"
         if self.model is not None:
-            scores = self.model.predict(row["path"]).iloc[0]
-            best = scores.drop("label").astype(float).nlargest(3)
-            text += "; the model hears " + ", ".join(f"{label} {p:.0%}" for label, p in best.items())
-        figure = plot(acoustics.frames(waveform, self.sample_rate), title=", ".join(said) or name)
+            best = self.model.predict(row["path"]).iloc[0].drop("label").astype(float).nlargest(3)
+            text += "; the model says " + ", ".join(f"{label} {p:.0%}" for label, p in best.items())
+        figure = plot(acoustics.frames(waveform, self.sample_rate), title=said or name)
         player = Audio(waveform.clip(-1, 1), rate=self.sample_rate, normalize=False)
         return [figure, player, ipywidgets.HTML(html.escape(text))]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import ipywidgets
 import numpy as np
 from IPython.display import Audio
@@ -23,7 +25,7 @@ class FrameExplorer(Panel):
     def __init__(self, shaps, clips, *, k=20, sample_rate=16_000, **options):
         self.shaps, self.clips, self.sample_rate = shaps, clips, sample_rate
         first = next(iter(shaps.values()))
-        names = [(f"clip {clip}", place) for place, clip in enumerate(first["clip"].values)]
+        names = [(Path(clips["path"].loc[clip]).name, place) for place, clip in enumerate(first["clip"].values)]
         most = int(first["n_frames"].min())
         controls = {
             "k": ipywidgets.IntSlider(min(k, most), 1, most, description="top frames"),
@@ -34,10 +36,11 @@ class FrameExplorer(Panel):
 
     def draw(self, k, baseline, clip):
         one = self.shaps[baseline].isel(clip=[clip])
-        waveform = audio.read(self.clips["path"].loc[one["clip"].item()], self.sample_rate)
-        keep = np.zeros(int(one["n_frames"]), bool)
+        path = self.clips["path"].loc[one["clip"].item()]
+        waveform, name = audio.read(path, self.sample_rate), Path(path).name
+        keep = np.zeros(one["n_frames"].item(), bool)
         keep[top_frames(one, k)["frame"]] = True
-        figure = plots.frame_attribution(waveform, self.sample_rate, one.isel(clip=0), k=k)
+        figure = plots.frame_attribution(waveform, self.sample_rate, one.isel(clip=0), k=k, name=name)
         shown = [figure]
         for text, mask in (("top frames", keep), ("the rest", ~keep)):
             heard = gate(waveform, mask, window=one.attrs["window"], sample_rate=self.sample_rate)

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import html
+
 import ipywidgets
+import pandas as pd
 from IPython.display import HTML, Audio
 
 from .. import dissection, plots
 from .panel import Panel
 
 
+def players(found, sample_rate) -> HTML:
+    """A table of exemplars, each with a player of its snippet at the recorded level.
+
+    Parameters
+    ----------
+    found : DataFrame
+        Of `dissection.snippets`, perhaps with a column `caption`.
+    """
+    names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
+    table = found[names].round(3).astype(str).map(html.escape)
+    table["listen"] = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
+    table["listen"] = table["listen"].str.replace("\n", " ").str.replace("<audio ", '<audio style="width:15em" ')
+    with pd.option_context("display.max_colwidth", None):  # or pandas would cut the sounds short
+        return HTML(table.to_html(escape=False, border=0))
+
+
 class NeuronCard(Panel):
-    """Sliders for layer and neuron; draws `plots.neuron_card`, a table of exemplars and players.
+    """Sliders for layer and neuron; draws `plots.neuron_card` and the neuron's exemplars with players.
 
     Parameters
     ----------
     model : Model
     clips : DataFrame
-        Of which the exemplars are some.
+        Those of `train`.
+    train : Dataset
+        Of `dissection.activations`: the exemplars' side.
+    captions : Series
     layer, neuron : int
         Shown first.
     k : int
@@ -25,25 +47,22 @@ class NeuronCard(Panel):
         What `dissection.card` takes.
     """
 
-    def __init__(self, model, clips, *, layer, neuron, k=2, **results):
-        self.model, self.clips, self.k, self.results = model, clips, k, results
-        values = results["train"]["activation"]
+    def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, **results):
+        self.model, self.clips, self.train, self.k = model, clips, train, k
+        self.captions, self.results = captions, results
+        values = train["activation"]
         controls = {
-            "layer": ipywidgets.SelectionSlider(options=values["layer"].values.tolist(), value=layer),
             "neuron": ipywidgets.IntSlider(neuron, 0, values.sizes["neuron"] - 1),
+            "layer": ipywidgets.SelectionSlider(options=values["layer"].values.tolist(), value=layer),
         }
         super().__init__("What one neuron listens for", controls, height=560)
 
-    def draw(self, layer, neuron):
-        """The figure, the exemplars as a table, and a player for each."""
-        card = dissection.card(layer, neuron, k=self.k, **self.results)
-        activations = self.results["train"]
-        found = dissection.snippets(self.model, self.clips, card["exemplars"], layer, neuron,
-                                    part=activations.attrs["part"], frames=activations.attrs["frames"])  # fmt: skip
-        players = []
-        for clip, row in found.iterrows():
-            players.append(HTML(f"{row['end']}, clip {clip}, {row['start']:.2f}–{row['stop']:.2f} s"))
-            players.append(Audio(row["waveform"], rate=self.model.sample_rate))
-        columns = [c for c in ("end", "activation", "label", "speaker", "peak", "caption") if c in found]
-        table = HTML(found[columns].round(3).to_html(escape=True))
-        return [plots.neuron_card(card), table, *players]
+    def draw(self, neuron, layer):
+        """The figure, and the exemplars with their players."""
+        attrs = self.train.attrs
+        found = dissection.exemplars(self.train["activation"], layer, neuron, self.k)
+        found = dissection.snippets(self.model, self.clips, found, layer, neuron, part=attrs["part"],
+                                    frames=attrs["frames"])  # fmt: skip
+        found["caption"] = self.captions.reindex(found.index)
+        card = dissection.card(layer, neuron, **self.results)
+        return [plots.neuron_card(card), players(found, self.model.sample_rate)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import ipywidgets
 import numpy as np
 
-from .. import plots
+from .. import attribution, plots
 from .panel import Panel
 
 
@@ -33,6 +33,6 @@ class NeuronExplorer(Panel):
         super().__init__("Neurons by rank", controls, **options)
 
     def draw(self, layer, rank, by, clip):
-        mean = self.scores[by].sel(layer=layer).mean("clip").values
+        mean = attribution.mean_score(self.scores, by=by).sel(layer=layer).values
         neuron = int(np.argsort(-mean, kind="stable")[rank - 1])
         return plots.neuron_profile(self.scores, self.response.isel(clip=clip), layer, neuron, by=by)

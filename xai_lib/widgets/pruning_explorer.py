@@ -21,10 +21,11 @@ class PruningExplorer(Panel):
     def __init__(self, compared, forgotten):
         self.recalls = {name: pruning.recalls(result) for name, result in compared.items()}
         self.forgotten = forgotten
-        doses = next(iter(self.recalls.values()))["dose"].values.tolist()
+        first = next(iter(self.recalls))
+        doses = self.recalls[first]["dose"].values.tolist()
         controls = {
             "neurons": ipywidgets.SelectionSlider(options=doses, value=doses[-1], description="neurons pruned"),
-            "chosen": ipywidgets.Dropdown(options=list(self.recalls), description="chosen by"),
+            "chosen": ipywidgets.Dropdown(options=list(self.recalls), value=first, description="chosen by"),
         }
         super().__init__(f"Making the model forget {forgotten}", controls)
 

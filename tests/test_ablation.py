@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from matplotlib.figure import Figure
+from scipy import special, stats
+
+from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, proxies, widgets
+
+NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Nine speakers with one clip each, of different lengths; a tone between silences."""
+    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
+    for i in range(9):
+        wave = 0.001 * rng.standard_normal(6400 + 320 * i)
+        middle = np.arange(1600, len(wave) - 1600)
+        wave[middle] += 0.2 * np.sin(2 * np.pi * (150 + 90 * i) * middle / 16000) * rng.uniform(0.5, 1, len(middle))
+        soundfile.write(folder / f"{i}.wav", wave, 16000, subtype="FLOAT")
+        rows.append({"path": str(folder / f"{i}.wav"), "label": "angry", "speaker": f"s{i}"})
+    return pd.DataFrame(rows)
+
+
+def hooked(model, path, edit):
+    """Logits [label] and blocks [layer, frame, neuron] of one forward with one edit."""
+    x = model.tensor(audio.read(path))
+    with torch.no_grad(), hooks.edit(model, edit), hooks.capture(model, model.sites()) as kept:
+        logits = model.logits(x)[0]
+    return logits.double().cpu().numpy(), torch.cat([kept[site] for site in model.sites()]).double().cpu()
+
+
+def log_odds(logits, c):
+    return logits[c] - special.logsumexp(np.delete(logits, c))
+
+
+def test_moments_are_those_of_all_frames(tiny, clips):
+    model = tiny()
+    found = ablation.moments(model, clips, part="ffn_hidden")
+    sites = model.sites(("ffn_hidden",))
+    frames = []
+    for path in clips["path"]:
+        with torch.no_grad(), hooks.capture(model, sites) as kept:
+            model.logits(model.tensor(audio.read(path)))
+        frames.append(torch.stack([kept[site][0] for site in sites]).double().cpu().numpy())
+    frames = np.concatenate(frames, axis=1)
+    assert found["layer"].values.tolist() == [1, 2, 3] and found.attrs["frames"] == frames.shape[1]
+    for name, expected in {"mean": frames.mean(1), "std": frames.std(1), "magnitude": np.abs(frames).mean(1)}.items():
+        assert found[name].values == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("frames", ["all", "speech", "max_frame"])
+def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
+    model, two = tiny(), clips.iloc[3:5]
+    neurons = {layer: own for layer, own in NEURONS.items() if layer or part == "block"}
+    moments, modes = ablation.moments(model, clips.iloc[:3], part=part), ("flip", "zero", "mean")
+    found = ablation.sweep(model, two, neurons=neurons, modes=modes, part=part, frames=frames, nulls=0,
+                           target="angry", moments=moments, batch=5)  # fmt: skip
+    c = model.target("angry")
+    for clip, path in two["path"].items():
+        clean, before = hooked(model, path, {})
+        assert found["clean_logits"].sel(clip=clip).values == pytest.approx(clean, abs=1e-5)
+        speech = audio.speech_mask(audio.read(path))
+        for (layer, own), mode in itertools.product(neurons.items(), modes):
+            function = edits.edit(own, mode, frames=frames, speech=speech, means=moments["mean"].sel(layer=layer).values)
+            logits, after = hooked(model, path, {hooks.Site(layer, part): function})
+            row = found.sel(clip=clip, layer=layer, mode=mode)
+            assert row["logits"].values == pytest.approx(logits, abs=1e-5)
+            assert row["delta"].item() == pytest.approx(log_odds(logits, c) - log_odds(clean, c), abs=2e-5)
+            kl = stats.entropy(special.softmax(clean), special.softmax(logits))
+            assert row["kl"].item() == pytest.approx(kl, abs=1e-6)
+            assert row["changed"].item() == (logits.argmax() != clean.argmax())
+            spread = (after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2))
+            felt = ((after - before).norm(dim=2) > 0.1 * before.norm(dim=2)).double().mean(1)
+            assert row["spread"].values[layer:] == pytest.approx(spread.numpy()[layer:], abs=1e-5)
+            assert row["felt"].values[layer:] == pytest.approx(felt.numpy()[layer:], abs=0.051)  # a frame at the bound
+            assert np.isnan(row["spread"].values[:layer]).all() and np.isnan(row["felt"].values[:layer]).all()
+    assert np.abs(found["delta"]).min() > 0
+
+
+def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
+    class Reads(torch.nn.Module):
+        """The first label is neuron 3 of the last layer, the second 0."""
+
+        def forward(self, hidden):
+            value = hidden[..., 3].mean(1)
+            return torch.stack([value, 0 * value], dim=-1)
+
+    model = models.load(tiny_folder(), device="cpu", head=Reads(), labels=["yes", "no"])
+    options = {"modes": ("flip", "zero"), "nulls": 0, "target": "yes"}
+    found = ablation.sweep(model, clips.iloc[:3], neurons={3: [3, 5]}, **options)
+    value = found["clean_logits"].sel(label="yes").values
+    assert found["delta"].sel(layer=3, mode="flip").values == pytest.approx(-2 * value, rel=1e-4)
+    assert found["delta"].sel(layer=3, mode="zero").values == pytest.approx(-value, rel=1e-4)
+    other = ablation.sweep(model, clips.iloc[:3], neurons={3: [4, 5]}, **options)
+    assert (other["delta"] == 0).all() and (other["spread"].sel(later=3) > 0).all()
+    pair = ablation.sweep(model, clips.iloc[:3], neurons={3: [3]}, **{**options, "target": ("no", "yes")})
+    assert pair["delta"].sel(mode="zero", layer=3).values == pytest.approx(value, rel=1e-4)
+
+
+def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny, clips):
+    model = tiny()
+    fitted = proxies.fit(model, clips.iloc[:4])
+    moments = ablation.moments(model, clips.iloc[:4])
+    found = ablation.sweep(model, clips.iloc[4:6], neurons=NEURONS, proxies=fitted, moments=moments, nulls=2)
+    for prefix, name in itertools.product(("", "null_"), ("proxy_value", "proxy_sd")):
+        values = found[prefix + name]
+        for layer, later in itertools.product(range(4), range(4)):
+            assert np.isfinite(values.sel(layer=layer, later=later)).all() == (later > layer)
+    after = found["proxy_sd"].sel(proxy="rms")
+    assert (np.abs(after.sel(layer=0, later=slice(1, None))) > 1e-4).all()
+    clean = proxies.measure(model, clips.iloc[4:6], fitted)["value"].rename(layer="later")
+    assert found["clean_proxy_value"].values == pytest.approx(clean.values, rel=1e-4)
+    change = (found["proxy_value"] - clean) / fitted["sd"].rename(layer="later")
+    assert np.allclose(change.transpose(*found["proxy_sd"].dims), found["proxy_sd"], atol=1e-3, equal_nan=True)
+    inside = ablation.sweep(model, clips.iloc[4:5], neurons={2: [0, 30]}, part="ffn_hidden", proxies=fitted, nulls=0)
+    assert np.isfinite(inside["proxy_sd"].sel(later=2)).all() and np.isnan(inside["spread"].sel(later=1)).all()
+
+
+def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
+    model = tiny()
+    moments = ablation.moments(model, clips.iloc[:3])
+    options = {"target": "sad", "modes": ("zero",)}
+    found = ablation.sweep(model, clips.iloc[3:5], neurons=NEURONS, moments=moments, nulls=3, seed=7, **options)
+    sets = {layer: edits.matched(moments["magnitude"].sel(layer=layer), own, 3, seed=[7, layer])
+            for layer, own in NEURONS.items()}  # fmt: skip
+    for i in range(3):
+        drawn = {layer: lists[i] for layer, lists in sets.items()}
+        one = ablation.sweep(model, clips.iloc[3:5], neurons=drawn, nulls=0, **options)
+        for name in ("delta", "spread", "kl"):
+            expected = one[name].values
+            assert found[f"null_{name}"].isel(null=i).values == pytest.approx(expected, abs=1e-5, nan_ok=True)
+        for layer, own in drawn.items():
+            assert not set(own) & set(NEURONS[layer])
+            size = moments["magnitude"].sel(layer=layer).values
+            assert found["null_magnitude"].sel(layer=layer)[i] == pytest.approx(size[own].mean())
+            assert found["magnitude"].sel(layer=layer) == pytest.approx(size[NEURONS[layer]].mean())
+
+
+def test_scores_give_their_best_neurons_of_each_layer(tiny, clips):
+    model = tiny()
+    scores = attribution.grad_x_activation(model, clips.iloc[:3], target="angry")
+    found = ablation.sweep(model, clips.iloc[3:4], neurons=scores, k=2, layers=[3, 1], nulls=0)
+    assert found["layer"].values.tolist() == [1, 3]
+    assert found.attrs["neurons"] == json.dumps(
+        {str(layer): sorted(attribution.top_neurons(scores, 2, layer=layer)["neuron"]) for layer in (1, 3)}
+    )
+    assert found["target"].item() == model.labels[found["clean_logits"].values.argmax()]  # "predicted"
+
+
+def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
+    model, rows, mask = tiny(), clips.iloc[:3].copy(), audio.speech_mask
+    rows.loc[1, "path"] = "nowhere.wav"
+    longest = max(len(audio.read(path)) for path in clips["path"][[0, 2]])
+    monkeypatch.setattr(audio, "speech_mask", lambda x, *a, **kw: mask(x, *a, **kw) & (len(x) < longest))
+    with pytest.warns(UserWarning, match="nowhere"):
+        found = ablation.sweep(model, rows, neurons=NEURONS, frames="speech", nulls=0)
+    assert found["clip"].values.tolist() == [0]
+    skipped = json.loads(found.attrs["skipped"])
+    assert list(skipped) == ["1", "2"] and "no speech" in skipped["2"]
+    with pytest.raises(ValueError, match="no speech was found"):
+        ablation.sweep(model, rows.iloc[2:], neurons=NEURONS, frames="speech", nulls=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neurons": {4: [0]}}, "layer 4 out of range"),
+        ({"neurons": {1: [24]}}, "neuron 24 out of range"),
+        ({"neurons": {1: []}}, "no neurons are given for layer 1"),
+        ({"neurons": {}}, "no neurons are given for any layer"),
+        ({"layers": [9]}, "no neurons are given for layer 9"),
+        ({"modes": ("explode",)}, "unknown mode"),
+        ({"modes": ("mean",)}, "need moments="),
+        ({"nulls": 5}, "need moments="),
+        ({"frames": "some"}, "unknown frames"),
+        ({"target": "bored"}, "bored"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tiny, clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "nulls": 0, **options})
+
+
+def test_moments_and_scores_of_another_part_are_refused(tiny, clips):
+    model = tiny()
+    one = clips.iloc[:1]
+    with pytest.raises(ValueError, match="of ffn_out instead of block"):
+        ablation.sweep(model, one, neurons=NEURONS, moments=ablation.moments(model, one, part="ffn_out"))
+    scores = attribution.grad_x_activation(model, one, target="sad", part="ffn_out")
+    with pytest.raises(ValueError, match="the scores are of ffn_out, and the edit is of block"):
+        ablation.sweep(model, one, neurons=scores, nulls=0)
+    with pytest.raises(ValueError, match="choose at most half"):
+        ablation.sweep(model, one, neurons={1: range(13)}, moments=ablation.moments(model, one))
+
+
+def made(speakers=9, clips=2, nulls=20, seed=0):
+    """A sweep's `delta` by hand: [clip, layer, mode], speakers with two clips each."""
+    rng = np.random.default_rng(seed)
+    shape, dims = (speakers * clips, 3, 2), ("clip", "layer", "mode")
+    return xr.Dataset(
+        {"delta": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
+         "null_delta": ((*dims, "null"), rng.standard_normal((*shape, nulls)))},
+        {"layer": [1, 2, 5], "mode": ["flip", "zero"],
+         "speaker": ("clip", np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object))},
+    )  # fmt: skip
+
+
+def by_hand(values):
+    """Speakers' means of [2 clips each]."""
+    return values.reshape(-1, 2, *values.shape[1:]).mean(1)
+
+
+def test_summary_against_scipy():
+    result = made()
+    found = ablation.summary(result)
+    units, null = by_hand(result["delta"].values), by_hand(result["null_delta"].values)
+    expected = stats.ttest_1samp(units, 0).confidence_interval(0.95)
+    assert found["mean"].values == pytest.approx(units.mean(0)) and (found["n"] == 9).all()
+    assert found["low"].values == pytest.approx(expected.low) and found["high"].values == pytest.approx(expected.high)
+    assert found["speakers"].transpose("speaker", "layer", "mode").values == pytest.approx(units)
+    draws = null.mean(0)
+    assert found["null_low"].values == pytest.approx(np.quantile(draws, 0.025, axis=-1))
+    assert found["null_high"].values == pytest.approx(np.quantile(draws, 0.975, axis=-1))
+    outside = (units.mean(0) < draws.min(-1)) | (units.mean(0) > draws.max(-1))
+    assert outside.any() and found["beyond"].values[outside].all()
+    away = units - null.mean(-1)
+    interval = stats.ttest_1samp(away, 0).confidence_interval(0.95)
+    assert found["difference"].values == pytest.approx(away.mean(0))
+    assert found["difference_low"].values == pytest.approx(interval.low)
+    signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+    for layer, mode in itertools.product(range(3), range(2)):
+        x = away[:, layer, mode]
+        p = (np.abs(signs @ x) >= np.abs(x.sum()) - 1e-9).mean()
+        assert found["p"].values[layer, mode] == pytest.approx(p)
+    for mode in range(2):  # corrected over layers, for each mode
+        q = stats.false_discovery_control(found["p"].values[:, mode])
+        assert found["q"].transpose("layer", "mode").values[:, mode] == pytest.approx(q)
+
+
+def test_contrast_is_paired():
+    result = made()
+    found = ablation.contrast(result["delta"].sel(mode="flip"), result["delta"].sel(mode="zero"))
+    units = by_hand(result["delta"].values)
+    test = stats.ttest_rel(units[..., 0], units[..., 1])
+    assert found["mean"].values == pytest.approx((units[..., 0] - units[..., 1]).mean(0))
+    assert found["low"].values == pytest.approx(test.confidence_interval().low)
+    assert found["q"].values == pytest.approx(stats.false_discovery_control(found["p"].values))
+
+
+def test_below_eight_speakers_there_is_no_interval_and_no_test():
+    found = ablation.summary(made(speakers=7))
+    for name in ("low", "high", "difference_low", "p", "q"):
+        assert np.isnan(found[name]).all(), name
+    assert np.isfinite(found["mean"]).all() and found.sizes["speaker"] == 7
+
+
+def test_without_nulls_there_is_nothing_to_compare_with():
+    found = ablation.summary(made(nulls=0))
+    assert np.isfinite(found["low"]).all() and not found["beyond"].any()
+    for name in ("null_mean", "null_low", "difference", "p", "q"):
+        assert np.isnan(found[name]).all(), name
+
+
+def test_summary_needs_speakers():
+    with pytest.raises(ValueError, match="speaker"):
+        ablation.summary(made().drop_vars("speaker"))
+
+
+@pytest.fixture(scope="module")
+def swept(tiny, clips):
+    model = tiny()
+    train, test = clips.iloc[:1], clips.iloc[1:]
+    options = {"neurons": NEURONS, "target": "angry", "moments": ablation.moments(model, train)}
+    fitted = proxies.fit(model, clips)
+    return [
+        ablation.sweep(model, test, modes=("flip", "zero"), nulls=4, proxies=fitted, **options),
+        ablation.sweep(model, test, nulls=0, frames="max_frame", **options),
+        proxies.validity(model, test, fitted),
+    ]
+
+
+def words(figure):
+    """All text of a figure."""
+    figure.canvas.draw()
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_figures(swept):
+    sweep, peaks, validity = swept
+    curves = ablation.summary(sweep)
+    figure = plots.layer_curves(curves.sel(mode="flip"))
+    assert "8 speakers" in words(figure) and "random" in words(figure)
+    shown = [line.get_ydata() for axes in figure.axes for line in axes.lines]
+    assert any(np.array_equal(y, curves["mean"].sel(mode="flip")) for y in shown)
+    few = ablation.summary(sweep.isel(clip=slice(3)))
+    figure = plots.layer_curves({mode: few.sel(mode=mode) for mode in ("flip", "zero")})
+    assert "3 speakers, and each" in words(figure) and "zero" in words(figure)
+    for figure in (plots.layer_curves(ablation.summary(peaks).sel(mode="flip")), plots.spread(peaks),
+                   plots.emotion_tracking(sweep.isel(clip=[0])), plots.layer_effect(peaks, 2),
+                   plots.proxy_changes(sweep, validity)):  # fmt: skip
+        assert isinstance(figure, Figure) and words(figure)
+    numbers = [text.get_text() for text in plots.spread(peaks).axes[0].texts]
+    assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
+
+
+def test_figures_without_speakers(swept):
+    unknown = swept[0].drop_vars("speaker")
+    assert "clips" in words(plots.layer_effect(unknown, 1))
+    expected = unknown["probability"].sel(mode="zero").mean("clip").sel(label="sad")
+    shown = [line.get_ydata() for line in plots.emotion_tracking(unknown, mode="zero").axes[0].lines]
+    assert any(np.array_equal(y, expected) for y in shown)
+
+
+def test_explorer(swept):
+    explorer = widgets.AblationExplorer(swept[:2])
+    assert explorer.error is None and explorer.controls["layer"].value == 2
+    explorer.controls["layer"].value = 3
+    assert "Layer 3, flip" in words(explorer.figure)
+    explorer.controls["mode"].value = "zero"
+    explorer.controls["readout"].value = "decision changed"
+    assert explorer.error is None and "another label" in words(explorer.figure)
+    explorer.controls["frames"].value = "max_frame"
+    assert "zero was not run with frames='max_frame'; there is flip" in explorer.error

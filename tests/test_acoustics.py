@@ -1,0 +1,191 @@
+"""Factors of emotion in closed form: planted differences come back, in the right units, within the speaker."""
+
+from __future__ import annotations
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from IPython.display import Audio
+
+from xai_lib import acoustics, plots, statistics
+from xai_lib.widgets import ClipExplorer
+
+SHIFT = {"neutral": 0.0, "sad": -1.0, "angry": 3.0}  # semitones, and twice that in dB
+
+
+@pytest.fixture
+def planted():
+    """10 speakers, 20 to 38 semitones over 55 Hz, 3 emotions, 4 clips each, and the numbers of their clips."""
+    rows = [
+        {"label": label, "speaker": f"s{s}", "sex": "female" if s % 2 else "male", "clip": i,
+         "f0": 55 * 2 ** ((20 + 2 * s + SHIFT[label] + (-1) ** i) / 12),
+         "level_db": -40 + s + 2 * SHIFT[label] + (-1) ** i, "rate": 4 + 0.1 * (-1) ** i}
+        for s in range(10) for label in ("angry", "neutral", "sad") for i in range(4)
+    ]  # fmt: skip
+    rows = pd.DataFrame(rows, index=pd.RangeIndex(100, 220))
+    return rows[["level_db", "f0", "rate"]], rows[["label", "speaker", "sex"]]
+
+
+def test_cells_average_the_clips_of_a_speaker(planted):
+    cells = acoustics.cells(*planted)
+    assert cells.dims == ("factor", "label", "speaker") and list(cells["label"].values) == list(SHIFT)
+    one = cells.sel(label="angry", speaker="s3")
+    # clips lie a semitone either side: their geometric mean is the speaker's own F0, the arithmetic is above it
+    assert float(one.sel(factor="f0")) == pytest.approx(55 * 2 ** (29 / 12), rel=1e-12)
+    assert float(one.sel(factor="level_db")) == pytest.approx(-31)
+    assert cells["sex"].sel(speaker="s3") == "female" and cells["unit"].sel(factor="f0") == "Hz"
+
+
+def test_differences_are_those_planted(planted):
+    result = acoustics.differences(acoustics.cells(*planted))
+    assert result.attrs["base"] == "neutral" and list(result["label"].values) == ["sad", "angry"]
+    for label in ("sad", "angry"):
+        one = result.sel(label=label)
+        assert np.allclose(one["difference"].sel(factor="f0"), SHIFT[label])  # semitones, in every speaker
+        assert np.allclose(one["difference"].sel(factor="level_db"), 2 * SHIFT[label])
+        assert np.allclose(one["difference"].sel(factor="rate"), 0) and np.allclose(one["p"].sel(factor="rate"), 1)
+        assert np.allclose(one["p"].sel(factor=["f0", "level_db"]), 2 / 2**10)  # 10 of one sign, exact
+    assert (result["n"] == 10).all() and (result["q"] >= result["p"]).all()
+    assert result["unit"].sel(factor="f0") == "semitones" and result["unit"].sel(factor="level_db") == "dB"
+    turned = acoustics.differences(acoustics.cells(*planted), base="angry")
+    assert np.allclose(turned["mean"].sel(label="neutral", factor="f0"), -3)
+
+
+def test_speakers_are_paired_and_not_pooled(planted):
+    """Speakers differ by 18 dB, the emotion by 6: seen within each speaker, and by none who lacks one of the two."""
+    table, clips = planted
+    d = np.linspace(5, 7, 10)  # the effect varies over speakers, mean 6
+    angry = clips["label"] == "angry"
+    table.loc[angry, "level_db"] += np.repeat(d - 6, 4)
+    one = acoustics.differences(acoustics.cells(table, clips)).sel(factor="level_db", label="angry")
+    assert one["mean"] == pytest.approx(6) and one["d"] == pytest.approx(6 / d.std(ddof=1))
+    low, high = statistics.interval(d)[1:]
+    assert one["low"] == pytest.approx(low) and one["high"] == pytest.approx(high) and low > 5.4
+    keep = ~(angry & (clips["speaker"] == "s9")) & ~((clips["label"] == "neutral") & (clips["speaker"] == "s0"))
+    one = acoustics.differences(acoustics.cells(table[keep], clips)).sel(factor="level_db", label="angry")
+    assert one["n"] == 8 and one["mean"] == pytest.approx(d[1:9].mean())
+
+
+def test_centred(planted):
+    values = acoustics.centred(*planted)
+    assert np.allclose(values.groupby(planted[1]["speaker"]).mean(), 0)
+    angry = values[planted[1]["label"] == "angry"]
+    assert np.allclose(angry["f0"].groupby(planted[1]["speaker"]).mean(), 3 - 2 / 3)  # semitones over the mean
+
+
+def test_eta_squared_in_closed_form(planted):
+    table, clips = planted
+    result = acoustics.eta_squared(table, clips, shuffles=100)
+    between = np.var([0, -1, 3])  # within speaker and emotion the clips are one either side: variance 1
+    assert result.loc["f0", "eta_squared"] == pytest.approx(between / (between + 1))
+    assert result.loc["level_db", "eta_squared"] == pytest.approx(4 * between / (4 * between + 1))
+    assert result.loc["rate", "eta_squared"] == pytest.approx(0, abs=1e-12)
+    # of 120 clips and 3 emotions about 2 / 110 is explained by chance, and three times that at the 95th percentile
+    assert result["shuffled"].between(0.02, 0.1).all()
+    other = clips.assign(said=np.tile(["x", "y"], 60))  # another column, which goes with the clip's number
+    assert acoustics.eta_squared(table, other, by="said", shuffles=1).loc["rate", "eta_squared"] == pytest.approx(1)
+
+
+def test_shuffling_stays_within_the_speaker(planted):
+    """Where each speaker has one emotion only, there is nothing to shuffle, and nothing within speakers to explain."""
+    table, clips = planted
+    clips = clips.assign(label=np.where(clips["sex"] == "male", "sad", "angry"))
+    result = acoustics.eta_squared(table, clips, shuffles=3)
+    assert np.allclose(result, 0, atol=1e-12)
+    with pytest.raises(ValueError, match="no speaker has clips of both angry and another|both sad and another"):
+        acoustics.differences(acoustics.cells(table, clips))
+
+
+def test_what_cannot_be_compared_is_refused_in_words(planted):
+    table, clips = planted
+    with pytest.raises(ValueError, match="no column 'speaker'"):
+        acoustics.cells(table, clips.drop(columns="speaker"))
+    with pytest.raises(ValueError, match="label of every clip is needed here: leave out the 40 without one"):
+        acoustics.cells(table, clips.assign(label=clips["label"].replace("sad", None)))
+    angry = clips[clips["label"] == "angry"]
+    with pytest.raises(ValueError, match="all clips are angry"):
+        acoustics.differences(acoustics.cells(table.loc[angry.index], angry))
+    with pytest.raises(KeyError, match="no clip is 'calm': the labels are neutral, sad, angry"):
+        acoustics.differences(acoustics.cells(table, clips), base="calm")
+
+
+def tone(hertz, seconds=1.0, rate=16000):
+    """A voice-like tone with a quarter of a second of silence at both ends."""
+    t = np.arange(int(seconds * rate)) / rate
+    sound = sum(np.sin(2 * np.pi * hertz * h * t) / h for h in range(1, 6)) * 0.1
+    return np.pad(sound, rate // 4).astype(np.float32)
+
+
+def test_frames_follow_a_known_tone():
+    track = acoustics.frames(tone(200))
+    inside = (track["frame"] > 0.35) & (track["frame"] < 1.15)
+    assert np.allclose(track["f0"].where(inside, drop=True), 200, rtol=0.01)
+    assert track["speech"].where(inside, drop=True).all() and not track["speech"][:8].any()
+    assert track["frame"][0] == pytest.approx(0.0125) and track["sample"][-1] == pytest.approx(1.5, abs=1e-3)
+    assert acoustics.frames(tone(200, rate=8000), 8000).sizes["frame"] == track.sizes["frame"]
+
+
+def test_figures_draw_what_they_were_given(planted):
+    cells = acoustics.cells(*planted)
+    figure = plots.factors(cells)
+    drawn = figure.axes[0].collections[2].get_offsets()  # level: neutral female, neutral male, sad female
+    assert np.allclose(sorted(drawn[:, 1]), sorted(cells.sel(label="sad", factor="level_db")[1::2]))
+    figure = plots.differences(acoustics.differences(cells))
+    assert "semitones from neutral" in [axis.get_xlabel() for axis in figure.axes]
+    counts = pd.DataFrame([[3, 1], [0, 4]], index=["sad", "angry"], columns=["sad", "angry"])
+    matrix, recall = plots.recognition(counts, pd.Series({"a": 0.5, "b": 0.75}), [0.4, 0.6]).axes
+    assert sorted(text.get_text() for text in matrix.texts) == ["1", "3", "4"]
+    assert np.allclose(matrix.images[0].get_array(), [[0.75, 0.25], [0, 1]])
+    assert list(recall.lines[0].get_xdata()) == [0.5, 0.75] and recall.lines[2].get_xdata() == [0.625]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    rows = []
+    for i, (label, hertz) in enumerate((("sad", 110), ("angry", 220), ("sad", 165), ("<b>$x", 300))):
+        soundfile.write(tmp_path / f"{i}.wav", tone(hertz, 0.4), 16000)
+        rows.append({"path": str(tmp_path / f"{i}.wav"), "label": label, "sex": "male" if i else "female"})
+    return pd.DataFrame(rows, index=[5, 6, 8, 9])
+
+
+def drawn_f0(panel):
+    """F0 in the picture that the panel shows, in Hz."""
+    return np.nanmedian(panel.figure.axes[2].lines[0].get_ydata())
+
+
+def test_explorer_steps_through_what_was_chosen(clips):
+    panel = ClipExplorer(clips, emotion="sad")
+    assert list(panel.controls) == ["label", "sex", "clip"] and panel.error is None
+    assert panel.controls["label"].options == ("any", "sad", "angry", "<b>$x")  # emotions in their order
+    assert panel.controls["clip"].max == 2 and drawn_f0(panel) == pytest.approx(110, rel=0.02)
+    panel.controls["clip"].value = 2
+    assert drawn_f0(panel) == pytest.approx(165, rel=0.02) and isinstance(panel.shown[1], Audio)
+    panel.controls["label"].value = "angry"  # one clip: the slider comes back
+    assert panel.controls["clip"].value == 1 and drawn_f0(panel) == pytest.approx(220, rel=0.02)
+    panel.controls["label"].value = "any"
+    assert panel.controls["clip"].max == 4 and "clip 1 of 4: 0.wav" in panel.shown[2].value
+    panel.controls["clip"].value = 4
+    assert panel.figure.axes[0].get_title(loc="left") + panel.figure.axes[0].get_title() == "<b>$x, male"
+
+
+def test_explorer_says_when_no_clip_matches_or_one_is_gone(clips, tmp_path):
+    panel = ClipExplorer(clips, emotion="angry")
+    panel.controls["sex"].value = "female"
+    assert "no clip is angry, female" in panel.error
+    panel.controls["label"].value = "sad"
+    assert panel.error is None and drawn_f0(panel) == pytest.approx(110, rel=0.02)
+    (tmp_path / "2.wav").unlink()
+    panel.controls["sex"].value = "male"
+    assert "no such file" in panel.error
+    with pytest.raises(ValueError, match="there are no clips to explore"):
+        ClipExplorer(clips.head(0))
+
+
+def test_explorer_tells_what_the_model_says(clips, tiny):
+    model = tiny()
+    panel = ClipExplorer(clips[["path"]], model=model)  # neither labels nor sexes are needed
+    assert list(panel.controls) == ["clip"] and isinstance(panel.controls["clip"], ipywidgets.IntSlider)
+    best = model.predict(clips["path"].iloc[0])["label"][0]
+    assert f"the model says {best} " in panel.shown[2].value

@@ -1,0 +1,125 @@
+"""Captions of sounds of known level and pitch; the log-odds on a corpus counted by hand; concepts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import xarray as xr
+
+from xai_lib import audio, descriptions
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Measured: nine harmonic tones, three levels × three pitches."""
+    rows, seconds = [], np.arange(16000) / 16000
+    for level in (-40, -25, -10):
+        for f0 in (100, 160, 250):
+            tone = sum(np.sin(2 * np.pi * f0 * h * seconds) / h for h in range(1, 8))
+            tone *= 10 ** (level / 20) / np.sqrt(np.mean(tone**2))
+            path = tmp_path / f"{level}_{f0}.wav"
+            soundfile.write(path, tone.clip(-1, 1), 16000, subtype="FLOAT")
+            rows.append({"path": str(path), "level": level, "pitch": f0})
+    clips = pd.DataFrame(rows)
+    return clips.join(audio.features_table(clips))
+
+
+def test_captions_say_the_level_and_pitch_that_were_set(table):
+    captions = descriptions.captions(table, table)
+    for clip, row in table.iterrows():
+        words = captions[clip].replace(",", "").split()
+        assert ("quiet" in words, "loud" in words) == (row["level"] == -40, row["level"] == -10)
+        assert ("low-pitched" in words, "high-pitched" in words) == (row["pitch"] == 100, row["pitch"] == 250)
+
+
+def test_captions_of_a_clip_do_not_depend_on_the_others_captioned(table):
+    alone = descriptions.captions(table.iloc[[8]], table)
+    assert alone[8] == descriptions.captions(table, table)[8]
+
+
+def test_relative_to_the_speaker_a_loud_voice_is_not_loud(table):
+    speakers = table["level"].astype(str)  # one voice each
+    place = descriptions.ranks(table, table, speakers=speakers)
+    np.testing.assert_allclose(place["level_db"].groupby(table["level"]).mean(), 0.5, atol=0.15)
+    captions = descriptions.captions(table, table, speakers=speakers)
+    assert list(captions[captions.str.contains("high-pitched")].index) == list(table.index[table["pitch"] == 250])
+
+
+def test_what_was_not_measured_is_not_said(table):
+    table = table.astype(float, errors="ignore")
+    table.loc[0, list(descriptions.lexicon().index)] = np.nan
+    assert descriptions.captions(table, table)[0] == descriptions.NOTHING
+    assert descriptions.ranks(table, table).loc[0].isna().all()
+
+
+def test_very_is_for_the_outer_tenth(table):
+    many = pd.concat([table.iloc[[4]]] * 101, ignore_index=True).assign(level_db=np.arange(101.0))
+    captions = descriptions.captions(many, many)
+    said = captions.str.extract(r"((?:very )?(?:loud|quiet))")[0]
+    assert list(said.iloc[[0, 9, 12, 30, 50, 70, 88, 95]].fillna("")) == [
+        "very quiet", "very quiet", "quiet", "quiet", "", "loud", "loud", "very loud"]  # fmt: skip
+
+
+def test_counts_are_of_whole_words():
+    texts = pd.Series(["a very loud, low-pitched voice", "a loud, loud voice", descriptions.NOTHING])
+    found = descriptions.counts(texts)
+    assert list(found["word"].values) == ["loud", "low-pitched"]
+    np.testing.assert_array_equal(found, [[1, 1], [1, 0], [0, 0]])
+    assert descriptions.counts(texts[2:]).sizes["word"] == 0
+
+
+def test_log_odds_on_a_corpus_counted_by_hand():
+    """Two words. High: 3 loud, 1 slow; low: 1, 1; in all 6 loud, 2 slow, so the prior is 1.5 and 0.5."""
+    z = descriptions.terms(np.array([3, 1]), np.array([1, 1]), np.array([6, 2]))
+    delta = np.log(4.5 / 1.5) - np.log(2.5 / 1.5)
+    expected = delta / np.sqrt(1 / 4.5 + 1 / 1.5 + 1 / 2.5 + 1 / 1.5)
+    np.testing.assert_allclose(z, [expected, -expected])  # of two words one is used less if the other is used more
+
+
+def test_log_odds_of_random_sets_are_no_larger_than_they_should_be():
+    """Also of a word that most texts use: 40 against 40 of 160 texts, drawn at random."""
+    rng = np.random.default_rng(0)
+    words = (rng.random((160, 3)) < [0.9, 0.3, 0.1]).astype(float)
+    z = []
+    for _ in range(300):
+        rows = rng.permutation(160)
+        z.append(descriptions.terms(words[rows[:40]].sum(0), words[rows[40:80]].sum(0), words.sum(0)))
+    assert (np.std(z, axis=0) < 1.2).all() and np.std(z) > 0.4
+
+
+def test_log_odds_change_sign_with_the_sets_and_are_0_for_equal_ones():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, (2, 5, 6))
+    total = (a + b).sum(0) + 1
+    np.testing.assert_allclose(descriptions.terms(a, b, total), -descriptions.terms(b, a, total))
+    assert not descriptions.terms(a, a, total).any()
+    assert not descriptions.terms([0], [0], [0]).any()
+
+
+def test_sentence():
+    z = xr.DataArray([2.5, -2.0, 1.0, 3.0], {"word": ["loud", "slow", "dark", "fast"]}, "word")
+    assert descriptions.sentence(z) == "fast (+3.0), loud (+2.5); not slow (−2.0)"
+    assert descriptions.sentence(z, most=1) == "fast (+3.0); not slow (−2.0)"
+    assert "no word" in descriptions.sentence(z, least=4)
+
+
+def test_match_is_nearest_to_the_concept_in_the_same_words():
+    concepts = pd.Series({"angry": "a very loud, fast voice", "sad": "a slow, quiet voice"})
+    texts = pd.Series(["a fast, very loud voice", "a slow voice", "a loud voice"], index=[7, 8, 9])
+    found = descriptions.match(texts, concepts)
+    assert found.sel(clip=7, concept="angry") == pytest.approx(1)
+    assert found.sel(clip=8).idxmax("concept") == "sad" and found.sel(clip=8, concept="angry") == 0
+    assert 0 < found.sel(clip=9, concept="angry") < 1
+    with pytest.raises(ValueError, match="captioned"):
+        descriptions.match(pd.Series([descriptions.NOTHING]), concepts)
+
+
+def test_bundled_lists_use_the_lexicon():
+    words = set(descriptions.lexicon()[["low", "high"]].to_numpy().ravel())
+    assert set(descriptions.lexicon().index) <= {"level_db", "f0", "f0_range", "centroid", "zcr", "speech_seconds", "rate"}
+    for text in descriptions.concepts():
+        assert len(words & set(text.lower().replace(",", " ").replace(".", " ").replace(":", " ").split())) >= 3, text
+    with pytest.raises(FileNotFoundError, match="emotions"):
+        descriptions.concepts("colours")

@@ -1,0 +1,255 @@
+"""Dissection against planted neurons, scipy, sklearn and direct transcriptions of the formulas."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from xai_lib import dissection, plots, widgets
+from xai_lib.families import Site
+from xai_lib.names import EMOTIONS
+
+SPEAKERS, NEURONS = 10, 40
+
+
+@pytest.fixture
+def activations():
+    """10 speakers × 8 emotions × 2 clips; noise, but for neuron 3 (angry) and 5 (a voice); layer 2 is all noise."""
+    rng = np.random.default_rng(3)
+    labels = np.tile(np.repeat(EMOTIONS, 2), SPEAKERS)
+    speakers = np.repeat([f"s{i}" for i in range(SPEAKERS)], 2 * len(EMOTIONS))
+    values = rng.standard_normal((len(labels), 2, NEURONS))
+    values[:, 0, 3] += 4 * (labels == "angry")
+    values[:, 0, 5] += 10 * np.repeat(np.arange(SPEAKERS), 16)
+    return xr.DataArray(
+        values, dims=("clip", "layer", "neuron"),
+        coords={"clip": np.arange(len(labels)) + 100, "label": ("clip", labels.astype(object)),
+                "speaker": ("clip", speakers.astype(object)), "layer": [1, 2], "neuron": np.arange(NEURONS)},
+    )  # fmt: skip
+
+
+def _captions(data, when, then, other="dull"):
+    """`then` for clips of the label, `other` for the rest."""
+    return pd.Series([then if label == when else other for label in data["label"].values], index=data["clip"].values)
+
+
+def test_selectivity_finds_the_planted_neuron_and_no_other(activations):
+    found = dissection.selectivity(activations)
+    told = found["q"] < 0.05
+    assert bool(told.sel(layer=1, neuron=3, concept="angry"))
+    told[{"layer": 0, "neuron": 3}] = False
+    assert int(told.sum()) <= 2  # a false discovery or two; neuron 5, which only knows voices, among 639
+    assert not told.sel(layer=1, neuron=5).any()
+    assert list(found["concept"].values) == list(EMOTIONS) and (found["n"] == SPEAKERS).all()
+
+
+def test_auroc_is_sklearns_within_speakers(activations):
+    found = dissection.selectivity(activations)["mean"].sel(layer=1, neuron=7, concept="sad")
+    one, each = activations.sel(layer=1, neuron=7), []
+    for name in np.unique(one["speaker"]):
+        rows = one["speaker"].values == name
+        each.append(roc_auc_score(one["label"].values[rows] == "sad", one.values[rows]))
+    assert float(found) == pytest.approx(np.mean(each))
+
+
+def test_p_is_the_greater_of_rank_sum_and_t(activations):
+    found = dissection.selectivity(activations)
+    rows = activations["speaker"].values == "s0"
+    alone = dissection.selectivity(activations.isel(clip=np.flatnonzero(rows)))
+    one = activations.isel(clip=np.flatnonzero(rows)).sel(layer=1, neuron=9)
+    own = one["label"].values == "calm"
+    exact = stats.mannwhitneyu(one.values[own], one.values[~own], method="asymptotic", use_continuity=False)
+    assert float(alone["p"].sel(layer=1, neuron=9, concept="calm")) == pytest.approx(exact.pvalue)
+    assert np.isnan(alone["low"]).all()
+    each = [float(dissection.selectivity(activations.isel(clip=activations["speaker"].values == name))["mean"]
+                  .sel(layer=1, neuron=9, concept="calm")) for name in np.unique(activations["speaker"])]  # fmt: skip
+    t = stats.ttest_1samp(each, 0.5).pvalue
+    assert float(found["p"].sel(layer=1, neuron=9, concept="calm")) >= t - 1e-12
+
+
+def test_selectivity_ignores_what_is_monotone_and_who_speaks(activations):
+    shift = xr.DataArray(np.random.default_rng(0).uniform(-50, 50, SPEAKERS).repeat(16), dims="clip")
+    same = dissection.selectivity(3 * activations + shift)
+    xr.testing.assert_allclose(same["p"], dissection.selectivity(activations)["p"])
+
+
+def test_p_of_pure_noise_is_not_too_small(activations):
+    p = dissection.selectivity(activations)["p"].sel(layer=2)
+    assert (p < 0.05).mean() < 0.08
+
+
+def test_description_of_the_planted_neuron(activations):
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    described = dissection.describe(activations, captions, k=20, draws=5)
+    z = described["z"].sel(layer=1, neuron=3)
+    assert z.sel(word="loud") > 3 and z.sel(word="quiet") < -3
+    assert np.abs(described["null"].sel(neuron=3, layer=1)).max() < float(z.sel(word="loud"))
+    assert np.abs(described["z"].sel(layer=2)).mean() < 1
+
+
+def test_predictivity_holds_for_the_planted_neuron_only(activations):
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    train = activations.isel(clip=slice(0, 80))
+    test = activations.isel(clip=slice(80, None))
+    described = dissection.describe(train, captions, k=10, draws=5)
+    held = dissection.predictivity(test, described, captions, least=0, draws=99)
+    assert float(held["rho"].sel(layer=1, neuron=3)) > 0.5
+    assert float(held["p"].sel(layer=1, neuron=3)) == pytest.approx(0.01)
+    assert float((held["p"].sel(layer=2) < 0.05).mean()) < 0.2
+    one, rhos = test.sel(layer=1, neuron=3), []
+    for name in np.unique(one["speaker"]):
+        rows = one["speaker"].values == name
+        rhos.append(stats.spearmanr(one.values[rows], one["label"].values[rows] == "angry").statistic)
+    assert float(held["rho"].sel(layer=1, neuron=3)) == pytest.approx(np.mean(rhos))
+
+
+def test_a_description_that_knows_voices_only_earns_nothing(activations):
+    """Captions that name the speaker: true of neuron 5, and no help among the clips of one speaker."""
+    names = activations["speaker"].to_series()
+    captions = pd.Series(np.where(names > "s4", "low-pitched", "high-pitched"), index=names.index)
+    described = dissection.describe(activations, captions, draws=2)
+    assert described["z"].sel(layer=1, neuron=5, word="low-pitched") > 2
+    held = dissection.predictivity(activations, described, captions, draws=19)
+    assert np.isnan(held["rho"].sel(layer=1, neuron=5))  # no speaker has clips of either kind
+
+
+@pytest.fixture
+def fit(activations):
+    values = [[float(label == name) for name in EMOTIONS] for label in activations["label"].values]
+    coords = {"clip": activations["clip"].values, "concept": list(EMOTIONS)}
+    return xr.DataArray(np.array(values), coords, ("clip", "concept"))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "soft_wpmi"])
+def test_identify_names_the_planted_neuron(activations, fit, similarity):
+    named = dissection.identify(activations, fit, similarity=similarity, draws=199)
+    assert named["name"].sel(layer=1, neuron=3) == "angry"
+    assert float(named["p"].sel(layer=1, neuron=3)) == pytest.approx(0.005)
+    assert float((named["p"].sel(layer=2) < 0.05).mean()) < 0.2
+    assert named["best"].equals(named["score"].max("concept"))
+    assert named.sizes == {"layer": 2, "neuron": NEURONS, "concept": 8}
+
+
+def test_identify_does_not_take_a_voice_for_a_concept(activations, fit):
+    """Neuron 5 follows the speaker; captions that do so too fit it well, but no better shuffled within speakers."""
+    place = activations["speaker"].str.replace("s", "").astype(float).values / SPEAKERS
+    voice = fit.copy(data=np.stack([place] + [0.001 * fit.values[:, i] for i in range(7)], axis=1))
+    named = dissection.identify(activations, voice, draws=99)
+    assert named["name"].sel(layer=1, neuron=5) == EMOTIONS[0] and float(named["best"].sel(layer=1, neuron=5)) > 0.9
+    assert float(named["p"].sel(layer=1, neuron=5)) > 0.9
+
+
+def test_cosine_is_the_correlation():
+    rng = np.random.default_rng(0)
+    values, fits = rng.standard_normal((30, 4)), rng.random((30, 3))
+    expected = np.corrcoef(values.T, fits.T)[:4, 4:]
+    np.testing.assert_allclose(dissection.cosine(fits, values), expected)
+
+
+def test_soft_wpmi_is_the_formula():
+    fits = np.array([[0.9, 0.1], [0.2, 0.3], [0.0, 0.8]])
+    order = np.array([[0, 2], [1, 0]])  # rank × neuron
+    expected = np.zeros((2, 2))
+    for neuron in range(2):
+        for concept in range(2):
+            for rank in range(2):
+                weights = [math.exp(10 * f) for f in fits[order[rank, neuron]]]
+                s = weights[concept] / sum(weights)
+                p = 0.998 - rank / 2 * (0.998 - 0.97)
+                expected[neuron, concept] += math.log(1 + p * (s - 1))
+    for concept in range(2):
+        mean = np.mean([math.exp(x) for x in expected[:, concept]])
+        expected[:, concept] -= math.log(mean)
+    np.testing.assert_allclose(dissection.soft_wpmi(fits, order), expected)
+
+
+def test_unknown_similarity_and_labels_are_refused(activations, fit):
+    with pytest.raises(ValueError, match="cosine, soft_wpmi"):
+        dissection.identify(activations, fit, similarity="dot")
+    with pytest.raises(ValueError, match="two labels"):
+        dissection.selectivity(activations.isel(clip=[0, 1]))
+
+
+def test_exemplars_are_the_extremes(activations):
+    found = dissection.exemplars(activations, 1, 3, 4)
+    values = activations.sel(layer=1, neuron=3).to_series().sort_values()
+    assert list(found.index[found["end"] == "high"]) == list(values.index[::-1][:4])
+    assert list(found.index[found["end"] == "low"]) == list(values.index[:4])
+    assert list(found["label"]) == list(activations["label"].sel(clip=found.index).values)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Eight clips of noise bursts, two speakers, two labels; the last file is broken."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(8):
+        x = 0.001 * rng.standard_normal(12000)
+        x[4000:8000] += 0.2 * rng.standard_normal(4000)
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, x, 16000)
+        rows.append({"path": str(path), "label": ("angry", "calm")[i % 2], "speaker": f"s{i // 4}"})
+    (tmp_path / "7.wav").write_bytes(b"not a sound")
+    return pd.DataFrame(rows)
+
+
+def test_activations_are_means_over_the_frames_that_count(tiny, clips):
+    from xai_lib import audio, hooks
+
+    model = tiny()
+    with pytest.warns(UserWarning, match="7.wav"):
+        spoken = dissection.activations(model, clips, part="ffn_hidden", layers=[2])
+        whole = dissection.activations(model, clips, part="block", frames="all", pooling="max")
+    assert list(spoken["clip"].values) == list(range(7)) and "7" in spoken.attrs["skipped"]
+    x = audio.read(clips["path"][3], model.sample_rate)
+    mask = audio.speech_mask(x, model.sample_rate)
+    assert 0 < mask.sum() < len(mask)
+    with torch.no_grad(), hooks.capture(model, [Site(2, "ffn_hidden"), Site(3)]) as kept:
+        logits = model.logits(model.tensor(x))
+    hidden = kept[Site(2, "ffn_hidden")][0].cpu().numpy()
+    np.testing.assert_allclose(spoken["activation"].sel(clip=3, layer=2), hidden[mask].mean(0), atol=1e-5)
+    np.testing.assert_allclose(whole["activation"].sel(clip=3, layer=3), kept[Site(3)][0].cpu().amax(0), atol=1e-5)
+    np.testing.assert_allclose(spoken["logit"].sel(clip=3), logits[0].cpu(), atol=1e-5)
+    with pytest.raises(ValueError, match="layers"):
+        dissection.activations(model, clips, layers=[9])
+
+
+def test_snippets_lie_around_the_peak(tiny, clips):
+    model, clips = tiny(), clips[:6]
+    found = dissection.activations(model, clips)["activation"]
+    table = dissection.snippets(model, clips, dissection.exemplars(found, 2, 4, 2), 2, 4, half=0.1)
+    assert len(table) == 4 and (table["peak"].between(0.24, 0.52)).all()  # where the burst is
+    assert all(len(x) == pytest.approx(3200, abs=2) for x in table["waveform"])
+    shown = widgets.players(table.assign(caption="<b>loud</b>"), 16000).data
+    assert shown.count("<audio") == 4 and "&lt;b&gt;loud" in shown
+
+
+def test_figures_and_explorer(tiny, clips, activations, fit):
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    described = dissection.describe(activations, captions, draws=3)
+    results = {"test": xr.Dataset({"activation": activations}), "described": described,
+               "named": dissection.identify(activations, fit, draws=9), "selective": dissection.selectivity(activations),
+               "held": dissection.predictivity(activations, described, captions, draws=9)}  # fmt: skip
+    card = dissection.card(1, 3, **results)
+    assert "loud" in card["sentence"]
+    figure = plots.neuron_card(card, marks={"mine": 1.0})
+    assert "loud" in figure.get_suptitle() and len(figure.axes) == 3
+    figure = plots.selective_neurons(results["selective"])
+    heights = [patch.get_height() for patch in figure.axes[0].patches]
+    assert max(heights) == pytest.approx(100 / NEURONS, abs=100 / NEURONS) and min(heights) >= -100
+    assert plots.description_check(results["held"]).axes
+
+    model, clips = tiny(), clips[:6]
+    train = dissection.activations(model, clips, layers=[1, 2])
+    panel = widgets.NeuronCard(model, clips, train=train, captions=pd.Series("dull", clips.index), layer=1, neuron=3,
+                               **results)  # fmt: skip
+    assert panel.error is None and "<audio" in panel.shown[1].data
+    panel.controls["neuron"].value = 5
+    assert panel.error is None and "neuron 5" in panel.figure.get_suptitle()

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.decomposition import PCA
+
+from xai_lib import audio, edits, hooks, proxies
+
+T = torch.arange(100, dtype=torch.float64) * 0.02  # two seconds of frames
+U = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Six clips of noise, each of another level, length and colour."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(6):
+        noise = rng.standard_normal(5000 + 400 * i)
+        noise = np.convolve(noise, np.ones(1 + i) / (1 + i), "same") * 0.05 * (1 + i % 4)
+        soundfile.write(tmp_path / f"{i}.wav", noise, 16000, subtype="FLOAT")
+        rows.append({"path": str(tmp_path / f"{i}.wav"), "label": "angry", "speaker": f"s{i}"})
+    return pd.DataFrame(rows)
+
+
+def test_rms_is_the_mean_norm():
+    hidden = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-5.0, 12.0]])
+    assert proxies.rms(hidden) == pytest.approx(6)
+    assert proxies.rms(torch.stack([hidden, 2 * hidden])).tolist() == pytest.approx([6, 12])
+
+
+@pytest.mark.parametrize("hertz", [1.0, 3.0, 7.5])
+def test_zcr_of_a_sinusoid_along_the_component(hertz):
+    score = torch.sin(2 * torch.pi * hertz * T + 0.3)
+    hidden = score[:, None] * U + 5  # far from the origin: only the centre brings the crossings back
+    expected = (score.sign().diff() != 0).double().mean() / 0.02
+    assert expected == pytest.approx(2 * hertz, abs=0.6)
+    assert proxies.zcr(hidden, U, torch.full((3,), 5.0)) == pytest.approx(expected)
+    assert proxies.zcr(hidden, -U, torch.full((3,), 5.0)) == pytest.approx(expected)  # a component has no sign
+    assert proxies.zcr(hidden, U, torch.full((3,), -50.0)) == 0
+
+
+def test_centroid_of_known_tones():
+    def course(*tones):
+        norm = 9 + sum(size * torch.sin(2 * torch.pi * hertz * T) for hertz, size in tones)
+        return norm[:, None] * U
+
+    assert proxies.centroid(course((4, 1.0))) == pytest.approx(4)
+    assert proxies.centroid(course((4, 3.0), (10, 1.0))) == pytest.approx((3 * 4 + 10) / 4)
+    assert torch.isnan(proxies.centroid(course((4, 0.0))))
+    assert torch.isnan(proxies.centroid(torch.zeros(20, 3)))
+
+
+@given(seed=st.integers(0, 99), neurons=st.sets(st.integers(0, 4), min_size=1))
+def test_where_the_edit_is_made_a_flip_cannot_be_seen(seed, neurons):
+    hidden = torch.randn(1, 30, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for frames in ("all", "max_frame", [3, 9]):
+        flipped = edits.edit(sorted(neurons), "flip", frames=frames)(hidden)
+        assert not torch.equal(flipped, hidden)
+        assert torch.equal(proxies.rms(flipped), proxies.rms(hidden))
+        assert torch.equal(proxies.centroid(flipped), proxies.centroid(hidden))
+    axis, centre = torch.ones(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    assert torch.equal(proxies.zcr(-hidden, axis, centre), proxies.zcr(hidden, axis, centre))
+    zeroed = edits.edit(sorted(neurons), "zero")(hidden)
+    assert proxies.rms(zeroed) < proxies.rms(hidden)  # while zeroing is seen
+
+
+def test_fit_finds_what_principal_component_analysis_finds(tiny, clips):
+    model = tiny()
+    fitted = proxies.fit(model, clips)
+    seen = {site: [] for site in model.sites()}
+    for _, waveform in audio.stream(clips, 16000):
+        with torch.no_grad(), hooks.capture(model, model.sites()) as kept:
+            model.logits(model.tensor(waveform))
+        for site, hidden in kept.items():
+            seen[site].append(hidden[0].double().cpu().numpy())
+    for site, frames in seen.items():
+        found, frames = fitted.sel(layer=site.layer), np.concatenate(frames)
+        pca = PCA(1).fit(frames)
+        assert abs(found["component"].values @ pca.components_[0]) == pytest.approx(1, abs=1e-5)
+        assert found["centre"].values == pytest.approx(pca.mean_, abs=1e-5)
+        assert found["explained"].item() == pytest.approx(pca.explained_variance_ratio_[0], rel=1e-4)
+    assert fitted.attrs["frames"] == len(frames)
+
+
+def test_a_planted_component(tiny, clips):
+    model = tiny()
+    width = model.n_neurons(0)
+    axis = torch.nn.functional.normalize(torch.arange(width, dtype=torch.float32), dim=0)
+
+    def plant(hidden):
+        course = torch.sin(2 * torch.pi * 5 * 0.02 * torch.arange(hidden.shape[1]) + 0.1)
+        noise = torch.randn(len(course), width, generator=torch.Generator().manual_seed(0))
+        return (2 + 3 * course[:, None] * axis + 0.01 * noise).to(hidden)[None]
+
+    with hooks.edit(model, {hooks.Site(2): plant}):
+        fitted = proxies.fit(model, clips)
+        found = proxies.measure(model, clips, fitted)
+    at = fitted.sel(layer=2)
+    assert abs(at["component"].values @ axis.numpy()) > 0.999 and at["explained"] > 0.95
+    assert found["value"].sel(layer=2, proxy="zcr").values == pytest.approx(10, abs=3)  # 5 Hz, in a third of a second
+    assert fitted["sd"].values == pytest.approx(found["value"].values.std(0, ddof=1), rel=1e-5)
+
+
+def test_measure_reads_the_clip_and_the_model(tiny, clips):
+    model = tiny()
+    fitted = proxies.fit(model, clips.iloc[:3])
+    found = proxies.measure(model, clips.iloc[3:], fitted)
+    assert found["value"].dims == ("clip", "layer", "proxy") and found["clip"].values.tolist() == [3, 4, 5]
+    waveform = audio.read(clips["path"][4])
+    with torch.no_grad(), hooks.capture(model, 2) as kept:
+        model.logits(model.tensor(waveform))
+    assert found["value"].sel(clip=4, layer=2, proxy="rms") == pytest.approx(
+        kept[hooks.Site(2)][0].norm(dim=1).mean().item(), rel=1e-5
+    )
+    true = audio.features(torch.as_tensor(waveform), names=("rms", "centroid"))
+    for name, values in true.items():
+        assert found["true"].sel(clip=4, proxy=name) == pytest.approx(values.mean().item(), rel=1e-5)
+
+
+def test_validity_is_the_rank_correlation(monkeypatch):
+    rng = np.random.default_rng(0)
+    value, true = rng.standard_normal((9, 2, 3)), rng.standard_normal((9, 3))
+    value[:, 1, 0], value[:, 1, 1] = np.exp(true[:, 0]), -(true[:, 1] ** 3)  # monotonic, rising and falling
+    value[4, 0, 2] = np.nan
+    made = xr.Dataset({"value": (("clip", "layer", "proxy"), value), "true": (("clip", "proxy"), true)})
+    monkeypatch.setattr(proxies, "measure", lambda *_: made)
+    found = proxies.validity(None, None, None)
+    assert found.dims == ("layer", "proxy") and found.attrs["clips"] == 9
+    assert found[1, :2].values == pytest.approx([1, -1])
+    there = np.arange(9) != 4
+    assert found[0, 2] == pytest.approx(stats.spearmanr(value[there, 0, 2], true[there, 2]).statistic)
+
+
+def test_proxies_of_another_model_are_refused(tiny, clips):
+    fitted = proxies.fit(tiny(), clips.iloc[:2])
+    with pytest.raises(ValueError, match="fitted on another model"):
+        proxies.readers(tiny(num_hidden_layers=2), fitted)
+
+
+def test_bad_clips_are_named(tiny, clips):
+    clips.loc[1, "path"] = "nowhere.wav"
+    with pytest.warns(UserWarning, match="nowhere"):
+        fitted = proxies.fit(tiny(), clips)
+    assert '"1"' in fitted.attrs["skipped"]

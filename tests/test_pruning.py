@@ -1,0 +1,180 @@
+"""Pruning equals holding at zero, is undone exactly, and is compared with random neurons that are not the chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from scipy.special import log_softmax
+
+from xai_lib import edits, hooks, plots, pruning, widgets
+from xai_lib.families import Site
+
+PLAN = {Site(1, "ffn_hidden"): [0, 7], Site(3, "ffn_hidden"): [5]}
+
+
+@pytest.fixture(params=["base", "large"])
+def model(tiny, request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two speakers × four labels."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(8):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(6000), 16000)
+        rows.append({"path": str(path), "label": ("angry", "calm", "sad", "happy")[i % 4], "speaker": f"s{i // 4}"})
+    return pd.DataFrame(rows, index=range(10, 18))
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(5)
+    coords = {"layer": [1, 2, 3], "neuron": np.arange(40)}
+    return xr.DataArray(rng.standard_normal((3, 40)), coords, ("layer", "neuron"))
+
+
+@torch.no_grad()
+def test_pruned_weights_do_what_the_edit_does(model, wave):
+    x = model.tensor(wave)
+    clean = model.logits(x)
+    with hooks.edit(model, {site: edits.edit(chosen, "zero") for site, chosen in PLAN.items()}):
+        edited = model.logits(x)
+    with pruning.prune(model, PLAN) as same:
+        assert same is model
+        pruned = model.logits(x)
+    torch.testing.assert_close(pruned, edited, atol=1e-5, rtol=1e-5)
+    assert (pruned - clean).abs().max() > 1e-3
+    assert torch.equal(model.logits(x), clean)
+
+
+def test_weights_come_back_bit_by_bit_also_after_an_error(model):
+    before = pruning.fingerprint(model)
+    with pytest.raises(RuntimeError, match="inside"), pruning.prune(model, PLAN):
+        assert pruning.fingerprint(model) != before
+        with pruning.prune(model, {Site(1, "ffn_hidden"): [7, 8]}):  # one within the other, sharing a neuron
+            pass
+        raise RuntimeError("inside")
+    assert pruning.fingerprint(model) == before
+    bad = {Site(1, "ffn_hidden"): [0], Site(2, "ffn_hidden"): [99]}
+    with pytest.raises(ValueError, match="neuron 99 out of range"), pruning.prune(model, bad):
+        pass
+    assert pruning.fingerprint(model) == before
+
+
+def test_only_neurons_that_one_linear_map_reads_can_be_pruned(tiny):
+    with pytest.raises(ValueError, match="ffn_hidden"), pruning.prune(tiny(), {Site(1): [0]}):
+        pass
+
+
+def test_neurons_of_takes_the_greatest(scores):
+    plan = pruning.neurons_of(scores.transpose("neuron", "layer"), 7)
+    taken = [float(scores.sel(layer=site.layer, neuron=n)) for site, found in plan.items() for n in found]
+    assert sorted(taken) == sorted(np.sort(scores.values.ravel())[-7:])
+    assert all(site.part == "ffn_hidden" for site in plan)
+
+
+def test_contrast_is_within_speakers():
+    """Speaker b is 100 higher throughout and has fewer angry clips; c has no angry one and is left out."""
+    values = np.array([3.0, 1, 1, 105, 101, 50])
+    data = xr.DataArray(values[:, None, None], dims=("clip", "layer", "neuron"), coords={
+        "label": ("clip", ["angry", "calm", "calm", "angry", "sad", "sad"]),
+        "speaker": ("clip", list("aaabbc"))})  # fmt: skip
+    assert float(pruning.contrast(data, "angry").squeeze()) == pytest.approx((2 + 4) / 2)
+    assert float(pruning.contrast(data.drop_vars("speaker"), "angry").squeeze()) == pytest.approx(54 - 153 / 4)
+    with pytest.raises(ValueError, match="surprised"):
+        pruning.contrast(data, "surprised")
+
+
+def test_controls_are_other_neurons_as_many_per_layer_and_repeat(scores):
+    chosen, size = pruning.neurons_of(scores, 20), np.abs(scores)
+    sets = pruning.controls(chosen, size, 6, seed=1)
+    assert len(sets) == 6
+    for plan in sets:
+        assert plan.keys() == chosen.keys()
+        for site, found in plan.items():
+            assert len(np.unique(found)) == len(chosen[site]) and not set(found) & set(chosen[site])
+    assert any(not np.array_equal(sets[0][site], sets[1][site]) for site in chosen)
+    again = pruning.controls(chosen, size, 6, seed=1)
+    assert all(np.array_equal(a[site], b[site]) for a, b in zip(sets, again) for site in chosen)
+
+
+def test_compare_is_the_pruned_model(model, clips, scores):
+    compared = pruning.compare(model, clips, scores, np.abs(scores), doses=[3, 9], draws=2, batch=4)
+    assert compared["logit"].sizes == {"clip": 8, "dose": 3, "who": 3, "target": 8}
+    with pruning.prune(model, pruning.neurons_of(scores, 9)):
+        expected = _logits(model, clips)
+    np.testing.assert_allclose(compared["logit"].sel(dose=9, who="chosen"), expected, atol=1e-4)
+    control = pruning.controls(pruning.neurons_of(scores, 3), np.abs(scores), 2)[1]
+    with pruning.prune(model, control):
+        expected = _logits(model, clips)
+    np.testing.assert_allclose(compared["logit"].sel(dose=3, who="random 2"), expected, atol=1e-4)
+    np.testing.assert_allclose(compared["logit"].sel(dose=0, who="random 1"), _logits(model, clips), atol=1e-4)
+
+
+@torch.no_grad()
+def _logits(model, clips):
+    from xai_lib import audio
+
+    return np.stack([model.logits(model.tensor(x))[0].cpu().numpy() for _, x in audio.stream(clips, 16000)])
+
+
+@pytest.fixture
+def compared():
+    """Ten speakers, an angry and a calm clip each. The chosen neurons take 2 off the angry clips' own logit."""
+    rng = np.random.default_rng(0)
+    names, labels = ["angry", "calm", "sad"], np.tile(["angry", "calm"], 10)
+    logit = np.repeat(np.repeat(rng.standard_normal((20, 1, 1, 3)), 2, 1), 4, 2)
+    logit[labels == "angry", 1, 0, 0] -= 2
+    logit[:, 1, 1:] += rng.standard_normal((20, 3, 1))  # random sets move all logits alike
+    return xr.Dataset(
+        {"logit": (("clip", "dose", "who", "target"), logit)},
+        {"clip": range(20), "label": ("clip", labels.astype(object)), "dose": [0, 5], "target": names,
+         "speaker": ("clip", np.repeat([f"s{i}" for i in range(10)], 2)), "who": ["chosen", "r1", "r2", "r3"]},
+    )  # fmt: skip
+
+
+def test_effects_are_log_odds_blind_to_a_common_shift(compared):
+    effects = pruning.effects(compared, "angry")
+    assert float(effects["log_odds"].sel(group="forgotten", dose=5, who="chosen")) == pytest.approx(-2)
+    np.testing.assert_allclose(effects["log_odds"].isel(who=slice(1, None)), 0, atol=1e-9)
+    np.testing.assert_allclose(effects["log_odds"].sel(group="kept"), 0, atol=1e-9)
+    assert float(effects["margin"].sel(group="forgotten", dose=5)) == pytest.approx(-2)
+    assert float(effects["margin_p"].sel(group="forgotten", dose=5)) == pytest.approx(2 / 2**10)
+    assert (effects["n"] == 10).all()
+
+
+def test_log_odds_are_those_of_the_probabilities(compared):
+    logp = log_softmax(compared["logit"].isel(dose=1, who=0).values, axis=-1)
+    own = np.array([list(compared["target"].values).index(label) for label in compared["label"].values])
+    p = np.exp(logp[np.arange(20), own])
+    found = pruning._own_log_odds(compared).isel(dose=1, who=0)
+    np.testing.assert_allclose(found, np.log(p / (1 - p)))
+
+
+def test_recalls(compared):
+    right = pruning.recalls(compared).isel(dose=0, who=0)
+    best = compared["target"].values[compared["logit"].isel(dose=0, who=0).argmax("target").values]
+    np.testing.assert_array_equal(right, best == compared["label"].values)
+
+
+def test_under_eight_speakers_no_interval(compared):
+    effects = pruning.effects(compared.isel(clip=slice(0, 8)), "angry")
+    assert np.isnan(effects["recall_low"]).all() and np.isfinite(effects["recall"]).all()
+
+
+def test_figures_and_explorer(compared):
+    effects = pruning.effects(compared, "calm")
+    assert len(plots.forgetting(effects).axes) == 2
+    figure = plots.class_recalls(pruning.recalls(compared), 5, forgotten="calm")
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["calm", "angry"]
+    with pytest.raises(ValueError, match="the doses are"):
+        plots.class_recalls(pruning.recalls(compared), 6, forgotten="calm")
+    panel = widgets.PruningExplorer({"used": compared, "responds": compared}, "calm")
+    panel.controls["neurons"].value = 0
+    assert panel.error is None and "0 neurons" in panel.figure.axes[0].get_title()
