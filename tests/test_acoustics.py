@@ -102,7 +102,7 @@ def test_what_cannot_be_compared_is_refused_in_words(planted):
     table, clips = planted
     with pytest.raises(ValueError, match="no column 'speaker'"):
         acoustics.cells(table, clips.drop(columns="speaker"))
-    with pytest.raises(ValueError, match="label of every clip is needed here: leave out the 40 without one"):
+    with pytest.raises(ValueError, match="every clip needs a label here: leave out the 40 without one"):
         acoustics.cells(table, clips.assign(label=clips["label"].replace("sad", None)))
     angry = clips[clips["label"] == "angry"]
     with pytest.raises(ValueError, match="all clips are angry"):

@@ -26,8 +26,8 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], on the encoders' frames. The
-        coordinates `sample` and `frame` are seconds.
+        ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], on the encoders' frames.
+        The coordinates `sample` and `frame` are seconds.
     """
     waveform = np.asarray(waveform, np.float32)
     grid = {"hop": round(audio.HOP / audio.SAMPLE_RATE * sample_rate),
@@ -45,14 +45,7 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
 
 
 def centred(table, clips) -> pd.DataFrame:
-    """Each number less the mean of its speaker; F0 in semitones.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `audio.features_table`, or other numbers, indexed by clip.
-    clips : DataFrame
-        With the column `speaker` and at least the rows of `table`.
+    """Each number (of `audio.features_table`, or others) less its speaker's mean; F0 in semitones.
 
     Raises
     ------
@@ -72,8 +65,8 @@ def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFra
     Returns
     -------
     DataFrame indexed like the columns of `table`
-        ``eta_squared``, 0 to 1, and ``shuffled``, the 95th percentile of the same after the labels are shuffled
-        within each speaker.
+        ``eta_squared``, 0 to 1, and ``shuffled``, the 95th percentile of the same after the labels are
+        shuffled within each speaker.
     """
     values, label = centred(table, clips), _column(clips, table, by)
     groups = label.groupby(_column(clips, table, "speaker").to_numpy())
@@ -93,8 +86,8 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
     Returns
     -------
     DataArray [factor, label, speaker]
-        NaN where a speaker has no such clip; `sex`, where known, beside `speaker`; the coordinates `title` and
-        `unit` say what each factor is. Emotions are in their usual order.
+        NaN where a speaker has no such clip; `sex`, where known, beside `speaker`; the coordinates `title`
+        and `unit` say what each factor is. Emotions are in their usual order.
 
     Raises
     ------
@@ -131,10 +124,10 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``difference`` [factor, label, speaker], in real units (F0 in semitones); over speakers ``mean``, ``low``
-        and ``high`` (t interval, NaN under 8 speakers), ``n``, and ``d``, Cohen's d of paired differences; ``p`` of
-        the sign-flip test and ``q``, the same after Benjamini and Hochberg over all factors and labels.
-        attrs: `base`.
+        ``difference`` [factor, label, speaker], in real units (F0 in semitones); over speakers ``mean``,
+        ``low`` and ``high`` (t interval, NaN under 8 speakers), ``n``, and ``d``, Cohen's d of paired
+        differences; ``p`` of the sign-flip test and ``q``, the same after Benjamini and Hochberg over all
+        factors and labels. attrs: `base`.
 
     Raises
     ------
@@ -154,7 +147,7 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
     difference = (values - values.sel(label=base, drop=True)).drop_sel(label=base)
     difference = _named(difference.transpose("factor", "label", "speaker"), unit=2)
     if difference.isnull().all():
-        raise ValueError(f"no speaker has clips of both {base} and another label: nothing can be compared within one")
+        raise ValueError(f"no speaker has clips of both {base} and another label: none can be compared")
     p = np.apply_along_axis(statistics.sign_flip_test, 2, difference.values, seed=seed)
     result = statistics.over_speakers(difference).assign(difference=difference)
     tests = {"d": statistics.cohens_d(difference.values, axis=2), "p": p, "q": statistics.fdr(p)}
@@ -163,15 +156,15 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
 
 def _named(data, *, unit):
     """Put title and unit beside each factor."""
-    rows = [FACTORS[str(name)] for name in data["factor"].values]
-    return data.assign_coords(title=("factor", [r[0] for r in rows]), unit=("factor", [r[unit] for r in rows]))
+    titles, units = zip(*((FACTORS[str(name)][0], FACTORS[str(name)][unit]) for name in data["factor"].values))
+    return data.assign_coords(title=("factor", list(titles)), unit=("factor", list(units)))
 
 
 def _column(clips, table, name):
     """A column of the clips that `table` has rows for, complete."""
     if name not in clips:
-        raise ValueError(f"the {name} of every clip is needed here, and the clips have no column {name!r}: add it")
+        raise ValueError(f"the clips have no column {name!r}, which is needed here: add it")
     column = clips.loc[table.index, name]
     if column.isna().any():
-        raise ValueError(f"the {name} of every clip is needed here: leave out the {column.isna().sum()} without one")
+        raise ValueError(f"every clip needs a {name} here: leave out the {column.isna().sum()} without one")
     return column

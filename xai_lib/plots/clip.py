@@ -12,18 +12,13 @@ FLOOR = -70  # dB under the loudest point
 
 
 def clip(frames, *, title=None) -> plt.Figure:
-    """Waveform above spectrogram above F0, over seconds.
+    """Waveform, with speech shaded, above spectrogram above F0, over seconds.
 
     Parameters
     ----------
     frames : Dataset
-        Of `acoustics.frames`: `waveform` [sample], `speech` and `f0` [frame].
+        Of `acoustics.frames`.
     title : str, optional
-
-    Returns
-    -------
-    Figure
-        Amplitude, with the stretches of speech shaded; level in dB under the loudest point; F0 in speech.
     """
     x, rate, times = frames["waveform"].values, frames.attrs["sample_rate"], frames["frame"].values
     speech = frames["speech"].values
@@ -31,14 +26,14 @@ def clip(frames, *, title=None) -> plt.Figure:
         3, 1, figsize=(style.WIDTH, 5.2), sharex=True, height_ratios=(1, 1.7, 1.1), layout="constrained"
     )
     wave.plot(frames["sample"], x, color="black", linewidth=0.5)
-    wave.fill_between(times, 0, 1, where=speech, step="mid", transform=wave.get_xaxis_transform(), linewidth=0,
-                      color=style.EMOTION_COLORS["calm"], alpha=0.35, label="speech")
+    wave.fill_between(times, 0, 1, where=speech, step="mid", transform=wave.get_xaxis_transform(),
+                      linewidth=0, color=style.EMOTION_COLORS["calm"], alpha=0.35, label="speech")
     wave.set(ylabel="amplitude\n(full scale 1)", xlim=(0, len(x) / rate))
     wave.set_title(title or "", parse_math=False)  # a file's name may hold a dollar sign
     wave.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
 
     width, hop = round(0.025 * rate), round(0.005 * rate)
-    hertz, at, power = signal.spectrogram(x, rate, "hann", width, width - hop, max(512, width), scaling="spectrum")
+    hertz, at, power = signal.spectrogram(x, rate, "hann", width, width - hop, 2 * width, scaling="spectrum")
     level = 10 * np.log10(power / max(power.max(), 1e-20) + 1e-12)
     edges = (at[0] - hop / rate / 2, at[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
     image = spectrum.imshow(level, origin="lower", vmin=FLOOR, vmax=0, cmap=style.SEQUENTIAL, extent=edges,

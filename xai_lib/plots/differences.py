@@ -8,20 +8,13 @@ from matplotlib import pyplot as plt
 from . import style
 
 
-def differences(result, *, level=0.05) -> plt.Figure:
+def differences(result) -> plt.Figure:
     """A panel for each factor: labels down, the paired difference from the base across.
 
     Parameters
     ----------
     result : Dataset
-        Of `acoustics.differences`.
-    level : float
-        Means whose corrected p value `q` lies under it are filled.
-
-    Returns
-    -------
-    Figure
-        Small points are speakers, the marker is their mean, the line its 95 % interval (from 8 speakers up).
+        Of `acoustics.differences`. Intervals are drawn from 8 speakers up; means with q < 0.05 are filled.
     """
     labels = [str(name) for name in result["label"].values]
     colors, rows = style.colors(labels), -(-result.sizes["factor"] // 3)
@@ -39,15 +32,15 @@ def differences(result, *, level=0.05) -> plt.Figure:
             axis.scatter(points, i + shift, s=9, color=colors[label], edgecolor="gray", linewidth=0.3)
             axis.plot([row["low"], row["high"]], [i, i], color="black", linewidth=1.4)
             axis.plot(row["mean"], i, "o", markersize=6, markeredgecolor="black",
-                      markerfacecolor=colors[label] if row["q"] < level else "white")
+                      markerfacecolor=colors[label] if row["q"] < 0.05 else "white")
         axis.set(title=str(one["title"].values), xlabel=f"{one['unit'].values} from {result.attrs['base']}")
         axis.set_yticks(range(len(labels)), labels, parse_math=False)
     axes[0, 0].invert_yaxis()
     for axis in axes.flat[result.sizes["factor"] :]:
         axis.set_axis_off()
     styles = {"speaker": {"linestyle": "", "marker": ".", "color": "gray"},
-              f"mean, q < {level:g}": {"marker": "o", "color": "black", "markerfacecolor": "gray"},
-              f"mean, q ≥ {level:g}": {"marker": "o", "color": "black", "markerfacecolor": "white"}}  # fmt: skip
+              "mean, q < 0.05": {"marker": "o", "color": "black", "markerfacecolor": "gray"},
+              "mean, q ≥ 0.05": {"marker": "o", "color": "black", "markerfacecolor": "white"}}  # fmt: skip
     handles = [plt.Line2D([], [], label=name, **options) for name, options in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure

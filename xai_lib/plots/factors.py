@@ -18,12 +18,8 @@ def factors(cells) -> plt.Figure:
     Parameters
     ----------
     cells : DataArray [factor, label, speaker]
-        Of `acoustics.cells`. Where `sex` is known, women stand left of men.
-
-    Returns
-    -------
-    Figure
-        The bar is the mean over speakers, the line its 95 % t interval, drawn from 8 speakers up.
+        Of `acoustics.cells`. Where `sex` is known, women stand left of men. Intervals are drawn from 8
+        speakers up.
     """
     labels = [str(name) for name in cells["label"].values]
     colors = style.colors(labels)
@@ -49,8 +45,8 @@ def factors(cells) -> plt.Figure:
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_locator(ticker.LogLocator(2, subs=(1, 1.5)))
             axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.0f"))
-        axis.set(ylabel=str(values["unit"].values), title=str(values["title"].values), xticks=range(len(labels)))
-        axis.set_xticklabels(labels, rotation=35, ha="right", parse_math=False)
+        axis.set(ylabel=str(values["unit"].values), title=str(values["title"].values))
+        axis.set_xticks(range(len(labels)), labels, rotation=35, ha="right", parse_math=False)
     for axis in axes.flat[cells.sizes["factor"] :]:
         axis.set_axis_off()
     handles = [plt.Line2D([], [], linestyle="", marker=MARKERS.get(group, "s"), color="gray",

@@ -10,7 +10,7 @@ from . import style
 
 
 def recognition(counts, by_speaker, null) -> plt.Figure:
-    """Confusion matrix, beside it the unweighted average recall (UAR) of each speaker and what shuffled labels reach.
+    """Confusion matrix; beside it each speaker's unweighted average recall (UAR) and that of shuffled labels.
 
     Parameters
     ----------
@@ -24,8 +24,7 @@ def recognition(counts, by_speaker, null) -> plt.Figure:
     Returns
     -------
     Figure
-        Left, colour is the share of the row, the number clips; right, the mean over speakers has its 95 % t
-        interval from 8 speakers up.
+        The mean over speakers has its 95 % t interval from 8 speakers up.
     """
     n = counts.to_numpy()
     share = n / np.maximum(n.sum(axis=1, keepdims=True), 1)
@@ -35,11 +34,11 @@ def recognition(counts, by_speaker, null) -> plt.Figure:
     )
     matrix.imshow(share, vmin=0, vmax=1, cmap=style.SEQUENTIAL, aspect="auto")
     for i, j in zip(*np.nonzero(n)):
-        matrix.text(j, i, f"{n[i, j]}", ha="center", va="center", color="black" if share[i, j] > 0.5 else "white")
-    matrix.set(xlabel="the model's label", ylabel="true label", xticks=range(n.shape[1]), yticks=range(len(n)))
-    matrix.set_title("clips (colour: share of the row, 0 to 1)")
-    matrix.set_xticklabels(counts.columns, rotation=35, ha="right", parse_math=False)
-    matrix.set_yticklabels(counts.index, parse_math=False)
+        color = "black" if share[i, j] > 0.5 else "white"
+        matrix.text(j, i, f"{n[i, j]}", ha="center", va="center", color=color)
+    matrix.set(xlabel="the model's label", ylabel="true label", title="clips (colour: share of the row)")
+    matrix.set_xticks(range(n.shape[1]), counts.columns, rotation=35, ha="right", parse_math=False)
+    matrix.set_yticks(range(len(n)), counts.index, parse_math=False)
     matrix.spines[:].set_visible(False)
 
     ends = np.quantile(null, [0.025, 0.975])
@@ -49,8 +48,9 @@ def recognition(counts, by_speaker, null) -> plt.Figure:
     at = len(by_speaker) + 0.3
     axis.plot([low, high], [at, at], color="black")
     axis.plot(mean, at, "D", color="black", label="mean" if np.isnan(low) else "mean, 95 % interval")
-    axis.set(xlim=(-0.03, 1.03), xlabel="unweighted average recall (0 to 1)", yticks=[*range(len(by_speaker)), at])
-    axis.set_yticklabels([*map(str, by_speaker.index), "all speakers"], parse_math=False)
+    axis.set(xlim=(-0.03, 1.03), xlabel="unweighted average recall (0 to 1)")
+    names = [*map(str, by_speaker.index), "all speakers"]
+    axis.set_yticks([*range(len(by_speaker)), at], names, parse_math=False)
     axis.invert_yaxis()
     figure.legend(loc="outside upper right", ncols=3)
     return figure

@@ -20,8 +20,8 @@ ANY = "any"
 class ClipExplorer(Panel):
     """Choose by emotion, sex, speaker and intensity, then step through the clips that match.
 
-    Shows waveform, spectrogram, F0 and a player at the recorded level (clips are not made equally loud), and what
-    the model says of the clip where a model was given.
+    Shows waveform, spectrogram, F0 and a player at the recorded level (clips are not made equally loud), and
+    what the model says of the clip where a model was given.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ class ClipExplorer(Panel):
             raise ValueError("there are no clips to explore: the selection is empty")
         self.clips, self.model, self._choices = clips, model, {}
         self.sample_rate = model.sample_rate if model else audio.SAMPLE_RATE
-        for column, title in {"label": "Emotion", "sex": "Sex", "speaker": "Speaker", "intensity": "Intensity"}.items():
+        titles = {"label": "Emotion", "sex": "Sex", "speaker": "Speaker", "intensity": "Intensity"}
+        for column, title in titles.items():
             known = set(clips[column].dropna().astype(str)) if column in clips else set()
             if known:
                 options = [ANY, *sorted(known, key=lambda x: (EMOTIONS.index(x) if x in EMOTIONS else 99, x))]
