@@ -206,7 +206,7 @@ def test_activations_are_means_over_the_frames_that_count(tiny, clips):
     model = tiny()
     with pytest.warns(UserWarning, match="7.wav"):
         spoken = dissection.activations(model, clips, part="ffn_hidden", layers=[2])
-        whole = dissection.activations(model, clips, part="block", frames="all", pooling="max")
+    whole = dissection.activations(model, clips[:7], part="block", frames="all", pooling="max")
     assert list(spoken["clip"].values) == list(range(7)) and "7" in spoken.attrs["skipped"]
     x = audio.read(clips["path"][3], model.sample_rate)
     mask = audio.speech_mask(x, model.sample_rate)

@@ -28,7 +28,7 @@ def recognition(counts, by_speaker, null) -> plt.Figure:
     """
     n = counts.to_numpy()
     share = n / np.maximum(n.sum(axis=1, keepdims=True), 1)
-    height = max(0.42 * len(n), 0.2 * len(by_speaker)) + 1.6
+    height = max(0.42 * len(n), 0.2 * len(by_speaker), 1.2) + 1.6
     figure, (matrix, axis) = plt.subplots(
         1, 2, figsize=(style.WIDTH, height), width_ratios=(1.5, 1), layout="constrained"
     )

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
-from IPython.display import Audio
+import soundfile
 
 from .. import audio, plots
 from ..gradient_shap import gate, top_frames
@@ -44,5 +45,9 @@ class FrameExplorer(Panel):
         shown = [figure]
         for text, mask in (("top frames", keep), ("the rest", ~keep)):
             heard = gate(waveform, mask, window=one.attrs["window"], sample_rate=self.sample_rate)
-            shown += [ipywidgets.HTML(f"{text}:"), Audio(heard, rate=self.sample_rate, normalize=False)]
+            file = io.BytesIO()
+            soundfile.write(file, heard, self.sample_rate, format="WAV")
+            # A widget, for its sound stays out of the panel's output, which runners of notebooks send to and fro.
+            player = ipywidgets.Audio(value=file.getvalue(), format="wav", autoplay=False, loop=False)
+            shown.append(ipywidgets.HBox([ipywidgets.HTML(text), player]))
         return shown
