@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import ipywidgets
 import pytest
 from matplotlib import pyplot as plt
@@ -40,6 +42,8 @@ def test_setting_a_control_draws():
     assert panel.calls == [(1, "angry")] and len(panel.figure.axes[0].lines) == 1
     panel.controls["layer"].value = 3
     assert len(panel.figure.axes[0].lines) == 3 and panel.shown[1] == "text"
+    picture, text = (output["data"] for output in panel.output.outputs)
+    assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG") and text == {"text/plain": "text"}
     panel.controls["emotion"].value = "sad"
     assert panel.calls[-1] == (3, "sad") and panel.status.value.endswith("></span>")
     assert not any(control.disabled for control in panel.controls.values()) and plt.get_fignums() == []

@@ -128,7 +128,8 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     scores = scores if layer is None else scores.sel(layer=[layer])
     both = xr.Dataset({"score": mean_score(scores, by=by), "signed": mean_score(scores, by="signed")})
     table = both.to_dataframe().reset_index().sort_values("score", ascending=False, kind="stable").head(k)
-    return table.assign(part=scores.attrs["part"])[["layer", "part", "neuron", "score", "signed"]].reset_index(drop=True)
+    table.insert(1, "part", scores.attrs["part"])
+    return table.reset_index(drop=True)
 
 
 def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
@@ -215,7 +216,8 @@ def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="a
     return xr.DataArray(
         response,
         {**targets.coordinates(clips, rows, n_segments=[len(row) for row in rows.values()]),
-         "layer": [site.layer for site in sites], "neuron": np.arange(response.shape[-1]), "seconds": ("segment", start)},
+         "layer": [site.layer for site in sites], "neuron": np.arange(response.shape[-1]),
+         "seconds": ("segment", start)},
         ("clip", "segment", "layer", "neuron"), "response",
         targets.attributes(model, skipped, method="segment_response", part=part, frames=frames, length=seconds,
                            baseline=baseline),

@@ -40,8 +40,8 @@ def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, 
     -------
     Dataset [clip, frame], NaN beyond a clip's own `n_frames`
         `attribution` and its standard error over draws, `error`, in units of the scale (as if α were not
-        stratified, so rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per clip: `residual`, the sum of the attributions
-        minus (f(x) − mean f(b)), which is 0 if they account for all of it, its `residual_error` over draws, and
+        stratified, so rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per
+        clip: `residual`, the sum of the attributions minus (f(x) − mean f(b)), which is 0 if they account for all of it, its `residual_error` over draws, and
         `relative_residual`. Coordinates: `seconds` (start of a frame); `target`, `target_probability`,
         `predicted`, `probability`.
 

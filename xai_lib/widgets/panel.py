@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import logging
 from collections import OrderedDict
 
 import ipywidgets
 import matplotlib.pyplot as plt
-from IPython.display import display
 from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,8 @@ class Panel(ipywidgets.VBox):
                 self.shown, self.error = [], f"{type(error).__name__}: {_sentence(error)}"
             self._say(self.error or "", alert=self.error is not None)
             self.figure = next((item for item in self.shown if isinstance(item, Figure)), self.figure)
-            self.output.clear_output(wait=True)
-            with self.output:
-                for item in self.shown:
-                    display(item)
+            # In one assignment: redirecting display() needs an exchange of messages, and a client can lose its place.
+            self.output.outputs = tuple(_output(item) for item in self.shown)
         finally:
             for name, control in self.controls.items():
                 control.disabled = usable[name]
@@ -119,3 +118,16 @@ class Panel(ipywidgets.VBox):
 def _sentence(error: Exception) -> str:
     """The error's message; a KeyError's without the quotes that str() puts around it."""
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _output(item) -> dict:
+    """A figure, widget, table, player or text as a display output."""
+    if isinstance(item, Figure):
+        png = io.BytesIO()
+        item.savefig(png, format="png", bbox_inches="tight")
+        data = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": "figure"}
+    elif isinstance(item, ipywidgets.Widget):
+        data = item._repr_mimebundle_()
+    else:
+        data = {"text/plain": str(item)} | ({"text/html": item._repr_html_()} if hasattr(item, "_repr_html_") else {})
+    return {"output_type": "display_data", "data": data, "metadata": {}}
