@@ -12,9 +12,9 @@ from captum.attr import LayerGradientXActivation, NeuronFeatureAblation
 from scipy.stats import spearmanr
 
 from xai_lib import attribution, audio, hooks, models, workbook
+from xai_lib.families import PARTS
 from xai_lib.plots import style
 from xai_lib.widgets import NeuronExplorer
-from xai_lib.families import PARTS
 
 KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
 
