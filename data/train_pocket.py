@@ -205,10 +205,16 @@ def train(parts: dict, device: str, seed: int, epochs: int, checkpoint: Path):
         state["curve"].append([float(loss - LISTEN * heard), right / order.size, uar])
         state.update(epoch=epoch + 1, seconds=state["seconds"] + time.time() - started)
         torch.save(
-            {"state": state, "network": network.state_dict(), "listener": listener.state_dict(), "average": average.state_dict(),
-             "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()},
+            {
+                "state": state,
+                "network": network.state_dict(),
+                "listener": listener.state_dict(),
+                "average": average.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+            },
             checkpoint,
-        )  # fmt: skip
+        )
         tqdm.write(
             f"epoch {epoch + 1}: loss {loss - LISTEN * heard:.3f}, bands {heard:.3f}, accuracy {right / order.size:.3f}, UAR {uar:.3f}"
         )

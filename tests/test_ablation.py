@@ -62,15 +62,27 @@ def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
     model, two = tiny(), clips.iloc[3:5]
     neurons = {layer: own for layer, own in NEURONS.items() if layer or part == "block"}
     moments, modes = ablation.moments(model, clips.iloc[:3], part=part), ("flip", "zero", "mean")
-    found = ablation.sweep(model, two, neurons=neurons, modes=modes, part=part, frames=frames, nulls=0,
-                           target="angry", moments=moments, batch=5)  # fmt: skip
+    found = ablation.sweep(
+        model,
+        two,
+        neurons=neurons,
+        modes=modes,
+        part=part,
+        frames=frames,
+        nulls=0,
+        target="angry",
+        moments=moments,
+        batch=5,
+    )
     c = model.target("angry")
     for clip, path in two["path"].items():
         clean, before = hooked(model, path, {})
         assert found["clean_logits"].sel(clip=clip).values == pytest.approx(clean, abs=1e-5)
         speech = audio.speech_mask(audio.read(path))
         for (layer, own), mode in itertools.product(neurons.items(), modes):
-            function = edits.edit(own, mode, frames=frames, speech=speech, means=moments["mean"].sel(layer=layer).values)
+            function = edits.edit(
+                own, mode, frames=frames, speech=speech, means=moments["mean"].sel(layer=layer).values
+            )
             logits, after = hooked(model, path, {hooks.Site(layer, part): function})
             row = found.sel(clip=clip, layer=layer, mode=mode)
             assert row["logits"].values == pytest.approx(logits, abs=1e-5)
@@ -130,8 +142,10 @@ def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
     moments = ablation.moments(model, clips.iloc[:3])
     options = {"target": "sad", "modes": ("zero",)}
     found = ablation.sweep(model, clips.iloc[3:5], neurons=NEURONS, moments=moments, nulls=3, seed=7, **options)
-    sets = {layer: edits.matched(moments["magnitude"].sel(layer=layer), own, 3, seed=[7, layer])
-            for layer, own in NEURONS.items()}  # fmt: skip
+    sets = {
+        layer: edits.matched(moments["magnitude"].sel(layer=layer), own, 3, seed=[7, layer])
+        for layer, own in NEURONS.items()
+    }
     for i in range(3):
         drawn = {layer: lists[i] for layer, lists in sets.items()}
         one = ablation.sweep(model, clips.iloc[3:5], neurons=drawn, nulls=0, **options)
@@ -231,9 +245,13 @@ def test_figures(swept):
     few = ablation.summary(sweep.isel(clip=slice(3)))
     figure = plots.layer_curves({mode: few.sel(mode=mode) for mode in ("flip", "zero")})
     assert "3 speakers, and each" in words(figure) and "zero" in words(figure)
-    for figure in (plots.layer_curves(ablation.summary(peaks).sel(mode="flip")), plots.spread(peaks),
-                   plots.emotion_tracking(sweep.isel(clip=[0])), plots.layer_effect(peaks, 2),
-                   plots.proxy_changes(sweep, validity)):  # fmt: skip
+    for figure in (
+        plots.layer_curves(ablation.summary(peaks).sel(mode="flip")),
+        plots.spread(peaks),
+        plots.emotion_tracking(sweep.isel(clip=[0])),
+        plots.layer_effect(peaks, 2),
+        plots.proxy_changes(sweep, validity),
+    ):
         assert isinstance(figure, Figure) and words(figure)
     numbers = [text.get_text() for text in plots.spread(peaks).axes[0].texts]
     assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit

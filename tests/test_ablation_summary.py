@@ -17,11 +17,16 @@ def made(speakers=9, clips=2, nulls=20, seed=0):
     rng = np.random.default_rng(seed)
     shape, dims = (speakers * clips, 3, 2), ("clip", "layer", "mode")
     return xr.Dataset(
-        {"delta": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
-         "null_delta": ((*dims, "null"), rng.standard_normal((*shape, nulls)))},
-        {"layer": [1, 2, 5], "mode": ["flip", "zero"],
-         "speaker": ("clip", np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object))},
-    )  # fmt: skip
+        {
+            "delta": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
+            "null_delta": ((*dims, "null"), rng.standard_normal((*shape, nulls))),
+        },
+        {
+            "layer": [1, 2, 5],
+            "mode": ["flip", "zero"],
+            "speaker": ("clip", np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object)),
+        },
+    )
 
 
 def by_hand(values):

@@ -19,11 +19,19 @@ SHIFT = {"neutral": 0.0, "sad": -1.0, "angry": 3.0}  # semitones, and twice that
 def planted():
     """10 speakers, 20 to 38 semitones over 55 Hz, 3 emotions, 4 clips each, and the numbers of their clips."""
     rows = [
-        {"label": label, "speaker": f"s{s}", "sex": "female" if s % 2 else "male", "clip": i,
-         "f0": 55 * 2 ** ((20 + 2 * s + SHIFT[label] + (-1) ** i) / 12),
-         "level_db": -40 + s + 2 * SHIFT[label] + (-1) ** i, "rate": 4 + 0.1 * (-1) ** i}
-        for s in range(10) for label in ("angry", "neutral", "sad") for i in range(4)
-    ]  # fmt: skip
+        {
+            "label": label,
+            "speaker": f"s{s}",
+            "sex": "female" if s % 2 else "male",
+            "clip": i,
+            "f0": 55 * 2 ** ((20 + 2 * s + SHIFT[label] + (-1) ** i) / 12),
+            "level_db": -40 + s + 2 * SHIFT[label] + (-1) ** i,
+            "rate": 4 + 0.1 * (-1) ** i,
+        }
+        for s in range(10)
+        for label in ("angry", "neutral", "sad")
+        for i in range(4)
+    ]
     rows = pd.DataFrame(rows, index=pd.RangeIndex(100, 220))
     return rows[["level_db", "f0", "rate"]], rows[["label", "speaker", "sex"]]
 

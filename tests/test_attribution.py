@@ -120,12 +120,19 @@ def test_an_untrained_head_is_refused(tiny_folder, clips, name):
         getattr(attribution, name)(model, clips, **options)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"target": "bored"}, "unknown emotion"), ({"target": ("sad", "calm", "angry")}, "a pair"),
-    ({"target": "sad", "scale": "odds"}, "unknown scale"), ({"target": "sad", "layers": 9}, "layer 9 out of range"),
-    ({"target": "sad", "layers": []}, "layers is empty"), ({"target": "sad", "frames": "loud"}, "unknown frames"),
-    ({"target": "sad", "layers": "top"}, "whole number"), ({"target": "sad", "part": "mlp"}, "unknown part"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"target": "bored"}, "unknown emotion"),
+        ({"target": ("sad", "calm", "angry")}, "a pair"),
+        ({"target": "sad", "scale": "odds"}, "unknown scale"),
+        ({"target": "sad", "layers": 9}, "layer 9 out of range"),
+        ({"target": "sad", "layers": []}, "layers is empty"),
+        ({"target": "sad", "frames": "loud"}, "unknown frames"),
+        ({"target": "sad", "layers": "top"}, "whole number"),
+        ({"target": "sad", "part": "mlp"}, "unknown part"),
+    ],
+)
 def test_wrong_options_are_said(tiny, clips, options, message):
     with pytest.raises(ValueError, match=message):
         attribution.grad_x_activation(tiny("base"), clips, **options)
@@ -134,8 +141,11 @@ def test_wrong_options_are_said(tiny, clips, options, message):
 def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path):
     soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
     more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
-    for function, options in ((attribution.grad_x_activation, {"target": "sad"}),
-                              (attribution.segment_response, {}), (attribution.gradient_shap, {"target": "sad", "n": 2})):  # fmt: skip
+    for function, options in (
+        (attribution.grad_x_activation, {"target": "sad"}),
+        (attribution.segment_response, {}),
+        (attribution.gradient_shap, {"target": "sad", "n": 2}),
+    ):
         with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
             found = function(tiny("base"), more, **options)
         assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
@@ -148,17 +158,27 @@ def scores(values, speakers):
     values = np.asarray(values, float)
     return xr.Dataset(
         {"absolute": (("clip", "layer", "neuron"), np.abs(values)), "signed": (("clip", "layer", "neuron"), values)},
-        {"clip": range(len(values)), "speaker": ("clip", np.array(speakers, object)),
-         "layer": range(values.shape[1]), "neuron": range(values.shape[2])},
+        {
+            "clip": range(len(values)),
+            "speaker": ("clip", np.array(speakers, object)),
+            "layer": range(values.shape[1]),
+            "neuron": range(values.shape[2]),
+        },
         {"part": "block"},
-    )  # fmt: skip
+    )
 
 
 def test_top_neurons_count_speakers_not_clips():
     # Three clips of a favour neuron 0; one each of b and c favour neuron 1.
     table = scores([[[9, 0]], [[9, 0]], [[9, 0]], [[0, 7]], [[0, -7]]], list("aaabc"))
     best = attribution.top_neurons(table, 1)
-    assert best.loc[0].to_dict() == {"layer": 0, "part": "block", "neuron": 1, "score": pytest.approx(14 / 3), "signed": 0}
+    assert best.loc[0].to_dict() == {
+        "layer": 0,
+        "part": "block",
+        "neuron": 1,
+        "score": pytest.approx(14 / 3),
+        "signed": 0,
+    }
     assert attribution.top_neurons(table, 1, by="signed").loc[0, "neuron"] == 0
     unknown = table.assign_coords(speaker=("clip", [None] * 5))
     assert attribution.top_neurons(unknown, 1).loc[0, "neuron"] == 0
@@ -167,7 +187,9 @@ def test_top_neurons_count_speakers_not_clips():
 def test_top_neurons_of_a_layer():
     table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
     assert attribution.top_neurons(table, 2)["neuron"].tolist() == [3, 2]
-    assert attribution.top_neurons(table, 9, layer=1)[["layer", "neuron"]].values.tolist() == [[1, n] for n in (3, 2, 1, 0)]
+    assert attribution.top_neurons(table, 9, layer=1)[["layer", "neuron"]].values.tolist() == [
+        [1, n] for n in (3, 2, 1, 0)
+    ]
     with pytest.raises(ValueError, match=r"layer 5 is not in these scores: they have \[0, 1, 2\]"):
         attribution.top_neurons(table, 2, layer=5)
     with pytest.raises(ValueError, match="unknown by"):
@@ -212,7 +234,7 @@ def test_segment_response_equals_captum(model, clips):
             method = NeuronFeatureAblation(model.logits, model.family.module(model.check(layer)))
             expected = method.attribute(
                 x, lambda out, neuron=neuron: first(out)[:, :, neuron].mean(dim=1), feature_mask=mask
-            )[0, ::1600][:count].cpu()  # fmt: skip
+            )[0, ::1600][:count].cpu()
             ours = found.sel(clip=index, layer=layer, neuron=neuron).values
             assert np.abs(ours[:count] - expected.numpy()).max() <= 1e-5 * max(expected.abs().max().item(), 0.1)
             assert np.isnan(ours[count:]).all()
@@ -223,8 +245,10 @@ def test_segment_response_equals_captum(model, clips):
 def test_segment_baselines(tiny, clips):
     model = tiny("large")
     options = {"layers": [1, 3], "part": "ffn_hidden", "seconds": 0.2}
-    noise = [attribution.segment_response(model, clips, baseline="noise", seed=s, batch=b, **options)
-             for s, b in ((0, 2), (0, 9), (1, 9))]  # fmt: skip
+    noise = [
+        attribution.segment_response(model, clips, baseline="noise", seed=s, batch=b, **options)
+        for s, b in ((0, 2), (0, 9), (1, 9))
+    ]
     assert noise[0].sizes["neuron"] == model.n_neurons((1, "ffn_hidden"))
     assert np.allclose(noise[0], noise[1], atol=1e-5, equal_nan=True)
     assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3

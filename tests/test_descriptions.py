@@ -59,7 +59,15 @@ def test_very_is_for_the_outer_tenth(table):
     captions = descriptions.captions(many, many)
     said = captions.str.extract(r"((?:very )?(?:loud|quiet))")[0]
     assert list(said.iloc[[0, 9, 12, 30, 50, 70, 88, 95]].fillna("")) == [
-        "very quiet", "very quiet", "quiet", "quiet", "", "loud", "loud", "very loud"]  # fmt: skip
+        "very quiet",
+        "very quiet",
+        "quiet",
+        "quiet",
+        "",
+        "loud",
+        "loud",
+        "very loud",
+    ]
 
 
 def test_counts_are_of_whole_words():
@@ -118,7 +126,15 @@ def test_match_is_nearest_to_the_concept_in_the_same_words():
 
 def test_bundled_lists_use_the_lexicon():
     words = set(descriptions.lexicon()[["low", "high"]].to_numpy().ravel())
-    assert set(descriptions.lexicon().index) <= {"level_db", "f0", "f0_range", "centroid", "zcr", "speech_seconds", "rate"}
+    assert set(descriptions.lexicon().index) <= {
+        "level_db",
+        "f0",
+        "f0_range",
+        "centroid",
+        "zcr",
+        "speech_seconds",
+        "rate",
+    }
     for text in descriptions.concepts():
         assert len(words & set(text.lower().replace(",", " ").replace(".", " ").replace(":", " ").split())) >= 3, text
     with pytest.raises(FileNotFoundError, match="emotions"):

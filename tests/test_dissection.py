@@ -30,10 +30,16 @@ def activations():
     values[:, 0, 3] += 4 * (labels == "angry")
     values[:, 0, 5] += 10 * np.repeat(np.arange(SPEAKERS), 16)
     return xr.DataArray(
-        values, dims=("clip", "layer", "neuron"),
-        coords={"clip": np.arange(len(labels)) + 100, "label": ("clip", labels.astype(object)),
-                "speaker": ("clip", speakers.astype(object)), "layer": [1, 2], "neuron": np.arange(NEURONS)},
-    )  # fmt: skip
+        values,
+        dims=("clip", "layer", "neuron"),
+        coords={
+            "clip": np.arange(len(labels)) + 100,
+            "label": ("clip", labels.astype(object)),
+            "speaker": ("clip", speakers.astype(object)),
+            "layer": [1, 2],
+            "neuron": np.arange(NEURONS),
+        },
+    )
 
 
 def _captions(data, when, then, other="dull"):
@@ -69,8 +75,14 @@ def test_p_is_the_greater_of_rank_sum_and_t(activations):
     exact = stats.mannwhitneyu(one.values[own], one.values[~own], method="asymptotic", use_continuity=False)
     assert float(alone["p"].sel(layer=1, neuron=9, concept="calm")) == pytest.approx(exact.pvalue)
     assert np.isnan(alone["low"]).all()
-    each = [float(dissection.selectivity(activations.isel(clip=activations["speaker"].values == name))["mean"]
-                  .sel(layer=1, neuron=9, concept="calm")) for name in np.unique(activations["speaker"])]  # fmt: skip
+    each = [
+        float(
+            dissection.selectivity(activations.isel(clip=activations["speaker"].values == name))["mean"].sel(
+                layer=1, neuron=9, concept="calm"
+            )
+        )
+        for name in np.unique(activations["speaker"])
+    ]
     t = stats.ttest_1samp(each, 0.5).pvalue
     assert float(found["p"].sel(layer=1, neuron=9, concept="calm")) >= t - 1e-12
 
@@ -234,9 +246,13 @@ def test_snippets_lie_around_the_peak(tiny, clips):
 def test_figures_and_explorer(tiny, clips, activations, fit):
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     described = dissection.describe(activations, captions, draws=3)
-    results = {"test": xr.Dataset({"activation": activations}), "described": described,
-               "named": dissection.identify(activations, fit, draws=9), "selective": dissection.selectivity(activations),
-               "held": dissection.predictivity(activations, described, captions, draws=9)}  # fmt: skip
+    results = {
+        "test": xr.Dataset({"activation": activations}),
+        "described": described,
+        "named": dissection.identify(activations, fit, draws=9),
+        "selective": dissection.selectivity(activations),
+        "held": dissection.predictivity(activations, described, captions, draws=9),
+    }
     card = dissection.card(1, 3, **results)
     assert "loud" in card["sentence"]
     figure = plots.neuron_card(card, marks={"mine": 1.0})
@@ -248,8 +264,9 @@ def test_figures_and_explorer(tiny, clips, activations, fit):
 
     model, clips = tiny(), clips[:6]
     train = dissection.activations(model, clips, layers=[1, 2])
-    panel = widgets.NeuronCard(model, clips, train=train, captions=pd.Series("dull", clips.index), layer=1, neuron=3,
-                               **results)  # fmt: skip
+    panel = widgets.NeuronCard(
+        model, clips, train=train, captions=pd.Series("dull", clips.index), layer=1, neuron=3, **results
+    )
     assert panel.error is None and "<audio" in panel.shown[1].data
     panel.controls["neuron"].value = 5
     assert panel.error is None and "neuron 5" in panel.figure.get_suptitle()

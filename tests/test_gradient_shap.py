@@ -36,11 +36,18 @@ def linear():
     """A model whose logits are weighted sums of the samples."""
     weights = torch.as_tensor(np.random.default_rng(5).standard_normal((20_000, 2)), dtype=torch.float32)
     return SimpleNamespace(
-        name="linear", labels=["calm", "angry"], sample_rate=16000, hop=320, span=400, weights=weights,
-        require_trained=lambda: None, target=["calm", "angry"].index,
-        n_frames=audio.n_frames, tensor=lambda wave: torch.as_tensor(wave)[None],
+        name="linear",
+        labels=["calm", "angry"],
+        sample_rate=16000,
+        hop=320,
+        span=400,
+        weights=weights,
+        require_trained=lambda: None,
+        target=["calm", "angry"].index,
+        n_frames=audio.n_frames,
+        tensor=lambda wave: torch.as_tensor(wave)[None],
         logits=lambda x: x @ weights[: x.shape[1]],
-    )  # fmt: skip
+    )
 
 
 shap = gradient_shap.gradient_shap
@@ -133,8 +140,12 @@ def test_windows_share_out_the_clip(n_samples, seconds):
 
 
 def test_wrong_options_are_said(tiny, clips):
-    for options, message in (({"n": 1}, "n must be 2"), ({"window": 0}, "shorter than"),
-                             ({"baseline": "pink"}, "unknown baseline"), ({"batch": 0}, "batch must")):  # fmt: skip
+    for options, message in (
+        ({"n": 1}, "n must be 2"),
+        ({"window": 0}, "shorter than"),
+        ({"baseline": "pink"}, "unknown baseline"),
+        ({"batch": 0}, "batch must"),
+    ):
         with pytest.raises(ValueError, match=message):
             shap(tiny("base"), clips, target="sad", **options)
 

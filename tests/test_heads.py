@@ -34,9 +34,13 @@ def planted(classes=3, speakers=10, seed=0, strength=3.0):
     speaker = np.repeat(np.arange(speakers), classes * 4)
     x = rng.standard_normal((len(label), 2, 12)) + 2 * rng.standard_normal((speakers, 1, 12))[speaker]
     x[np.arange(len(label)), 1, label] += strength
-    coords = {"clip": np.arange(len(label)), "layer": [2, 5], "neuron": np.arange(12),
-              "label": ("clip", np.array(heads.EMOTIONS)[label].astype(object)),
-              "speaker": ("clip", np.array([f"s{s}" for s in speaker], dtype=object))}  # fmt: skip
+    coords = {
+        "clip": np.arange(len(label)),
+        "layer": [2, 5],
+        "neuron": np.arange(12),
+        "label": ("clip", np.array(heads.EMOTIONS)[label].astype(object)),
+        "speaker": ("clip", np.array([f"s{s}" for s in speaker], dtype=object)),
+    }
     return xr.DataArray(x, coords, ("clip", "layer", "neuron"))
 
 

@@ -135,8 +135,9 @@ def test_predict(tiny, tmp_path, wave):
         expected = model.logits(model.tensor(wave)).softmax(-1)[0].tolist()
     assert table.loc["b", model.labels].tolist() == pytest.approx(expected, abs=1e-6)
     assert table.loc["b", "label"] == model.labels[int(np.argmax(expected))]
-    pd.testing.assert_frame_equal(model.predict([tmp_path / "good.wav"]).reset_index(drop=True),
-                                  table.loc[["b"]].reset_index(drop=True))  # fmt: skip
+    pd.testing.assert_frame_equal(
+        model.predict([tmp_path / "good.wav"]).reset_index(drop=True), table.loc[["b"]].reset_index(drop=True)
+    )
     with pytest.raises(ValueError, match="not one clip could be used"):
         model.predict(clips.drop(index="b"))
 
@@ -151,8 +152,18 @@ def test_folders_that_are_no_model(tmp_path):
 
 
 def test_another_family_is_named(tmp_path):
-    HubertModel(HubertConfig(hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12,
-                             conv_dim=[4], conv_kernel=[10], conv_stride=[5], num_conv_pos_embedding_groups=4)).save_pretrained(tmp_path)  # fmt: skip
+    HubertModel(
+        HubertConfig(
+            hidden_size=12,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=12,
+            conv_dim=[4],
+            conv_kernel=[10],
+            conv_stride=[5],
+            num_conv_pos_embedding_groups=4,
+        )
+    ).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="family hubert; supported are wavlm"):
         models.load(tmp_path)
 

@@ -82,9 +82,14 @@ def test_neurons_of_takes_the_greatest(scores):
 def test_contrast_is_within_speakers():
     """Speaker b is 100 higher throughout and has fewer angry clips; c has no angry one and is left out."""
     values = np.array([3.0, 1, 1, 105, 101, 50])
-    data = xr.DataArray(values[:, None, None], dims=("clip", "layer", "neuron"), coords={
-        "label": ("clip", ["angry", "calm", "calm", "angry", "sad", "sad"]),
-        "speaker": ("clip", list("aaabbc"))})  # fmt: skip
+    data = xr.DataArray(
+        values[:, None, None],
+        dims=("clip", "layer", "neuron"),
+        coords={
+            "label": ("clip", ["angry", "calm", "calm", "angry", "sad", "sad"]),
+            "speaker": ("clip", list("aaabbc")),
+        },
+    )
     assert float(pruning.contrast(data, "angry").squeeze()) == pytest.approx((2 + 4) / 2)
     assert float(pruning.contrast(data.drop_vars("speaker"), "angry").squeeze()) == pytest.approx(54 - 153 / 4)
     with pytest.raises(ValueError, match="surprised"):
@@ -134,9 +139,15 @@ def compared():
     logit[:, 1, 1:] += rng.standard_normal((20, 3, 1))  # random sets move all logits alike
     return xr.Dataset(
         {"logit": (("clip", "dose", "who", "target"), logit)},
-        {"clip": range(20), "label": ("clip", labels.astype(object)), "dose": [0, 5], "target": names,
-         "speaker": ("clip", np.repeat([f"s{i}" for i in range(10)], 2)), "who": ["chosen", "r1", "r2", "r3"]},
-    )  # fmt: skip
+        {
+            "clip": range(20),
+            "label": ("clip", labels.astype(object)),
+            "dose": [0, 5],
+            "target": names,
+            "speaker": ("clip", np.repeat([f"s{i}" for i in range(10)], 2)),
+            "who": ["chosen", "r1", "r2", "r3"],
+        },
+    )
 
 
 def test_effects_are_log_odds_blind_to_a_common_shift(compared):

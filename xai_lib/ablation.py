@@ -37,9 +37,25 @@ def moments(model, clips, *, part="block") -> xr.Dataset:
     )
 
 
-def sweep(model, clips, *, neurons, k=20, modes=("flip",), layers="all", part="block", frames="all", window=0,
-          nulls=50, target="predicted", moments=None, proxies=None, scale=1.0, seed=0,
-          batch=None) -> xr.Dataset:  # fmt: skip
+def sweep(
+    model,
+    clips,
+    *,
+    neurons,
+    k=20,
+    modes=("flip",),
+    layers="all",
+    part="block",
+    frames="all",
+    window=0,
+    nulls=50,
+    target="predicted",
+    moments=None,
+    proxies=None,
+    scale=1.0,
+    seed=0,
+    batch=None,
+) -> xr.Dataset:
     """Edit chosen neurons, one layer at a time, and as many matched random ones, and read what follows.
 
     Parameters
@@ -99,9 +115,7 @@ def sweep(model, clips, *, neurons, k=20, modes=("flip",), layers="all", part="b
     targets.check(model, target)
     chosen = _chosen(model, neurons, k, layers, part)
     if moments is None and (nulls or {"mean", "noise"} & set(modes)):
-        raise ValueError(
-            "nulls, mean and noise need moments=ablation.moments(model, training clips); or set nulls=0"
-        )
+        raise ValueError("nulls, mean and noise need moments=ablation.moments(model, training clips); or set nulls=0")
     here = part, model.family.width(part)
     if moments is not None and (moments.attrs["part"], moments.sizes["neuron"]) != here:
         raise ValueError(f"the moments are of another model, or of {moments.attrs['part']} instead of {part}")
@@ -120,8 +134,10 @@ def sweep(model, clips, *, neurons, k=20, modes=("flip",), layers="all", part="b
         options = {"frames": frames, "window": window, "speech": speech, "scale": scale, "seed": seed}
         plan = [
             (hooks.Site(layer, part), edits.edit(numbers, mode, **options, **training.get(layer, {})))
-            for layer, lists in sets.items() for mode in modes for numbers in lists
-        ]  # fmt: skip
+            for layer, lists in sets.items()
+            for mode in modes
+            for numbers in lists
+        ]
         readers = {site: readouts.reader(reading.get(site)) for site in model.sites()}
         logits, seen = execution.cascade_read(model, waveform, plan, readers, batch=batch)
         classes = targets.resolve(model, target, logits[:1])
@@ -132,26 +148,36 @@ def sweep(model, clips, *, neurons, k=20, modes=("flip",), layers="all", part="b
         raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
     about = targets.coordinates(clips, rows, target=names)
     about["emotion"] = about.pop("label", ("clip", [None] * len(rows)))  # `label` is a dim: the model's
-    every = readouts.table(*map(np.stack, zip(*rows.values())), sd=None if proxies is None else proxies["sd"].values,
-                           shape={"layer": len(sets), "mode": len(modes), "null": 1 + nulls})  # fmt: skip
-    every = every.assign_coords({**about, "layer": list(sets), "mode": list(modes), "label": model.labels,
-                                 "later": range(model.n_layers + 1)})  # fmt: skip
+    every = readouts.table(
+        *map(np.stack, zip(*rows.values())),
+        sd=None if proxies is None else proxies["sd"].values,
+        shape={"layer": len(sets), "mode": len(modes), "null": 1 + nulls},
+    )
+    every = every.assign_coords(
+        {**about, "layer": list(sets), "mode": list(modes), "label": model.labels, "later": range(model.n_layers + 1)}
+    )
     every = every if proxies is None else every.assign_coords(proxy=proxies["proxy"].values)
     below = every["later"] - every["layer"]
     for name in readouts.LATER & set(every):  # only what the edit can have reached, and proxies could show
         every[name] = every[name].where(below >= (name in readouts.PROXIES and part == "block"))
     if known:
-        sizes = [[known[layer]["magnitude"].values[numbers].mean() for numbers in lists]
-                 for layer, lists in sets.items()]  # fmt: skip
+        sizes = [
+            [known[layer]["magnitude"].values[numbers].mean() for numbers in lists] for layer, lists in sets.items()
+        ]
         every["magnitude"] = ("layer", "null"), np.array(sizes)
     drawn = [name for name in every if "null" in every[name].dims]
     null = every[drawn].isel(null=slice(1, None)).rename({name: f"null_{name}" for name in drawn})
     listed = json.dumps({str(layer): numbers.tolist() for layer, numbers in chosen.items()})
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
-    return every.isel(null=0).merge(null).assign_attrs(
-        targets.attributes(model, skipped, method="ablation", part=part, frames=frames, window=window, seed=seed,
-                           neurons=listed)
-    )  # fmt: skip
+    return (
+        every.isel(null=0)
+        .merge(null)
+        .assign_attrs(
+            targets.attributes(
+                model, skipped, method="ablation", part=part, frames=frames, window=window, seed=seed, neurons=listed
+            )
+        )
+    )
 
 
 def summary(result, variable="delta", **where) -> xr.Dataset:
@@ -201,8 +227,9 @@ def contrast(values, others) -> xr.Dataset:
     out = statistics.over_speakers(units)
     p = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], vectorize=True)
     out["p"] = p.where(out["n"] >= statistics.FEWEST)
-    out["q"] = xr.apply_ufunc(statistics.fdr, out["p"], input_core_dims=[["layer"]],
-                              output_core_dims=[["layer"]], vectorize=True)  # fmt: skip
+    out["q"] = xr.apply_ufunc(
+        statistics.fdr, out["p"], input_core_dims=[["layer"]], output_core_dims=[["layer"]], vectorize=True
+    )
     return out
 
 
@@ -211,8 +238,9 @@ def _chosen(model, neurons, k, layers, part) -> dict[int, np.ndarray]:
     if isinstance(neurons, xr.Dataset):
         if neurons.attrs["part"] != part:
             raise ValueError(f"the scores are of {neurons.attrs['part']}, and the edit is of {part}")
-        neurons = {layer: attribution.top_neurons(neurons, k, layer=layer)["neuron"]
-                   for layer in neurons["layer"].values}  # fmt: skip
+        neurons = {
+            layer: attribution.top_neurons(neurons, k, layer=layer)["neuron"] for layer in neurons["layer"].values
+        }
     found = {int(layer): np.unique(np.asarray(some, int)) for layer, some in sorted(neurons.items())}
     wanted = list(found) if isinstance(layers, str) and layers == "all" else sorted(set(layers))
     lacking = [layer for layer in wanted if layer not in found or not len(found[layer])]

@@ -30,8 +30,10 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
         The coordinates `sample` and `frame` are seconds.
     """
     waveform = np.asarray(waveform, np.float32)
-    grid = {"hop": round(audio.HOP / audio.SAMPLE_RATE * sample_rate),
-            "span": round(audio.SPAN / audio.SAMPLE_RATE * sample_rate)}  # fmt: skip
+    grid = {
+        "hop": round(audio.HOP / audio.SAMPLE_RATE * sample_rate),
+        "span": round(audio.SPAN / audio.SAMPLE_RATE * sample_rate),
+    }
     speech = audio.speech_mask(waveform, sample_rate, **grid)
     f0 = audio.features(torch.from_numpy(waveform), sample_rate, names=("f0",), **grid)["f0"].numpy()
     return xr.Dataset(

@@ -17,12 +17,20 @@ from scipy.stats import rankdata
 from . import audio, execution, hooks, statistics, targets
 from .gradient_shap import frame_deletion, gradient_shap, in_batches, windows
 
-__all__ = ["agreement", "frame_deletion", "grad_x_activation", "gradient", "gradient_shap", "mean_score",
-           "segment_response", "shuffled_head", "top_neurons"]  # fmt: skip
+__all__ = [
+    "agreement",
+    "frame_deletion",
+    "grad_x_activation",
+    "gradient",
+    "gradient_shap",
+    "mean_score",
+    "segment_response",
+    "shuffled_head",
+    "top_neurons",
+]
 
 
-def grad_x_activation(model, clips, *, target, layers="all", part="block", frames="all",
-                      scale="logit") -> xr.Dataset:  # fmt: skip
+def grad_x_activation(model, clips, *, target, layers="all", part="block", frames="all", scale="logit") -> xr.Dataset:
     """Gradient times activation of every neuron of every layer: one forward and one backward per clip.
 
     Parameters
@@ -92,10 +100,13 @@ def _layerwise(model, clips, method, target, layers, part, frames, scale):
     stacked, dims = np.stack(list(rows.values())), ("clip", "layer", "neuron")
     return xr.Dataset(
         {"signed": (dims, stacked[:, 0]), "absolute": (dims, stacked[:, 1])},
-        {**targets.coordinates(clips, rows, target=names, value=values), "layer": [site.layer for site in sites],
-         "neuron": np.arange(stacked.shape[-1])},
+        {
+            **targets.coordinates(clips, rows, target=names, value=values),
+            "layer": [site.layer for site in sites],
+            "neuron": np.arange(stacked.shape[-1]),
+        },
         targets.attributes(model, skipped, method=method, part=part, frames=frames, scale=scale),
-    )  # fmt: skip
+    )
 
 
 def mean_score(scores, *, by="absolute") -> xr.DataArray:
@@ -166,8 +177,19 @@ def shuffled_head(model, *, seed=0):
 
 
 @torch.no_grad()
-def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="all", part="block", frames="speech",
-                     fade=0.005, seed=0, batch=16) -> xr.DataArray:  # fmt: skip
+def segment_response(
+    model,
+    clips,
+    *,
+    seconds=0.1,
+    baseline="silence",
+    layers="all",
+    part="block",
+    frames="speech",
+    fade=0.005,
+    seed=0,
+    batch=16,
+) -> xr.DataArray:
     """What each segment of the input does to the activation of every neuron.
 
     Each segment is replaced in turn, and all neurons of all layers are read from the same forward, which stops
@@ -215,13 +237,18 @@ def segment_response(model, clips, *, seconds=0.1, baseline="silence", layers="a
     start = np.arange(response.shape[1]) * round(seconds * model.sample_rate) / model.sample_rate
     return xr.DataArray(
         response,
-        {**targets.coordinates(clips, rows, n_segments=[len(row) for row in rows.values()]),
-         "layer": [site.layer for site in sites], "neuron": np.arange(response.shape[-1]),
-         "seconds": ("segment", start)},
-        ("clip", "segment", "layer", "neuron"), "response",
-        targets.attributes(model, skipped, method="segment_response", part=part, frames=frames, length=seconds,
-                           baseline=baseline),
-    )  # fmt: skip
+        {
+            **targets.coordinates(clips, rows, n_segments=[len(row) for row in rows.values()]),
+            "layer": [site.layer for site in sites],
+            "neuron": np.arange(response.shape[-1]),
+            "seconds": ("segment", start),
+        },
+        ("clip", "segment", "layer", "neuron"),
+        "response",
+        targets.attributes(
+            model, skipped, method="segment_response", part=part, frames=frames, length=seconds, baseline=baseline
+        ),
+    )
 
 
 def _respond(model, x, sites, keep, shape, noise, fade, batch):

@@ -49,9 +49,12 @@ def classifier(folder, config):
     from transformers import AutoModelForAudioClassification
 
     network, info = _read(
-        AutoModelForAudioClassification.from_pretrained, folder,
-        config=config, dtype=torch.float32, output_loading_info=True,
-    )  # fmt: skip
+        AutoModelForAudioClassification.from_pretrained,
+        folder,
+        config=config,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
     untrained = [key for key in info["missing_keys"] if key.startswith(_HEAD)]
     _complete(folder, set(info["missing_keys"]) - set(untrained))
     if untrained:

@@ -80,8 +80,9 @@ def captions(table, reference, *, speakers=None) -> pd.Series:
     words = lexicon()
     return pd.Series(
         {clip: _caption(row, words) for clip, row in ranks(table, reference, speakers=speakers).iterrows()},
-        name="caption", dtype=object,
-    ).reindex(table.index)  # fmt: skip
+        name="caption",
+        dtype=object,
+    ).reindex(table.index)
 
 
 def counts(texts) -> xr.DataArray:

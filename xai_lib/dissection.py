@@ -16,8 +16,18 @@ from . import descriptions, statistics
 from .exemplars import activations, exemplars, snippets
 from .names import EMOTIONS
 
-__all__ = ["activations", "card", "cosine", "describe", "exemplars", "identify", "predictivity", "selectivity",
-           "snippets", "soft_wpmi"]  # fmt: skip
+__all__ = [
+    "activations",
+    "card",
+    "cosine",
+    "describe",
+    "exemplars",
+    "identify",
+    "predictivity",
+    "selectivity",
+    "snippets",
+    "soft_wpmi",
+]
 
 
 def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
@@ -87,8 +97,10 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     swapped = described["z"].values[..., np.random.default_rng(seed).permutation(described.sizes["neuron"]), :]
     parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
     null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
-    return xr.Dataset({**{name: shape(value) for name, value in parts.items()}, "shuffled": null},
-                      attrs={"least": least, "draws": draws, "seed": seed})  # fmt: skip
+    return xr.Dataset(
+        {**{name: shape(value) for name, value in parts.items()}, "shuffled": null},
+        attrs={"least": least, "draws": draws, "seed": seed},
+    )
 
 
 def identify(activations, fit, *, similarity="cosine", top=None, draws=400, seed=0) -> xr.Dataset:
@@ -134,8 +146,10 @@ def identify(activations, fit, *, similarity="cosine", top=None, draws=400, seed
         as_good = as_good + (score(fit.values[rows]).max(-1) >= best - 1e-9)
     p = (1 + as_good) / (1 + draws)
     parts = {"name": names[scores.argmax(-1)].astype(object), "best": best, "p": p, "q": statistics.fdr(p)}
-    return xr.Dataset({"score": shape(scores, "concept", names), **{key: shape(x) for key, x in parts.items()}},
-                      attrs={"similarity": similarity, "draws": draws, "seed": seed})  # fmt: skip
+    return xr.Dataset(
+        {"score": shape(scores, "concept", names), **{key: shape(x) for key, x in parts.items()}},
+        attrs={"similarity": similarity, "draws": draws, "seed": seed},
+    )
 
 
 def cosine(fits, values) -> np.ndarray:
@@ -223,12 +237,13 @@ def card(layer, neuron, *, test, described, named, selective, held) -> dict:
     one = {name: data.sel(here) for name, data in {"z": described["z"], "named": named, "selective": selective}.items()}
     null = np.abs(described["null"].sel(here)).max("word")
     return {
-        **here, **one,
+        **here,
+        **one,
         "sentence": descriptions.sentence(one["z"], least=held.attrs["least"]),
         "null_z": float(null.quantile(0.95)),
         "rho": float(held["rho"].sel(here)),
         "test": test["activation"].sel(here),
-    }  # fmt: skip
+    }
 
 
 def _flat(data):

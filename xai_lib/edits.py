@@ -11,8 +11,9 @@ MODES = ("flip", "zero", "mean", "noise")
 FRAMES = ("all", "speech", "max_frame", "peak_frames")
 
 
-def edit(neurons, mode="flip", *, frames="all", window=0, n_peaks=5, speech=None, means=None, stds=None,
-         scale=1.0, seed=0):  # fmt: skip
+def edit(
+    neurons, mode="flip", *, frames="all", window=0, n_peaks=5, speech=None, means=None, stds=None, scale=1.0, seed=0
+):
     """Make a function on [batch, frame, neuron] that edits some neurons in some frames and leaves the rest.
 
     Parameters
@@ -45,8 +46,10 @@ def edit(neurons, mode="flip", *, frames="all", window=0, n_peaks=5, speech=None
     if window < 0 or n_peaks < 1:
         raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
     for what, value, needed in (
-        ("means", means, mode == "mean"), ("stds", stds, mode == "noise"), ("speech", speech, frames == "speech")
-    ):  # fmt: skip
+        ("means", means, mode == "mean"),
+        ("stds", stds, mode == "noise"),
+        ("speech", speech, frames == "speech"),
+    ):
         if value is None and needed:
             raise ValueError(f"{what}= is needed for {mode if what != 'speech' else 'frames=' + repr(frames)}")
     if not isinstance(neurons, str):
@@ -134,7 +137,9 @@ def _where(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
     else:
         at = np.atleast_1d(np.asarray(frames, dtype=np.int64))
         if len(at) and (at.min() < 0 or at.max() >= count):
-            raise ValueError(f"frame {at.max() if at.max() >= count else at.min()} out of range: the clip has 0–{count - 1}")
+            raise ValueError(
+                f"frame {at.max() if at.max() >= count else at.min()} out of range: the clip has 0–{count - 1}"
+            )
         where[:, torch.from_numpy(at).to(chosen.device)] = True
     if window:
         wide = torch.nn.functional.max_pool1d(where.transpose(1, 2).float(), 2 * window + 1, 1, window)

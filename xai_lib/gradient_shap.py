@@ -13,8 +13,9 @@ from scipy.stats import rankdata, spearmanr
 from . import audio, targets
 
 
-def gradient_shap(model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", seed=0,
-                  batch=16) -> xr.Dataset:  # fmt: skip
+def gradient_shap(
+    model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", seed=0, batch=16
+) -> xr.Dataset:
     """Attribution of a class to the moments of each clip.
 
     (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples
@@ -99,8 +100,12 @@ def _explain(model, x, draw, target, scale, shape, n, batch):
 
     found = in_batches(attribute, n, batch).double().cpu().numpy()
     share = torch.softmax(logits[0], dim=-1).cpu().numpy()
-    named = {"target": targets.name(model, classes), "target_probability": share[classes[0]],
-             "predicted": model.labels[share.argmax()], "probability": share.max()}  # fmt: skip
+    named = {
+        "target": targets.name(model, classes),
+        "target_probability": share[classes[0]],
+        "predicted": model.labels[share.argmax()],
+        "probability": share.max(),
+    }
     return found[:, :-1], targets.value(logits, classes, scale).item() - found[:, -1], named
 
 
@@ -132,12 +137,22 @@ def frame_table(shap) -> pd.DataFrame:
         one = _clip(shap, clip)
         size, speech = np.abs(one["attribution"].values), one["speech"].values
         rows[clip] = {
-            **{name: one[name].item() for name in ("predicted", "probability", "target", "target_probability",
-                                                    "residual", "residual_error", "relative_residual")},
+            **{
+                name: one[name].item()
+                for name in (
+                    "predicted",
+                    "probability",
+                    "target",
+                    "target_probability",
+                    "residual",
+                    "residual_error",
+                    "relative_residual",
+                )
+            },
             "speech_time": speech.mean(),
             "speech_attribution": (size * speech).sum() / size.sum(),
             "level_rho": spearmanr(size, one["level"].values).statistic,
-        }  # fmt: skip
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("clip")
 
 
@@ -190,8 +205,10 @@ def frame_deletion(model, clips, shap, *, target, share=0.2, n=10, scale="log_od
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span):
         one = _clip(shap, index)
         size, rng = one.sizes["frame"], np.random.default_rng([seed, clips.index.get_loc(index)])
-        top, loudest = (rankdata(-one[name].values, method="ordinal") <= max(round(share * size), 1)
-                        for name in ("attribution", "level"))  # fmt: skip
+        top, loudest = (
+            rankdata(-one[name].values, method="ordinal") <= max(round(share * size), 1)
+            for name in ("attribution", "level")
+        )
         shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
         masks = [np.zeros(size, bool), top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
@@ -258,8 +275,10 @@ def _dataset(clips, rows, attributes):
     columns = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
     named = ("target", "target_probability", "predicted", "probability", "n_frames")
     coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in named})
-    data = {name: (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
-            for name, values in columns.items()}  # fmt: skip
+    data = {
+        name: (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
+        for name, values in columns.items()
+    }
     seconds = np.arange(data["level"][1].shape[1]) * attributes["window"]
     return xr.Dataset(data, {**coords, "seconds": ("frame", seconds)}, attributes)
 

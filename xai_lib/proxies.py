@@ -56,6 +56,7 @@ def readers(model, fitted) -> dict:
     wrong = fitted.sizes["layer"] != model.n_layers + 1 or fitted.sizes["neuron"] != model.n_neurons(0)
     if wrong:
         raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
+
     def read(component, centre, hidden):
         seconds = {"frame_seconds": model.frame_seconds}
         return torch.stack([rms(hidden), zcr(hidden, component, centre, **seconds), centroid(hidden, **seconds)], -1)
@@ -94,11 +95,14 @@ def fit(model, clips) -> xr.Dataset:
     values, vectors = torch.linalg.eigh(squares / n - centre[:, :, None] * centre[:, None, :])
     dims = ("layer", "neuron")
     fitted = xr.Dataset(
-        {"component": (dims, vectors[..., -1].numpy()), "centre": (dims, centre.numpy()),
-         "explained": ("layer", (values[:, -1] / values.sum(dim=-1)).numpy())},
+        {
+            "component": (dims, vectors[..., -1].numpy()),
+            "centre": (dims, centre.numpy()),
+            "explained": ("layer", (values[:, -1] / values.sum(dim=-1)).numpy()),
+        },
         {"layer": range(len(centre)), "proxy": list(PROXIES)},
         targets.attributes(model, skipped, method="proxies", frames=n),
-    )  # fmt: skip
+    )
     return fitted.assign(sd=measure(model, clips.drop(index=list(skipped)), fitted)["value"].std("clip", ddof=1))
 
 
@@ -113,15 +117,18 @@ def measure(model, clips, fitted) -> xr.Dataset:
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
         _, seen = execution.cascade_read(model, waveform, [], reading)
         values[index] = torch.cat([seen[site] for site in reading]).cpu().numpy()
-        features = audio.features(torch.as_tensor(waveform), model.sample_rate, names=PROXIES,
-                                  hop=model.hop, span=model.span)  # fmt: skip
+        features = audio.features(
+            torch.as_tensor(waveform), model.sample_rate, names=PROXIES, hop=model.hop, span=model.span
+        )
         true.append([features[name].nanmean().item() for name in PROXIES])
     return xr.Dataset(
-        {"value": (("clip", "layer", "proxy"), np.stack(list(values.values()))),
-         "true": (("clip", "proxy"), np.array(true))},
+        {
+            "value": (("clip", "layer", "proxy"), np.stack(list(values.values()))),
+            "true": (("clip", "proxy"), np.array(true)),
+        },
         {**targets.coordinates(clips, values), "layer": fitted["layer"], "proxy": list(PROXIES)},
         targets.attributes(model, skipped, method="proxies"),
-    )  # fmt: skip
+    )
 
 
 def validity(model, clips, fitted) -> xr.DataArray:
@@ -132,6 +139,11 @@ def validity(model, clips, fitted) -> xr.DataArray:
     stand-in.
     """
     found = measure(model, clips, fitted)
-    rho = xr.apply_ufunc(lambda a, b: stats.spearmanr(a, b, nan_policy="omit").statistic, found["value"],
-                         found["true"], input_core_dims=[["clip"], ["clip"]], vectorize=True)  # fmt: skip
+    rho = xr.apply_ufunc(
+        lambda a, b: stats.spearmanr(a, b, nan_policy="omit").statistic,
+        found["value"],
+        found["true"],
+        input_core_dims=[["clip"], ["clip"]],
+        vectorize=True,
+    )
     return rho.rename("validity").assign_attrs(found.attrs, clips=found.sizes["clip"])

@@ -97,8 +97,10 @@ def controls(neurons, magnitude, draws, *, seed=0) -> list[dict]:
     magnitude : DataArray [layer, neuron]
         Of `dissection.activations`.
     """
-    sets = {site: edits.matched(magnitude.sel(layer=site.layer), chosen, draws, seed=[seed, site.layer])
-            for site, chosen in neurons.items()}  # fmt: skip
+    sets = {
+        site: edits.matched(magnitude.sel(layer=site.layer), chosen, draws, seed=[seed, site.layer])
+        for site, chosen in neurons.items()
+    }
     return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
 
 
@@ -186,6 +188,9 @@ def _outgoing(model, site, chosen):
     if site.part != "ffn_hidden":
         raise ValueError(f"only neurons of ffn_hidden can be taken out of the weights, not of {site.part}: edit them")
     width = model.n_neurons(site)
-    linear = [m for m in model.family.module(Site(site.layer, "ffn_out")).modules()
-              if isinstance(m, torch.nn.Linear) and m.in_features == width]  # fmt: skip
+    linear = [
+        m
+        for m in model.family.module(Site(site.layer, "ffn_out")).modules()
+        if isinstance(m, torch.nn.Linear) and m.in_features == width
+    ]
     return linear[-1].weight

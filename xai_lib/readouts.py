@@ -33,8 +33,10 @@ def table(logits, value, seen, *, sd, shape) -> xr.Dataset:
         found["proxy_value"] = dims, proxies
         found["proxy_sd"] = dims, (proxies - proxies[:, :1]) / np.where(sd > 0, sd, np.nan)
     clean = {f"clean_{name}": (("clip", *dims), x[:, 0]) for name, (dims, x) in found.items() if name in _CLEAN}
-    edited = {name: (("clip", *shape, *dims), x[:, 1:].reshape(len(x), *shape.values(), *x.shape[2:]))
-              for name, (dims, x) in found.items()}  # fmt: skip
+    edited = {
+        name: (("clip", *shape, *dims), x[:, 1:].reshape(len(x), *shape.values(), *x.shape[2:]))
+        for name, (dims, x) in found.items()
+    }
     return xr.Dataset(clean | edited)
 
 

@@ -21,8 +21,14 @@ def model():
 
     torch.manual_seed(0)
     network = WavLMForSequenceClassification(WavLMConfig(num_labels=8))
-    return models.Model(network, labels=[str(i) for i in range(8)], name="base", trained="not trained: a benchmark",
-                        preprocessor={}, device="cpu")  # fmt: skip
+    return models.Model(
+        network,
+        labels=[str(i) for i in range(8)],
+        name="base",
+        trained="not trained: a benchmark",
+        preprocessor={},
+        device="cpu",
+    )
 
 
 @pytest.fixture(scope="module")

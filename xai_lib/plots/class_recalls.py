@@ -33,10 +33,17 @@ def class_recalls(recalls, dose, *, forgotten):
     ax.vlines(at, random.min("who"), random.max("who"), color="black", lw=1.2)
     ax.bar(at + 0.27, after, 0.25, color=list(colors.values()), edgecolor="black", lw=0.8)
     ax.set_xticks(at, names)
-    ax.set(ylabel="recall", ylim=(0, 1.02), xlabel="emotion (the first is the one to forget)",
-           title=f"{dose} neurons pruned")  # fmt: skip
-    parts = {"as it is": "white", "random neurons pruned (line: range)": style.NULL_COLOR,
-             "chosen neurons pruned": colors[names[0]]}  # fmt: skip
+    ax.set(
+        ylabel="recall",
+        ylim=(0, 1.02),
+        xlabel="emotion (the first is the one to forget)",
+        title=f"{dose} neurons pruned",
+    )
+    parts = {
+        "as it is": "white",
+        "random neurons pruned (line: range)": style.NULL_COLOR,
+        "chosen neurons pruned": colors[names[0]],
+    }
     handles = [Patch(facecolor=color, edgecolor="black", label=label) for label, color in parts.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

@@ -22,8 +22,9 @@ def deletion_pairs(drop):
     figure, axes = plt.subplots(figsize=(0.6 * style.WIDTH, 3.6))
     places = np.arange(units.shape[1])
     axes.plot(places, units.T, color=style.NULL_COLOR, lw=0.8, marker="o", ms=3)
-    axes.errorbar(places, mean, [mean - low, high - mean], color=style.EMOTION_COLORS["angry"], marker="D", ls="",
-                  capsize=4, lw=2)  # fmt: skip
+    axes.errorbar(
+        places, mean, [mean - low, high - mean], color=style.EMOTION_COLORS["angry"], marker="D", ls="", capsize=4, lw=2
+    )
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(places, drop["mode"].values)
     share, scale = drop.attrs["share"], drop.attrs["scale"].replace("_", " ")

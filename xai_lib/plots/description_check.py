@@ -25,13 +25,25 @@ def description_check(held):
         values = [data.sel(layer=layer).values.ravel() for layer in layers]
         values = [v[np.isfinite(v)] for v in values]
         at = np.arange(len(layers)) + 0.26 * (place - 1)
-        ax.boxplot(values, positions=at, widths=0.22, whis=(5, 95), showfliers=False, patch_artist=True,
-                   medianprops={"color": "black"}, boxprops={"facecolor": color})  # fmt: skip
+        ax.boxplot(
+            values,
+            positions=at,
+            widths=0.22,
+            whis=(5, 95),
+            showfliers=False,
+            patch_artist=True,
+            medianprops={"color": "black"},
+            boxprops={"facecolor": color},
+        )
         share = np.isfinite(data.values).mean()
         ax.plot([], [], "s", color=color, ms=9, label=f"{name} \n({share:.0%} say something)")
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(layers)), layers)
-    ax.set(xlabel="layer", ylabel="ρ with the activation", ylim=(-1.02, 1.02),
-           title="Descriptions on held-out speakers (box: quartiles; whiskers: 5–95 % of neurons)")  # fmt: skip
+    ax.set(
+        xlabel="layer",
+        ylabel="ρ with the activation",
+        ylim=(-1.02, 1.02),
+        title="Descriptions on held-out speakers (box: quartiles; whiskers: 5–95 % of neurons)",
+    )
     figure.legend(title="description", loc="outside right center")
     return figure

@@ -36,8 +36,15 @@ def factors(cells) -> plt.Figure:
                 points = values.values[i, sex == group]
                 at = i + (j - (len(groups) - 1) / 2) * 0.7 / len(groups)
                 spread = np.linspace(-0.08, 0.08, len(points)) if len(points) > 1 else 0
-                axis.scatter(at + spread, points, s=14, color=colors[label], marker=MARKERS.get(group, "s"),
-                             edgecolor="black", linewidth=0.3)
+                axis.scatter(
+                    at + spread,
+                    points,
+                    s=14,
+                    color=colors[label],
+                    marker=MARKERS.get(group, "s"),
+                    edgecolor="black",
+                    linewidth=0.3,
+                )
                 mean, low, high = statistics.interval(points)
                 axis.plot([at - 0.16, at + 0.16], [mean, mean], color="black", linewidth=1.8)
                 axis.plot([at, at], [low, high], color="black", linewidth=1.2)
@@ -49,8 +56,10 @@ def factors(cells) -> plt.Figure:
         axis.set_xticks(range(len(labels)), labels, rotation=35, ha="right", parse_math=False)
     for axis in axes.flat[cells.sizes["factor"] :]:
         axis.set_axis_off()
-    handles = [plt.Line2D([], [], linestyle="", marker=MARKERS.get(group, "s"), color="gray",
-                          label=f"{group} speaker".strip()) for group in groups]  # fmt: skip
+    handles = [
+        plt.Line2D([], [], linestyle="", marker=MARKERS.get(group, "s"), color="gray", label=f"{group} speaker".strip())
+        for group in groups
+    ]
     handles.append(plt.Line2D([], [], color="black", label="mean, 95 % interval over speakers"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure

@@ -38,7 +38,9 @@ def frame_attribution(waveform, sample_rate, shaps, *, k=20, name=""):
     axes[2].axhline(0, color="black", lw=0.6)
     for panel in (axes[0], axes[2]):
         for frame in top:
-            panel.axvspan(edges[frame], edges[frame + 1], color=style.EMOTION_COLORS["surprised"], alpha=0.5, lw=0, zorder=0)
+            panel.axvspan(
+                edges[frame], edges[frame + 1], color=style.EMOTION_COLORS["surprised"], alpha=0.5, lw=0, zorder=0
+            )
     scale = first.attrs["scale"].replace("_", " ")
     axes[2].set(xlabel="time (s)", ylabel=f"attribution ({scale})", xlim=(0, edges[-1]))
     axes[2].legend(loc="upper right", ncols=len(shaps), reverse=True)

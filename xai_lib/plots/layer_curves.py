@@ -28,8 +28,15 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
         at = layers + 0.08 * (place - (len(curves) - 1) / 2)
         if null and np.isfinite(curve["null_low"]).any():
             shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.25)
-            axes.fill_between(layers, curve["null_low"], curve["null_high"], color=shade, alpha=strength, lw=0,
-                              label="matched random neurons, 95 % of draws" if alone else f"{name}, random neurons")
+            axes.fill_between(
+                layers,
+                curve["null_low"],
+                curve["null_high"],
+                color=shade,
+                alpha=strength,
+                lw=0,
+                label="matched random neurons, 95 % of draws" if alone else f"{name}, random neurons",
+            )
             axes.plot(layers, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
         if n < statistics.FEWEST:  # too few for an interval: each speaker is shown
             axes.plot(at, curve["speakers"].transpose("layer", "speaker"), ".", color=color, alpha=0.5, ms=5)

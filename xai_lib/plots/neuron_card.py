@@ -46,8 +46,10 @@ def _concepts(ax, card):
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(score.size), list(colors), size=8)
     ax.invert_yaxis()
-    ax.set(xlabel=f"fit with the captions\n({named['name'].item()} fits best, p = {float(named['p']):.3f})",
-           title="Its concept")  # fmt: skip
+    ax.set(
+        xlabel=f"fit with the captions\n({named['name'].item()} fits best, p = {float(named['p']):.3f})",
+        title="Its concept",
+    )
 
 
 def _labels(ax, card, marks):
@@ -70,5 +72,7 @@ def _labels(ax, card, marks):
     ax.set_yticks(range(len(names)), names, size=8)
     ax.invert_yaxis()
     foretold = "says nothing" if np.isnan(card["rho"]) else f"ρ = {card['rho']:+.2f}"
-    ax.set(xlabel="mean activation in a clip\n(right: AUROC; *: q < 0.05)",
-           title=f"Held-out speakers: description {foretold}")  # fmt: skip
+    ax.set(
+        xlabel="mean activation in a clip\n(right: AUROC; *: q < 0.05)",
+        title=f"Held-out speakers: description {foretold}",
+    )

@@ -31,8 +31,11 @@ def selective_neurons(selective, *, level=0.05):
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(layers)), layers)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    ax.set(xlabel="layer", ylabel="← less active | more active →\nshare of neurons (%)",
-           title=f"Neurons that tell an emotion from the rest (false discovery rate {level:g})")  # fmt: skip
+    ax.set(
+        xlabel="layer",
+        ylabel="← less active | more active →\nshare of neurons (%)",
+        title=f"Neurons that tell an emotion from the rest (false discovery rate {level:g})",
+    )
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(handles[: len(names)], labels[: len(names)], loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

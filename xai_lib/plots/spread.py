@@ -42,8 +42,15 @@ def heat(axes, values, title, digits=2, **limits):
     if grid.size <= 120:  # more would not be readable
         for i, j in np.argwhere(np.isfinite(grid)):
             shade = np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1))
-            axes.text(j, i, f"{grid[i, j]:.{digits}f}", ha="center", va="center", fontsize=8,
-                      color="black" if shade > 0.5 else "white")  # fmt: skip
+            axes.text(
+                j,
+                i,
+                f"{grid[i, j]:.{digits}f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="black" if shade > 0.5 else "white",
+            )
     else:
         axes.figure.colorbar(image, ax=axes)
     for axis, dim in ((axes.xaxis, "later"), (axes.yaxis, "layer")):

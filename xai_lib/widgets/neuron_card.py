@@ -61,8 +61,9 @@ class NeuronCard(Panel):
         """The figure, and the exemplars with their players."""
         attrs = self.train.attrs
         found = dissection.exemplars(self.train["activation"], layer, neuron, self.k)
-        found = dissection.snippets(self.model, self.clips, found, layer, neuron, part=attrs["part"],
-                                    frames=attrs["frames"])  # fmt: skip
+        found = dissection.snippets(
+            self.model, self.clips, found, layer, neuron, part=attrs["part"], frames=attrs["frames"]
+        )
         found["caption"] = self.captions.reindex(found.index)
         card = dissection.card(layer, neuron, **self.results)
         return [plots.neuron_card(card), players(found, self.model.sample_rate)]
