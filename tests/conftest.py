@@ -33,14 +33,15 @@ def real():
 
 @pytest.fixture(autouse=True)
 def _seeds():
-    """Each test starts from the same seeds and leaves no figure open."""
+    """Each test starts from the same seeds, and leaves no figure open and no style behind."""
     import torch
     from matplotlib import pyplot as plt
 
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    yield
+    with matplotlib.rc_context():
+        yield
     plt.close("all")
 
 
