@@ -128,3 +128,20 @@ def test_another_torch_version_makes_it_try(monkeypatch, wrong):
     with pytest.raises(ImportError, match="libtorch_cuda.so"):
         xai_lib._check_torchaudio()
     assert tried == ["torchaudio"]
+
+
+def test_the_map_lists_every_file_and_arrows_only_point_up():
+    rows = re.findall(r"^\| ((?:`[\w./]+`(?:, )?)+) \|", (ROOT / "xai_lib" / "README.md").read_text(), re.MULTILINE)
+    order = [name.removesuffix(".py").strip("/") for row in rows for name in re.findall(r"`([\w./]+)`", row)]
+    files = {path.stem for path in (ROOT / "xai_lib").glob("[!_]*.py")} | {"plots", "widgets"}
+    assert set(order) == files and len(order) == len(files)
+    for path in (ROOT / "xai_lib").rglob("*.py"):
+        inside = path.relative_to(ROOT / "xai_lib").parts[0].removesuffix(".py")
+        if inside == "__init__":
+            continue
+        own = 1 if inside in ("plots", "widgets") else 0  # dots that stay within the folder
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1 + own:
+                used = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+                later = [name for name in used if name in files and order.index(name) > order.index(inside)]
+                assert later == [], f"{path.name} uses {later}, which stand below it in the map"
