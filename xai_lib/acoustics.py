@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from . import audio, statistics
-from .names import EMOTIONS
+from .names import ordered
 
 FACTORS = {  # columns of audio.features_table: name, unit, unit of a difference
     "level_db": ("level", "dBFS", "dB"),
@@ -104,9 +104,7 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
     if "f0" in values:
         means["f0"] = 2 ** means["f0"]
     result = means.to_xarray().to_dataarray("factor")
-    known = [name for name in EMOTIONS if name in result["label"]]
-    order = known + [name for name in result["label"].values if name not in known]
-    result = _named(result.sel(label=order), unit=1)
+    result = _named(result.sel(label=ordered(result["label"].values)), unit=1)
     if "sex" in clips:
         sex = clips.astype({"speaker": str}).drop_duplicates("speaker").set_index("speaker")["sex"]
         result["sex"] = "speaker", sex.reindex(result["speaker"].values).fillna("unknown").to_numpy(str)

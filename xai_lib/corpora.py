@@ -269,8 +269,7 @@ def summary(clips) -> pd.DataFrame:
             values = sorted(clips[column].dropna().unique())
             parts |= {value: keys[clips[column] == value].value_counts() for value in values}
     counts = pd.DataFrame(parts).fillna(0).astype(int)
-    order = [name for name in EMOTIONS if name in counts.index]
-    counts = counts.loc[order + [name for name in counts.index if name not in EMOTIONS]]
+    counts = counts.loc[names.ordered(counts.index)]
     total = counts.sum()
     if "speakers" in total:
         total["speakers"] = clips["speaker"].nunique()

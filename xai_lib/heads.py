@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from . import audio, hooks, models, sampling, statistics
-from .names import EMOTIONS
+from .names import ordered
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     y, table = _labelled(features, folds)
     split = sampling.folds(table, folds, seed=seed).to_numpy()
     x, layers = features.values, features["layer"].values
-    names = _order(y)
+    names = ordered(y)
     by_layer = np.stack(
         [_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)]
     )
@@ -169,7 +169,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     weight, bias = regression.coef_, regression.intercept_
     if len(weight) == 1:  # of two classes scikit-learn keeps the second's logit
         weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    names = _order(y)
+    names = ordered(y)
     place = [list(regression.classes_).index(name) for name in names]
     weight = weight[place] / scaler.scale_
     bias = bias[place] - weight @ scaler.mean_
@@ -221,12 +221,6 @@ def _predict(x, y, split, C):
 
 def _uar(y, predicted):
     return float(statistics.uar(y, predicted))
-
-
-def _order(y):
-    """Class names, emotions in their usual order."""
-    known = [name for name in EMOTIONS if name in set(y)]
-    return known + sorted(set(y) - set(known))
 
 
 def _labelled(features, folds):

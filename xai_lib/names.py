@@ -10,6 +10,13 @@ import pandas as pd
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
+
+def ordered(labels) -> list:
+    """Each label once: emotions in their usual order, then the others, sorted."""
+    known = set(labels)
+    return [name for name in EMOTIONS if name in known] + sorted(known - set(EMOTIONS), key=str)
+
+
 _CREMA_D = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 _EMODB = {"W": "angry", "L": "boredom", "E": "disgust", "A": "fearful", "F": "happy", "T": "sad", "N": "neutral"}
 _TESS = {"fear": "fearful", "ps": "surprised"} | {

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .names import EMOTIONS
+from .names import ordered
 
 
 def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
@@ -29,12 +29,8 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
         if column not in clips:
             raise KeyError(f"the clips have no column {column!r}; they have {', '.join(clips)}")
         if not (clips[column] == value).any():
-            known = clips[column].dropna().unique()
-            order = [name for name in EMOTIONS if name in known] if column == "label" else []
-            raise KeyError(
-                f"no clip has {column} {value!r}: known are "
-                f"{', '.join(order + sorted(str(name) for name in set(known) - set(order))) or 'none'}"
-            )
+            known = ", ".join(map(str, ordered(clips[column].dropna()))) or "none"
+            raise KeyError(f"no clip has {column} {value!r}: known are {known}")
         chosen &= (clips[column] == value).to_numpy()
     if chosen.sum() < n:
         raise ValueError(f"only {chosen.sum()} clips match {where}, not {n}")

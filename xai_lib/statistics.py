@@ -1,7 +1,7 @@
 """Intervals, tests and effect sizes with the speaker as the unit: thin over scipy.stats.
 
 Clips of one speaker are not independent, so they are averaged within the speaker first. Below eight speakers
-no interval is given (NaN bounds): show one point per speaker instead.
+no interval and no p is given (NaN): show one point per speaker instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 from sklearn.metrics import recall_score
 
-FEWEST = 8  # speakers, for an interval
+FEWEST = 8  # speakers, for an interval or a test
 
 
 def interval(values, confidence=0.95, *, axis=0):
@@ -82,7 +82,7 @@ def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
     Returns
     -------
     float
-        NaN without units. Its least value is 2 / 2^n, so under 6 units it cannot reach 0.05 (two-sided).
+        NaN under 8 units. Its least value is 2 / 2^n.
 
     References
     ----------
@@ -90,9 +90,9 @@ def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
-    if len(values) == 0:
+    if len(values) < FEWEST:
         return float("nan")
-    if len(values) == 1 or not values.any():
+    if not values.any():
         return 1.0
     count = np.inf if len(values) <= 14 else permutations
     values = np.rint(values / np.abs(values).max() * 2**40)  # whole numbers: sums are exact, and so are ties
@@ -108,23 +108,30 @@ def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
     return float(test.pvalue)
 
 
-def permutation_test(a, b, *, permutations=9999, seed=0) -> float:
-    """Two-sided permutation test that two independent sets of units have the same mean; never 0.
+def null_test(value, null, *, axis=0):
+    """Two-sided p that one more draw of a null would lie as far from its mean as `value` does.
 
-    NaN units are left out; NaN where a set has fewer than two units.
+    The draws (say, the effects of random sets of neurons) vary among themselves, which a test over speakers against
+    their mean does not see. t = (value − mean) / (SD √(1 + 1/n)), with n − 1 degrees of freedom.
+
+    Parameters
+    ----------
+    value : array
+    null : array
+        The same with the draws along `axis`.
+
+    Returns
+    -------
+    array
+        NaN where there are fewer than 3 draws.
     """
-    a, b = (np.asarray(x, float)[np.isfinite(x)] for x in (a, b))
-    if min(len(a), len(b)) < 2:
-        return float("nan")
-    test = stats.permutation_test(
-        (a, b),
-        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
-        batch=2**12,
-        vectorized=True,
-        n_resamples=permutations,
-        rng=np.random.default_rng(seed),
-    )
-    return float(test.pvalue)
+    null = np.moveaxis(np.asarray(null, float), axis, 0)
+    n = len(null)
+    if n < 3:
+        return np.full(np.shape(value), np.nan)[()]
+    away, sd = np.abs(value - null.mean(axis=0)), null.std(axis=0, ddof=1)
+    t = np.divide(away, sd * np.sqrt(1 + 1 / n), out=np.where(away > 0, np.inf, 0.0), where=sd > 0)
+    return 2 * stats.t.sf(t, n - 1)
 
 
 def fdr(p) -> np.ndarray:
@@ -171,13 +178,6 @@ def _ratio(difference, square, freedom):
     """Difference over the SD from a sum of squares; NaN where there is none."""
     sd = np.sqrt(square / np.where(freedom > 0, freedom, np.nan))
     return (difference / np.where(sd > 0, sd, np.nan))[()]
-
-
-def auroc(positive, negative, *, axis=0):
-    """Probability that a positive exceeds a negative, ties half (Mann–Whitney U / mn); NaN left out."""
-    positive, negative = np.asarray(positive, float), np.asarray(negative, float)
-    u = stats.mannwhitneyu(positive, negative, axis=axis, nan_policy="omit", method="asymptotic").statistic
-    return u / (np.isfinite(positive).sum(axis=axis) * np.isfinite(negative).sum(axis=axis))
 
 
 def eta_squared(values, groups) -> float:

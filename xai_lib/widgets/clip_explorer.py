@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import Audio
 
 from .. import acoustics, audio
-from ..names import EMOTIONS
+from ..names import ordered
 from ..plots.clip import clip as plot
 from .panel import Panel
 
@@ -46,7 +46,7 @@ class ClipExplorer(Panel):
         for column, title in titles.items():
             known = set(clips[column].dropna().astype(str)) if column in clips else set()
             if known:
-                options = [ANY, *sorted(known, key=lambda x: (EMOTIONS.index(x) if x in EMOTIONS else 99, x))]
+                options = [ANY, *ordered(known)]
                 first = emotion if column == "label" and emotion in known else ANY
                 self._choices[column] = ipywidgets.Dropdown(options=options, value=first, description=title)
         self._number = ipywidgets.IntSlider(1, 1, max(len(self.chosen()), 1), description="Clip")
