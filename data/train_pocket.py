@@ -241,6 +241,7 @@ def main() -> None:
     network.config.update(
         {
             "xai_trained_on": sorted(set(parts["train"]["speaker"])),
+            "xai_chosen_on": sorted(set(parts["choose"]["speaker"])),
             "xai_metrics": {**metrics, "uar_chosen_on": round(state["best"], 4), "seed": given.seed},
         }
     )

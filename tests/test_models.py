@@ -193,3 +193,15 @@ def test_without_a_preprocessor_the_waveform_goes_in_as_it_is(tiny_folder, tmp_p
     with pytest.warns(UserWarning, match="no preprocessor_config.json"):
         model = models.load(tmp_path / "m")
     assert torch.equal(model.prepare(model.tensor(wave)), model.tensor(wave)) and model.sample_rate == 16_000
+
+
+def test_normalisation_left_out_of_the_preprocessor_is_on_as_in_transformers(tiny_folder, tmp_path, wave):
+    shutil.copytree(tiny_folder("base"), tmp_path / "m")
+    path = tmp_path / "m/preprocessor_config.json"
+    kept = json.loads(path.read_text())
+    kept.pop("do_normalize", None)
+    path.write_text(json.dumps(kept))
+    model = models.load(tmp_path / "m")
+    want = AutoFeatureExtractor.from_pretrained(tmp_path / "m")(wave, sampling_rate=16_000)["input_values"][0]
+    np.testing.assert_allclose(model.prepare(model.tensor(wave))[0], want, atol=1e-5)
+    assert abs(want.std() - wave.std()) > 0.01

@@ -31,7 +31,8 @@ def stand_ins(monkeypatch, tmp_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"x" * (1 + take))
                 rows.append({"path": str(path), "label": label, "speaker": speaker})
-    box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], trained_on=["a", "b"], split_called=False)
+    box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], split_called=False)
+    box.trained_on, box.head_trained_on, box.chosen_on = ["a", "b"], None, None
 
     def target(name):
         if name not in box.labels:
@@ -48,7 +49,12 @@ def stand_ins(monkeypatch, tmp_path):
     corpora.balanced = lambda clips, n, seed=0: clips.groupby(["label", "speaker"]).head(1).head(n)
     corpora.draw = lambda clips, n=1, *, label=None, seed=0: clips[clips["label"] == label].sample(n, random_state=seed)
     models.load = lambda name, device: SimpleNamespace(
-        name=name, labels=box.labels, n_layers=3, trained_on=box.trained_on, target=target, device=torch.device("cpu")
+        name=name,
+        labels=box.labels,
+        n_layers=3,
+        target=target,
+        device=torch.device("cpu"),
+        **{key: value for key, value in vars(box).items() if key.endswith("_on")},
     )
     for module in (corpora, models):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -70,6 +76,33 @@ def test_speakers_unheard_by_the_encoder_are_test(stand_ins, capsys):
 def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, trained_on):
     stand_ins.trained_on = trained_on
     assert set(workbook.setup("03_x").test["speaker"]) == {"d"}
+
+
+def test_what_the_model_knows_of_the_test_speakers_is_said(stand_ins, capsys):
+    stand_ins.trained_on, stand_ins.chosen_on = list("abcd"), ["d", "x"]
+    workbook.setup("03_x")
+    assert "1, of whom the encoder has heard 1; its weights were chosen on d\n" in capsys.readouterr().out
+    stand_ins.trained_on, stand_ins.head_trained_on, stand_ins.chosen_on = None, ["a", "b"], None
+    run = workbook.setup("03_x")
+    assert set(run.test["speaker"]) == {"c", "d"}
+    assert "2; whom the encoder has heard is not recorded, the head 0\n" in capsys.readouterr().out
+    told = run.provenance()
+    assert told["trained_on"] == "not recorded" and told["test_speakers"] == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (["train", "test"] * 12, "4 speakers are both in train and in test .a, b, c, d.*one side"),
+        (["train"] * 6 + ["test"] * 12 + ["dev"] * 6, "dev.*rename or drop the other clips"),
+        (["Train"] * 12 + ["Test"] * 12, "must say .train. or .test."),
+        (["train"] * 24, "both must occur"),
+    ],
+)
+def test_a_split_that_leaks_or_drops_clips_is_refused(stand_ins, split, message):
+    stand_ins.corpus["split"] = split
+    with pytest.raises(ValueError, match=message):
+        workbook.setup("03_x")
 
 
 def test_a_split_of_the_corpus_is_kept(stand_ins):

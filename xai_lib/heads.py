@@ -137,7 +137,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     folder : path
         New; takes `config.json`, `model.safetensors` and `preprocessor_config.json`, which
         `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
-        `xai_metrics`, the speakers as `xai_trained_on`.
+        `xai_metrics`, the speakers as `xai_head_trained_on`.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
             "label2id": {name: i for i, name in enumerate(names)},
             "classifier_proj_size": config.hidden_size,
             "use_weighted_layer_sum": True,
-            "xai_trained_on": sorted({*(model.trained_on or []), *map(str, table["speaker"])}),
+            "xai_head_trained_on": sorted({*map(str, table["speaker"])}),
             "xai_metrics": {
                 "layer": layer,
                 "uar": round(float(report["uar"]), 4),

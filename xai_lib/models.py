@@ -84,8 +84,9 @@ class Model:
         L; layers are 0 (what enters the first) to L.
     trained : str or None
         Why the head counts as trained; None where it does not.
-    trained_on : list of str or None
-        Speakers the weights have heard, where that is recorded.
+    trained_on, head_trained_on, chosen_on : list of str or None
+        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen; None
+        where that is not recorded.
     hop, span : int
         Samples between frames, and seen by one frame of the front end.
     """
@@ -95,9 +96,10 @@ class Model:
         self.family = FAMILIES[network.config.model_type](network)
         self.head = head if head is None else head.eval().requires_grad_(False).to(device)
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
-        self.trained_on = getattr(network.config, "xai_trained_on", None)
+        for name in ("trained_on", "head_trained_on", "chosen_on"):
+            setattr(self, name, getattr(network.config, f"xai_{name}", None))
         self.sample_rate = preprocessor.get("sampling_rate", 16_000)
-        self.normalise = preprocessor.get("do_normalize", False)
+        self.normalise = preprocessor.get("do_normalize", bool(preprocessor))  # left out it is on, as in transformers
         self.n_layers = len(self.family.layers)
         self.hop, self.span = 1, 1
         for kernel, stride in zip(network.config.conv_kernel, network.config.conv_stride):

@@ -100,7 +100,7 @@ def setup(name: str, **parameters) -> Run:
             f"{model.name} does not know the labels {', '.join(unknown)} of this corpus: map them to its own "
             f"({', '.join(model.labels)}) in a CSV file and give that as corpus, or drop those clips"
         )
-    heard = set(model.trained_on or [])
+    heard = {*(model.trained_on or []), *(model.head_trained_on or [])}
     corpus = _with_split(corpus, heard, values["seed"])
     parts = [_draw(corpus[corpus["split"] == part], values["max_clips"], values["seed"]) for part in ("train", "test")]
     clips = pd.concat(parts).sort_index()
@@ -113,7 +113,7 @@ def setup(name: str, **parameters) -> Run:
         f"model   {model.name}: {', '.join(model.labels)}; layers 0–{model.n_layers}\n"
         f"corpus  {Path(values['corpus']).name}: {len(corpus)} clips; "
         f"drawn {len(run.train)} train, {len(run.test)} test\n"
-        f"test speakers  {len(test)}, of whom the encoder has heard {len(test & heard)}\n"
+        f"test speakers  {_of_whom(model, test)}\n"
         f"explained      {', '.join(Path(path).name for path in run.explain['path'][:4])}"
         f"{f' and {len(run.explain) - 4} more' if len(run.explain) > 4 else ''}; target {values['emotion']}"
     )
@@ -125,12 +125,42 @@ def _with_split(corpus: pd.DataFrame, heard: set, seed: int) -> pd.DataFrame:
     from . import corpora
 
     if "split" in corpus:
-        return corpus
+        return _checked(corpus)
     if "speaker" in corpus:
         known = corpus["speaker"].isin(heard)
         if known.any() and not known.all():
             return corpus.assign(split=np.where(known, "train", "test"))
     return corpora.split(corpus, seed=seed)
+
+
+def _checked(corpus: pd.DataFrame) -> pd.DataFrame:
+    """The corpus, if its column `split` has two sides and no speaker on both."""
+    known = sorted(set(corpus["split"].dropna().astype(str)))
+    if known != ["test", "train"] or corpus["split"].isna().any():
+        raise ValueError(
+            f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
+            "rename or drop the other clips, or drop the column to have one drawn"
+        )
+    sides = corpus.groupby("speaker")["split"].nunique() if "speaker" in corpus else pd.Series(dtype=int)
+    both = [str(name) for name in sides[sides > 1].index]
+    if both:
+        raise ValueError(
+            f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
+            "or drop the column split to have it drawn"
+        )
+    return corpus
+
+
+def _of_whom(model, test: set) -> str:
+    """How many test speakers there are, and what the model knows of them already."""
+    if model.trained_on is None:
+        told = f"{len(test)}; whom the encoder has heard is not recorded"
+    else:
+        told = f"{len(test)}, of whom the encoder has heard {len(test & set(model.trained_on))}"
+    if model.head_trained_on is not None:
+        told += f", the head {len(test & set(model.head_trained_on))}"
+    chose = sorted(test & set(model.chosen_on or []))
+    return told + (f"; its weights were chosen on {', '.join(chose)}" if chose else "")
 
 
 def _draw(clips: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
@@ -214,6 +244,12 @@ class Run(SimpleNamespace):
             config = getattr(getattr(self.model, "network", None), "config", None)
             self._provenance = {
                 "model": self.model.name,
+                "trained_on": self.model.trained_on or "not recorded",
+                "head_trained_on": self.model.head_trained_on,
+                "chosen_on": self.model.chosen_on,
+                "test_speakers": sorted(set(self.test["speaker"].dropna().astype(str)))
+                if "speaker" in self.test
+                else [],
                 "revision": getattr(config, "_commit_hash", None),
                 "corpus": self.corpus_fingerprint,
                 "parameters": self.parameters,
