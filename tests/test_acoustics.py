@@ -6,9 +6,9 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 import soundfile
 from IPython.display import Audio
+from scipy import stats
 
 from xai_lib import acoustics, plots, statistics
 from xai_lib.widgets import ClipExplorer

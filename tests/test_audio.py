@@ -105,7 +105,7 @@ def test_bad_files_are_named(tmp_path):
     soundfile.write(tmp_path / "nan.wav", samples, RATE, subtype="FLOAT")
     for name, reason in (
         ("text.wav", "cannot be read"),
-        ("zero.wav", "cannot be read"),
+        ("zero.wav", "empty, 0 bytes"),
         ("empty.wav", "empty"),
         ("nan.wav", "2 of 1000 samples"),
         ("none.wav", "no such file"),

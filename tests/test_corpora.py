@@ -61,6 +61,13 @@ def table():
 # ---------- names
 
 
+def test_the_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r" / "Actor_01").mkdir(parents=True)
+    (tmp_path / "r" / "Actor_01" / "03-01-05-01-02-01-01.wav").write_bytes(b"")
+    assert corpora.load("ravdess", root="~/r")["label"].tolist() == corpora.load("~/r")["label"].tolist() == ["angry"]
+
+
 def test_ravdess_names():
     fields = names.parse("ravdess", "/any/where/03-01-06-02-01-02-17.wav")
     assert fields == {

@@ -124,6 +124,13 @@ def test_the_saved_head_is_a_standard_checkpoint(tiny, tiny_folder, corpus, tmp_
             heads.fit(model, read, tmp_path / size)
 
 
+def test_speakers_whom_the_encoder_has_heard_are_no_test(tiny, corpus, tmp_path):
+    model = tiny()
+    model.trained_on = ["s1", "s2", "x"]
+    with pytest.warns(UserWarning, match="trained on 2 of these 6 speakers"):
+        heads.fit(model, corpus, tmp_path / "heard", layers=[1], folds=3)
+
+
 def test_two_classes(tiny, corpus, tmp_path):
     two = corpus[corpus["label"] != "calm"]
     model = tiny()

@@ -132,6 +132,23 @@ def test_a_dead_kernel_is_a_failure_of_that_notebook(tmp_path, capsys, clean):
     assert "01_dies.ipynb, cell 3: DeadKernelError" in capsys.readouterr().err
 
 
+def test_only_takes_parameters_after_it_and_refuses_unknown_numbers(books, tmp_path, capsys, clean):
+    assert call(books, tmp_path, "--only", "01", "k=7") == 0
+    assert "k is 7" in (tmp_path / "results" / "latest" / "01_good.ipynb").read_text()
+    assert run.main(["--notebooks", str(books), "--only", "01", "k=0"]) == 2
+    assert run.main(["--notebooks", str(books), "--only", "01", "09"]) == 2
+    assert "no notebooks numbered 09" in capsys.readouterr().err
+
+
+def test_the_same_error_is_said_once(tmp_path, capsys, clean):
+    for name in ("01_a", "02_b"):
+        write(tmp_path, name, "raise ValueError('unknown emotion: known are sad, happy')")
+    assert call(tmp_path, tmp_path) == 1
+    err = capsys.readouterr().err
+    assert err.count("unknown emotion: known are sad, happy") == 1
+    assert "error: 01_a.ipynb, cell 3, 02_b.ipynb, cell 3: ValueError" in err or "cell 2" in err
+
+
 def test_no_notebooks(tmp_path, capsys):
     assert call(tmp_path, tmp_path) == 2 and "no notebooks" in capsys.readouterr().err
 

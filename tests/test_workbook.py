@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 import xarray as xr
 from hypothesis import given
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 import xai_lib
-from xai_lib import parameters, workbook
+from xai_lib import inputs, parameters, workbook
 
 
 @pytest.fixture
@@ -29,10 +30,11 @@ def stand_ins(monkeypatch, tmp_path):
             for take in range(3):
                 path = tmp_path / "corpus" / speaker / f"{label}{take}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(b"x" * (1 + take))
+                soundfile.write(path, np.sin(np.arange(800.0 + take)) / 2, 16_000)
                 rows.append({"path": str(path), "label": label, "speaker": speaker})
     box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], split_called=False)
     box.trained_on, box.head_trained_on, box.chosen_on = ["a", "b"], None, None
+    box.wrong = []  # speakers whose clips the model calls something else
 
     def target(name):
         if name not in box.labels:
@@ -42,6 +44,14 @@ def stand_ins(monkeypatch, tmp_path):
     def split(clips, *, seed=0):
         box.split_called = True
         return clips.assign(split=np.where(clips["speaker"] == "d", "test", "train"))
+
+    def predict(clips):
+        right = ~clips["speaker"].isin(box.wrong)
+        return pd.DataFrame({"label": clips["label"].where(right, "else")}, index=clips.index)
+
+    def check(layer):
+        if layer > 3:
+            raise ValueError(f"layer {layer} out of range: this model has 0–3")
 
     corpora, models = ModuleType("xai_lib.corpora"), ModuleType("xai_lib.models")
     corpora.load = lambda name, root=None: box.corpus
@@ -53,12 +63,18 @@ def stand_ins(monkeypatch, tmp_path):
         labels=box.labels,
         n_layers=3,
         target=target,
+        predict=predict,
+        check=check,
+        n_neurons=lambda site: 40 if site[1] == "ffn_hidden" else 24,
+        sample_rate=16_000,
+        span=400,
         device=torch.device("cpu"),
         **{key: value for key, value in vars(box).items() if key.endswith("_on")},
     )
     for module in (corpora, models):
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(xai_lib, module.__name__.split(".")[1], module, raising=False)
+    monkeypatch.setattr(inputs, "corpora", corpora)
     return box
 
 
@@ -137,6 +153,42 @@ def test_own_files(stand_ins, tmp_path):
         assert len(explain) == n and explain["label"].isna().all()
     with pytest.raises(FileNotFoundError, match="nothing is called"):
         workbook.setup("03_x", files=str(tmp_path / "none*.wav"))
+
+
+def test_own_files_that_cannot_be_used_are_named_once_with_the_reason(stand_ins, tmp_path, capsys, recwarn):
+    folder = tmp_path / "corpus" / "a"
+    for name in ("empty.wav", "notes.txt", ".hidden.wav"):
+        (folder / name).write_bytes(b"")
+    (folder / "text.flac").write_text("no sound")
+    soundfile.write(folder / "short.wav", np.ones(100) / 2, 16_000)
+    run = workbook.setup("03_x", files=str(folder))
+    assert len(run.explain) == 6 and run.explain.index.tolist() == list(range(6))
+    said = capsys.readouterr().out.splitlines()
+    left = {line.split()[2].rstrip(":"): line for line in said if line.startswith("left out")}
+    assert set(left) == {"empty.wav", "text.flac", "short.wav"}
+    assert "0 bytes" in left["empty.wav"] and "100 samples" in left["short.wav"]
+    assert not [w for w in recwarn if "skipped" in str(w.message)]
+    with pytest.raises(ValueError, match="not one clip could be used"):
+        workbook.setup("03_x", files=str(folder / "text.flac"))
+
+
+def test_a_clip_that_the_model_recognises_is_explained(stand_ins, capsys):
+    for seed in range(4):
+        stand_ins.wrong = ["c"]
+        assert workbook.setup("03_x", seed=seed).explain["speaker"].tolist() == ["d"]
+    assert "target  angry: the model recognises it in 3 of 6 test clips of it" in capsys.readouterr().out
+    stand_ins.wrong = ["c", "d"]
+    assert workbook.setup("03_x").explain["label"].tolist() == ["angry"]
+    assert "in 0 of 6 test clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({"layer": 4}, "layer 4 out of range"), ({"neuron": 40}, "neuron 40 .* widest part .* 0–39")]
+)
+def test_layer_and_neuron_are_checked_before_anything_is_computed(stand_ins, given, message):
+    workbook.setup("03_x", layer=3, neuron=39)
+    with pytest.raises(ValueError, match=message):
+        workbook.setup("03_x", **given)
 
 
 def test_seeds_repeat():

@@ -47,6 +47,8 @@ def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise BadClip(f"{path}: {'is a folder, not a sound file' if path.is_dir() else 'no such file'}")
+    if path.stat().st_size == 0:
+        raise BadClip(f"{path}: empty, 0 bytes")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:

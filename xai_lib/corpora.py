@@ -55,18 +55,19 @@ def load(
     ValueError
         Unknown name, or the archive is not what it should be.
     """
-    key = str(name).lower()
+    key, name = str(name).lower(), Path(name).expanduser()
+    root = None if root is None else Path(root).expanduser()
     if key == "sample":
-        return _sample(Path(root) if root else _data() / "sample", subset)
+        return _sample(root or _data() / "sample", subset)
     if key == "ravdess":
         return _named(key, _ravdess_root(root, download, url, known_hash))
     if key in names.KNOWN:
         if root is None:
             raise FileNotFoundError(f'where does {key} lie? Download it from its makers and pass root="its folder"')
-        return _named(key, Path(root))
-    if Path(name).is_dir():
+        return _named(key, root)
+    if name.is_dir():
         return from_folder(name)
-    if Path(name).is_file():
+    if name.is_file():
         return from_csv(name, root=root)
     raise ValueError(
         f"unknown corpus {str(name)!r}: known are sample, {', '.join(names.KNOWN)}, or the path of a folder "
@@ -100,7 +101,7 @@ def _sample(folder, subset):
 def _ravdess_root(root, download, url, known_hash):
     """The folder in which RAVDESS lies, after fetching it if asked."""
     if root is not None:
-        return Path(root)
+        return root
     cache = downloads.cache() / "ravdess"
     real = Path(os.environ["XAI_REAL_DATA"]) / "ravdess" if os.environ.get("XAI_REAL_DATA") else None
     for folder in filter(None, (real, cache)):

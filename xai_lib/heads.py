@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,11 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     (Model, Dataset)
         The new model, and the cross-validation that chose its layer.
 
+    Warns
+    -----
+    UserWarning
+        The encoder was trained on some of the speakers, where that is recorded.
+
     Raises
     ------
     FileExistsError
@@ -163,8 +169,15 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
         raise FileExistsError(f"there is a model in {folder}: give another folder, or remove it first")
     read = clips if isinstance(clips, xr.DataArray) else features(model, clips, layers=layers)
     report = cross_validate(read, folds=folds, C=C, seed=seed)
-    layer = int(report["layer"].values[np.argmax(report["uar_layer"].values)])
     y, table = _labelled(read, folds)
+    heard = set(table["speaker"].astype(str)) & set(model.trained_on or [])
+    if heard:
+        warnings.warn(
+            f"the encoder was trained on {len(heard)} of these {table['speaker'].nunique()} speakers, so the UAR of "
+            f"{float(report['uar']):.2f} is not that of unseen people: fit on others to learn it",
+            stacklevel=2,
+        )
+    layer = int(report["layer"].values[np.argmax(report["uar_layer"].values)])
     scaler, regression = (step for _, step in _head(C).fit(read.sel(layer=layer).values, y).steps)
     weight, bias = regression.coef_, regression.intercept_
     if len(weight) == 1:  # of two classes scikit-learn keeps the second's logit

@@ -8,6 +8,8 @@ import json
 import re
 from pathlib import Path
 
+from nbformat.v4 import new_output
+
 
 def title_of(notebook) -> str:
     """The first heading."""
@@ -35,7 +37,13 @@ def to_html(notebook, title: str) -> str:
         widget_renderer_url="",
         language_code="en",
     )
-    body, _ = exporter.from_notebook_node(copy.deepcopy(notebook), resources={"metadata": {"name": title}})
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.startswith("widgets.") and not cell.outputs:
+            cell.outputs = [
+                new_output("stream", text="(Sliders need a running notebook: make lab, then Run All Cells.)")
+            ]
+    body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     # What the template still carries: scripts and style sheets from content-delivery networks.
     body = re.sub(r"<script\b[^>]*\bsrc=\"(https?:)?(//[^\"]*)?\"[^>]*>\s*</script>", "", body)
     body = re.sub(
@@ -69,8 +77,8 @@ def index(folder: Path, results: list, given: dict) -> str:
         name, title = result.out.stem, html.escape(result.title)
         figures = sorted((folder / "figures").glob(f"{name[:2]}_*.png"))
         images = "".join(
-            f'<a href="figures/{html.escape(f.name)}"><img src="figures/{html.escape(f.name)}" '
-            f'alt="{title}: {html.escape(f.stem[3:].replace("_", " "))}"></a>'
+            f'<figure><a href="figures/{html.escape(f.name)}"><img src="figures/{html.escape(f.name)}" alt="{title}"></a>'
+            f"<figcaption>{html.escape(f.stem[3:].replace('_', ' '))}</figcaption></figure>"
             for f in figures
         )
         state = f'<strong class="bad">failed: {html.escape(result.error)}</strong>' if result.error else "done"
@@ -84,6 +92,7 @@ def index(folder: Path, results: list, given: dict) -> str:
         f'<li><a href="data/{html.escape(p.name)}">{html.escape(p.name)}</a></li>'
         for p in sorted((folder / "data").glob("[!.]*"))
     )
+    asked = html.escape(", ".join(f"{name} = {value}" for name, value in given.items()) or "bundled corpus and model")
     about = html.escape(json.dumps(made[0] if made else {"parameters": given}, indent=1))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -91,9 +100,9 @@ def index(folder: Path, results: list, given: dict) -> str:
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
   color: #222 }}
 .figures {{ display: flex; flex-wrap: wrap; gap: 1rem }}
-.figures img {{ height: 11rem; border: 1px solid #ccc }}
+.figures img {{ height: 11rem; border: 1px solid #ccc }} figure {{ margin: 0 }} figcaption {{ color: #555 }}
 a {{ color: #0b57a4 }} .bad {{ color: #a40000 }} pre {{ background: #f5f5f5; padding: 1rem; overflow: auto }}
-</style></head><body><main><h1>What the neurons of a speech model do</h1><p>{html.escape(folder.name)}</p>
+</style></head><body><main><h1>What the neurons of a speech model do</h1><p>{asked} ({html.escape(folder.name)})</p>
 {"".join(parts)}
 <h2>Data</h2><ul>{data or "<li>none saved</li>"}</ul>
 <h2>How it was made</h2><pre>{about}</pre></main></body></html>

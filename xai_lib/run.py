@@ -131,7 +131,7 @@ def side_by_side(jobs: list[tuple[Path, Path]], *, given: dict, env: dict, worke
         "TQDM_DISABLE": "1",
     }
     results, lock = {}, threading.Lock()
-    with tqdm(total=cells, unit="cell", desc="notebooks") as bar, ThreadPoolExecutor(workers) as pool:
+    with tqdm(total=cells, unit="cell", desc="notebooks", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
 
         def tick():
             with lock:
@@ -192,16 +192,17 @@ def main(argv: list[str] | None = None) -> int:
     ask.add_argument("--workers", type=int, default=min(2, _cores()), help="notebooks at a time")
     ask.add_argument("--refresh", action="store_true", help="renew the stored outputs in place, on the defaults")
     options = ask.parse_intermixed_args(argv)
+    options.pairs += [word for word in options.only if "=" in word]  # --only 03 k=50: argparse takes both for it
+    options.only = [word for word in options.only if "=" not in word]
     paths = sorted(
         p for p in options.notebooks.glob("[0-9][0-9]_*.ipynb") if not options.only or p.name[:2] in options.only
     )
     try:
         given = {} if options.refresh else parameters(os.environ, options.pairs)
-        if not paths:
-            raise ValueError(
-                f"no notebooks such as 01_name.ipynb {f'numbered {options.only} ' if options.only else ''}"
-                f"in {options.notebooks}"
-            )
+        lacking = set(options.only) - {path.name[:2] for path in paths}
+        if lacking or not paths:
+            which = f"numbered {', '.join(sorted(lacking))} " if lacking else "such as 01_name.ipynb "
+            raise ValueError(f"no notebooks {which}in {options.notebooks}")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -234,12 +235,13 @@ def main(argv: list[str] | None = None) -> int:
         (folder / "index.html").write_text(pages.index(folder, done, given), encoding="utf-8")
         _point(options.results, folder)
         print(f"results: {folder / 'index.html'}", file=sys.stderr)
-    failed = [result for result in done if result.error]
-    for result in failed:
-        print(
-            f"error: {result.error}" + ("" if options.refresh else f"\n       as far as it got: {result.out}"),
-            file=sys.stderr,
-        )
+    failed: dict[str, list] = {}
+    for result in filter(lambda result: result.error, done):  # the same sentence from all notebooks is said once
+        failed.setdefault(result.error.split(": ", 1)[1], []).append(result)
+    for says, results in failed.items():
+        print(f"error: {', '.join(result.error.split(': ')[0] for result in results)}: {says}", file=sys.stderr)
+        if not options.refresh:
+            print(f"       as far as it got: {', '.join(str(result.out) for result in results)}", file=sys.stderr)
     return int(bool(failed))
 
 

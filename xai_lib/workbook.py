@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ import pandas as pd
 from . import __version__
 from .parameters import check, folder_name
 
+SIDES = ("train", "test")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -85,7 +85,8 @@ def setup(name: str, **parameters) -> Run:
     seed_everything(values["seed"])
     import transformers
 
-    from . import corpora, models
+    from . import corpora, inputs, models
+    from .families import PARTS
     from .plots import style
 
     style.use()
@@ -100,97 +101,36 @@ def setup(name: str, **parameters) -> Run:
             f"{model.name} does not know the labels {', '.join(unknown)} of this corpus: map them to its own "
             f"({', '.join(model.labels)}) in a CSV file and give that as corpus, or drop those clips"
         )
-    heard = {*(model.trained_on or []), *(model.head_trained_on or [])}
-    corpus = _with_split(corpus, heard, values["seed"])
-    parts = [_draw(corpus[corpus["split"] == part], values["max_clips"], values["seed"]) for part in ("train", "test")]
+    if values["layer"] is not None:
+        model.check(values["layer"])
+    widest = max(model.n_neurons((1, part)) for part in PARTS)
+    if values["neuron"] is not None and values["neuron"] >= widest:
+        raise ValueError(f"neuron {values['neuron']} out of range: the widest part of this model has 0–{widest - 1}")
+    corpus = inputs.split(corpus, model, seed=values["seed"])
+    parts = [inputs.drawn(corpus[corpus["split"] == part], values["max_clips"], values["seed"]) for part in SIDES]
     clips = pd.concat(parts).sort_index()
     run = Run(**{**values, "name": name, "parameters": values, "model": model, "device": model.device, "clips": clips})
     run.corpus_fingerprint = fingerprint(corpus)
-    run.train, run.test = (clips[clips["split"] == part] for part in ("train", "test"))
-    run.explain = _explain(run, corpora)
-    test = set(run.test["speaker"].dropna()) if "speaker" in clips else set()
+    run.train, run.test = (clips[clips["split"] == part] for part in SIDES)
+    own = run.test[run.test["label"] == run.emotion]
+    right = own[model.predict(own)["label"] == run.emotion] if len(own) else own
+    skipped = {}
+    if run.files is None:
+        run.explain = inputs.one_clip(right, own, run.test, seed=run.seed)
+    else:
+        run.explain = inputs.own_files(run.files, model, skipped)
+    names = [Path(path).name for path in run.explain["path"]]
     print(
         f"model   {model.name}: {', '.join(model.labels)}; layers 0–{model.n_layers}\n"
         f"corpus  {Path(values['corpus']).name}: {len(corpus)} clips; "
         f"drawn {len(run.train)} train, {len(run.test)} test\n"
-        f"test speakers  {_of_whom(model, test)}\n"
-        f"explained      {', '.join(Path(path).name for path in run.explain['path'][:4])}"
-        f"{f' and {len(run.explain) - 4} more' if len(run.explain) > 4 else ''}; target {values['emotion']}"
+        f"test speakers  {inputs.of_whom(model, run.test)}\n"
+        f"target  {run.emotion}: the model recognises it in {len(right)} of {len(own)} test clips of it\n"
+        f"explained      {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}",
+        *(f"left out       {Path(path).name}: {reason}" for path, reason in skipped.items()),
+        sep="\n",
     )
     return run
-
-
-def _with_split(corpus: pd.DataFrame, heard: set, seed: int) -> pd.DataFrame:
-    """Column `split`: speakers whom the model has never heard are test; else drawn by speaker."""
-    from . import corpora
-
-    if "split" in corpus:
-        return _checked(corpus)
-    if "speaker" in corpus:
-        known = corpus["speaker"].isin(heard)
-        if known.any() and not known.all():
-            return corpus.assign(split=np.where(known, "train", "test"))
-    return corpora.split(corpus, seed=seed)
-
-
-def _checked(corpus: pd.DataFrame) -> pd.DataFrame:
-    """The corpus, if its column `split` has two sides and no speaker on both."""
-    known = sorted(set(corpus["split"].dropna().astype(str)))
-    if known != ["test", "train"] or corpus["split"].isna().any():
-        raise ValueError(
-            f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
-            "rename or drop the other clips, or drop the column to have one drawn"
-        )
-    sides = corpus.groupby("speaker")["split"].nunique() if "speaker" in corpus else pd.Series(dtype=int)
-    both = [str(name) for name in sides[sides > 1].index]
-    if both:
-        raise ValueError(
-            f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
-            "or drop the column split to have it drawn"
-        )
-    return corpus
-
-
-def _of_whom(model, test: set) -> str:
-    """How many test speakers there are, and what the model knows of them already."""
-    if model.trained_on is None:
-        told = f"{len(test)}; whom the encoder has heard is not recorded"
-    else:
-        told = f"{len(test)}, of whom the encoder has heard {len(test & set(model.trained_on))}"
-    if model.head_trained_on is not None:
-        told += f", the head {len(test & set(model.head_trained_on))}"
-    chose = sorted(test & set(model.chosen_on or []))
-    return told + (f"; its weights were chosen on {', '.join(chose)}" if chose else "")
-
-
-def _draw(clips: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
-    """At most `n` clips, balanced over emotion and speaker."""
-    from . import corpora
-
-    return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
-
-
-def _explain(run: Run, corpora) -> pd.DataFrame:
-    """The user's own files, or one clip of the emotion by a test speaker."""
-    if run.files is None:
-        pool = run.test if (run.test["label"] == run.emotion).any() else run.clips
-        if not (pool["label"] == run.emotion).any():
-            return pool.head(1)
-        return corpora.draw(pool, 1, label=run.emotion, seed=run.seed)
-    patterns = [run.files] if isinstance(run.files, str) else run.files
-    paths = []
-    for pattern in map(os.path.expanduser, patterns):
-        if os.path.isdir(pattern):
-            pattern = os.path.join(glob.escape(pattern), "*.*")
-        found = (
-            [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-        )
-        if not found:
-            raise FileNotFoundError(
-                f"files: nothing is called {pattern}; give a path, a glob such as 'mine/*.wav', or a list"
-            )
-        paths += [os.path.abspath(path) for path in found]
-    return pd.DataFrame({"path": paths, "label": None, "speaker": None})
 
 
 class Run(SimpleNamespace):

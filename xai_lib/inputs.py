@@ -1,0 +1,110 @@
+"""What a notebook works on: the sides of the split, and the clips that are explained one by one."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from . import audio, corpora
+
+
+def split(corpus, model, *, seed=0) -> pd.DataFrame:
+    """Add the column `split`: speakers whom the model has never heard are "test"; else it is drawn by speaker.
+
+    A column that is there already is kept.
+
+    Raises
+    ------
+    ValueError
+        A column `split` that leaks, leaves clips out, or has one side only; or speakers are not known.
+    """
+    if "split" in corpus:
+        return _checked(corpus)
+    if "speaker" in corpus:
+        known = corpus["speaker"].isin({*(model.trained_on or []), *(model.head_trained_on or [])})
+        if known.any() and not known.all():
+            return corpus.assign(split=np.where(known, "train", "test"))
+    return corpora.split(corpus, seed=seed)
+
+
+def drawn(clips, n, seed) -> pd.DataFrame:
+    """At most `n` clips, balanced over label and speaker."""
+    return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
+
+
+def one_clip(*pools, seed=0) -> pd.DataFrame:
+    """A clip at random of the first pool that has any."""
+    return next(pool for pool in pools if len(pool)).sample(1, random_state=seed)
+
+
+def own_files(files, model, skipped) -> pd.DataFrame:
+    """Clips from a path, a folder, a glob, or a list of these.
+
+    Those that cannot be used go to the dict `skipped` {path: reason}. Of a folder only sound files are taken.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing has such a name.
+    ValueError
+        Not one file can be used.
+    """
+    paths = []
+    for pattern in map(os.path.expanduser, [files] if isinstance(files, str) else files):
+        if os.path.isdir(pattern):
+            found = [path for path in glob.glob(os.path.join(glob.escape(pattern), "*")) if _is_sound(path)]
+        else:
+            found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+        found = sorted(filter(os.path.isfile, found))
+        if not found:
+            raise FileNotFoundError(
+                f"files: nothing is called {pattern}; give a path, a folder of recordings, a glob such as 'mine/*.wav', "
+                "or a list"
+            )
+        paths += [os.path.abspath(path) for path in found]
+    clips, bad = pd.DataFrame({"path": paths, "label": None, "speaker": None}), {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are named one by one instead
+        kept = [i for i, _ in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=bad)]
+    skipped.update({paths[i]: reason.removeprefix(f"{paths[i]}: ") for i, reason in bad.items()})
+    return clips.loc[kept].reset_index(drop=True)
+
+
+def of_whom(model, test) -> str:
+    """How many test speakers there are, and what the model knows of them already."""
+    speakers = set(test["speaker"].dropna()) if "speaker" in test else set()
+    if model.trained_on is None:
+        told = f"{len(speakers)}; whom the encoder has heard is not recorded"
+    else:
+        told = f"{len(speakers)}, of whom the encoder has heard {len(speakers & set(model.trained_on))}"
+    if model.head_trained_on is not None:
+        told += f", the head {len(speakers & set(model.head_trained_on))}"
+    chose = sorted(speakers & set(model.chosen_on or []))
+    return told + (f"; its weights were chosen on {', '.join(chose)}" if chose else "")
+
+
+def _is_sound(path):
+    """Whether the name ends like that of a sound file, and is not hidden."""
+    return path.lower().endswith(audio.SUFFIXES)
+
+
+def _checked(corpus):
+    """The corpus, if its column `split` has two sides and no speaker on both."""
+    known = sorted(set(corpus["split"].dropna().astype(str)))
+    if known != ["test", "train"] or corpus["split"].isna().any():
+        raise ValueError(
+            f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
+            "rename or drop the other clips, or drop the column to have one drawn"
+        )
+    sides = corpus.groupby("speaker")["split"].nunique() if "speaker" in corpus else pd.Series(dtype=int)
+    both = [str(name) for name in sides[sides > 1].index]
+    if both:
+        raise ValueError(
+            f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
+            "or drop the column split to have it drawn"
+        )
+    return corpus
