@@ -13,7 +13,7 @@ import xarray as xr
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from xai_lib import dissection, plots, widgets
+from xai_lib import audio, dissection, hooks, plots, statistics, widgets
 from xai_lib.families import Site
 from xai_lib.names import EMOTIONS
 
@@ -87,6 +87,18 @@ def test_p_is_the_greater_of_rank_sum_and_t(activations):
     assert float(found["p"].sel(layer=1, neuron=9, concept="calm")) >= t - 1e-12
 
 
+def test_p_is_the_greater_of_van_elteren_and_t_for_every_neuron(activations):
+    """Sums over speakers of U less its mean, over the root of the sum of its variances, each over (m n)²."""
+    own = activations["label"].values[:16] == "calm"
+    voices = activations.values.reshape(SPEAKERS, 16, 2, NEURONS)
+    each = np.array([stats.mannwhitneyu(x[own], x[~own]).statistic / (2 * 14) for x in voices])
+    z = (each - 0.5).sum(0) / np.sqrt(SPEAKERS * (2 + 14 + 1) / (12 * 2 * 14))
+    over_clips, over_speakers = 2 * stats.norm.sf(np.abs(z)), stats.ttest_1samp(each, 0.5).pvalue
+    found = dissection.selectivity(activations)["p"].sel(concept="calm")
+    np.testing.assert_allclose(found, np.maximum(over_clips, over_speakers), rtol=1e-6)
+    assert (over_clips < over_speakers).any() and (over_clips > over_speakers).any()
+
+
 def test_selectivity_ignores_what_is_monotone_and_who_speaks(activations):
     shift = xr.DataArray(np.random.default_rng(0).uniform(-50, 50, SPEAKERS).repeat(16), dims="clip")
     same = dissection.selectivity(3 * activations + shift)
@@ -121,6 +133,46 @@ def test_predictivity_holds_for_the_planted_neuron_only(activations):
         rows = one["speaker"].values == name
         rhos.append(stats.spearmanr(one.values[rows], one["label"].values[rows] == "angry").statistic)
     assert float(held["rho"].sel(layer=1, neuron=3)) == pytest.approx(np.mean(rhos))
+
+
+def _said(words, signs):
+    """Descriptions [layer, neuron, word] that say (+) or deny (−) their words, as of `describe`."""
+    z = xr.DataArray(3.0 * np.asarray(signs, float)[None], {"word": words}, ("layer", "neuron", "word"))
+    return xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
+
+
+def test_captions_are_shuffled_within_speakers():
+    """Ten speakers of two clips, of whom ranks say a lot, and one of sixty: noise, and p is no smaller than chance."""
+    rng = np.random.default_rng(0)
+    voices, neurons = np.repeat(list("abcdefghijk"), [2] * 10 + [60]), 300
+    coords = {"clip": np.arange(80), "speaker": ("clip", voices.astype(object)), "layer": [1]}
+    data = xr.DataArray(rng.standard_normal((80, 1, neurons)), coords, ("clip", "layer", "neuron"))
+    captions = pd.Series(np.tile(["a loud voice", "a quiet voice"], 40))
+    signs = np.tile([[1, -1], [-1, 1]], (neurons // 2, 1))
+    held = dissection.predictivity(data, _said(["loud", "quiet"], signs), captions, draws=199)
+    assert float((held["p"] < 0.05).mean()) < 0.09
+
+
+def test_the_other_description_is_never_its_own(activations):
+    """Two neurons described oppositely: what the other's description foretells is the reverse."""
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    two = activations.sel(layer=[1]).isel(neuron=[3, 7])
+    for seed in range(4):
+        held = dissection.predictivity(two, _said(["loud", "quiet"], [[1, -1], [-1, 1]]), captions, draws=2, seed=seed)
+        np.testing.assert_allclose(held["other"], -held["rho"])
+        assert float(held["rho"][0, 0]) > 0.5
+
+
+def test_q_is_the_false_discovery_rate_over_all_neurons(activations, fit):
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    described = dissection.describe(activations, captions, draws=1)
+    for found in (
+        dissection.predictivity(activations, described, captions, least=0, draws=99),
+        dissection.identify(activations, fit, draws=99),
+        dissection.selectivity(activations),
+    ):
+        np.testing.assert_allclose(found["q"], statistics.fdr(found["p"]))
+        assert float((found["q"] > found["p"] + 0.05).mean()) > 0.5
 
 
 def test_a_description_that_knows_voices_only_earns_nothing(activations):
@@ -213,12 +265,10 @@ def clips(tmp_path):
 
 
 def test_activations_are_means_over_the_frames_that_count(tiny, clips):
-    from xai_lib import audio, hooks
-
     model = tiny()
     with pytest.warns(UserWarning, match="7.wav"):
         spoken = dissection.activations(model, clips, part="ffn_hidden", layers=[2])
-    whole = dissection.activations(model, clips[:7], part="block", frames="all", pooling="max")
+    whole = dissection.activations(model, clips[:7], part="block", frames="all")
     assert list(spoken["clip"].values) == list(range(7)) and "7" in spoken.attrs["skipped"]
     x = audio.read(clips["path"][3], model.sample_rate)
     mask = audio.speech_mask(x, model.sample_rate)
@@ -227,7 +277,11 @@ def test_activations_are_means_over_the_frames_that_count(tiny, clips):
         logits = model.logits(model.tensor(x))
     hidden = kept[Site(2, "ffn_hidden")][0].cpu().numpy()
     np.testing.assert_allclose(spoken["activation"].sel(clip=3, layer=2), hidden[mask].mean(0), atol=1e-5)
-    np.testing.assert_allclose(whole["activation"].sel(clip=3, layer=3), kept[Site(3)][0].cpu().amax(0), atol=1e-5)
+    np.testing.assert_allclose(whole["activation"].sel(clip=3, layer=3), kept[Site(3)][0].cpu().mean(0), atol=1e-5)
+    one = dissection.activations(model, clips[3:4], part="block", frames="all")
+    size = kept[Site(3)][0].abs().mean(0).cpu()
+    np.testing.assert_allclose(one["magnitude"].sel(layer=3), size, atol=1e-5)
+    assert (size > kept[Site(3)][0].mean(0).abs().cpu() + 1e-3).any()  # frames of either sign: the order matters
     np.testing.assert_allclose(spoken["logit"].sel(clip=3), logits[0].cpu(), atol=1e-5)
     with pytest.raises(ValueError, match="layers"):
         dissection.activations(model, clips, layers=[9])
@@ -239,6 +293,15 @@ def test_snippets_lie_around_the_peak(tiny, clips):
     table = dissection.snippets(model, clips, dissection.exemplars(found, 2, 4, 2), 2, 4, half=0.1)
     assert len(table) == 4 and (table["peak"].between(0.24, 0.52)).all()  # where the burst is
     assert all(len(x) == pytest.approx(3200, abs=2) for x in table["waveform"])
+    assert list(table["end"]) == ["high", "high", "low", "low"]
+    for index, row in table.iterrows():
+        x = audio.read(clips["path"][index], model.sample_rate)
+        with torch.no_grad(), hooks.capture(model, [Site(2, "ffn_hidden")]) as kept:
+            model.logits(model.tensor(x))
+        values = kept[Site(2, "ffn_hidden")][0, :, 4].cpu().numpy()
+        values[~audio.speech_mask(x, model.sample_rate)] = np.nan
+        extreme = np.nanargmax(values) if row["end"] == "high" else np.nanargmin(values)
+        assert row["peak"] == pytest.approx(audio.frame_times(len(values), model.sample_rate)[extreme])
     shown = widgets.players(table.assign(caption="<b>loud</b>"), 16000).data
     assert shown.count("<audio") == 4 and "&lt;b&gt;loud" in shown
 

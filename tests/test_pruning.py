@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 from xai_lib import edits, hooks, plots, pruning, widgets
 from xai_lib.families import Site
+from xai_lib.statistics import sign_flip_test
 
 PLAN = {Site(1, "ffn_hidden"): [0, 7], Site(3, "ffn_hidden"): [5]}
 
@@ -109,13 +110,28 @@ def test_controls_are_other_neurons_as_many_per_layer_and_repeat(scores):
     assert all(np.array_equal(a[site], b[site]) for a, b in zip(sets, again) for site in chosen)
 
 
+def test_random_neurons_are_matched_in_what_they_write(model, scores):
+    """Weights × 100 for half the neurons of layer 2: chosen among these, the random ones are among these too."""
+    with torch.no_grad():
+        pruning._outgoing(model, Site(2, "ffn_hidden"))[:, :20] *= 100
+    flat = xr.ones_like(scores)
+    size = pruning.reach(model, flat.transpose("neuron", "layer"))
+    weights = pruning._outgoing(model, Site(2, "ffn_hidden")).detach().cpu().numpy()
+    np.testing.assert_allclose(size.sel(layer=2), np.linalg.norm(weights, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(pruning.reach(model, 3 * flat), (3 * size).transpose("layer", "neuron"))
+    wanted = flat.where((flat["layer"] == 2) & (flat["neuron"] < 6), 0)
+    for plan in pruning.controls(pruning.neurons_of(wanted, 6), size, 5):
+        assert set(plan[Site(2, "ffn_hidden")]) <= set(range(6, 20))
+
+
 def test_compare_is_the_pruned_model(model, clips, scores):
     compared = pruning.compare(model, clips, scores, np.abs(scores), doses=[3, 9], draws=2, batch=4)
     assert compared["logit"].sizes == {"clip": 8, "dose": 3, "who": 3, "target": 8}
     with pruning.prune(model, pruning.neurons_of(scores, 9)):
         expected = _logits(model, clips)
     np.testing.assert_allclose(compared["logit"].sel(dose=9, who="chosen"), expected, atol=1e-4)
-    control = pruning.controls(pruning.neurons_of(scores, 3), np.abs(scores), 2)[1]
+    size = pruning.reach(model, np.abs(scores))
+    control = pruning.controls(pruning.neurons_of(scores, 3), size, 2)[1]
     with pruning.prune(model, control):
         expected = _logits(model, clips)
     np.testing.assert_allclose(compared["logit"].sel(dose=3, who="random 2"), expected, atol=1e-4)
@@ -152,36 +168,105 @@ def compared():
 
 def test_effects_are_log_odds_blind_to_a_common_shift(compared):
     effects = pruning.effects(compared, "angry")
-    assert float(effects["log_odds"].sel(group="forgotten", dose=5, who="chosen")) == pytest.approx(-2)
+    np.testing.assert_allclose(effects["log_odds"].sel(group="forgotten", dose=5, who="chosen"), -2)
     np.testing.assert_allclose(effects["log_odds"].isel(who=slice(1, None)), 0, atol=1e-9)
-    np.testing.assert_allclose(effects["log_odds"].sel(group="kept"), 0, atol=1e-9)
-    assert float(effects["margin"].sel(group="forgotten", dose=5)) == pytest.approx(-2)
+    np.testing.assert_allclose(effects[["log_odds", "moved"]].sel(group="kept").to_dataarray(), 0, atol=1e-9)
+    assert effects["log_odds"].sizes == {"group": 2, "speaker": 10, "dose": 2, "who": 4}
+    np.testing.assert_allclose(effects["margin"].sel(group="forgotten", dose=5), -2)
     assert float(effects["margin_p"].sel(group="forgotten", dose=5)) == pytest.approx(2 / 2**10)
-    assert (effects["n"] == 10).all()
+
+
+def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
+    """Angry falls by 2 in all clips: the odds of calm against all rise, against the others alone they stay."""
+    compared["logit"][:, 1, 0] = compared["logit"][:, 0, 0] - 2.0 * (compared["target"] == "angry")
+    kept = pruning.effects(compared, "angry").sel(group="kept", dose=5, who="chosen")
+    np.testing.assert_allclose(kept[["log_odds", "moved"]].to_dataarray(), 0, atol=1e-9)
+    full = pruning._log_odds(compared).isel(who=0)
+    assert (full.isel(dose=1) > full.isel(dose=0) + 0.01)[compared["label"].values == "calm"].all()
+
+
+def test_moved_is_the_mean_of_absolute_changes(compared):
+    """Two calm clips a speaker, one rises by 1 against sad and one falls by 1: nothing on average, 1 moved."""
+    two = xr.concat([compared.sel(clip=compared["label"] == "calm")] * 2, "clip").assign_coords(clip=range(20))
+    sign = np.repeat([1.0, -1.0], 10)
+    two["logit"][:, 1, 0] = two["logit"][:, 0, 0] + xr.DataArray(sign, dims="clip") * (two["target"] == "calm")
+    both = xr.concat([compared.assign_coords(clip=range(20, 40)).sel(clip=range(20, 40, 2)), two], "clip")
+    kept = pruning.effects(both, "angry").sel(group="kept", dose=5, who="chosen")
+    np.testing.assert_allclose(kept["log_odds"], 0, atol=1e-9)
+    np.testing.assert_allclose(kept["moved"], 1)
+
+
+def _exchangeable(runs, planted=0.0):
+    """Sets that each shift the classes in a way of their own, alike for all speakers; `runs` of them as doses."""
+    rng = np.random.default_rng(1)
+    names, labels = ["angry", "calm", "sad"], np.tile(["angry", "calm"], 10)
+    logit = np.repeat(rng.standard_normal((20, 1, 1, 3)), runs + 1, 1) + np.zeros((1, 1, 9, 1))
+    logit[:, 1:] += rng.standard_normal((1, runs, 9, 3)) + 0.1 * rng.standard_normal((20, runs, 9, 3))
+    logit[:, 1:, 0, 0] -= planted
+    coords = {"label": ("clip", labels.astype(object)), "speaker": ("clip", np.repeat(list("abcdefghij"), 2))}
+    coords |= {"clip": range(20), "dose": range(runs + 1), "target": names, "who": [f"r{i}" for i in range(9)]}
+    return xr.Dataset({"logit": (("clip", "dose", "who", "target"), logit)}, coords)
+
+
+def test_p_is_as_rare_as_it_says_where_the_chosen_set_is_random_too():
+    effects = pruning.effects(_exchangeable(200), "angry").isel(dose=slice(1, None))
+    assert ((effects["margin_p"] < 0.05).mean("dose") < 0.08).all()
+    assert ((effects["across_p"] < 0.05).mean("dose") > 0.01).all()
+    over = [[sign_flip_test(v) for v in one.transpose("dose", "speaker").values] for one in effects["margin"]]
+    assert np.mean(np.array(over) < 0.05) > 0.5  # over speakers alone, as if there were no other random sets
+    np.testing.assert_allclose(effects["margin_p"], np.maximum(over, effects["across_p"]))
+
+
+def test_p_finds_a_planted_effect():
+    effects = pruning.effects(_exchangeable(50, planted=8), "angry").isel(dose=slice(1, None))
+    assert (effects["margin_p"].sel(group="forgotten") < 0.05).mean() > 0.9
+    assert (effects["margin_p"].sel(group="kept") < 0.05).mean() < 0.1
 
 
 def test_log_odds_are_those_of_the_probabilities(compared):
     logp = log_softmax(compared["logit"].isel(dose=1, who=0).values, axis=-1)
     own = np.array([list(compared["target"].values).index(label) for label in compared["label"].values])
     p = np.exp(logp[np.arange(20), own])
-    found = pruning._own_log_odds(compared).isel(dose=1, who=0)
-    np.testing.assert_allclose(found, np.log(p / (1 - p)))
+    np.testing.assert_allclose(pruning._log_odds(compared).isel(dose=1, who=0), np.log(p / (1 - p)))
+    unknown = compared.assign_coords(label=("clip", ["boredom"] + list(compared["label"].values[1:])))
+    assert np.isnan(pruning._log_odds(unknown)).sum() == np.isnan(pruning._log_odds(unknown)[0]).sum() == 8
 
 
-def test_recalls(compared):
-    right = pruning.recalls(compared).isel(dose=0, who=0)
+def test_recalls_are_of_speakers(compared):
+    """One speaker has three more angry clips, all right: the mean over speakers is not that over clips."""
     best = compared["target"].values[compared["logit"].isel(dose=0, who=0).argmax("target").values]
-    np.testing.assert_array_equal(right, best == compared["label"].values)
+    right = (best == compared["label"].values)[compared["label"].values == "angry"]
+    more = compared.isel(clip=[int(np.flatnonzero(compared["label"].values == "angry")[right][0])] * 3)
+    compared = xr.concat([compared, more.assign_coords(clip=[20, 21, 22])], "clip")
+    found = pruning.recalls(compared).isel(dose=0, who=0)
+    assert list(found["label"].values) == ["calm", "angry"] and found.sizes["speaker"] == 10
+    assert float(found.sel(label="angry").mean()) == pytest.approx(right.mean())
+    assert 0 < right.mean() < (right.sum() + 3) / 13
+    figure = plots.class_recalls(pruning.recalls(compared), 0, forgotten="angry")
+    assert figure.axes[0].patches[0].get_height() == pytest.approx(right.mean())
 
 
-def test_under_eight_speakers_no_interval(compared):
+def test_under_eight_speakers_points_and_no_interval(compared):
     effects = pruning.effects(compared.isel(clip=slice(0, 8)), "angry")
-    assert np.isnan(effects["recall_low"]).all() and np.isfinite(effects["recall"]).all()
+    assert np.isnan(effects["margin_p"]).all() and np.isfinite(effects["across_p"]).all()
+    shown = [line for line in plots.forgetting(effects).axes[1].lines if line.get_linestyle() == "None"]
+    assert len(shown) == 2 * 4  # groups × speakers
+    points = np.sort([line.get_ydata()[1] for line in shown[:4]])
+    wanted = effects["log_odds"].sel(group="forgotten", dose=5, who="chosen")
+    np.testing.assert_allclose(points, np.sort(wanted))
+
+
+def test_bars_of_recall_stay_between_0_and_1(compared):
+    effects = pruning.effects(compared, "angry")
+    figure = plots.forgetting(effects)
+    ends = np.concatenate([path.vertices[:, 1] for c in figure.axes[0].collections for path in c.get_paths()])
+    assert len(ends) and ends.min() >= 0 and ends.max() <= 1
+    assert not [line for ax in figure.axes for line in ax.lines if line.get_linestyle() == "None"]
 
 
 def test_figures_and_explorer(compared):
     effects = pruning.effects(compared, "calm")
-    assert len(plots.forgetting(effects).axes) == 2
+    assert len(plots.forgetting(effects).axes) == 3
     figure = plots.class_recalls(pruning.recalls(compared), 5, forgotten="calm")
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["calm", "angry"]
     with pytest.raises(ValueError, match="the doses are"):

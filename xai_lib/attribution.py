@@ -6,15 +6,13 @@ segments for the responses. `gradient_shap`, attribution to the waveform, has a 
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 from scipy.stats import rankdata
 
-from . import audio, execution, hooks, statistics, targets
+from . import audio, execution, hooks, targets
 from .gradient_shap import frame_deletion, gradient_shap, in_batches, windows
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "gradient_shap",
     "mean_score",
     "segment_response",
-    "shuffled_head",
     "top_neurons",
 ]
 
@@ -113,9 +110,8 @@ def mean_score(scores, *, by="absolute") -> xr.DataArray:
     """Mean over speakers of each one's mean score [layer, neuron]; over clips where speakers are not known."""
     if by not in ("absolute", "signed"):
         raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
-    named = "speaker" in scores.coords and not pd.isna(scores["speaker"].values).any()
-    mean = statistics.by_speaker(scores[by]).mean("speaker") if named else scores[by].mean("clip")
-    return mean.transpose("layer", "neuron")
+    units = targets.units(scores[by])
+    return units.mean("speaker" if "speaker" in units.dims else "clip").transpose("layer", "neuron")
 
 
 def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
@@ -146,6 +142,9 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
 def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
     """How far each clip's ranking of the neurons follows the mean ranking of a reference, layer by layer.
 
+    That a ranking holds for other speakers does not make it one of its target: neurons with large activations come
+    first for every target. The null is the agreement of the same clips' scores for the other targets.
+
     Returns
     -------
     DataArray [clip, layer]
@@ -153,27 +152,7 @@ def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
     """
     tables = scores[by].transpose("clip", "layer", "neuron"), mean_score(reference, by=by)
     ranks, other = (table.copy(data=rankdata(table.values, axis=-1)) for table in tables)
-    return xr.corr(ranks, other, "neuron").rename("rank_correlation")
-
-
-def shuffled_head(model, *, seed=0):
-    """A copy of the model whose head's weights are permuted at random: a null for attributions.
-
-    The encoder and the distribution of the head's weights stay. A ranking of neurons that survives this is not
-    about the classes.
-
-    References
-    ----------
-    Adebayo et al. (2018), Sanity checks for saliency maps.
-    """
-    twin = copy.deepcopy(model)
-    twin.name, twin.trained = f"{model.name}, head shuffled", "not trained: a null, its head is shuffled"
-    parts = [twin.network.projector, twin.network.classifier] if twin.head is None else [twin.head]
-    generator = torch.Generator().manual_seed(seed)
-    for weight in (weight for part in parts for weight in part.parameters()):
-        order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
-        weight.data = weight.data.flatten()[order].view_as(weight)
-    return twin
+    return xr.corr(ranks, other, "neuron").rename("rank_correlation").drop_vars(["target", "value"], errors="ignore")
 
 
 @torch.no_grad()

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from . import acoustics
+
 CONCEPTS = Path(__file__).resolve().parent.parent / "data" / "concepts"
 WORD = r"[a-z]+(?:-[a-z]+)*"  # hyphens hold a word together: low-pitched
 NOTHING = "an ordinary voice"
@@ -56,7 +58,7 @@ def ranks(table, reference, *, speakers=None) -> pd.DataFrame:
     names = list(lexicon().index)
     table, reference = table[names], reference[names]
     if speakers is not None:
-        table, reference = (_centred(t, speakers.reindex(t.index)) for t in (table, reference))
+        table, reference = (acoustics.centred(t, speakers.to_frame("speaker")) for t in (table, reference))
     out = pd.DataFrame(np.nan, index=table.index, columns=names)
     for name in names:
         known, values = np.sort(reference[name].dropna()), table[name].to_numpy()
@@ -168,12 +170,6 @@ def match(texts, concepts) -> xr.DataArray:
 
 
 _STOP = ["a", "an", "and", "very", "rather", "voice", "voices", "ordinary", "the", "that", "so", "or", "but", "of"]
-
-
-def _centred(table, speakers):
-    """Each value less its speaker's mean; F0 in semitones first, so that all voices share a scale."""
-    table = table.assign(f0=12 * np.log2(table["f0"])) if "f0" in table else table
-    return table - table.groupby(speakers).transform("mean")
 
 
 def _caption(row, words) -> str:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from . import descriptions, statistics
 from .exemplars import activations, exemplars, snippets
-from .names import EMOTIONS
+from .names import ordered
 
 __all__ = [
     "activations",
@@ -72,8 +72,8 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     Dataset
         `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the
         description says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled, and
-        that at a false discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled captions, and `other`
-        […], of another neuron's of the layer.
+        that at a false discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions
+        written from shuffled captions, and `other` […], of another neuron's of the layer.
     """
     values, shape = _flat(activations)
     words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
@@ -94,7 +94,10 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     for rows in _shuffles(groups, draws, seed):
         as_good = as_good + (rho(own[rows]) >= real - 1e-9)
     p = np.where(np.isnan(real), np.nan, (1 + as_good) / (1 + draws))
-    swapped = described["z"].values[..., np.random.default_rng(seed).permutation(described.sizes["neuron"]), :]
+    ring = np.random.default_rng(seed).permutation(
+        described.sizes["neuron"]
+    )  # each gets its neighbour's, never its own
+    swapped = described["z"].values[..., np.roll(ring, 1)[np.argsort(ring)], :]
     parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
     null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
     return xr.Dataset(
@@ -202,7 +205,7 @@ def selectivity(activations) -> xr.Dataset:
     if labels.nunique() < 2:
         raise ValueError("selectivity needs clips of two labels or more")
     values, shape = _flat(activations)
-    names = [name for name in EMOTIONS if name in set(labels)] + sorted(set(labels) - set(EMOTIONS))
+    names = ordered(labels)
     groups = _groups(activations)
     auroc = np.full((len(groups), values.shape[1], len(names)), np.nan)
     variance = np.full((len(groups), len(names)), np.nan)

@@ -10,20 +10,16 @@ import xarray as xr
 from . import audio, execution, hooks, targets
 from .families import Site
 
-POOLING = {"mean": lambda hidden: hidden.mean(0), "max": lambda hidden: hidden.amax(0)}
-
 
 @torch.no_grad()
-def activations(model, clips, *, part="ffn_hidden", layers="all", pooling="mean", frames="speech") -> xr.Dataset:
-    """One number per clip and neuron, and the logits, in one forward per clip.
+def activations(model, clips, *, part="ffn_hidden", layers="all", frames="speech") -> xr.Dataset:
+    """The mean over the frames of each clip of each neuron, and the logits, in one forward per clip.
 
     Parameters
     ----------
     clips : DataFrame
     part : {"block", "attention", "ffn_hidden", "ffn_out"}
     layers : "all" or sequence of int
-    pooling : {"mean", "max"}
-        Over frames.
     frames : {"speech", "all"}
         Which frames count; where a clip has no speech, all do.
 
@@ -33,8 +29,8 @@ def activations(model, clips, *, part="ffn_hidden", layers="all", pooling="mean"
         `activation` [clip, layer, neuron], `logit` [clip, target] and `magnitude` [layer, neuron], the mean of
         |activation| over frames and clips. Clips that could not be used are named in `attrs["skipped"]`.
     """
-    if pooling not in POOLING or frames not in ("speech", "all"):
-        raise ValueError(f"pooling must be mean or max, frames speech or all; not {pooling!r}, {frames!r}")
+    if frames not in ("speech", "all"):
+        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     sites = [s for s in model.sites((part,)) if layers == "all" or s.layer in list(layers)]
     if layers != "all" and len(sites) != len(set(layers)):
         raise ValueError(f"layers {list(layers)}: this model has {part} in {[s.layer for s in model.sites((part,))]}")
@@ -44,7 +40,7 @@ def activations(model, clips, *, part="ffn_hidden", layers="all", pooling="mean"
             logits.append(model.logits(model.tensor(waveform))[0].cpu().numpy())
             counted = _counted(model, waveform, frames).to(model.device)
             hidden = torch.stack([kept[site][0, counted] for site in sites], dim=1)
-            rows[index] = POOLING[pooling](hidden).cpu().numpy()
+            rows[index] = hidden.mean(0).cpu().numpy()
             magnitude = magnitude + hidden.abs().mean(0).cpu().numpy()
     return xr.Dataset(
         {
@@ -53,7 +49,7 @@ def activations(model, clips, *, part="ffn_hidden", layers="all", pooling="mean"
             "magnitude": (("layer", "neuron"), magnitude / len(rows)),
         },
         {**targets.coordinates(clips, rows), "layer": [s.layer for s in sites], "target": model.labels},
-        targets.attributes(model, skipped, part=part, pooling=pooling, frames=frames),
+        targets.attributes(model, skipped, part=part, frames=frames),
     )
 
 

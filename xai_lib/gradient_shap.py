@@ -12,6 +12,8 @@ from scipy.stats import rankdata, spearmanr
 
 from . import audio, targets
 
+_TOLD = ("target", "target_probability", "predicted", "probability")  # of each clip
+
 
 def gradient_shap(
     model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", seed=0, batch=16
@@ -42,9 +44,9 @@ def gradient_shap(
     Dataset [clip, frame], NaN beyond a clip's own `n_frames`
         `attribution` and its standard error over draws, `error`, in units of the scale (as if α were not
         stratified, so rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per
-        clip: `residual`, the sum of the attributions minus (f(x) − mean f(b)), which is 0 if they account for all of it, its `residual_error` over draws, and
-        `relative_residual`. Coordinates: `seconds` (start of a frame); `target`, `target_probability`,
-        `predicted`, `probability`.
+        clip: `residual`, the sum of the attributions minus (f(x) − mean f(b)), which is 0 if they account for all
+        of it, and its `residual_error` over draws. Coordinates: `seconds` (start of a frame); `target`,
+        `target_probability`, `predicted`, `probability`.
 
     Raises
     ------
@@ -73,7 +75,6 @@ def gradient_shap(
             **_moments(model, waveform, width, count),
             "residual": left.mean(),
             "residual_error": left.std(ddof=1) / n**0.5,
-            "relative_residual": abs(left.mean() / gap.mean()),
             **named,
             "n_frames": count,
         }
@@ -137,18 +138,7 @@ def frame_table(shap) -> pd.DataFrame:
         one = _clip(shap, clip)
         size, speech = np.abs(one["attribution"].values), one["speech"].values
         rows[clip] = {
-            **{
-                name: one[name].item()
-                for name in (
-                    "predicted",
-                    "probability",
-                    "target",
-                    "target_probability",
-                    "residual",
-                    "residual_error",
-                    "relative_residual",
-                )
-            },
+            **{name: one[name].item() for name in (*_TOLD, "residual", "residual_error")},
             "speech_time": speech.mean(),
             "speech_attribution": (size * speech).sum() / size.sum(),
             "level_rho": spearmanr(size, one["level"].values).statistic,
@@ -179,7 +169,9 @@ def gate(waveform, keep, *, window=0.02, sample_rate=16_000, fade=0.004) -> np.n
 
 
 @torch.no_grad()
-def frame_deletion(model, clips, shap, *, target, share=0.2, n=10, scale="log_odds", seed=0, batch=16) -> xr.DataArray:
+def frame_deletion(
+    model, clips, shap, *, target, share=0.2, frames="speech", n=10, scale="log_odds", seed=0, batch=16
+) -> xr.DataArray:
     """How much the target loses when a share of the frames is silenced: those on top, against controls.
 
     Parameters
@@ -187,38 +179,55 @@ def frame_deletion(model, clips, shap, *, target, share=0.2, n=10, scale="log_od
     shap : Dataset
         From `gradient_shap`, of these clips.
     share : float
-        Of a clip's frames.
+        Of the frames in question.
+    frames : str
+        Which those are: "speech" (more than half of a frame), or "all". Silencing a pause costs nothing, so
+        controls that may fall into pauses are beaten by whatever finds the speech.
     n : int
         Draws of each random control.
 
     Returns
     -------
     DataArray [clip, mode], in units of the scale
-        Clean minus silenced. `top`: the frames of greatest attribution. Controls of as many frames: `loudest`,
-        which asks whether attribution knows more than energy; `shifted`, the top frames moved along the clip in
-        a circle, so that the gaps stay as they are; `random`. The last two are means over `n` draws.
+        Clean minus silenced. `top`: the frames of greatest attribution. Controls of as many of the same frames:
+        `loudest`, which asks whether attribution knows more than energy; `shifted`, the top frames moved along
+        these frames in a circle, so that they stay as clustered as they are; `random`. The last two are means over
+        `n` draws. Clips without speech are in attrs["skipped"].
     """
     targets.check(model, target, scale)
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, not {share}")
-    clips, rows = clips.loc[shap["clip"].values], {}
+    if frames not in ("all", "speech"):
+        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
+    clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
     for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span):
-        one = _clip(shap, index)
-        size, rng = one.sizes["frame"], np.random.default_rng([seed, clips.index.get_loc(index)])
-        top, loudest = (
-            rankdata(-one[name].values, method="ordinal") <= max(round(share * size), 1)
-            for name in ("attribution", "level")
-        )
-        shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
-        masks = [np.zeros(size, bool), top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
+        one, rng = _clip(shap, index), np.random.default_rng([seed, clips.index.get_loc(index)])
+        pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
+        if len(pool) == 0:
+            skipped[index] = "no speech was found in it: use frames='all'"
+            continue
+        masks = deletion_masks(one["attribution"].values, one["level"].values, pool, share, n, rng)
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
         logits = in_batches(partial(_without, model, masks, cut), len(masks), batch)
         values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
         drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
+    if not rows:
+        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
     coords = {**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
-    made = targets.attributes(model, {}, method="frame_deletion", share=share, n=n, scale=scale)
-    return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", made)
+    made = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale}
+    attributes = targets.attributes(model, skipped, **made)
+    return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", attributes)
+
+
+def deletion_masks(attribution, level, pool, share, n, rng):
+    """What is silenced [2 + 2n + 1, frame], all but the first (nothing) within `pool`: top, loudest, shifted, random."""
+    size, count = len(pool), max(round(share * len(pool)), 1)
+    top, loudest = (rankdata(-values[pool], method="ordinal") <= count for values in (attribution, level))
+    shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
+    masks = np.zeros((3 + 2 * n, len(level)), bool)
+    masks[1:, pool] = [top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
+    return masks
 
 
 def _without(model, masks, cut, chosen):
@@ -273,8 +282,7 @@ def _moments(model, waveform, width, count):
 def _dataset(clips, rows, attributes):
     """Rows {index: {name: number, text, or array [frame]}} as one Dataset."""
     columns = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
-    named = ("target", "target_probability", "predicted", "probability", "n_frames")
-    coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in named})
+    coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in (*_TOLD, "n_frames")})
     data = {
         name: (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
         for name, values in columns.items()

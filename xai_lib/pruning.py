@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 
 from . import audio, edits, execution, statistics, targets
 from .families import Site
+from .names import ordered
 
 
 @contextmanager
@@ -89,16 +90,29 @@ def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
     return {Site(int(ranked["layer"][i]), part): neurons[layers == i] for i in np.unique(layers)}
 
 
-def controls(neurons, magnitude, draws, *, seed=0) -> list[dict]:
-    """Random neurons in place of the chosen: as many in each layer, of like mean |activation|, none of the chosen.
+def reach(model, magnitude) -> xr.DataArray:
+    """How much each neuron of `ffn_hidden` writes: mean |activation| × norm of its outgoing weights, [layer, neuron].
 
     Parameters
     ----------
     magnitude : DataArray [layer, neuron]
         Of `dissection.activations`.
     """
+    weights = [_outgoing(model, Site(int(layer), "ffn_hidden")) for layer in magnitude["layer"]]
+    norms = np.stack([weight.detach().norm(dim=0).cpu().numpy() for weight in weights])
+    return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)
+
+
+def controls(neurons, size, draws, *, seed=0) -> list[dict]:
+    """Random neurons in place of the chosen: as many in each layer, of like size, none of the chosen.
+
+    Parameters
+    ----------
+    size : DataArray [layer, neuron]
+        Of `reach`.
+    """
     sets = {
-        site: edits.matched(magnitude.sel(layer=site.layer), chosen, draws, seed=[seed, site.layer])
+        site: edits.matched(size.sel(layer=site.layer), chosen, draws, seed=[seed, site.layer])
         for site, chosen in neurons.items()
     }
     return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
@@ -112,7 +126,7 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
     clips : DataFrame
         Labelled, of speakers on whom nothing was chosen.
     scores, magnitude : DataArray [layer, neuron]
-        See `neurons_of` and `controls`.
+        See `neurons_of` and `reach`, by which the random neurons are matched.
     doses : sequence of int
         Numbers of neurons.
 
@@ -122,10 +136,10 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
         `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is.
     """
     model.require_trained()
-    plans = []
+    plans, size = [], reach(model, magnitude)
     for dose in doses:
         chosen = neurons_of(scores, dose)
-        plans += [chosen, *controls(chosen, magnitude, draws, seed=seed)]
+        plans += [chosen, *controls(chosen, size, draws, seed=seed)]
     plans = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in plans]
     who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
     skipped, rows = {}, {}
@@ -141,10 +155,10 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
 
 
 def recalls(compared) -> xr.DataArray:
-    """Whether each clip is given its own label, 0 or 1: [clip, dose, who]."""
-    names = compared["target"].values[compared["logit"].argmax("target").values]
-    right = names == compared["label"].values[:, None, None]
-    return compared["logit"].isel(target=0, drop=True).copy(data=right.astype(float)).rename("recall")
+    """Share of each speaker's clips of each label that are given it: [label, speaker, dose, who]; NaN without such."""
+    right, labels = _right(compared), ordered(compared["label"].values)
+    rows = [right.isel(clip=np.flatnonzero(right["label"].values == label)) for label in labels]
+    return xr.concat([statistics.by_speaker(own) for own in rows], pd.Index(labels, name="label")).rename("recall")
 
 
 def effects(compared, label) -> xr.Dataset:
@@ -152,37 +166,48 @@ def effects(compared, label) -> xr.Dataset:
 
     Returns
     -------
-    Dataset [group, dose, who], group "forgotten" and "kept"
-        `recall` of the clips of the group, and `log_odds`, the change of the log odds of the clip's own class (nats):
-        means over speakers with intervals (`recall_low`, `recall_high` …); `n` speakers. `margin` [group, dose]: the
-        log odds with the chosen neurons pruned less the mean with random ones, with its interval and `margin_p`, of a
-        sign-flip test over speakers.
+    Dataset [group, speaker, dose, who], group "forgotten" and "kept": the clips of the class, and all others
+        `recall`; `log_odds`, the change of the log odds of the clip's own class (nats), and `moved`, its absolute
+        value: means over a speaker's clips. Of "kept" clips these are odds among the other classes only, since
+        otherwise a loss of the forgotten class would count as their gain. `margin` [group, speaker, dose]: the log
+        odds with the chosen neurons pruned less their mean with random ones.
+        `across_p` [group, dose]: p that one more random set would do as the chosen does (`statistics.null_test`);
+        `margin_p`: the greater of it and of a sign-flip test of `margin` over speakers, NaN under 8 of them.
     """
-    change = _own_log_odds(compared)
-    change = change - change.isel(dose=0)
-    margin = change.isel(who=0, drop=True) - change.isel(who=slice(1, None)).mean("who")
-    parts = []
-    for group, rows in (("forgotten", compared["label"] == label), ("kept", compared["label"] != label)):
-        found, rows = {}, np.flatnonzero(rows.values)
-        for name, data in {"recall": recalls(compared), "log_odds": change, "margin": margin}.items():
-            over = statistics.over_speakers(data.isel(clip=rows))
-            found |= {name: over["mean"], f"{name}_low": over["low"], f"{name}_high": over["high"]}
-        units = statistics.by_speaker(margin.isel(clip=rows)).transpose("dose", "speaker")
-        found["margin_p"] = ("dose", [statistics.sign_flip_test(values) for values in units.values])
-        parts.append(xr.Dataset({**found, "n": units.sizes["speaker"]}).expand_dims(group=[group]))
-    return xr.concat(parts, "group").assign_attrs(forgotten=label)
+    parts, own = [], compared["label"] == label
+    for group, rows in (("forgotten", own), ("kept", ~own)):
+        part = compared.isel(clip=np.flatnonzero(rows.values))
+        odds = _log_odds(part if group == "forgotten" else part.sel(target=part["target"] != label))
+        change = odds - odds.isel(dose=0)
+        measures = {"recall": _right(part), "log_odds": change, "moved": np.abs(change)}
+        found = {name: statistics.by_speaker(data) for name, data in measures.items()}
+        chosen, random = found["log_odds"].isel(who=0, drop=True), found["log_odds"].isel(who=slice(1, None))
+        found["margin"] = chosen - random.mean("who")
+        sets = random.mean("speaker").transpose("who", "dose").values
+        across = statistics.null_test(chosen.mean("speaker").values, sets)
+        over = np.apply_along_axis(statistics.sign_flip_test, 1, found["margin"].transpose("dose", "speaker").values)
+        tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
+        parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
+    return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)
 
 
-def _own_log_odds(compared):
+def _right(compared):
+    """Whether each clip is given its own label, 0 or 1: [clip, dose, who]."""
+    names = compared["target"].values[compared["logit"].argmax("target").values]
+    right = names == compared["label"].values[:, None, None]
+    return compared["logit"].isel(target=0, drop=True).copy(data=right.astype(float))
+
+
+def _log_odds(compared):
     """Log odds of each clip's own class against all others, which adding to all logits does not change."""
     own = compared["label"] == compared["target"]
     logit = compared["logit"]
     others = logit.where(~own, -np.inf)
     rest = xr.apply_ufunc(logsumexp, others, input_core_dims=[["target"]], kwargs={"axis": -1})
-    return logit.where(own, 0).sum("target") - rest
+    return logit.where(own).sum("target", min_count=1) - rest  # NaN where the model does not know the label
 
 
-def _outgoing(model, site, chosen):
+def _outgoing(model, site, chosen=None):
     """The weights [out, neuron] of the linear map that reads the site's neurons."""
     site = model.check(site, chosen)
     if site.part != "ffn_hidden":

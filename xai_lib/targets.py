@@ -7,6 +7,9 @@ import json
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
+
+from . import statistics
 
 SCALES = ("logit", "log_odds", "probability")
 
@@ -60,6 +63,12 @@ def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     known = [column for column in ("label", "speaker", "sex", "intensity") if column in rows]
     coords = {column: ("clip", rows[column].astype(object).to_numpy()) for column in known}
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
+
+
+def units(data: xr.DataArray) -> xr.DataArray:
+    """One value per speaker, dim `speaker`, the clips of each averaged; where not all are known, `clip` stays."""
+    named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
+    return statistics.by_speaker(data) if named else data
 
 
 def attributes(model, skipped, **options) -> dict:

@@ -16,7 +16,6 @@ from .layer_curves import layer_curves
 from .layer_effect import layer_effect
 from .layer_neuron_map import layer_neuron_map
 from .neuron_card import neuron_card
-from .neuron_profile import neuron_profile
 from .proxy_changes import proxy_changes
 from .recognition import recognition
 from .segment_map import segment_map

@@ -5,30 +5,31 @@ import numpy as np
 
 from . import style
 
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 
-
-def agreement_curves(curves, *, null=(), ylabel="rank correlation over neurons"):
-    """How far rankings of neurons agree, layer by layer.
+def agreement_curves(curves, target):
+    """How far rankings of neurons agree with that of a target, layer by layer, and those of other targets with it.
 
     Parameters
     ----------
     curves : dict of str to Dataset
-        From `statistics.over_speakers`: `mean`, `low`, `high` on the dim `layer`. Bounds are drawn up to ± 1.
-    null : sequence of str
-        Which of them are controls, drawn in grey.
+        A panel each, from `statistics.over_speakers`: `mean`, `low`, `high` on the dims `target` and `layer`.
+    target : str
+        Drawn bold with its interval, clipped to ± 1; all others are its null.
     """
-    figure, axes = plt.subplots(figsize=(style.WIDTH, 3.4))
-    colors, marks = iter(_COLORS), iter("osD^v" * 3)
-    for place, (name, curve) in enumerate(curves.items()):
-        color = style.NULL_COLOR if name in null else next(colors)
-        layers = curve["layer"].values + 0.06 * (place - (len(curves) - 1) / 2)
-        low, high = (np.clip(curve[bound], -1, 1) for bound in ("low", "high"))
-        error = [curve["mean"] - low, high - curve["mean"]]
-        axes.errorbar(layers, curve["mean"], error, color=color, marker=next(marks), ms=5, capsize=2, label=name)
-    axes.axhline(0, color="black", lw=0.6)
-    n = int(next(iter(curves.values()))["n"].max())
-    axes.set(xlabel="layer", ylabel=ylabel, xticks=curve["layer"].values)
-    axes.set_title(f"Mean and 95 % interval over {n} speakers" if n > 7 else f"Mean over {n} speakers")
-    figure.legend(loc="outside right upper")
+    figure, panels = plt.subplots(1, len(curves), sharey=True, figsize=(style.WIDTH, 3.6), squeeze=False)
+    names = [name for name in next(iter(curves.values()))["target"].values.tolist() if name != target]
+    colors = style.colors([*names, target])
+    for axes, (title, curve) in zip(panels[0], curves.items()):
+        for name in names:
+            axes.plot(curve["layer"], curve["mean"].sel(target=name), color=colors[name], lw=1, label=name)
+        own = curve.sel(target=target)
+        low, high = (np.clip(own[bound], -1, 1) for bound in ("low", "high"))
+        error = [own["mean"] - low, high - own["mean"]]
+        axes.errorbar(own["layer"], own["mean"], error, color=colors[target], marker="o", lw=3, capsize=3, label=target)
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set(xlabel="layer", title=f"{title} scores", xticks=own["layer"].values)
+    n = int(own["n"].max())
+    panels[0, 0].set_ylabel("rank correlation over neurons")
+    figure.suptitle(f"Mean over {n} speakers" + (", 95 % interval" if n > 7 else ""), x=0.01, ha="left", fontsize=11)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", title="same clips,\ntarget")
     return figure

@@ -8,7 +8,7 @@ from . import style
 
 
 def class_recalls(recalls, dose, *, forgotten):
-    """Recall of each class with the model as it is, with the chosen neurons pruned, and with random ones.
+    """Recall of each class, mean over speakers: the model as it is, without the chosen neurons, without random ones.
 
     Parameters
     ----------
@@ -21,10 +21,8 @@ def class_recalls(recalls, dose, *, forgotten):
     """
     if dose not in recalls["dose"].values:
         raise ValueError(f"{dose} neurons were not tried: the doses are {recalls['dose'].values.tolist()}")
-    by = recalls.groupby("label").mean()
-    order = {name: i for i, name in enumerate(style.EMOTION_COLORS)}
-    names = sorted(by["label"].values, key=lambda name: (name != forgotten, order.get(name, len(order))))
-    by, at, colors = by.sel(label=names), np.arange(len(names)), style.colors(names)
+    names = sorted(recalls["label"].values, key=lambda name: name != forgotten)
+    by, at, colors = recalls.mean("speaker").sel(label=names), np.arange(len(names)), style.colors(names)
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     random = by.sel(dose=dose).isel(who=slice(1, None))
     before, after = by.sel(dose=0, who="chosen"), by.sel(dose=dose, who="chosen")
@@ -34,7 +32,7 @@ def class_recalls(recalls, dose, *, forgotten):
     ax.bar(at + 0.27, after, 0.25, color=list(colors.values()), edgecolor="black", lw=0.8)
     ax.set_xticks(at, names)
     ax.set(
-        ylabel="recall",
+        ylabel="recall, mean over speakers",
         ylim=(0, 1.02),
         xlabel="emotion (the first is the one to forget)",
         title=f"{dose} neurons pruned",

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
-from .. import statistics
+from .. import statistics, targets
 from . import style
 
 
@@ -16,8 +15,8 @@ def deletion_pairs(drop):
     drop : DataArray [clip, mode]
         From `attribution.frame_deletion`.
     """
-    named = "speaker" in drop.coords and not pd.isna(drop["speaker"].values).any()
-    units = statistics.by_speaker(drop).values if named else drop.values
+    units = targets.units(drop)
+    what, units = "speakers" if "speaker" in units.dims else "clips", units.values
     mean, low, high = statistics.interval(units)
     figure, axes = plt.subplots(figsize=(0.6 * style.WIDTH, 3.6))
     places = np.arange(units.shape[1])
@@ -28,6 +27,7 @@ def deletion_pairs(drop):
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(places, drop["mode"].values)
     share, scale = drop.attrs["share"], drop.attrs["scale"].replace("_", " ")
-    axes.set(xlabel=f"which {share:.0%} of the frames are silenced", ylabel=f"drop of the target ({scale})")
-    axes.set_title(f"Each line one of {len(units)} {'speakers' if named else 'clips'}")
+    frames = "speech frames" if drop.attrs["frames"] == "speech" else "frames"
+    axes.set(xlabel=f"which {share:.0%} of the {frames} are silenced", ylabel=f"drop of the target ({scale})")
+    axes.set_title(f"Each line one of {len(units)} {what}")
     return figure

@@ -3,9 +3,14 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .. import statistics
 from . import style
 
-_MEASURES = {"recall": "recall", "log_odds": "change of own class's log odds (nats)"}
+_MEASURES = {
+    "recall": "recall",
+    "log_odds": "change of own class's log odds (nats)",
+    "moved": "mean |change| of these log odds (nats)",
+}
 
 
 def forgetting(effects):
@@ -16,21 +21,28 @@ def forgetting(effects):
     effects : Dataset
         Of `pruning.effects`.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 4.3))
+    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 3.9))
     doses, name = effects["dose"].values, effects.attrs["forgotten"]
-    at, random = np.arange(len(doses)), effects.isel(who=slice(1, None))
+    at, bars = np.arange(len(doses)), True
     for ax, (measure, label) in zip(axes, _MEASURES.items()):
-        for shift, group, color, marker in ((-0.04, "forgotten", "#D55E00", "o"), (0.04, "kept", "#0072B2", "s")):
-            one, null = effects.sel(group=group, who="chosen"), random[measure].sel(group=group)
-            text = f"{name} (to forget)" if group == "forgotten" else "the other emotions"
+        for shift, group, color, marker in ((-0.06, "forgotten", "#D55E00", "o"), (0.06, "kept", "#0072B2", "s")):
+            units = effects[measure].sel(group=group).transpose("dose", "speaker", "who")
+            over = statistics.over_speakers(units)
+            one, null = over.sel(who="chosen"), over["mean"].isel(who=slice(1, None))
             ax.fill_between(at, null.min("who"), null.max("who"), color=color, alpha=0.2, lw=0)
             ax.plot(at, null.mean("who"), color=color, ls=":", lw=1.2)
-            ax.plot(at + shift, one[measure], color=color, marker=marker, label=text)
-            ax.vlines(at + shift, one[f"{measure}_low"], one[f"{measure}_high"], color=color, lw=1)
+            text = f"{name} (to forget)" if group == "forgotten" else "the other emotions, among themselves"
+            ax.plot(at + shift, one["mean"], color=color, marker=marker, label=text)
+            low, high = (np.clip(one[end], 0, 1) if measure == "recall" else one[end] for end in ("low", "high"))
+            ax.vlines(at + shift, low, high, color=color, lw=1)
+            if bool((one["n"] < statistics.FEWEST).any()):  # no interval then
+                ax.plot(at + 2 * shift, units.sel(who="chosen"), ls="", marker=marker, ms=3, color=color, alpha=0.6)
+                bars = False
         ax.set_xticks(at, doses)
         ax.set(xlabel="neurons pruned", ylabel=label)
-    axes[0].set(ylim=(-0.05, 1.05), title="Chosen neurons (bars: 95 % over speakers)")
-    axes[1].set_title("Shaded, dotted: matched random neurons")
+    axes[0].set(ylim=(-0.03, 1.03))
     axes[1].axhline(0, color="black", lw=0.8)
+    which = "bars: 95 % over speakers" if bars else "small: speakers, too few for an interval"
+    figure.suptitle(f"Chosen neurons ({which}); shaded, dotted: matched random neurons", ha="left", x=0.01, size=11)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
