@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, proxies, widgets
+from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, proxies, readouts, widgets
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
 
@@ -96,6 +96,30 @@ def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
             assert row["felt"].values[layer:] == pytest.approx(felt.numpy()[layer:], abs=0.051)  # a frame at the bound
             assert np.isnan(row["spread"].values[:layer]).all() and np.isnan(row["felt"].values[:layer]).all()
     assert np.abs(found["delta"]).min() > 0
+
+
+def test_window_scale_and_seed_reach_the_edit(tiny, clips):
+    model, moments = tiny(), ablation.moments(tiny(), clips.iloc[:3])
+    common = {"frames": "max_frame", "window": 2, "scale": 3.0, "seed": 5}
+    found = ablation.sweep(
+        model, clips.iloc[3:4], neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, target="angry", **common
+    )
+    for layer, own in NEURONS.items():
+        stds = moments["std"].sel(layer=layer).values
+        logits = found["logits"].sel(layer=layer, mode="noise").values[0]
+        for other in ({}, {"window": 0}, {"scale": 1.0}, {"seed": 0}):
+            function = edits.edit(own, "noise", stds=stds, **{**common, **other})
+            plain, _ = hooked(model, clips["path"][3], {hooks.Site(layer): function})
+            assert np.allclose(logits, plain, atol=1e-5) == (not other), other
+
+
+def test_the_reader_by_hand():
+    clean = torch.tensor([[[3.0, 4], [0, 10], [6, 8], [5, 0]]])  # norms 5, 10, 10, 5
+    edited = clean + torch.tensor([[[0.0, 3], [0, 0], [0.99, 0], [0, -0.51]]])  # 60, 0, 9.9 and 10.2 %
+    read = readouts.reader(lambda hidden: hidden[:, 0])
+    assert read(clean).tolist() == [[0, 0, 3, 4]]
+    size = np.sqrt((9 + 0.99**2 + 0.51**2) / 250)
+    assert read(torch.cat([edited, clean])).numpy() == pytest.approx(np.array([[size, 0.5, 3, 7], [0, 0, 3, 4]]))
 
 
 def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
@@ -236,7 +260,7 @@ def words(figure):
 
 
 def test_figures(swept):
-    sweep, peaks, validity = swept
+    sweep, peaks, _ = swept
     curves = ablation.summary(sweep)
     figure = plots.layer_curves(curves.sel(mode="flip"))
     assert "8 speakers" in words(figure) and "random" in words(figure)
@@ -250,11 +274,24 @@ def test_figures(swept):
         plots.spread(peaks),
         plots.emotion_tracking(sweep.isel(clip=[0])),
         plots.layer_effect(peaks, 2),
-        plots.proxy_changes(sweep, validity),
     ):
         assert isinstance(figure, Figure) and words(figure)
     numbers = [text.get_text() for text in plots.spread(peaks).axes[0].texts]
     assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
+
+
+def test_tiles_that_are_not_told_are_hatched(swept):
+    changes = ablation.summary(swept[0], "proxy_sd").sel(mode="flip")
+    after = changes["later"] > changes["layer"]
+    changes["q"] = (
+        changes["q"].where(False, 0.2).where((after.cumsum("later") != 1) | (changes["proxy"] != "zcr"), 0.01)
+    )
+    figure = plots.proxy_changes(changes, swept[2])
+    assert "hatched: not told" in words(figure)
+    hatched = [[patch.get_xy() for patch in axes.patches if patch.get_hatch()] for axes in figure.axes[:3]]
+    assert [len(found) for found in hatched] == [6, 3, 6] and (0.5, -0.5) not in hatched[1]
+    bars = [patch.get_height() for patch in figure.axes[3].patches]
+    assert bars == pytest.approx(swept[2]["mean"].sel(proxy="rms").values, nan_ok=True)
 
 
 def test_figures_without_speakers(swept):

@@ -43,10 +43,11 @@ def test_summary_against_scipy():
     assert found["low"].values == pytest.approx(expected.low) and found["high"].values == pytest.approx(expected.high)
     assert found["speakers"].transpose("speaker", "layer", "mode").values == pytest.approx(units)
     draws = null.mean(0)
-    assert found["null_low"].values == pytest.approx(np.quantile(draws, 0.025, axis=-1))
-    assert found["null_high"].values == pytest.approx(np.quantile(draws, 0.975, axis=-1))
-    outside = (units.mean(0) < draws.min(-1)) | (units.mean(0) > draws.max(-1))
-    assert outside.any() and found["beyond"].values[outside].all()
+    further = stats.t(19, draws.mean(-1), draws.std(-1, ddof=1) * np.sqrt(1 + 1 / 20))
+    assert found["null_low"].values == pytest.approx(further.ppf(0.025))
+    assert found["null_high"].values == pytest.approx(further.ppf(0.975))
+    side = further.cdf(units.mean(0))
+    assert found["p_null"].values == pytest.approx(2 * np.minimum(side, 1 - side), abs=1e-12)
     away = units - null.mean(-1)
     interval = stats.ttest_1samp(away, 0).confidence_interval(0.95)
     assert found["difference"].values == pytest.approx(away.mean(0))
@@ -55,10 +56,55 @@ def test_summary_against_scipy():
     for layer, mode in itertools.product(range(3), range(2)):
         x = away[:, layer, mode]
         p = (np.abs(signs @ x) >= np.abs(x.sum()) - 1e-9).mean()
-        assert found["p"].values[layer, mode] == pytest.approx(p)
+        assert found["p"].values[layer, mode] == pytest.approx(max(p, found["p_null"].values[layer, mode]))
     for mode in range(2):  # corrected over layers, for each mode
         q = stats.false_discovery_control(found["p"].values[:, mode])
         assert found["q"].transpose("layer", "mode").values[:, mode] == pytest.approx(q)
+
+
+def planted(effect, rng, *, speakers=8, layers=200, nulls=20):
+    """Sets of neurons that differ among themselves, with every speaker alike: the chosen one by `effect` more."""
+    sets = rng.standard_normal((1, layers, 1, nulls + 1)) + 0.1 * rng.standard_normal((speakers, layers, 1, nulls + 1))
+    sets[..., 0] += effect
+    dims, names = ("clip", "layer", "mode"), np.array([f"s{i}" for i in range(speakers)], object)
+    data = {"delta": (dims, sets[..., 0]), "null_delta": ((*dims, "null"), sets[..., 1:])}
+    return xr.Dataset(data, {"layer": range(layers), "mode": ["flip"], "speaker": ("clip", names)})
+
+
+def test_a_random_set_is_not_told_from_random_sets():
+    result = planted(0, np.random.default_rng(0), layers=1000)
+    alone = ablation.contrast(result["delta"], result["null_delta"].mean("null"))
+    assert (alone["p"] < 0.05).mean() > 0.5  # over speakers, nearly every set differs from the mean of all
+    found = ablation.summary(result)
+    assert 0.03 < (found["p_null"] < 0.05).mean() < 0.08
+    assert 0 < (found["p"] < 0.05).mean() < 0.08  # before any correction
+    assert (found["q"] < 0.05).mean() < 0.01
+
+
+@pytest.mark.parametrize("effect", [-8, 8])
+def test_a_planted_effect_is_told_on_either_side(effect):
+    found = ablation.summary(planted(effect, np.random.default_rng(1)))
+    assert (found["q"] < 0.05).mean() > 0.95
+    outside = (found["mean"] < found["null_low"]) | (found["mean"] > found["null_high"])
+    assert (outside == (found["p_null"] < 0.05)).all()
+
+
+def test_an_effect_that_speakers_do_not_share_is_not_told():
+    result = planted(8, np.random.default_rng(2))
+    result["delta"] = result["delta"] * xr.DataArray([9, -1.0, 1, -1, 1, -1, 1, -1], dims="clip")
+    found = ablation.summary(result)
+    assert (found["p_null"] < 0.05).mean() > 0.95 and not (found["p"] < 0.05).any()
+
+
+def test_q_is_over_all_tiles_of_a_mode():
+    tiles = made().expand_dims(later=[1, 2], proxy=["rms", "zcr"])
+    rng = np.random.default_rng(3)
+    tiles = tiles.map(lambda x: x + rng.standard_normal((2, 2, *[1] * (x.ndim - 2))))
+    found = ablation.summary(tiles)
+    for mode in ("flip", "zero"):
+        p, q = (found[name].sel(mode=mode).transpose("layer", "later", "proxy").values for name in "pq")
+        assert p.size == 12 and q.ravel() == pytest.approx(stats.false_discovery_control(p.ravel()))
+    assert not np.isnan(ablation.summary(tiles, proxy="zcr")["p"]).any()
 
 
 def test_contrast_is_paired():
@@ -76,12 +122,13 @@ def test_below_eight_speakers_there_is_no_interval_and_no_test():
     for name in ("low", "high", "difference_low", "p", "q"):
         assert np.isnan(found[name]).all(), name
     assert np.isfinite(found["mean"]).all() and found.sizes["speaker"] == 7
+    assert (found["p_null"].sel(layer=5) < 1e-6).all()  # says something of the sets, whoever speaks
 
 
 def test_without_nulls_there_is_nothing_to_compare_with():
     found = ablation.summary(made(nulls=0))
-    assert np.isfinite(found["low"]).all() and not found["beyond"].any()
-    for name in ("null_mean", "null_low", "difference", "p", "q"):
+    assert np.isfinite(found["low"]).all()
+    for name in ("null_mean", "null_low", "difference", "p_null", "p", "q"):
         assert np.isnan(found[name]).all(), name
 
 

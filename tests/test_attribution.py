@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +12,9 @@ import xarray as xr
 from captum.attr import LayerGradientXActivation, NeuronFeatureAblation
 from scipy.stats import spearmanr
 
-from xai_lib import attribution, audio, hooks, models, workbook
+from xai_lib import attribution, audio, hooks, models, statistics, workbook
 from xai_lib.families import PARTS
-from xai_lib.plots import style
+from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
 
 KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
@@ -208,20 +209,20 @@ def test_agreement_is_spearman():
     assert np.allclose(attribution.agreement(a.isel(clip=[0]), a.isel(clip=[0])), 1)
 
 
-def test_shuffled_head_changes_the_head_alone(tiny_folder, wave):
-    model = models.load(tiny_folder("base"), device="cpu")
-    before = {name: weight.clone() for name, weight in model.network.named_parameters()}
-    null = attribution.shuffled_head(model, seed=1)
-    for name, weight in null.network.named_parameters():
-        if name.startswith(("projector", "classifier")):
-            assert not torch.equal(weight, before[name])
-            assert torch.equal(weight.flatten().sort().values, before[name].flatten().sort().values)
-        else:
-            assert torch.equal(weight, before[name])
-    assert all(torch.equal(weight, before[name]) for name, weight in model.network.named_parameters())
-    x = model.tensor(wave)
-    assert not torch.allclose(null.logits(x), model.logits(x)) and "null" in null.trained
-    assert torch.equal(attribution.shuffled_head(model, seed=1).logits(x), null.logits(x))
+def test_agreement_of_several_targets_can_be_set_side_by_side(tiny, clips):
+    found = {name: attribution.grad_x_activation(tiny("base"), clips, target=name) for name in ("sad", "angry", "calm")}
+    rho = xr.concat(
+        [attribution.agreement(one, found["sad"]) for one in found.values()], pd.Index(found, name="target")
+    )
+    assert rho.dims == ("target", "clip", "layer") and rho["target"].values.tolist() == ["sad", "angry", "calm"]
+    assert (rho.sel(target="sad").mean("clip") > rho.sel(target="angry").mean("clip")).any()
+    curves = statistics.over_speakers(rho)
+    figure = agreement_curves({"absolute": curves}, "angry")
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    assert np.allclose(lines["sad"], curves["mean"].sel(target="sad")) and np.allclose(lines["calm"], curves["mean"][2])
+    bold = figure.axes[0].containers[0]
+    assert bold.get_label() == "angry" and np.allclose(bold.lines[0].get_ydata(), curves["mean"][1])
+    plt.close(figure)
 
 
 def test_segment_response_equals_captum(model, clips):
@@ -280,11 +281,15 @@ def test_the_explorer_shows_the_neuron_of_that_rank(tiny, clips):
     response = attribution.segment_response(tiny("base"), clips, frames="all", seconds=0.2)
     style.use()
     panel = NeuronExplorer(found, response)
+    panel.controls["by"].value = "absolute"
     panel.controls["layer"].value, panel.controls["rank"].value, panel.controls["clip"].value = 1, 3, 1
     third = attribution.top_neurons(found, 3, layer=1)["neuron"].iloc[2]
     left, right = panel.figure.axes
     assert panel.error is None and left.get_title(loc="left") == f"Layer 1: neuron {third} is number 3 of 24"
     shown = right.patches[0].get_data().values
     assert np.allclose(shown, response.isel(clip=1).sel(layer=1, neuron=third).dropna("segment"))
+    absolute = found["absolute"].sel(layer=1, neuron=third)  # the bar is the mean of its dots
+    assert left.patches[2].get_height() == pytest.approx(float(absolute.mean()), rel=1e-5)
+    assert np.allclose([dots.get_ydata()[2] for dots in left.lines], absolute)
     panel.controls["rank"].value = 24  # beyond those that have a bar of their own
     assert panel.error is None and "number 24 of 24" in panel.figure.axes[0].get_title(loc="left")

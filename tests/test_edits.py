@@ -21,9 +21,11 @@ def test_modes():
 
 
 def test_noise_has_the_size_asked_for_and_the_same_draw():
-    hidden = torch.zeros(1, 20_000, 3)
+    hidden = torch.full((1, 20_000, 3), 5.0)
     noisy = edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0)
-    assert noisy(hidden).std(dim=1)[0].tolist() == pytest.approx([2, 0, 6], rel=0.03)
+    added = (noisy(hidden) - hidden)[0]  # to what was there
+    assert added.std(dim=0).tolist() == pytest.approx([2, 0, 6], rel=0.03)
+    assert added.mean(dim=0).tolist() == pytest.approx([0, 0, 0], abs=0.2)
     assert torch.equal(noisy(hidden), noisy(hidden))
     assert not torch.equal(noisy(hidden), edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0, seed=1)(hidden))
 

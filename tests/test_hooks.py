@@ -70,6 +70,19 @@ def test_flip_twice_is_the_identity(model, wave):
     assert torch.equal(twice, model.logits(x))
 
 
+def test_the_inner_edit_of_a_site_acts_first(model, wave):
+    x, site = model.prepare(model.tensor(wave)), Site(2)
+    model.network(x, output_hidden_states=True)  # installs the library's own hooks
+    one, double = hooks.edit(model, {site: torch.ones_like}), hooks.edit(model, {site: lambda h: 2 * h})
+    with double, one, hooks.capture(model, site) as seen:
+        model.network(x)
+    assert (seen[site] == 2).all()  # outer(inner(hidden))
+    one, double = hooks.edit(model, {site: torch.ones_like}), hooks.edit(model, {site: lambda h: 2 * h})
+    with one, double, hooks.capture(model, site) as seen:
+        model.network(x)
+    assert (seen[site] == 1).all()
+
+
 def test_hooks_are_removed_after_exceptions(model, wave):
     model.logits(model.tensor(wave))  # Hugging Face leaves hooks of its own at the first forward
     before = hook_count(model)

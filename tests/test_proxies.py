@@ -124,18 +124,33 @@ def test_measure_reads_the_clip_and_the_model(tiny, clips):
         assert found["true"].sel(clip=4, proxy=name) == pytest.approx(values.mean().item(), rel=1e-5)
 
 
-def test_validity_is_the_rank_correlation(monkeypatch):
+@pytest.mark.filterwarnings("error")
+def test_validity_is_the_rank_correlation_within_speakers(monkeypatch):
     rng = np.random.default_rng(0)
-    value, true = rng.standard_normal((9, 2, 3)), rng.standard_normal((9, 3))
-    value[:, 1, 0], value[:, 1, 1] = np.exp(true[:, 0]), -(true[:, 1] ** 3)  # monotonic, rising and falling
-    value[4, 0, 2] = np.nan
-    made = xr.Dataset({"value": (("clip", "layer", "proxy"), value), "true": (("clip", "proxy"), true)})
-    monkeypatch.setattr(proxies, "measure", lambda *_: made)
-    found = proxies.validity(None, None, None)
-    assert found.dims == ("layer", "proxy") and found.attrs["clips"] == 9
-    assert found[1, :2].values == pytest.approx([1, -1])
-    there = np.arange(9) != 4
-    assert found[0, 2] == pytest.approx(stats.spearmanr(value[there, 0, 2], true[there, 2]).statistic)
+    value, true = rng.standard_normal((9, 5, 2, 3)), rng.standard_normal((9, 5, 3))
+    value[:, :, 1, 0], value[:, :, 1, 1] = np.exp(true[..., 0]), -(true[..., 1] ** 3)  # monotonic, rising and falling
+    louder = 100 * np.arange(9.0)[:, None]  # over all clips, every one would rise
+    value, true = value + louder[..., None, None], true + louder[..., None]
+    value[4, 0, 0, 2], value[5, :3, 0, 1], value[6, :, 0, 0] = np.nan, np.nan, 1  # a clip, too few, constant
+
+    def validity(speakers):
+        names = np.repeat([f"s{i}" for i in range(9)], 5)[: 5 * speakers].astype(object)
+        flat = {"value": (("clip", "layer", "proxy"), value.reshape(45, 2, 3)[: len(names)])}
+        flat["true"] = ("clip", "proxy"), true.reshape(45, 3)[: len(names)]
+        made = xr.Dataset(flat, {"speaker": ("clip", names)})
+        monkeypatch.setattr(proxies, "measure", lambda *_: made)
+        return proxies.validity(None, None, None)
+
+    found = validity(9)
+    assert found["mean"].dims == ("layer", "proxy")
+    assert found["mean"][1, :2].values == pytest.approx([1, -1])
+    assert found["n"].values.tolist() == [[8, 8, 9], [9, 9, 9]]
+    each = [stats.spearmanr(v, t, nan_policy="omit").statistic for v, t in zip(value[:, :, 0, 2], true[..., 2])]
+    assert found["mean"][0, 2] == pytest.approx(np.mean(each))
+    expected = stats.ttest_1samp(each, 0).confidence_interval()
+    assert (found["low"][0, 2], found["high"][0, 2]) == pytest.approx((expected.low, expected.high))
+    few = validity(7)
+    assert few["mean"].notnull().all() and few["low"].isnull().all()
 
 
 def test_proxies_of_another_model_are_refused(tiny, clips):

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from xai_lib import edits, hooks, plots, pruning, widgets
 from xai_lib.families import Site
-from xai_lib.statistics import sign_flip_test
+from xai_lib.statistics import null_test, sign_flip_test
 
 PLAN = {Site(1, "ffn_hidden"): [0, 7], Site(3, "ffn_hidden"): [5]}
 
@@ -93,6 +93,8 @@ def test_contrast_is_within_speakers():
     )
     assert float(pruning.contrast(data, "angry").squeeze()) == pytest.approx((2 + 4) / 2)
     assert float(pruning.contrast(data.drop_vars("speaker"), "angry").squeeze()) == pytest.approx(54 - 153 / 4)
+    apart = data.isel(clip=[0, 4, 5])  # no speaker has both
+    assert float(pruning.contrast(apart, "angry").squeeze()) == pytest.approx(3 - 151 / 2)
     with pytest.raises(ValueError, match="surprised"):
         pruning.contrast(data, "surprised")
 
@@ -119,9 +121,9 @@ def test_random_neurons_are_matched_in_what_they_write(model, scores):
     weights = pruning._outgoing(model, Site(2, "ffn_hidden")).detach().cpu().numpy()
     np.testing.assert_allclose(size.sel(layer=2), np.linalg.norm(weights, axis=0), rtol=1e-5)
     np.testing.assert_allclose(pruning.reach(model, 3 * flat), (3 * size).transpose("layer", "neuron"))
-    wanted = flat.where((flat["layer"] == 2) & (flat["neuron"] < 6), 0)
-    for plan in pruning.controls(pruning.neurons_of(wanted, 6), size, 5):
-        assert set(plan[Site(2, "ffn_hidden")]) <= set(range(6, 20))
+    wanted = flat.where((flat["layer"] == 2) & (flat["neuron"] < 2), 0)
+    for plan in pruning.controls(pruning.neurons_of(wanted, 2), size, 5):
+        assert set(plan[Site(2, "ffn_hidden")]) <= set(range(2, 20))
 
 
 def test_compare_is_the_pruned_model(model, clips, scores):
@@ -154,7 +156,7 @@ def compared():
     logit[labels == "angry", 1, 0, 0] -= 2
     logit[:, 1, 1:] += rng.standard_normal((20, 3, 1))  # random sets move all logits alike
     return xr.Dataset(
-        {"logit": (("clip", "dose", "who", "target"), logit)},
+        {"logit": (("clip", "dose", "who", "target"), logit), "shared": ("dose", [0.0, 0.0])},
         {
             "clip": range(20),
             "label": ("clip", labels.astype(object)),
@@ -187,10 +189,14 @@ def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
 
 def test_moved_is_the_mean_of_absolute_changes(compared):
     """Two calm clips a speaker, one rises by 1 against sad and one falls by 1: nothing on average, 1 moved."""
-    two = xr.concat([compared.sel(clip=compared["label"] == "calm")] * 2, "clip").assign_coords(clip=range(20))
+    two = xr.concat([compared.sel(clip=compared["label"] == "calm")] * 2, "clip", data_vars="minimal").assign_coords(
+        clip=range(20)
+    )
     sign = np.repeat([1.0, -1.0], 10)
     two["logit"][:, 1, 0] = two["logit"][:, 0, 0] + xr.DataArray(sign, dims="clip") * (two["target"] == "calm")
-    both = xr.concat([compared.assign_coords(clip=range(20, 40)).sel(clip=range(20, 40, 2)), two], "clip")
+    both = xr.concat(
+        [compared.assign_coords(clip=range(20, 40)).sel(clip=range(20, 40, 2)), two], "clip", data_vars="minimal"
+    )
     kept = pruning.effects(both, "angry").sel(group="kept", dose=5, who="chosen")
     np.testing.assert_allclose(kept["log_odds"], 0, atol=1e-9)
     np.testing.assert_allclose(kept["moved"], 1)
@@ -205,7 +211,8 @@ def _exchangeable(runs, planted=0.0):
     logit[:, 1:, 0, 0] -= planted
     coords = {"label": ("clip", labels.astype(object)), "speaker": ("clip", np.repeat(list("abcdefghij"), 2))}
     coords |= {"clip": range(20), "dose": range(runs + 1), "target": names, "who": [f"r{i}" for i in range(9)]}
-    return xr.Dataset({"logit": (("clip", "dose", "who", "target"), logit)}, coords)
+    shared = ("dose", np.zeros(runs + 1))
+    return xr.Dataset({"logit": (("clip", "dose", "who", "target"), logit), "shared": shared}, coords)
 
 
 def test_p_is_as_rare_as_it_says_where_the_chosen_set_is_random_too():
@@ -214,7 +221,19 @@ def test_p_is_as_rare_as_it_says_where_the_chosen_set_is_random_too():
     assert ((effects["across_p"] < 0.05).mean("dose") > 0.01).all()
     over = [[sign_flip_test(v) for v in one.transpose("dose", "speaker").values] for one in effects["margin"]]
     assert np.mean(np.array(over) < 0.05) > 0.5  # over speakers alone, as if there were no other random sets
-    np.testing.assert_allclose(effects["margin_p"], np.maximum(over, effects["across_p"]))
+    np.testing.assert_allclose(effects["margin_p"], np.maximum(np.array(over), effects["across_p"].values))
+
+
+def test_p_knows_that_random_sets_share_neurons():
+    """Effects of sets that are sums over neurons, half of them common to all random sets and none to the chosen."""
+    rng, many = np.random.default_rng(2), 2000
+    sets = rng.standard_normal((8, many)) * np.sqrt(0.5) + rng.standard_normal(many) * np.sqrt(0.5)
+    chosen = rng.standard_normal(many)
+    assert (null_test(chosen, sets) < 0.05).mean() > 0.15
+    known = xr.Dataset({"shared": ("dose", np.full(many, 0.5))})
+    assert 0.035 < (null_test(pruning._independent(chosen, sets, known), sets) < 0.05).mean() < 0.065
+    plan, other = {Site(1, "ffn_hidden"): np.arange(4)}, {Site(1, "ffn_hidden"): np.arange(3, 7)}
+    assert pruning._shared([plan, other, plan]) == pytest.approx((0.25 + 0.25 + 1) / 3)
 
 
 def test_p_finds_a_planted_effect():
@@ -237,7 +256,7 @@ def test_recalls_are_of_speakers(compared):
     best = compared["target"].values[compared["logit"].isel(dose=0, who=0).argmax("target").values]
     right = (best == compared["label"].values)[compared["label"].values == "angry"]
     more = compared.isel(clip=[int(np.flatnonzero(compared["label"].values == "angry")[right][0])] * 3)
-    compared = xr.concat([compared, more.assign_coords(clip=[20, 21, 22])], "clip")
+    compared = xr.concat([compared, more.assign_coords(clip=[20, 21, 22])], "clip", data_vars="minimal")
     found = pruning.recalls(compared).isel(dose=0, who=0)
     assert list(found["label"].values) == ["calm", "angry"] and found.sizes["speaker"] == 10
     assert float(found.sel(label="angry").mean()) == pytest.approx(right.mean())

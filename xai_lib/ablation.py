@@ -1,5 +1,4 @@
-"""Turn neurons over, or silence them, in one layer after another, and see what later layers and the
-decision make of it.
+"""Turn neurons over, or silence them, in one layer after another: what do later layers and the decision make of it?
 
 The edit runs through the rest of the network, and everything is read where it can change. Beside the
 chosen neurons go matched random ones, the null.
@@ -8,10 +7,12 @@ chosen neurons go matched random ones, the null.
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import torch
 import xarray as xr
+from scipy import stats
 
 from . import attribution, audio, edits, execution, hooks, readouts, statistics, targets
 from . import proxies as proxies_
@@ -21,7 +22,7 @@ def moments(model, clips, *, part="block") -> xr.Dataset:
     """`mean`, `std` and mean `magnitude` |activation| of every neuron, [layer, neuron], over all frames of
     training clips.
 
-    Sums in float64 are all that is kept. Modes "mean" and "noise" and the matched null need them.
+    Modes "mean" and "noise" and the matched null need them.
     """
     skipped, n, sums = {}, 0, 0
     for hidden in proxies_.hidden_states(model, clips, skipped, part=part):
@@ -153,31 +154,22 @@ def sweep(
         sd=None if proxies is None else proxies["sd"].values,
         shape={"layer": len(sets), "mode": len(modes), "null": 1 + nulls},
     )
-    every = every.assign_coords(
-        {**about, "layer": list(sets), "mode": list(modes), "label": model.labels, "later": range(model.n_layers + 1)}
-    )
+    later = range(model.n_layers + 1)
+    every = every.assign_coords(**about, layer=list(sets), mode=list(modes), label=model.labels, later=later)
     every = every if proxies is None else every.assign_coords(proxy=proxies["proxy"].values)
     below = every["later"] - every["layer"]
     for name in readouts.LATER & set(every):  # only what the edit can have reached, and proxies could show
         every[name] = every[name].where(below >= (name in readouts.PROXIES and part == "block"))
     if known:
-        sizes = [
-            [known[layer]["magnitude"].values[numbers].mean() for numbers in lists] for layer, lists in sets.items()
-        ]
-        every["magnitude"] = ("layer", "null"), np.array(sizes)
+        sizes = {layer: at["magnitude"].values for layer, at in known.items()}
+        every["magnitude"] = ("layer", "null"), [[sizes[at][own].mean() for own in sets[at]] for at in sets]
     drawn = [name for name in every if "null" in every[name].dims]
     null = every[drawn].isel(null=slice(1, None)).rename({name: f"null_{name}" for name in drawn})
     listed = json.dumps({str(layer): numbers.tolist() for layer, numbers in chosen.items()})
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
-    return (
-        every.isel(null=0)
-        .merge(null)
-        .assign_attrs(
-            targets.attributes(
-                model, skipped, method="ablation", part=part, frames=frames, window=window, seed=seed, neurons=listed
-            )
-        )
-    )
+    options = {"part": part, "frames": frames, "window": window, "seed": seed, "neurons": listed}
+    made = targets.attributes(model, skipped, method="ablation", **options)
+    return every.isel(null=0).merge(null).assign_attrs(made)
 
 
 def summary(result, variable="delta", **where) -> xr.Dataset:
@@ -196,41 +188,51 @@ def summary(result, variable="delta", **where) -> xr.Dataset:
     -------
     Dataset [layer, mode]
         ``speakers`` [speaker, ...], each one's mean; ``mean``, ``low``, ``high`` and ``n`` over them.
-        ``null_mean``, and ``null_low`` to ``null_high``, 2.5 to 97.5 % of the draws' own means over
-        speakers; ``beyond``, whether the mean lies outside. ``difference``, chosen minus mean of the null,
-        with its interval and test as in `contrast`. NaN without nulls.
+        ``difference``, chosen minus mean of the null, with its interval, ``p_null``, ``p`` and ``q`` as in
+        `contrast`. ``null_mean``, and ``null_low`` to ``null_high``, where 95 % of further random sets would lie,
+        each averaged over the same speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
     """
     chosen, null = result[variable].sel(where), result[f"null_{variable}"].sel(where)
     units = statistics.by_speaker(chosen)
     null = null if null.sizes["null"] else null.pad(null=(0, 1))
-    draws = statistics.by_speaker(null).mean("speaker")
-    low, high = draws.quantile([0.025, 0.975], "null", skipna=False).drop_vars("quantile")
-    out = statistics.over_speakers(units).assign(
-        speakers=units, null_mean=draws.mean("null"), null_low=low, null_high=high
-    )
-    out["beyond"] = (out["mean"] < low) | (out["mean"] > high)
-    against = contrast(chosen, null.mean("null"))
+    draws, n = statistics.by_speaker(null).mean("speaker"), null.sizes["null"]
+    mean, sd = draws.mean("null"), draws.std("null", ddof=int(n > 1))
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt(1 + 1 / n) * sd  # NaN of a single draw
+    out = statistics.over_speakers(units)
+    out = out.assign(speakers=units, null_mean=mean, null_low=mean - half, null_high=mean + half)
+    against = contrast(chosen, null.mean("null"), null=null - null.mean("null")).drop_vars("n")
     names = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
-    return out.merge(against[[*names, "p", "q"]].rename(names)).assign_attrs(result.attrs, variable=variable)
+    return out.assign(against.rename(names)).assign_attrs(result.attrs, variable=variable)
 
 
-def contrast(values, others) -> xr.Dataset:
+def contrast(values, others, *, null=None) -> xr.Dataset:
     """Paired comparison of two results over the same clips, with the speaker as the unit.
+
+    Parameters
+    ----------
+    null : DataArray, optional
+        Differences, around 0, that chance would make: of the same dims and `null`, the draws. A test over speakers
+        takes the sets of neurons as given, so that any two sets differ once there are speakers enough; to claim
+        something of how a set was chosen, its difference must stand out from those between random sets too.
 
     Returns
     -------
     Dataset
-        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over
-        speakers, NaN below 8; ``q``, Benjamini–Hochberg over layers, separately for each mode.
+        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over speakers,
+        NaN below 8. With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and
+        ``p`` is the larger of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
     """
     units = statistics.by_speaker(values - others)
     out = statistics.over_speakers(units)
-    p = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], vectorize=True)
-    out["p"] = p.where(out["n"] >= statistics.FEWEST)
-    out["q"] = xr.apply_ufunc(
-        statistics.fdr, out["p"], input_core_dims=[["layer"]], output_core_dims=[["layer"]], vectorize=True
-    )
-    return out
+    out["p"] = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], vectorize=True)
+    if null is not None:
+        draws = statistics.by_speaker(null).mean("speaker")
+        p = xr.apply_ufunc(partial(statistics.null_test, axis=-1), out["mean"], draws, input_core_dims=[[], ["null"]])
+        out["p_null"] = p.where(out["mean"].notnull())
+        out["p"] = np.maximum(out["p"], out["p_null"])  # both must tell: NaN where one is
+    dims = [dim for dim in out["p"].dims if dim != "mode"]
+    q = xr.apply_ufunc(statistics.fdr, out["p"], input_core_dims=[dims], output_core_dims=[dims], vectorize=True)
+    return out.assign(q=q.transpose(*out["p"].dims))
 
 
 def _chosen(model, neurons, k, layers, part) -> dict[int, np.ndarray]:

@@ -221,7 +221,7 @@ def frame_deletion(
 
 
 def deletion_masks(attribution, level, pool, share, n, rng):
-    """What is silenced [2 + 2n + 1, frame], all but the first (nothing) within `pool`: top, loudest, shifted, random."""
+    """What is silenced, [3 + 2n, frame], within `pool`: nothing, top, loudest, n times shifted, n times random."""
     size, count = len(pool), max(round(share * len(pool)), 1)
     top, loudest = (rankdata(-values[pool], method="ordinal") <= count for values in (attribution, level))
     shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]

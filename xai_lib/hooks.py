@@ -61,7 +61,8 @@ def edit(model, edits):
     Notes
     -----
     The rest of the network runs on the changed values, and so does Hugging Face's own record of hidden states: its
-    hooks would see unchanged ones had they been there first, so ours go before them.
+    hooks would see unchanged ones had they been there first, so ours go before them. Hence edits of one site nest as
+    functions do: the inner `with` acts first, and the outer one on what it returns.
     """
     with ExitStack() as stack:
         for site, function in edits.items():

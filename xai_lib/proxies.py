@@ -1,9 +1,7 @@
-"""Proxies of acoustic features, computed from activations [.., frame, neuron], and how well they track the
-true ones.
+"""Proxies of acoustic features, from activations [..., frame, neuron], and how well they track the true ones.
 
-A proxy must be read after the edit: the norm of an activation is the same whatever the signs of its
-neurons, so at the edited place `rms` and `centroid` are blind to a flip, and so is `zcr` where all frames
-of all neurons are flipped.
+A proxy must be read after the edit: a norm is the same whatever the signs of its neurons, so at the edited place
+`rms` and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from . import audio, execution, hooks, targets
+from . import audio, execution, hooks, statistics, targets
 
 PROXIES = ("rms", "zcr", "centroid")
 
@@ -53,8 +51,7 @@ def centroid(hidden, *, frame_seconds=0.02) -> torch.Tensor:
 
 def readers(model, fitted) -> dict:
     """For `execution.cascade_read`, at every layer: {Site: [row, frame, neuron] to [row, proxy]}."""
-    wrong = fitted.sizes["layer"] != model.n_layers + 1 or fitted.sizes["neuron"] != model.n_neurons(0)
-    if wrong:
+    if (fitted.sizes["layer"], fitted.sizes["neuron"]) != (model.n_layers + 1, model.n_neurons(0)):
         raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
 
     def read(component, centre, hidden):
@@ -131,19 +128,25 @@ def measure(model, clips, fitted) -> xr.Dataset:
     )
 
 
-def validity(model, clips, fitted) -> xr.DataArray:
-    """How well each proxy tracks the feature it is named after: Spearman's rank correlation over clips,
-    [layer, proxy].
+def validity(model, clips, fitted) -> xr.Dataset:
+    """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
-    It belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
-    stand-in.
+    It belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect stand-in.
+
+    Returns
+    -------
+    Dataset [layer, proxy]
+        ``mean``, ``low``, ``high`` and ``n`` over speakers (`statistics.over_speakers`), of three clips or more.
     """
+
+    def rho(value, true):
+        there = np.isfinite(value) & np.isfinite(true)
+        varied = there.sum() > 2 and np.ptp(value[there]) * np.ptp(true[there]) > 0
+        return stats.spearmanr(value[there], true[there]).statistic if varied else np.nan
+
     found = measure(model, clips, fitted)
-    rho = xr.apply_ufunc(
-        lambda a, b: stats.spearmanr(a, b, nan_policy="omit").statistic,
-        found["value"],
-        found["true"],
-        input_core_dims=[["clip"], ["clip"]],
-        vectorize=True,
-    )
-    return rho.rename("validity").assign_attrs(found.attrs, clips=found.sizes["clip"])
+    speakers = statistics.by_speaker(found["true"])["speaker"]
+    parts = [found.isel(clip=found["speaker"].values == name) for name in speakers.values]
+    both = [["clip"], ["clip"]]
+    each = [xr.apply_ufunc(rho, part["value"], part["true"], input_core_dims=both, vectorize=True) for part in parts]
+    return statistics.over_speakers(xr.concat(each, speakers)).assign_attrs(found.attrs)

@@ -60,6 +60,8 @@ def fingerprint(model) -> str:
 def contrast(scores, label) -> xr.DataArray:
     """Mean over the clips of a label less that over the others, within speakers who have both: [layer, neuron].
 
+    Where no speaker has both (few clips), or speakers are not known, it is over all clips.
+
     Parameters
     ----------
     scores : DataArray [clip, layer, neuron]
@@ -70,9 +72,11 @@ def contrast(scores, label) -> xr.DataArray:
     if not own.any() or own.all():
         raise ValueError(f"a contrast needs clips of {label!r} and clips of others: {int(own.sum())} of {len(own)}")
     mine, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (own, ~own))
-    if "speaker" not in scores.coords or pd.isna(scores["speaker"].values).any():
-        return mine.mean("clip") - others.mean("clip")
-    return (statistics.by_speaker(mine) - statistics.by_speaker(others)).mean("speaker")
+    if "speaker" in scores.coords and not pd.isna(scores["speaker"].values).any():
+        within = statistics.by_speaker(mine) - statistics.by_speaker(others)
+        if within.sizes["speaker"]:
+            return within.mean("speaker")
+    return mine.mean("clip") - others.mean("clip")
 
 
 def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
@@ -112,7 +116,7 @@ def controls(neurons, size, draws, *, seed=0) -> list[dict]:
         Of `reach`.
     """
     sets = {
-        site: edits.matched(size.sel(layer=site.layer), chosen, draws, seed=[seed, site.layer])
+        site: edits.matched(size.sel(layer=site.layer), chosen, draws, nearest=15, seed=[seed, site.layer])
         for site, chosen in neurons.items()
     }
     return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
@@ -133,13 +137,16 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
     Returns
     -------
     Dataset
-        `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is.
+        `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is. `shared`
+        [dose]: the share of neurons that two random sets have in common.
     """
     model.require_trained()
-    plans, size = [], reach(model, magnitude)
+    plans, size, shared = [], reach(model, magnitude), [0.0]
     for dose in doses:
         chosen = neurons_of(scores, dose)
-        plans += [chosen, *controls(chosen, size, draws, seed=seed)]
+        random = controls(chosen, size, draws, seed=seed)
+        plans += [chosen, *random]
+        shared.append(_shared(random))
     plans = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in plans]
     who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
     skipped, rows = {}, {}
@@ -148,7 +155,7 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
         clean = np.repeat(logits[:1], len(who), axis=0)
         rows[index] = np.concatenate([clean, logits[1:]]).reshape(1 + len(doses), len(who), -1)
     return xr.Dataset(
-        {"logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values())))},
+        {"logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values()))), "shared": ("dose", shared)},
         {**targets.coordinates(clips, rows), "dose": [0, *doses], "who": who, "target": model.labels},
         targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
     )
@@ -184,11 +191,28 @@ def effects(compared, label) -> xr.Dataset:
         chosen, random = found["log_odds"].isel(who=0, drop=True), found["log_odds"].isel(who=slice(1, None))
         found["margin"] = chosen - random.mean("who")
         sets = random.mean("speaker").transpose("who", "dose").values
-        across = statistics.null_test(chosen.mean("speaker").values, sets)
+        across = statistics.null_test(_independent(chosen.mean("speaker").values, sets, compared), sets)
         over = np.apply_along_axis(statistics.sign_flip_test, 1, found["margin"].transpose("dose", "speaker").values)
         tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
         parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
     return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)
+
+
+def _shared(sets):
+    """Mean share of neurons that two of the sets have in common."""
+    pairs = [(a, b) for i, a in enumerate(sets) for b in sets[:i]]
+    common = [sum(np.isin(a[site], b[site]).sum() for site in a) / sum(map(len, a.values())) for a, b in pairs]
+    return float(np.mean(common)) if common else 0.0
+
+
+def _independent(value, sets, compared):
+    """`value` [dose], drawn towards the mean of the random sets as far as these vary too little.
+
+    Effects of sets that share s of their neurons correlate by about s, and with the chosen, of which they have none, not
+    at all: the variance of its distance to the mean of n is 1 + s + (1 − s)/n, and the sets show (1 − s)(1 + 1/n).
+    """
+    s, n, mean = compared["shared"].values, len(sets), sets.mean(axis=0)
+    return mean + (value - mean) * np.sqrt((1 - s) * (1 + 1 / n) / (1 + s + (1 - s) / n))
 
 
 def _right(compared):

@@ -21,7 +21,7 @@ def table(logits, value, seen, *, sd, shape) -> xr.Dataset:
     best = logits.argmax(-1)
     found = {
         "delta": ((), value - value[:, :1]),
-        "kl": ((), np.maximum((np.exp(log_p[:, :1]) * (log_p[:, :1] - log_p)).sum(-1), 0)),  # rounding
+        "kl": ((), (np.exp(log_p[:, :1]) * (log_p[:, :1] - log_p)).sum(-1)),
         "changed": ((), (best != best[:, :1]).astype(float)),
         "logits": (("label",), logits),
         "probability": (("label",), np.exp(log_p)),

@@ -35,7 +35,7 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
                 color=shade,
                 alpha=strength,
                 lw=0,
-                label="matched random neurons, 95 % of draws" if alone else f"{name}, random neurons",
+                label="matched random neurons: 95 % of further sets" if alone else f"{name}, random neurons",
             )
             axes.plot(layers, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
         if n < statistics.FEWEST:  # too few for an interval: each speaker is shown

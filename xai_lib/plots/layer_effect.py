@@ -3,8 +3,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .. import targets
 from . import style
-from .spread import average, units
+from .spread import average
 
 
 def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change of the target's log-odds (nats)"):
@@ -19,10 +20,10 @@ def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change 
     """
     here = sweep.sel(layer=layer, mode=mode)
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 3.6), width_ratios=(1, 1))
-    effect, unit = units(here[variable])
+    effect = targets.units(here[variable])
     left.plot(effect, 1 + np.linspace(-0.2, 0.2, effect.size), "o", ms=5, alpha=0.6, color="#0072B2")
     left.plot(effect.mean(), 1, "|", ms=26, mew=2.5, color="#0072B2")
-    rows = {1: f"chosen:\n{unit}s, mean"}
+    rows = {1: f"chosen:\n{effect.dims[0]}s, mean"}
     null = average(here[f"null_{variable}"])
     if null.size:
         left.plot(null, np.linspace(-0.25, 0.25, null.size), ".", color="#777777", alpha=0.7)

@@ -4,45 +4,42 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from . import style
-from .spread import average, heat
+from .spread import heat
 
 _NAMES = {"rms": "RMS proxy", "zcr": "ZCR proxy", "centroid": "Centroid proxy"}
 
 
-def proxy_changes(sweep, validity, *, mode="flip"):
+def proxy_changes(changes, validity):
     """Activation proxies at layers after the edit, and how far each may be taken for the feature it is named after.
 
     Parameters
     ----------
-    sweep : Dataset
-        Of `ablation.sweep` with proxies.
-    validity : DataArray [layer, proxy]
+    changes : Dataset [layer, later, proxy]
+        Of `ablation.summary(sweep, "proxy_sd")`, of one mode. Tiles with q ≥ 0.05, or none, are hatched.
+    validity : Dataset [layer, proxy]
         Of `proxies.validity`.
     """
-    names = sweep["proxy"].values.tolist()
-    figure, panels = plt.subplots(2, len(names), figsize=(style.WIDTH, 5.2), height_ratios=(4, 1), sharex=True)
-    values = average(sweep["proxy_sd"].sel(mode=mode))
-    limit = np.nanmax(np.abs(values)) if np.isfinite(values).any() else 1
+    names, layers = changes["proxy"].values.tolist(), validity["layer"].values
+    figure, panels = plt.subplots(2, len(names), figsize=(style.WIDTH, 5.4), height_ratios=(4, 1), sharex=True)
+    largest = np.abs(changes["mean"]).max().item()
+    limits = {"vmin": -largest, "vmax": largest} if np.isfinite(largest) else {}
     for column, name in enumerate(names):
+        here, track = changes.sel(proxy=name), validity.sel(proxy=name)
         heat(
             panels[0, column],
-            values.sel(proxy=name),
+            here["mean"],
             f"{_NAMES[name]}, change in SD",
             digits=1,
-            vmin=-limit,
-            vmax=limit,
+            told=here["q"] < 0.05,
             cmap=style.DIVERGING,
+            **limits,
         )
         panels[0, column].set_xlabel("")
-        bars = panels[1, column]
-        bars.bar(range(validity.sizes["layer"]), validity.sel(proxy=name), color=style.NULL_COLOR)
+        bars, error = panels[1, column], [track["mean"] - track["low"], track["high"] - track["mean"]]
+        bars.bar(range(len(layers)), track["mean"], yerr=error, color=style.NULL_COLOR, capsize=2)
         bars.axhline(0, color="black", lw=0.6)
-        bars.set(
-            ylim=(-1, 1),
-            xlabel="layer that is read",
-            xticks=range(validity.sizes["layer"]),
-            xticklabels=validity["layer"].values,
-        )
+        bars.set(ylim=(-1, 1), xlabel="layer that is read", xticks=range(len(layers)), xticklabels=layers)
     panels[0, 0].set_ylabel("edited layer")
     panels[1, 0].set_ylabel("rank corr.\nwith sound")
+    figure.supxlabel("hatched: not told from random neurons (q ≥ 0.05), or not tested", fontsize=9)
     return figure

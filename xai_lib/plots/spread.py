@@ -3,7 +3,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .. import statistics
+from .. import targets
 from . import style
 
 
@@ -23,20 +23,14 @@ def spread(sweep, *, mode="flip"):
     return figure
 
 
-def units(values):
-    """Means of speakers, or clips where speakers are not known; and which of the two."""
-    known = "speaker" in values.coords and all(name for name in values["speaker"].values.tolist())
-    return (statistics.by_speaker(values), "speaker") if known else (values, "clip")
-
-
 def average(values):
     """Mean over speakers, or over clips where speakers are not known."""
-    values, dim = units(values)
-    return values.mean(dim)
+    units = targets.units(values)
+    return units.mean("speaker" if "speaker" in units.dims else "clip")
 
 
-def heat(axes, values, title, digits=2, **limits):
-    """[layer, later] as numbered tiles; empty where there is nothing to read."""
+def heat(axes, values, title, digits=2, told=None, **limits):
+    """[layer, later] as numbered tiles; empty where there is nothing to read, hatched where not `told`."""
     grid = values.transpose("layer", "later").values
     image = axes.imshow(grid, aspect="auto", **limits)
     if grid.size <= 120:  # more would not be readable
@@ -53,6 +47,8 @@ def heat(axes, values, title, digits=2, **limits):
             )
     else:
         axes.figure.colorbar(image, ax=axes)
+    for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose("layer", "later").values):
+        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#999999", lw=0))
     for axis, dim in ((axes.xaxis, "later"), (axes.yaxis, "layer")):
         axis.set_ticks(range(values.sizes[dim]), values[dim].values)
     axes.set_xlabel("layer that is read")

@@ -40,8 +40,10 @@ class NeuronExplorer(Panel):
         super().__init__("Neurons by rank", controls, **options)
 
     def draw(self, layer, rank, by, clip):
-        order = attribution.top_neurons(self.scores, None, by=by, layer=layer)["neuron"].to_numpy()
-        neuron, shown = order[rank - 1], order[:_BARS] if rank <= _BARS else [*order[: _BARS - 1], order[rank - 1]]
+        every = self.scores.sizes["neuron"]
+        order = attribution.top_neurons(self.scores, every, by=by, layer=layer)["neuron"].to_numpy()
+        neuron = order[rank - 1]
+        shown = order[:_BARS] if rank <= _BARS else [*order[: _BARS - 1], neuron]
         values = targets.units(self.scores[by]).sel(layer=layer, neuron=shown).transpose(..., "neuron").values
         figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 3.2), width_ratios=[3, 2])
         colors = [style.EMOTION_COLORS["angry"] if n == neuron else "#B8C4CE" for n in shown]
@@ -49,7 +51,7 @@ class NeuronExplorer(Panel):
         left.plot(values.T, ".", ms=4, color="black", alpha=0.4, mew=0)
         left.set_xticks(range(len(shown)), shown, rotation=90, fontsize=8)
         left.set(xlabel="neuron", ylabel=f"{by} attribution ({self.scores.attrs['scale'].replace('_', ' ')})")
-        left.set_title(f"Layer {layer}: neuron {neuron} is number {rank} of {len(order)}")
+        left.set_title(f"Layer {layer}: neuron {neuron} is number {rank} of {every}")
         line = self.response.isel(clip=clip).dropna("segment", how="all").sel(layer=layer, neuron=neuron)
         edges = np.append(line["seconds"].values, line["seconds"].values[-1] + self.response.attrs["length"])
         right.stairs(line.values, edges, fill=True, color=style.EMOTION_COLORS["sad"])
