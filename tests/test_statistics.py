@@ -113,6 +113,8 @@ def test_null_test_holds_its_level_and_sees_what_lies_outside():
     assert statistics.null_test(2 * null.mean() - x, null) == pytest.approx(statistics.null_test(x, null))
     np.testing.assert_array_equal(statistics.null_test([1.0, 2.0], np.ones((4, 2))), [1, 0])
     assert np.isnan(statistics.null_test([1.0], [[1.0], [2.0]])).all()
+    nan = statistics.null_test([np.nan, 1, np.nan], np.array([[1.0, 2, np.nan]] * 3))
+    np.testing.assert_array_equal(nan, [np.nan, 0, np.nan])
 
 
 def test_fdr_is_scipys_and_leaves_nan():

@@ -96,8 +96,8 @@ class Model:
         self.family = FAMILIES[network.config.model_type](network)
         self.head = head if head is None else head.eval().requires_grad_(False).to(device)
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
-        for name in ("trained_on", "head_trained_on", "chosen_on"):
-            setattr(self, name, getattr(network.config, f"xai_{name}", None))
+        for heard in ("trained_on", "head_trained_on", "chosen_on"):
+            setattr(self, heard, getattr(network.config, f"xai_{heard}", None))
         self.sample_rate = preprocessor.get("sampling_rate", 16_000)
         self.normalise = preprocessor.get("do_normalize", bool(preprocessor))  # left out it is on, as in transformers
         self.n_layers = len(self.family.layers)

@@ -165,7 +165,9 @@ def recalls(compared) -> xr.DataArray:
     """Share of each speaker's clips of each label that are given it: [label, speaker, dose, who]; NaN without such."""
     right, labels = _right(compared), ordered(compared["label"].values)
     rows = [right.isel(clip=np.flatnonzero(right["label"].values == label)) for label in labels]
-    return xr.concat([statistics.by_speaker(own) for own in rows], pd.Index(labels, name="label")).rename("recall")
+    return xr.concat([statistics.by_speaker(own) for own in rows], pd.Index(labels, name="label"), join="outer").rename(
+        "recall"
+    )
 
 
 def effects(compared, label) -> xr.Dataset:

@@ -123,14 +123,15 @@ def null_test(value, null, *, axis=0):
     Returns
     -------
     array
-        NaN where there are fewer than 3 draws.
+        NaN where there are fewer than 3 draws, or NaN among them.
     """
     null = np.moveaxis(np.asarray(null, float), axis, 0)
     n = len(null)
     if n < 3:
         return np.full(np.shape(value), np.nan)[()]
     away, sd = np.abs(value - null.mean(axis=0)), null.std(axis=0, ddof=1)
-    t = np.divide(away, sd * np.sqrt(1 + 1 / n), out=np.where(away > 0, np.inf, 0.0), where=sd > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # draws that do not vary
+        t = np.where(away == 0, 0, away / (sd * np.sqrt(1 + 1 / n)))
     return 2 * stats.t.sf(t, n - 1)
 
 
