@@ -303,6 +303,7 @@ def test_snippets_lie_around_the_peak(tiny, clips):
         extreme = np.nanargmax(values) if row["end"] == "high" else np.nanargmin(values)
         assert row["peak"] == pytest.approx(audio.frame_times(len(values), model.sample_rate)[extreme])
     shown = widgets.players(table.assign(caption="<b>loud</b>"), 16000).data
+    assert shown.count('controls="controls"') == len(table) and "&nbsp;" not in shown
     assert shown.count("<audio") == 4 and "&lt;b&gt;loud" in shown
 
 

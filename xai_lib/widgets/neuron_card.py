@@ -22,8 +22,9 @@ def players(found, sample_rate) -> HTML:
     """
     names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
     table = found[names].round(3).astype(str).map(html.escape)
-    table["listen"] = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
-    table["listen"] = table["listen"].str.replace("\n", " ").str.replace("<audio ", '<audio style="width:15em" ')
+    sounds = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
+    # Single spaces: of two, pandas would make a hard one, and the player would lose its controls.
+    table["listen"] = [" ".join(player.split()).replace("<audio ", '<audio style="width:15em" ') for player in sounds]
     with pd.option_context("display.max_colwidth", None):  # or pandas would cut the sounds short
         return HTML(table.to_html(escape=False, border=0))
 
