@@ -123,14 +123,14 @@ def page(chromium, request, tmp_path):
     page.close()
 
 
+def write(path, *cells):
+    """A notebook of these code cells."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel), path)
+
+
 def test_a_panel(page, lab, desk):
-    nbformat.write(
-        new_notebook(
-            cells=[new_code_cell(PANEL), new_code_cell("print('after')")],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-        ),
-        desk / "panel.ipynb",
-    )
+    write(desk / "panel.ipynb", PANEL, "print('after')")
     errors = console_errors(page)
     run_all(page, lab, "panel.ipynb")
     page.get_by_text("drawn layer 2 for angry").wait_for()
@@ -155,13 +155,7 @@ def test_a_panel(page, lab, desk):
 
 def test_the_harness_sees_errors(page, lab, desk):
     script = "from IPython.display import display, Javascript\ndisplay(Javascript('console.error(\"seen\")'))"
-    nbformat.write(
-        new_notebook(
-            cells=[new_code_cell(script), new_code_cell("1/0")],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-        ),
-        desk / "wrong.ipynb",
-    )
+    write(desk / "wrong.ipynb", script, "1/0")
     errors = console_errors(page)
     run_all(page, lab, "wrong.ipynb")
     assert any("seen" in error for error in errors)
