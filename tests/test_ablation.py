@@ -44,7 +44,7 @@ def log_odds(logits, c):
 def test_moments_are_those_of_all_frames(tiny, clips):
     model = tiny()
     found = ablation.moments(model, clips, part="ffn_hidden")
-    sites = model.sites(("ffn_hidden",))
+    sites = model.sites("ffn_hidden")
     frames = []
     for path in clips["path"]:
         with torch.no_grad(), hooks.capture(model, sites) as kept:

@@ -245,7 +245,7 @@ def test_f0_survives_gain_noise_and_rate():
         assert (f0 / 150 - 1).abs().nanmedian() < 0.01 and f0.isfinite().float().mean() > 0.9
     f0 = audio.features(torch.as_tensor(tone(150, rate=24000)), 24000, hop=480, span=600, names=("f0",))["f0"]
     assert (f0[3:-3] / 150 - 1).abs().max() < 0.005
-    with pytest.raises(ValueError, match="raise f0_length"):
+    with pytest.raises(ValueError, match="raise f0_range"):
         audio.features(torch.as_tensor(x), names=("f0",), f0_range=(20, 500))
 
 

@@ -283,7 +283,7 @@ def test_activations_are_means_over_the_frames_that_count(tiny, clips):
     np.testing.assert_allclose(one["magnitude"].sel(layer=3), size, atol=1e-5)
     assert (size > kept[Site(3)][0].mean(0).abs().cpu() + 1e-3).any()  # frames of either sign: the order matters
     np.testing.assert_allclose(spoken["logit"].sel(clip=3), logits[0].cpu(), atol=1e-5)
-    with pytest.raises(ValueError, match="layers"):
+    with pytest.raises(ValueError, match="layer 9 out of range"):
         dissection.activations(model, clips, layers=[9])
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from xai_lib import audio, gradient_shap
+from xai_lib import audio, execution, gradient_shap
 from xai_lib.gradient_shap import deletion_masks, draws, frame_deletion, frame_table, gate, top_frames
 from xai_lib.plots import style
 from xai_lib.widgets import FrameExplorer
@@ -45,6 +45,8 @@ def linear():
         require_trained=lambda: None,
         target=["calm", "angry"].index,
         n_frames=audio.n_frames,
+        stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
+        speech=audio.speech_mask,
         tensor=lambda wave: torch.as_tensor(wave)[None],
         logits=lambda x: x @ weights[: x.shape[1]],
     )
@@ -134,11 +136,11 @@ def test_memory_is_bounded():
             raise torch.OutOfMemoryError("full")
         return torch.tensor(list(rows))
 
-    assert gradient_shap.in_batches(function, 7, 5).tolist() == list(range(7)) and sizes == [5, 3, 2, 2, 2, 1]
+    assert torch.cat([*execution.in_batches(function, 7, 5)]).tolist() == list(range(7)) and sizes == [5, 3, 2, 2, 2, 1]
     with pytest.raises(ValueError, match="batch must be 1 or more"):
-        gradient_shap.in_batches(function, 7, 0)
+        list(execution.in_batches(function, 7, 0))
     with pytest.raises(torch.OutOfMemoryError):
-        gradient_shap.in_batches(lambda rows: function(range(9)), 3, 2)
+        list(execution.in_batches(lambda rows: function(range(9)), 3, 2))
 
 
 @given(st.integers(400, 60_000), st.floats(0.005, 1.5))

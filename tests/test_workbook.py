@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 
 import xai_lib
-from xai_lib import inputs, parameters, workbook
+from xai_lib import audio, inputs, parameters, workbook
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def stand_ins(monkeypatch, tmp_path):
         n_neurons=lambda site: 40 if site[1] == "ffn_hidden" else 24,
         sample_rate=16_000,
         span=400,
+        stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
         device=torch.device("cpu"),
         **{key: value for key, value in vars(box).items() if key.endswith("_on")},
     )

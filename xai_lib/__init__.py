@@ -27,9 +27,8 @@ def _known_good() -> bool:
 def _check_torchaudio() -> None:
     """Say in one sentence that torch and torchaudio do not fit, before transformers fails obscurely over it.
 
-    transformers imports torchaudio wherever it is found, so a broken one breaks every speech model. Importing
-    it here costs seconds, so that is done only where the installed files are not the tested pair. None at all
-    is fine.
+    transformers imports torchaudio wherever it is found, so a broken one breaks every speech model. Importing it here
+    costs seconds, so that is done only where the installed files are not the tested pair. None at all is fine.
     """
     if util.find_spec("torchaudio") is None or util.find_spec("torch") is None:
         return

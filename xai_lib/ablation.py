@@ -14,28 +14,11 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from . import attribution, audio, edits, execution, hooks, readouts, statistics, targets
+from . import attribution, edits, execution, hooks, readouts, statistics, targets
 from . import proxies as proxies_
+from .activations import moments, usable
 
-
-def moments(model, clips, *, part="block") -> xr.Dataset:
-    """`mean`, `std` and mean `magnitude` |activation| of every neuron, [layer, neuron], over all frames of
-    training clips.
-
-    Modes "mean" and "noise" and the matched null need them.
-    """
-    skipped, n, sums = {}, 0, 0
-    for hidden in proxies_.hidden_states(model, clips, skipped, part=part):
-        n += hidden.shape[1]
-        sums = sums + torch.stack([hidden.sum(1), hidden.square().sum(1), hidden.abs().sum(1)])
-    mean, square, magnitude = (sums / n).numpy()
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    data = {"mean": mean, "std": std, "magnitude": magnitude}
-    return xr.Dataset(
-        {name: (("layer", "neuron"), values) for name, values in data.items()},
-        {"layer": [site.layer for site in model.sites((part,))], "neuron": np.arange(mean.shape[1])},
-        targets.attributes(model, skipped, method="moments", part=part, frames=n),
-    )
+__all__ = ["contrast", "moments", "summary", "sweep"]
 
 
 def sweep(
@@ -64,8 +47,7 @@ def sweep(
     clips : DataFrame
         Of other speakers than those on whom the neurons were chosen.
     neurons : dict or Dataset
-        {layer: neurons}, or scores of `attribution.grad_x_activation`, of which the `k` greatest of each
-        layer are taken.
+        {layer: neurons}, or scores of `attribution.grad_x_activation`, of which the `k` greatest of each layer are taken.
     modes : sequence of str
         Of `edits.MODES`.
     layers : "all" or sequence of int
@@ -77,41 +59,33 @@ def sweep(
     target : str, int or pair
         A class, a contrast of two, or "predicted".
     moments : Dataset, optional
-        Of `moments` on training clips, for the same part: needed for nulls and for the modes "mean" and
-        "noise".
+        Of `moments` on training clips, for the same part: needed for nulls and for the modes "mean" and "noise".
     proxies : Dataset, optional
         Of `proxies.fit` on training clips; without it no proxies are read.
     batch : int, optional
-        Edited copies that share a forward.
+        Edited copies that share a forward (`execution.cascade_read`, equal to one hooked forward per edit).
 
     Returns
     -------
     Dataset
-        [clip, layer, mode, ...], and for the random sets the same with the prefix `null_` and the dim
-        `null`:
+        [clip, layer, mode, ...], and for the random sets the same with the prefix `null_` and the dim `null`:
 
-        ``delta``, log-odds of the target, edited minus clean (nats); ``logits``, ``probability`` [..., label];
-        ``kl``, divergence of the edited from the clean probabilities (nats); ``changed``, whether another label
-        wins; ``spread`` [..., later], ‖h′ − h‖ / ‖h‖ of the block `later`, for a block edit that of the edited
-        layer too, which is the size of the edit; ``felt``, the share of its frames in which that exceeds 10 %;
-        ``proxy_value`` and ``proxy_sd`` [..., later, proxy], the value and its change in standard deviations
-        between training clips. Later blocks hold NaN below the edit, proxies also at the edited block.
+        ``delta``, log-odds of the target, edited minus clean (nats); ``logits``, ``probability`` [..., label]; ``kl``,
+        divergence of the edited from the clean probabilities (nats); ``changed``, whether another label wins; ``spread``
+        [..., later], ‖h′ − h‖ / ‖h‖ of the block `later`, for a block edit that of the edited layer too, which is the
+        size of the edit; ``felt``, the share of its frames in which that exceeds 10 %; ``proxy_value`` and ``proxy_sd``
+        [..., later, proxy], the value and its change in standard deviations between training clips. Later blocks hold NaN
+        below the edit, proxies also at the edited block.
 
-        The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
-        ``clean_probability``, ``clean_proxy_value``. Of the sets: ``magnitude`` and ``null_magnitude``
-        [layer, (null)], how well they are matched. attrs["neurons"]: the chosen ones, as JSON.
+        The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``, ``clean_probability``,
+        ``clean_proxy_value``. Of the sets: ``magnitude`` and ``null_magnitude`` [layer, (null)], how well they are
+        matched. attrs["neurons"]: the chosen ones, as JSON.
 
     Raises
     ------
-    UntrainedHead
-        The head's weights are random.
-    ValueError
-        Unknown layers, neurons, modes, frames or target; `moments` are needed and missing; no clip could
+    UntrainedHead, ValueError
+        A random head; unknown layers, neurons, modes, frames or target; `moments` are needed and missing; no clip could
         be used.
-
-    References
-    ----------
-    Execution: `execution.cascade_read`, equal to one hooked forward per edit.
     """
     targets.check(model, target)
     chosen = _chosen(model, neurons, k, layers, part)
@@ -127,11 +101,8 @@ def sweep(
         sets[layer] += edits.matched(known[layer]["magnitude"], chosen[layer], nulls, seed=[seed, layer])
     reading = {} if proxies is None else proxies_.readers(model, proxies)
     rows, names, skipped = {}, [], {}
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        speech = audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
-        if frames == "speech" and not speech.any():
-            skipped[index] = "no speech was found: use frames='all'"
-            continue
+    spoken = isinstance(frames, str) and frames == "speech"
+    for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
         options = {"frames": frames, "window": window, "speech": speech, "scale": scale, "seed": seed}
         plan = [
             (hooks.Site(layer, part), edits.edit(numbers, mode, **options, **training.get(layer, {})))
@@ -145,8 +116,6 @@ def sweep(
         names.append(targets.name(model, classes))
         found = logits, targets.value(logits, classes, "log_odds"), torch.stack(list(seen.values()), dim=1)
         rows[index] = [x.cpu().double().numpy() for x in found]
-    if not rows:
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
     about = targets.coordinates(clips, rows, target=names)
     about["emotion"] = about.pop("label", ("clip", [None] * len(rows)))  # `label` is a dim: the model's
     every = readouts.table(
@@ -240,9 +209,8 @@ def _chosen(model, neurons, k, layers, part) -> dict[int, np.ndarray]:
     if isinstance(neurons, xr.Dataset):
         if neurons.attrs["part"] != part:
             raise ValueError(f"the scores are of {neurons.attrs['part']}, and the edit is of {part}")
-        neurons = {
-            layer: attribution.top_neurons(neurons, k, layer=layer)["neuron"] for layer in neurons["layer"].values
-        }
+        every, scores = neurons["layer"].values, neurons
+        neurons = {layer: attribution.top_neurons(scores, k, layer=layer)["neuron"] for layer in every}
     found = {int(layer): np.unique(np.asarray(some, int)) for layer, some in sorted(neurons.items())}
     wanted = list(found) if isinstance(layers, str) and layers == "all" else sorted(set(layers))
     lacking = [layer for layer in wanted if layer not in found or not len(found[layer])]

@@ -21,19 +21,12 @@ FACTORS = {  # columns of audio.features_table: name, unit, unit of a difference
 
 
 def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
-    """One clip, sample by sample and frame by frame.
+    """One clip: ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], on the encoders' frames.
 
-    Returns
-    -------
-    Dataset
-        ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], on the encoders' frames.
-        The coordinates `sample` and `frame` are seconds.
+    The coordinates `sample` and `frame` are seconds.
     """
     waveform = np.asarray(waveform, np.float32)
-    grid = {
-        "hop": round(audio.HOP / audio.SAMPLE_RATE * sample_rate),
-        "span": round(audio.SPAN / audio.SAMPLE_RATE * sample_rate),
-    }
+    grid = audio.grid(sample_rate)
     speech = audio.speech_mask(waveform, sample_rate, **grid)
     f0 = audio.features(torch.from_numpy(waveform), sample_rate, names=("f0",), **grid)["f0"].numpy()
     return xr.Dataset(
@@ -62,13 +55,10 @@ def centred(table, clips) -> pd.DataFrame:
 
 
 def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFrame:
-    """Share of the variance within speakers that the label explains, number by number.
+    """Share of the variance within speakers that the label explains: a row for each column of `table`.
 
-    Returns
-    -------
-    DataFrame indexed like the columns of `table`
-        ``eta_squared``, 0 to 1, and ``shuffled``, the 95th percentile of the same after the labels are
-        shuffled within each speaker.
+    ``eta_squared`` is 0 to 1, ``shuffled`` the 95th percentile of the same after the labels are shuffled within each
+    speaker.
     """
     values, label = centred(table, clips), _column(clips, table, by)
     groups = label.groupby(_column(clips, table, "speaker").to_numpy())
@@ -83,13 +73,10 @@ def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFra
 
 
 def cells(table, clips, *, by="label") -> xr.DataArray:
-    """Mean of each speaker's clips of each label (of F0 the geometric mean).
+    """Mean of each speaker's clips of each label (of F0 the geometric mean): [factor, label, speaker].
 
-    Returns
-    -------
-    DataArray [factor, label, speaker]
-        NaN where a speaker has no such clip; `sex`, where known, beside `speaker`; the coordinates `title`
-        and `unit` say what each factor is. Emotions are in their usual order.
+    NaN where a speaker has no such clip. `sex`, where known, is beside `speaker`; the coordinates `title` and `unit`
+    say what each factor is. Emotions are in their usual order.
 
     Raises
     ------
@@ -100,7 +87,7 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
     if "f0" in values:
         values["f0"] = np.log2(values["f0"])
     label, speaker = (_column(clips, table, name).astype(str) for name in (by, "speaker"))
-    means = values.groupby([label.rename("label"), speaker.rename("speaker")]).mean()
+    means = values.groupby([label.rename("label"), speaker]).mean()
     if "f0" in values:
         means["f0"] = 2 ** means["f0"]
     result = means.to_xarray().to_dataarray("factor")
@@ -117,17 +104,15 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
     Parameters
     ----------
     cells : DataArray [factor, label, speaker]
-        Of `cells`.
     base : str, optional
         "neutral" unless told, or the first label where there is none.
 
     Returns
     -------
     Dataset
-        ``difference`` [factor, label, speaker], in real units (F0 in semitones); over speakers ``mean``,
-        ``low`` and ``high`` (t interval, NaN under 8 speakers), ``n``, and ``d``, Cohen's d of paired
-        differences; ``p`` of the sign-flip test and ``q``, the same after Benjamini and Hochberg over all
-        factors and labels. attrs: `base`.
+        ``difference`` [factor, label, speaker], in real units (F0 in semitones); over speakers ``mean``, ``low`` and
+        ``high`` (t interval, NaN under 8 speakers), ``n``, and ``d``, Cohen's d of paired differences; ``p`` of the
+        sign-flip test and ``q``, the same after Benjamini and Hochberg over all factors and labels. attrs: `base`.
 
     Raises
     ------

@@ -12,8 +12,9 @@ import torch
 import xarray as xr
 from scipy.stats import rankdata
 
-from . import audio, execution, hooks, targets
-from .gradient_shap import frame_deletion, gradient_shap, in_batches, windows
+from . import execution, hooks, targets
+from .activations import usable
+from .gradient_shap import frame_deletion, gradient_shap, windows
 
 __all__ = [
     "agreement",
@@ -37,31 +38,28 @@ def grad_x_activation(model, clips, *, target, layers="all", part="block", frame
     target : str, int, or pair
         A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
     layers : "all", int or sequence of int
-    part : str
-        "block", "attention", "ffn_hidden" or "ffn_out".
+    part : {"block", "attention", "ffn_hidden", "ffn_out"}
     frames : str
         Which frames are summed: "all", or "speech" (`audio.speech_mask`).
-    scale : str
-        What is explained: "logit", "log_odds" or "probability".
+    scale : {"logit", "log_odds", "probability"}
+        What is explained.
 
     Returns
     -------
     Dataset with `signed` and `absolute` [clip, layer, neuron]
-        Sums over frames of gradient × activation and of its absolute value, in units of the scale. Coordinates
-        on `clip`: `target`, `value` (of the scale), and what the corpus knows. Clips that could not be used are
-        in attrs["skipped"].
+        Sums over frames of gradient × activation and of its absolute value, in units of the scale. Coordinates on
+        `clip`: `target`, `value` (of the scale), and what the corpus knows. Clips that could not be used are in
+        attrs["skipped"].
 
     Raises
     ------
-    UntrainedHead
-        The head's weights are random.
-    ValueError
-        Unknown target, layer, part, frames or scale, or not one usable clip.
+    UntrainedHead, ValueError
+        A random head; an unknown target, layer, part, frames or scale, or not one usable clip.
 
     References
     ----------
-    Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when
-    that is summed over frames.
+    Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when that is
+    summed over frames.
     """
     return _layerwise(model, clips, "grad_x_activation", target, layers, part, frames, scale)
 
@@ -77,12 +75,12 @@ def gradient(model, clips, *, target, layers="all", part="block", frames="all", 
 def _layerwise(model, clips, method, target, layers, part, frames, scale):
     """Sums over frames, [clip, layer, neuron], from one backward per clip."""
     targets.check(model, target, scale)
-    sites = _sites(model, layers, part)
+    sites = model.sites(part, layers)
     # No gradient is needed below the lowest site: cut the graph there (the clone: torch's counter of FLOPs fails
     # where the input of a module is a leaf).
     start = {sites[0]: lambda hidden: hidden.detach().requires_grad_().clone()}
     skipped, rows, names, values = {}, {}, [], []
-    for index, waveform, keep in _usable(model, clips, frames, skipped):
+    for index, waveform, keep in usable(model, clips, frames, skipped):
         with torch.enable_grad(), hooks.edit(model, start), hooks.capture(model, sites) as seen:
             logits = model.logits(model.tensor(waveform))
             classes = targets.resolve(model, target, logits)
@@ -97,11 +95,7 @@ def _layerwise(model, clips, method, target, layers, part, frames, scale):
     stacked, dims = np.stack(list(rows.values())), ("clip", "layer", "neuron")
     return xr.Dataset(
         {"signed": (dims, stacked[:, 0]), "absolute": (dims, stacked[:, 1])},
-        {
-            **targets.coordinates(clips, rows, target=names, value=values),
-            "layer": [site.layer for site in sites],
-            "neuron": np.arange(stacked.shape[-1]),
-        },
+        {**targets.coordinates(clips, rows, target=names, value=values), **targets.axes(sites, stacked)},
         targets.attributes(model, skipped, method=method, part=part, frames=frames, scale=scale),
     )
 
@@ -110,8 +104,7 @@ def mean_score(scores, *, by="absolute") -> xr.DataArray:
     """Mean over speakers of each one's mean score [layer, neuron]; over clips where speakers are not known."""
     if by not in ("absolute", "signed"):
         raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
-    units = targets.units(scores[by])
-    return units.mean("speaker" if "speaker" in units.dims else "clip").transpose("layer", "neuron")
+    return targets.average(scores[by]).transpose("layer", "neuron")
 
 
 def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
@@ -171,8 +164,8 @@ def segment_response(
 ) -> xr.DataArray:
     """What each segment of the input does to the activation of every neuron.
 
-    Each segment is replaced in turn, and all neurons of all layers are read from the same forward, which stops
-    at the highest layer asked for.
+    Each segment is replaced in turn, and all neurons of all layers are read from the same forward, which stops at the
+    highest layer asked for.
 
     Parameters
     ----------
@@ -188,8 +181,8 @@ def segment_response(
     Returns
     -------
     DataArray [clip, segment, layer, neuron]
-        Mean activation of the clean clip minus that without the segment. `seconds` on `segment` is its start;
-        `n_segments` on `clip`; NaN beyond a clip's own segments.
+        Mean activation of the clean clip minus that without the segment. `seconds` on `segment` is its start; `n_segments`
+        on `clip`; NaN beyond a clip's own segments.
 
     Raises
     ------
@@ -203,30 +196,27 @@ def segment_response(
     model.require_trained()
     if baseline not in ("silence", "noise"):
         raise ValueError(f'unknown baseline {baseline!r}: "silence" or "noise"')
-    sites = _sites(model, layers, part)
+    sites = model.sites(part, layers)
     skipped, rows = {}, {}
-    for index, waveform, keep in _usable(model, clips, frames, skipped):
+    for index, waveform, keep in usable(model, clips, frames, skipped):
         noise = None
         if baseline == "noise":
             noise = np.random.default_rng([seed, clips.index.get_loc(index)]).standard_normal(len(waveform))
             noise = torch.as_tensor(noise, dtype=torch.float32, device=model.device)
         x, cut = model.tensor(waveform)[0], round(fade * model.sample_rate)
         rows[index] = _respond(model, x, sites, keep, windows(model, len(x), seconds), noise, cut, batch)
-    response = targets.padded(list(rows.values()))
+    response, made = targets.padded(list(rows.values())), {"length": seconds, "baseline": baseline}
     start = np.arange(response.shape[1]) * round(seconds * model.sample_rate) / model.sample_rate
     return xr.DataArray(
         response,
         {
             **targets.coordinates(clips, rows, n_segments=[len(row) for row in rows.values()]),
-            "layer": [site.layer for site in sites],
-            "neuron": np.arange(response.shape[-1]),
+            **targets.axes(sites, response),
             "seconds": ("segment", start),
         },
         ("clip", "segment", "layer", "neuron"),
         "response",
-        targets.attributes(
-            model, skipped, method="segment_response", part=part, frames=frames, length=seconds, baseline=baseline
-        ),
+        targets.attributes(model, skipped, method="segment_response", part=part, frames=frames, **made),
     )
 
 
@@ -241,7 +231,7 @@ def _respond(model, x, sites, keep, shape, noise, fade, batch):
             execution.prefix(model, torch.stack(rows), sites[-1].layer)
         return torch.stack([seen[site][:, keep].mean(dim=1) for site in sites], dim=1)
 
-    seen = in_batches(read, count + 1, batch)
+    seen = torch.cat([*execution.in_batches(read, count + 1, batch)])
     return (seen[:1] - seen[1:]).cpu().numpy()
 
 
@@ -253,29 +243,3 @@ def _without(x, start, stop, fade, noise):
     ramp = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(fade, device=x.device) + 0.5) / max(fade, 1))
     weight = torch.cat([ramp, ramp.new_ones(len(part) - 2 * fade), ramp.flip(0)])
     return torch.cat([x[:start], part + weight * (other - part), x[stop:]])
-
-
-def _sites(model, layers, part):
-    """Sites of a part, lowest first."""
-    if isinstance(layers, str) and layers == "all":
-        return model.sites((part,))
-    sites = sorted({model.check((layer, part)) for layer in np.atleast_1d(layers).tolist()})
-    if not sites:
-        raise ValueError('layers is empty: name at least one, or "all"')
-    return sites
-
-
-def _usable(model, clips, frames, skipped):
-    """Clips that can be read, (index, waveform, bool per frame: which count); others go to `skipped`."""
-    if frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        keep = np.ones(model.n_frames(len(waveform)), bool)
-        if frames == "speech":
-            keep = audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span)
-        if keep.any():
-            yield index, waveform, keep
-        else:
-            skipped[index] = "no speech was found in it: use frames='all'"
-    if len(skipped) == len(clips):
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")

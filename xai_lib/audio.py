@@ -30,14 +30,10 @@ class BadClip(ValueError):
 
 
 def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
-    """Read a sound file as mono float32 at `sample_rate`.
+    """Read a sound file as mono float32 [time] at `sample_rate`; full scale is 1.
 
-    Any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, ...), rate, sample width and channel count:
-    channels are averaged, and the rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``).
-
-    Returns
-    -------
-    array of shape [time], float32; full scale is 1.
+    Any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, ...), rate, sample width and channel count: channels
+    are averaged, and the rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``).
 
     Raises
     ------
@@ -70,7 +66,7 @@ def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
 
 
 def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
-    """Read the clips of a corpus one by one, with a progress bar.
+    """Yield (index, float32 array [time]) of each clip of a corpus, with a progress bar.
 
     Parameters
     ----------
@@ -79,12 +75,8 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
     shortest : int
         Clips of fewer samples, at `sample_rate`, are refused: 400 is one encoder frame.
     skipped : dict, optional
-        Takes {index: reason} for each clip that is unreadable, empty, too short, constant (digital silence)
-        or holds NaN; a warning counts them at the end. Without it the first such clip raises.
-
-    Yields
-    ------
-    (index, waveform) : index of the clip in `clips`, float32 array [time].
+        Takes {index: reason} for each clip that is unreadable, empty, too short, constant (digital silence) or
+        holds NaN; a warning counts them at the end. Without it the first such clip raises.
 
     Raises
     ------
@@ -100,9 +92,8 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
         try:
             waveform = read(path, sample_rate)
             if len(waveform) < shortest:
-                raise BadClip(
-                    f"{path}: {len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed"
-                )
+                short = f"{len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed"
+                raise BadClip(f"{path}: {short}")
             if np.ptp(waveform) == 0:
                 raise BadClip(f"{path}: silent, all samples are {waveform[0]:g}")
         except BadClip as error:
@@ -130,6 +121,14 @@ def frame_times(n, sample_rate=SAMPLE_RATE, *, hop=HOP, span=SPAN) -> np.ndarray
     return (np.arange(n) * hop + span / 2) / sample_rate
 
 
+def _finite(waveform):
+    """The waveform as a tensor, refused where it is not all numbers."""
+    x = torch.as_tensor(waveform)
+    if not torch.isfinite(x).all():
+        raise ValueError("the waveform holds NaN or infinite samples")
+    return x
+
+
 def _windows(x, width, hop, span):
     """Windows of `width` samples about each frame's centre, zeros beyond the clip: [..., frame, width]."""
     count = n_frames(x.shape[-1], hop=hop, span=span)
@@ -139,39 +138,35 @@ def _windows(x, width, hop, span):
     return x.unfold(-1, width, hop)[..., :count, :]
 
 
-def speech_mask(
-    waveform, sample_rate=SAMPLE_RATE, *, range_db=30.0, silence_db=-70.0, hop=None, span=None
-) -> np.ndarray:
-    """Which frames hold speech.
+def grid(sample_rate) -> dict[str, int]:
+    """The encoders' frames at another rate: `hop` and `span` of 20 ms and 25 ms, in samples."""
+    return {"hop": round(HOP / SAMPLE_RATE * sample_rate), "span": round(SPAN / SAMPLE_RATE * sample_rate)}
 
-    A frame is speech if its level is within `range_db` of the clip's loud frames (95th percentile) and stands
-    at least 10 dB above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms
-    inside (closures of stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose
-    loudest frame is under `silence_db` dBFS, digital silence included, is False throughout.
+
+def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np.ndarray:
+    """Which frames hold speech, bool [..., frame].
+
+    A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and stands at least
+    10 dB above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures
+    of stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under
+    -70 dBFS, digital silence included, is False throughout.
 
     Parameters
     ----------
     waveform : array or tensor [..., time]
     hop, span : int, optional
-        Frame step and width in samples; 20 ms and 25 ms of `sample_rate` unless told, the grid of the
-        encoders.
-
-    Returns
-    -------
-    bool array [..., frame]
+        Frame step and width in samples; those of `grid` unless told.
 
     Raises
     ------
     ValueError
         The clip is shorter than one frame or holds NaN.
     """
-    hop, span = hop or round(HOP / SAMPLE_RATE * sample_rate), span or round(SPAN / SAMPLE_RATE * sample_rate)
-    x = torch.as_tensor(waveform).detach().cpu().float()
-    if not torch.isfinite(x).all():
-        raise ValueError("the waveform holds NaN or infinite samples")
+    hop, span = hop or grid(sample_rate)["hop"], span or grid(sample_rate)["span"]
+    x = _finite(waveform).detach().cpu().float()
     level = 10 * (_windows(x, span, hop, span).square().mean(-1) + 1e-12).log10().numpy()
     loud, quiet = np.percentile(level, [95, 10], axis=-1, keepdims=True)
-    speech = level > np.maximum(loud - range_db, np.minimum(quiet + 10, loud - 15))
+    speech = level > np.maximum(loud - 30, np.minimum(quiet + 10, loud - 15))
     seconds = hop / sample_rate
     ones = (1,) * (level.ndim - 1)
     gap = np.ones((*ones, max(round(0.16 / seconds), 1) + 1), bool)
@@ -179,20 +174,11 @@ def speech_mask(
     edge = gap.shape[-1]
     padded = np.pad(speech, [(0, 0)] * (level.ndim - 1) + [(edge, edge)])  # erosion eats ends
     padded = ndimage.binary_closing(ndimage.binary_opening(padded, island), gap)
-    return padded[..., edge:-edge] & (level.max(axis=-1, keepdims=True) > silence_db)
+    return padded[..., edge:-edge] & (level.max(axis=-1, keepdims=True) > -70)
 
 
 def features(
-    waveform,
-    sample_rate=SAMPLE_RATE,
-    *,
-    names=FEATURES,
-    hop=HOP,
-    span=SPAN,
-    frame_length=None,
-    f0_length=None,
-    f0_range=pitch.RANGE,
-    voicing=0.4,
+    waveform, sample_rate=SAMPLE_RATE, *, names=FEATURES, hop=HOP, span=SPAN, frame_length=None, f0_range=pitch.RANGE
 ) -> dict[str, torch.Tensor]:
     """Acoustic features of each encoder frame, on the tensor's device.
 
@@ -201,22 +187,21 @@ def features(
     waveform : tensor [time] or [batch, time]
         Clips of a batch are of equal length: padding is not told from silence.
     names : sequence of str
-        Some of "rms", "envelope", "zcr", "centroid", "f0".
+        Some of `FEATURES`.
     hop, span : int
         Step and width of the encoder's frames, in samples.
     frame_length : int, optional
-        Analysis window about each frame's centre, zeros beyond the clip's ends; the frame itself unless told.
-    f0_length : int, optional
-        The same for F0, where the frame is too short: 64 ms unless told, nearly four periods of 60 Hz.
-    voicing : float
-        Greatest aperiodicity (0 a perfect tone, 1 noise) that counts as voiced.
+        Analysis window about each frame's centre, zeros beyond the clip's ends; the frame itself unless told. For F0
+        it is 64 ms, nearly four periods of 60 Hz.
+    f0_range : (float, float)
+        Hz.
 
     Returns
     -------
     dict of tensors [frame] or [batch, frame]
-        ``rms``, root mean square; ``envelope``, the largest absolute sample; ``zcr``, zero crossings per
-        sample; ``centroid``, Hz, NaN where the window is all zeros; ``f0``, Hz, NaN where unvoiced. All but
-        F0 and ZCR are differentiable.
+        ``rms``, root mean square; ``envelope``, the largest absolute sample; ``zcr``, zero crossings per sample;
+        ``centroid``, Hz, NaN where the window is all zeros; ``f0`` (`pitch.f0`), Hz, NaN where unvoiced. All but F0
+        and ZCR are differentiable.
 
     Raises
     ------
@@ -225,23 +210,16 @@ def features(
 
     Notes
     -----
-    Against librosa 0.11 on the same windows: RMS and envelope agree within 1e-6 (relative), ZCR exactly, the
-    centroid within 0.01 Hz in frames above -60 dBFS. Against ``librosa.pyin`` where both say voiced in real
-    speech: median difference under 0.5 %, 95 % of frames within 5 %, under 1 % of frames an octave off. F0 of a
-    steady sound: median error under 0.2 %.
-
-    References
-    ----------
-    F0 candidates: de Cheveigné and Kawahara (2002), YIN, JASA 111(4). Path through them: Boersma (1993),
-    Accurate short-term analysis of the fundamental frequency, IFA Proceedings 17.
+    Against librosa 0.11 on the same windows: RMS and envelope agree within 1e-6 (relative), ZCR exactly, the centroid
+    within 0.01 Hz in frames above -60 dBFS. Against ``librosa.pyin`` where both say voiced in real speech: median
+    difference under 0.5 %, 95 % of frames within 5 %, under 1 % of frames an octave off. F0 of a steady sound: median
+    error under 0.2 %.
     """
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise ValueError(f"unknown features {unknown}: known are {list(FEATURES)}")
-    x = torch.as_tensor(waveform)
+    x = _finite(waveform)
     x = (x if x.is_floating_point() else x.float()).to(torch.promote_types(x.dtype, torch.float32))
-    if not torch.isfinite(x).all():
-        raise ValueError("the waveform holds NaN or infinite samples")
     width = frame_length or span
     windows = _windows(x, width, hop, span)
     result = {}
@@ -261,41 +239,38 @@ def features(
             centroid = (spectrum * hertz).sum(-1) / total.clamp_min(1e-30)
             result[name] = torch.where(total > 0, centroid, torch.nan)
         else:
-            long = _windows(x.detach(), f0_length or round(0.064 * sample_rate), hop, span)
-            result[name] = pitch.f0(long, sample_rate, f0_range, voicing)
+            long = _windows(x.detach(), round(0.064 * sample_rate), hop, span)
+            result[name] = pitch.f0(long, sample_rate, f0_range)
     return result
 
 
-def features_table(clips, sample_rate=SAMPLE_RATE, *, device="cpu", skipped=None) -> pd.DataFrame:
+def features_table(clips, *, skipped=None) -> pd.DataFrame:
     """One row of acoustic numbers per clip, over its speech frames.
 
     Returns
     -------
     DataFrame indexed like `clips`, without those that went to `skipped` (see `stream`)
-        ``level_db`` (dBFS of the mean power), ``f0`` (median, Hz), ``f0_range`` (5th to 95th percentile,
-        semitones), ``centroid`` (median, Hz), ``zcr`` (median, crossings per second), ``speech_seconds``, and
-        ``rate`` (syllables per second of speech: peaks of the level that stand out by 2 dB, after de Jong and
-        Wempe 2009).
+        ``level_db`` (dBFS of the mean power), ``f0`` (median, Hz), ``f0_range`` (5th to 95th percentile, semitones),
+        ``centroid`` (median, Hz), ``zcr`` (median, crossings per second), ``speech_seconds``, and ``rate``
+        (syllables per second of speech: peaks of the level that stand out by 2 dB, after de Jong and Wempe 2009).
     """
     rows = {}
-    for index, waveform in stream(clips, sample_rate, skipped=skipped):
-        hop, span = round(HOP / SAMPLE_RATE * sample_rate), round(SPAN / SAMPLE_RATE * sample_rate)
-        speech = speech_mask(waveform, sample_rate, hop=hop, span=span)
-        values = features(torch.as_tensor(waveform, device=device), sample_rate, hop=hop, span=span)
-        values = {name: value.cpu().numpy().astype(float) for name, value in values.items()}
+    for index, waveform in stream(clips, skipped=skipped):
+        speech = speech_mask(waveform)
+        values = {name: value.numpy().astype(float) for name, value in features(waveform).items()}
         if not speech.any():
             rows[index] = {"speech_seconds": 0.0}
             continue
         level = 20 * np.log10(values["rms"] + 1e-6)
         peaks = signal.find_peaks(ndimage.gaussian_filter1d(level, 1.5), prominence=2)[0]
         f0 = values["f0"][speech & np.isfinite(values["f0"])]
-        seconds = speech.sum() * hop / sample_rate
+        seconds = speech.sum() * HOP / SAMPLE_RATE
         rows[index] = {
             "level_db": 10 * np.log10(np.mean(values["rms"][speech] ** 2)),
             "f0": np.median(f0) if len(f0) else np.nan,
             "f0_range": 12 * np.log2(np.divide(*np.percentile(f0, [95, 5]))) if len(f0) else np.nan,
             "centroid": np.nanmedian(values["centroid"][speech]),
-            "zcr": np.median(values["zcr"][speech]) * sample_rate,
+            "zcr": np.median(values["zcr"][speech]) * SAMPLE_RATE,
             "speech_seconds": seconds,
             "rate": speech[peaks].sum() / seconds,
         }

@@ -31,10 +31,13 @@ def _read(function, folder, **options):
     try:
         return function(folder, trust_remote_code=False, **options)
     except OSError as error:
-        raise FileNotFoundError(
-            f"{folder} could not be read ({str(error).splitlines()[0]}): without a network, download the model "
-            "elsewhere and give its folder"
-        ) from error
+        how = "without a network, download the model elsewhere and give its folder"
+        raise FileNotFoundError(f"{folder} could not be read ({str(error).splitlines()[0]}): {how}") from error
+
+
+def _weights(kind, folder, config):
+    """The network as float32, and which weights were found."""
+    return _read(kind.from_pretrained, folder, config=config, dtype=torch.float32, output_loading_info=True)
 
 
 def config(folder):
@@ -48,13 +51,7 @@ def classifier(folder, config):
     """The network with its head, and why that counts as trained."""
     from transformers import AutoModelForAudioClassification
 
-    network, info = _read(
-        AutoModelForAudioClassification.from_pretrained,
-        folder,
-        config=config,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    network, info = _weights(AutoModelForAudioClassification, folder, config)
     untrained = [key for key in info["missing_keys"] if key.startswith(_HEAD)]
     _complete(folder, set(info["missing_keys"]) - set(untrained))
     if untrained:
@@ -67,9 +64,7 @@ def encoder(folder, config):
     """The network without a head; the user vouches for theirs."""
     from transformers import AutoModel
 
-    network, info = _read(
-        AutoModel.from_pretrained, folder, config=config, dtype=torch.float32, output_loading_info=True
-    )
+    network, info = _weights(AutoModel, folder, config)
     _complete(folder, info["missing_keys"])
     return network, "head given by the user"
 
@@ -88,10 +83,8 @@ def preprocessor(folder) -> dict:
     try:
         return FeatureExtractionMixin.get_feature_extractor_dict(folder)[0]
     except OSError:
-        warnings.warn(
-            f"{folder} has no preprocessor_config.json: taken to be 16 kHz, and the waveform goes in as it is",
-            stacklevel=3,
-        )
+        taken = "taken to be 16 kHz, and the waveform goes in as it is"
+        warnings.warn(f"{folder} has no preprocessor_config.json: {taken}", stacklevel=3)
         return {}
 
 

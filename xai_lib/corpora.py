@@ -38,15 +38,13 @@ def load(
         "sample" (bundled, synthetic), "ravdess", "crema-d", "emodb", "tess", "savee", "esc-50", a folder (see
         `from_folder`) or a CSV file (see `from_csv`).
     root : path, optional
-        Where the corpus lies. For "ravdess" the default is ``$XAI_REAL_DATA/ravdess``, then the cache folder;
-        for "sample" the project's ``data/sample`` (``$XAI_DATA`` names another ``data``); the others need it.
+        Where the corpus lies. For "ravdess" the default is ``$XAI_REAL_DATA/ravdess``, then the cache folder; for
+        "sample" the project's ``data/sample`` (``$XAI_DATA`` names another ``data``); the others need it.
     subset : {"main", "one_factor", "all"}
         Of "sample": the emotional clips, or those in which one acoustic factor at a time was varied.
     download : bool
-        Fetch RAVDESS speech (208 MB, CC BY-NC-SA 4.0) from Zenodo into the cache folder if it is not there
-        yet.
-    url, known_hash : str
-        Where the archive comes from, if not from Zenodo, and its hash.
+        Fetch RAVDESS speech (208 MB, CC BY-NC-SA 4.0) into the cache folder if it is not there yet: from Zenodo, or
+        another `url` with its `known_hash`.
 
     Raises
     ------
@@ -58,7 +56,8 @@ def load(
     key, name = str(name).lower(), Path(name).expanduser()
     root = None if root is None else Path(root).expanduser()
     if key == "sample":
-        return _sample(root or _data() / "sample", subset)
+        bundled = os.environ.get("XAI_DATA") or Path(__file__).resolve().parent.parent / "data"
+        return _sample(root or Path(bundled, "sample"), subset)
     if key == "ravdess":
         return _named(key, _ravdess_root(root, download, url, known_hash))
     if key in names.KNOWN:
@@ -69,24 +68,15 @@ def load(
         return from_folder(name)
     if name.is_file():
         return from_csv(name, root=root)
-    raise ValueError(
-        f"unknown corpus {str(name)!r}: known are sample, {', '.join(names.KNOWN)}, or the path of a folder "
-        "or CSV file that exists"
-    )
-
-
-def _data():
-    """The folder of what is bundled."""
-    return Path(os.environ.get("XAI_DATA") or Path(__file__).resolve().parent.parent / "data")
+    known = f"sample, {', '.join(names.KNOWN)}, or the path of a folder or CSV file that exists"
+    raise ValueError(f"unknown corpus {str(name)!r}: known are {known}")
 
 
 def _sample(folder, subset):
     """The bundled corpus, with the factors that its clips were made from."""
     if not (folder / "factors.csv").is_file():
-        raise FileNotFoundError(
-            f"no sample corpus in {folder}: make it with `python data/make_sample.py`, or let the "
-            "environment variable XAI_DATA name the data folder"
-        )
+        get = "make it with `python data/make_sample.py`, or let the environment variable XAI_DATA name the data folder"
+        raise FileNotFoundError(f"no sample corpus in {folder}: {get}")
     clips = pd.read_csv(folder / "factors.csv").rename(columns={"file": "path", "emotion": "label"})
     if subset not in ("all", *clips["subset"].unique()):
         raise ValueError(f"unknown subset {subset!r}: known are {', '.join(clips['subset'].unique())}, all")
@@ -131,16 +121,11 @@ def _named(corpus, root, others=False):
 
 
 def from_folder(path) -> pd.DataFrame:
-    """All sound files below a folder.
+    """All sound files below a folder; FileNotFoundError where there is none.
 
-    RAVDESS names are parsed (see `load`). Of other files the label is the name of the folder that they lie
-    in, without a leading number ("001 - Dog bark" is "Dog bark"), when there are two such folders or more and
-    none of them is named like a speaker or a part ("Actor_01", "1688", "wav", "train"); else it is missing.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such folder, or no sound file in it.
+    RAVDESS names are parsed (see `load`). Of other files the label is the name of the folder that they lie in, without
+    a leading number ("001 - Dog bark" is "Dog bark"), when there are two such folders or more and none of them is
+    named like a speaker or a part ("Actor_01", "1688", "wav", "train"); else it is missing.
     """
     paths = _walk(path, audio.SUFFIXES)
     if not paths:
@@ -254,13 +239,7 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
 
 
 def summary(clips) -> pd.DataFrame:
-    """Counts of clips and speakers, and of clips by sex and intensity.
-
-    Returns
-    -------
-    DataFrame with a row per label (emotions in their usual order) and a last row "all"; columns `clips`, and
-    where known `speakers`, "female", "male", "normal", "strong".
-    """
+    """Counts of clips, and where known of speakers and of clips by sex and intensity, with a row per label and "all"."""
     keys = clips["label"].astype(object).where(clips["label"].notna(), "(no label)")
     parts = {"clips": keys.groupby(keys).size()}
     if "speaker" in clips:

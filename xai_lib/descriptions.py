@@ -26,13 +26,7 @@ def lexicon() -> pd.DataFrame:
 
 
 def concepts(name="emotions") -> pd.Series:
-    """A bundled list of concepts: description by name.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such list; the message names those that are.
-    """
+    """A bundled list of concepts: description by name. A FileNotFoundError names the lists there are."""
     path = CONCEPTS / f"{name}.csv"
     if not path.is_file() or name == "acoustics":
         known = ", ".join(sorted(p.stem for p in CONCEPTS.glob("*.csv") if p.stem != "acoustics"))
@@ -48,8 +42,8 @@ def ranks(table, reference, *, speakers=None) -> pd.DataFrame:
     table, reference : DataFrame
         Of `audio.features_table`. The reference are the training clips: a test clip is ranked among them.
     speakers : Series, optional
-        Speaker of each clip of both tables. Given, values are first taken relative to their speaker's mean over
-        the clips at hand ("loud" then means loud for this speaker); otherwise they are taken as they are.
+        Speaker of each clip of both tables. Given, values are first taken relative to their speaker's mean over the
+        clips at hand ("loud" then means loud for this speaker); otherwise they are taken as they are.
 
     Returns
     -------
@@ -72,19 +66,10 @@ def captions(table, reference, *, speakers=None) -> pd.Series:
     """A caption per clip, from what was measured: "a very loud, high-pitched, fast voice".
 
     A feature is said when it lies in the lower or upper third of the reference clips, with "very" in the outer
-    tenth; what lies between is left unsaid, and a clip without any is "an ordinary voice".
-
-    Parameters
-    ----------
-    table, reference, speakers
-        As in `ranks`.
+    tenth; what lies between is left unsaid, and a clip without any is "an ordinary voice". Parameters as in `ranks`.
     """
-    words = lexicon()
-    return pd.Series(
-        {clip: _caption(row, words) for clip, row in ranks(table, reference, speakers=speakers).iterrows()},
-        name="caption",
-        dtype=object,
-    ).reindex(table.index)
+    words, placed = lexicon(), ranks(table, reference, speakers=speakers)
+    return pd.Series([_caption(row, words) for _, row in placed.iterrows()], table.index, dtype=object, name="caption")
 
 
 def counts(texts) -> xr.DataArray:

@@ -13,21 +13,10 @@ import xarray as xr
 from scipy import stats
 
 from . import descriptions, statistics
-from .exemplars import activations, exemplars, snippets
+from .activations import activations, exemplars, snippets
 from .names import ordered
 
-__all__ = [
-    "activations",
-    "card",
-    "cosine",
-    "describe",
-    "exemplars",
-    "identify",
-    "predictivity",
-    "selectivity",
-    "snippets",
-    "soft_wpmi",
-]
+__all__ = ["activations", "card", "describe", "exemplars", "identify", "predictivity", "selectivity", "snippets"]
 
 
 def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
@@ -43,8 +32,7 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at
-        random among all clips.
+        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at random.
     """
     values, shape = _flat(activations)
     words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
@@ -52,7 +40,9 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     if k < 1:
         raise ValueError("a description needs two clips or more")
     order = np.argsort(values, axis=0, kind="stable")
-    high, low = (_members(o, len(values)) for o in (order[-k:], order[:k]))
+    high, low = np.zeros((2, values.shape[1], len(values)))  # [unit, clip]: which clips are exemplars, 0 or 1
+    np.put_along_axis(high, order[-k:].T, 1, axis=1)
+    np.put_along_axis(low, order[:k].T, 1, axis=1)
 
     def z(counts):
         return shape(descriptions.terms(high @ counts, low @ counts, counts.sum(0)), "word", words["word"].values)
@@ -64,16 +54,16 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
 def predictivity(activations, described, captions, *, least=1.96, draws=400, seed=0) -> xr.Dataset:
     """Whether descriptions foretell the activations of other clips: give clips of speakers not described from.
 
-    A clip's caption is scored by the words that the description says (+1 each) and denies (−1 each), those of
-    |z| from `least` up; the score is compared with the neuron's activation.
+    A clip's caption is scored by the words that the description says (+1 each) and denies (−1 each), those of |z| from
+    `least` up; the score is compared with the neuron's activation.
 
     Returns
     -------
     Dataset
-        `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the
-        description says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled, and
-        that at a false discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions
-        written from shuffled captions, and `other` […], of another neuron's of the layer.
+        `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the description
+        says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled, and that at a false
+        discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled
+        captions, and `other` […], of another neuron's of the layer.
     """
     values, shape = _flat(activations)
     words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
@@ -94,9 +84,8 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     for rows in _shuffles(groups, draws, seed):
         as_good = as_good + (rho(own[rows]) >= real - 1e-9)
     p = np.where(np.isnan(real), np.nan, (1 + as_good) / (1 + draws))
-    ring = np.random.default_rng(seed).permutation(
-        described.sizes["neuron"]
-    )  # each gets its neighbour's, never its own
+    # Each gets its neighbour's in a random ring, never its own.
+    ring = np.random.default_rng(seed).permutation(described.sizes["neuron"])
     swapped = described["z"].values[..., np.roll(ring, 1)[np.argsort(ring)], :]
     parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
     null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
@@ -192,10 +181,9 @@ def selectivity(activations) -> xr.Dataset:
     Returns
     -------
     Dataset over […, concept], the labels
-        `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers;
-        `p` of the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of
-        that and of a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a
-        false discovery rate.
+        `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers; `p` of
+        the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of that and of
+        a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a false discovery rate.
 
     References
     ----------
@@ -237,13 +225,14 @@ def card(layer, neuron, *, test, described, named, selective, held) -> dict:
         Of `activations` of clips not described from, `describe`, `identify`, `selectivity` and `predictivity`.
     """
     here = {"layer": layer, "neuron": neuron}
-    one = {name: data.sel(here) for name, data in {"z": described["z"], "named": named, "selective": selective}.items()}
-    null = np.abs(described["null"].sel(here)).max("word")
+    z, null = described["z"].sel(here), np.abs(described["null"].sel(here)).max("word")
     return {
         **here,
-        **one,
-        "sentence": descriptions.sentence(one["z"], least=held.attrs["least"]),
+        "z": z,
         "null_z": float(null.quantile(0.95)),
+        "sentence": descriptions.sentence(z, least=held.attrs["least"]),
+        "named": named.sel(here),
+        "selective": selective.sel(here),
         "rho": float(held["rho"].sel(here)),
         "test": test["activation"].sel(here),
     }
@@ -261,13 +250,6 @@ def _flat(data):
         return xr.DataArray(values, dims=(*dims, *([extra] if extra else [])), coords=coords)
 
     return data.values.reshape(data.sizes["clip"], -1).astype(float), shape
-
-
-def _members(order, n):
-    """Which clips are among each unit's: [unit, clip], 0 or 1."""
-    out = np.zeros((order.shape[1], n))
-    out[np.arange(order.shape[1])[:, None], order.T] = 1
-    return out
 
 
 def _groups(data) -> list:

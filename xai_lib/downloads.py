@@ -15,13 +15,12 @@ def cache() -> Path:
 
 
 def fetch(url, known_hash, folder) -> Path:
-    """Download a zip file and unpack it into `folder`, which appears only once it is complete.
+    """Download a zip file of `known_hash` ("md5:...") and unpack it into `folder`, which appears once it is complete.
 
     Raises
     ------
     ValueError
-        The hash is not `known_hash` (like "md5:..."), or a member of the archive would land outside of
-        `folder`.
+        Another hash, or a member of the archive would land outside of `folder`.
     requests.RequestException
         The address could not be reached.
     """

@@ -21,18 +21,17 @@ def edit(
     neurons : int or sequence of int
         Which neurons of the site; "all" for every one.
     mode : {"flip", "zero", "mean", "noise"}
-        × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its deviation (`stds`).
+        × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its deviation (`stds`), the same at
+        every call with the same `seed`.
     frames : {"all", "speech", "max_frame", "peak_frames"} or sequence of int
         Every frame; those where `speech` is true; for each neuron its own frame of largest magnitude; the `n_peaks`
         frames where the chosen neurons together are largest (sum of magnitudes); or the given ones.
     window : int
         Frames to either side that are edited too.
     speech : bool array [frame], optional
-        From `audio.speech_mask`; for frames="speech".
+        From `audio.speech_mask`.
     means, stds : array [all neurons of the site], optional
         Over the training clips.
-    seed : int
-        Of the noise: the same at every call.
 
     Raises
     ------
@@ -45,13 +44,9 @@ def edit(
         raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
     if window < 0 or n_peaks < 1:
         raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
-    for what, value, needed in (
-        ("means", means, mode == "mean"),
-        ("stds", stds, mode == "noise"),
-        ("speech", speech, frames == "speech"),
-    ):
-        if value is None and needed:
-            raise ValueError(f"{what}= is needed for {mode if what != 'speech' else 'frames=' + repr(frames)}")
+    for what, value, whose in (("means", means, "mean"), ("stds", stds, "noise"), ("speech", speech, "speech")):
+        if value is None and whose in (mode, frames if isinstance(frames, str) else None):
+            raise ValueError(f"{what}= is needed for {whose if whose == mode else f'frames={whose!r}'}")
     if not isinstance(neurons, str):
         neurons = np.unique(np.atleast_1d(np.asarray(neurons, dtype=np.int64)))
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed)
@@ -78,10 +73,8 @@ def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
     size, neurons = np.log(np.maximum(np.asarray(magnitude, float), 1e-12)), np.asarray(neurons, int)
     others = np.setdiff1d(np.arange(len(size)), neurons)
     if n and len(others) < len(neurons):
-        raise ValueError(
-            f"{len(neurons)} of {len(size)} neurons are chosen, {len(others)} are left for a null: choose "
-            "at most half of a layer, or nulls=0"
-        )
+        chosen = f"{len(neurons)} of {len(size)} neurons are chosen, {len(others)} are left for a null"
+        raise ValueError(f"{chosen}: choose at most half of a layer, or nulls=0")
     rng, sets = np.random.default_rng(seed), []
     for _ in range(n):
         free, drawn = others.copy(), []
@@ -122,25 +115,24 @@ def _where(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
     """Which frames are edited: bool [batch, frame, chosen neuron], or one that broadcasts to it."""
     count = chosen.shape[1]
     where = torch.zeros_like(chosen, dtype=torch.bool)
-    if isinstance(frames, str) and frames == "all":
+    if not isinstance(frames, str):
+        at = np.atleast_1d(np.asarray(frames, dtype=np.int64))
+        wrong = at[(at < 0) | (at >= count)]
+        if len(wrong):
+            raise ValueError(f"frame {wrong[0]} out of range: the clip has 0–{count - 1}")
+        where[:, torch.from_numpy(at).to(chosen.device)] = True
+    elif frames == "all":
         return ~where
-    if isinstance(frames, str) and frames == "speech":
+    elif frames == "speech":
         mask = torch.as_tensor(speech, dtype=torch.bool, device=chosen.device)
         if mask.shape != (count,):
             raise ValueError(f"the speech mask has {tuple(mask.shape)} frames and the clip {count}")
         where |= mask[:, None]
-    elif isinstance(frames, str) and frames == "max_frame":
+    elif frames == "max_frame":
         where.scatter_(1, chosen.abs().argmax(1, keepdim=True), True)
-    elif isinstance(frames, str):
+    else:
         peaks = chosen.abs().sum(-1, keepdim=True).topk(min(n_peaks, count), dim=1).indices
         where.scatter_(1, peaks.expand(-1, -1, chosen.shape[-1]), True)
-    else:
-        at = np.atleast_1d(np.asarray(frames, dtype=np.int64))
-        if len(at) and (at.min() < 0 or at.max() >= count):
-            raise ValueError(
-                f"frame {at.max() if at.max() >= count else at.min()} out of range: the clip has 0–{count - 1}"
-            )
-        where[:, torch.from_numpy(at).to(chosen.device)] = True
     if window:
         wide = torch.nn.functional.max_pool1d(where.transpose(1, 2).float(), 2 * window + 1, 1, window)
         where = wide.transpose(1, 2) > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -18,15 +19,7 @@ BATCH = 32
 
 
 def prefix(model, x, layer) -> State:
-    """Run up to the output of block `layer`.
-
-    Parameters
-    ----------
-    x : tensor [batch, time]
-        Raw waveforms of equal length on the model's device.
-    layer : int
-        0 stops at what enters the first block.
-    """
+    """Run raw waveforms of equal length, [batch, time], up to the output of block `layer` (0: what enters the first)."""
     layer = model.check(layer).layer
     state = model.family.embed(model.prepare(x))
     while state.layer < layer:
@@ -35,10 +28,7 @@ def prefix(model, x, layer) -> State:
 
 
 def suffix(model, state) -> torch.Tensor:
-    """Resume after `state`, from `prefix`, and give logits [batch, label].
-
-    To resume from another output of that layer: `suffix(model, model.family.replace(state, hidden))`.
-    """
+    """Resume after `state`, of `prefix` or `model.family.replace(state, hidden)`, and give logits [batch, label]."""
     while state.layer < model.n_layers:
         state = model.family.step(state)
     return model.classify(model.family.finish(state))
@@ -53,7 +43,7 @@ def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
         float32 at the model's rate.
     edits : sequence
         Each `(Site, function)`, or `{Site: function}` for edits made together. Functions take and return
-        [batch, frame, neuron] and see one edit's row at a time.
+        [batch, frame, neuron] and see one row at a time.
     batch : int, optional
         Edited copies that share a forward; halved, and the run goes on, when memory does not suffice.
 
@@ -82,36 +72,39 @@ def cascade_read(model, waveform, edits, readers, *, batch=None):
         itself they are seen edited.
     """
     plans = [_plan(model, edit) for edit in edits]
+    order = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
     readers = {model.check(site): reader for site, reader in readers.items()}
     clean, parts = _clean(model, model.tensor(waveform), readers)
-    logits = [model.classify(model.family.finish(clean[-1]))] + [None] * len(plans)
-    seen = {
-        site: [reader(parts.get(site, clean[site.layer].hidden))] + [None] * len(plans)
-        for site, reader in readers.items()
-    }
+    logits = [model.classify(model.family.finish(clean[-1]))]
+    seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] for site, reader in readers.items()}
+    run = partial(_run, model, clean, [plans[i] for i in order], readers)
+    for found, noticed in in_batches(run, len(plans), BATCH if batch is None else batch):
+        logits.append(found)
+        for site, values in seen.items():  # the rows that joined the batch by then, and the clean one for the others
+            new = noticed.get(site, values[0][:0])
+            values += [new, values[0].repeat_interleave(len(found) - len(new), dim=0)]
+    back = [0, *(1 + np.argsort(order))]
+    return torch.cat(logits)[back], {site: torch.cat(values)[back] for site, values in seen.items()}
 
-    todo = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
-    size = batch or BATCH
-    if size < 1:
-        raise ValueError(f"batch must be 1 or more, not {size}")
-    with tqdm(total=len(plans), unit="edit", leave=False, delay=2) as bar:
-        while todo:
-            rows, rest = todo[:size], todo[size:]
+
+def in_batches(function, n, batch):
+    """Yield `function` of the rows 0 to n − 1, a range of `batch` at a time, and fewer when memory does not suffice."""
+    if batch < 1:
+        raise ValueError(f"batch must be 1 or more, not {batch}")
+    at = 0
+    with tqdm(total=n, leave=False, delay=2) as bar:
+        while at < n:
+            rows = range(at, min(at + batch, n))
             try:
-                found, noticed = _run(model, clean, [plans[i] for i in rows], readers)
+                found = function(rows)
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
-                size = (len(rows) + 1) // 2
+                batch = (len(rows) + 1) // 2
                 continue
-            for place, i in enumerate(rows):
-                logits[1 + i] = found[place : place + 1]
-                for site, values in seen.items():
-                    new = noticed[site].get(place)
-                    values[1 + i] = values[0] if new is None else new
-            todo = rest
+            yield found
+            at = rows.stop
             bar.update(len(rows))
-    return torch.cat(logits), {site: torch.cat(values) for site, values in seen.items()}
 
 
 def _plan(model, edit) -> dict:
@@ -140,18 +133,14 @@ def _clean(model, x, readers):
     return states, dict(parts)
 
 
-def _run(model, clean, plans, readers):
-    """Logits and readings of some edits, sorted by where they join; each joins the batch after its layer."""
-    family, joined, state = model.family, 0, None
-    noticed = {site: {} for site in readers}
-
-    def notice(site, hidden):
-        values = readers[site](hidden)
-        noticed[site].update({row: values[row : row + 1] for row in range(len(hidden))})
-
+def _run(model, clean, plans, readers, rows):
+    """Logits and readings of some of the plans, which are sorted by where they join: each after its layer."""
+    plans = plans[rows.start : rows.stop]
+    family, joined, state, noticed = model.family, 0, None, {}
     for layer in range(_join(plans[0]), model.n_layers + 1):
         if state is not None:
-            state = _step(model, state, plans[:joined], noticed, notice)
+            state, parts = _step(model, state, plans[:joined], readers)
+            noticed |= {site: readers[site](hidden) for site, hidden in parts.items()}
         new = sum(_join(plan) == layer for plan in plans)
         if new:
             fresh = clean[layer].spread(new)
@@ -162,24 +151,21 @@ def _run(model, clean, plans, readers):
         if any(functions):
             state = family.replace(state, _by_row(functions, site, state.hidden))
         if site in readers:
-            notice(site, state.hidden)
+            noticed[site] = readers[site](state.hidden)
     return model.classify(family.finish(state)), noticed
 
 
-def _step(model, state, plans, noticed, notice):
-    """Run the next layer, with the edits and readings inside it."""
+def _step(model, state, plans, readers):
+    """Run the next layer, with the edits inside it; what is to be read inside it comes back too."""
     layer = state.layer + 1
     with ExitStack() as stack:
         inside = {site for plan in plans for site in plan if site.layer == layer and site.part != "block"}
         for site in inside:
             functions = [plan.get(site) for plan in plans]
             stack.enter_context(hooks.edit(model, {site: partial(_by_row, functions, site)}))
-        read = [site for site in noticed if site.layer == layer and site.part != "block"]
+        read = [site for site in readers if site.layer == layer and site.part != "block"]
         parts = stack.enter_context(hooks.capture(model, read))
-        state = model.family.step(state)
-    for site, hidden in parts.items():
-        notice(site, hidden)
-    return state
+        return model.family.step(state), parts
 
 
 def _by_row(functions, site, hidden):

@@ -56,12 +56,14 @@ class WavLM:
         if site.layer == 0:
             return self.encoder.dropout
         layer = self.layers[site.layer - 1]
-        return {
+        inside = layer.feed_forward
+        parts = {
             "block": layer,
             "attention": layer.dropout,
-            "ffn_hidden": layer.feed_forward.intermediate_dropout,
-            "ffn_out": layer.feed_forward,
-        }[site.part]
+            "ffn_hidden": inside.intermediate_dropout,
+            "ffn_out": inside,
+        }
+        return parts[site.part]
 
     def weights(self) -> torch.Tensor | None:
         """Share of each layer 0…L in what the head reads; None where it reads the last."""

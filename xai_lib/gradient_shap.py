@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from scipy.stats import rankdata, spearmanr
 
-from . import audio, targets
+from . import audio, execution, targets
 
 _TOLD = ("target", "target_probability", "predicted", "probability")  # of each clip
 
@@ -20,33 +20,31 @@ def gradient_shap(
 ) -> xr.Dataset:
     """Attribution of a class to the moments of each clip.
 
-    (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples
-    of each window and averaged over draws. Draw i takes its α uniformly from i/n to (i + 1)/n: as right as α from
-    0 to 1, with less spread.
+    (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples of each
+    window and averaged over draws. Draw i takes its α uniformly from i/n to (i + 1)/n: as right as α from 0 to 1, with
+    less spread.
 
     Parameters
     ----------
-    target : str, int, or pair
-        A class, "predicted" (each clip's own), or a contrast of two.
+    target, scale
+        As in `attribution.grad_x_activation`.
     baseline : str or DataFrame
-        "noise" with the clip's mean and SD, "silence", or clips, of which each draw takes one at random (from a
-        random moment on, repeated where too short).
+        "noise" with the clip's mean and SD, "silence", or clips, of which each draw takes one at random (from a random
+        moment on, repeated where too short).
     window : float
-        Seconds; 0.02 gives the encoder's frames: frame i is the samples from i hops on, one hop long. The last
-        one takes what is left.
-    scale : str
-        "logit", "log_odds" or "probability".
+        Seconds; 0.02 gives the encoder's frames: frame i is the samples from i hops on, one hop long. The last one takes
+        what is left.
     batch : int
         Draws that share a pass. Clips never do, so nothing is padded.
 
     Returns
     -------
     Dataset [clip, frame], NaN beyond a clip's own `n_frames`
-        `attribution` and its standard error over draws, `error`, in units of the scale (as if α were not
-        stratified, so rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per
-        clip: `residual`, the sum of the attributions minus (f(x) − mean f(b)), which is 0 if they account for all
-        of it, and its `residual_error` over draws. Coordinates: `seconds` (start of a frame); `target`,
-        `target_probability`, `predicted`, `probability`.
+        `attribution` and its standard error over draws, `error`, in units of the scale (as if α were not stratified, so
+        rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per clip: `residual`,
+        the sum of the attributions minus (f(x) − mean f(b)), which is 0 if they account for all of it, and its
+        `residual_error` over draws. Coordinates: `seconds` (start of a frame); `target`, `target_probability`,
+        `predicted`, `probability`.
 
     Raises
     ------
@@ -64,7 +62,7 @@ def gradient_shap(
     if n < 2:
         raise ValueError(f"n must be 2 or more, for a standard error over draws, not {n}")
     skipped, rows = {}, {}
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+    for index, waveform in model.stream(clips, skipped):
         width, count = windows(model, len(waveform), window)
         draw = partial(draws, n=n, baseline=baseline, key=(seed, clips.index.get_loc(index)), rate=model.sample_rate)
         found, gap, named = _explain(model, model.tensor(waveform)[0], draw, target, scale, (width, count), n, batch)
@@ -99,7 +97,7 @@ def _explain(model, x, draw, target, scale, shape, n, batch):
             at = targets.value(model.logits(others), classes, scale)
         return torch.cat([_summed((x - others) * slope, *shape), at[:, None]], dim=1)
 
-    found = in_batches(attribute, n, batch).double().cpu().numpy()
+    found = torch.cat([*execution.in_batches(attribute, n, batch)]).double().cpu().numpy()
     share = torch.softmax(logits[0], dim=-1).cpu().numpy()
     named = {
         "target": targets.name(model, classes),
@@ -130,8 +128,8 @@ def draws(x, chosen, *, n, baseline, key, rate):
 def frame_table(shap) -> pd.DataFrame:
     """One row per clip: prediction, completeness, and whether the attribution only follows the energy.
 
-    `speech_time` and `speech_attribution` are the shares of the time, and of the absolute attribution, that lie
-    in speech; `level_rho` is the rank correlation of absolute attribution and level (dB) over frames.
+    `speech_time` and `speech_attribution` are the shares of the time, and of the absolute attribution, that lie in
+    speech; `level_rho` is the rank correlation of absolute attribution and level (dB) over frames.
     """
     rows = {}
     for clip in shap["clip"].values:
@@ -181,8 +179,8 @@ def frame_deletion(
     share : float
         Of the frames in question.
     frames : str
-        Which those are: "speech" (more than half of a frame), or "all". Silencing a pause costs nothing, so
-        controls that may fall into pauses are beaten by whatever finds the speech.
+        Which those are: "speech" (more than half of a frame), or "all". Silencing a pause costs nothing, so controls
+        that may fall into pauses are beaten by whatever finds the speech.
     n : int
         Draws of each random control.
 
@@ -190,9 +188,9 @@ def frame_deletion(
     -------
     DataArray [clip, mode], in units of the scale
         Clean minus silenced. `top`: the frames of greatest attribution. Controls of as many of the same frames:
-        `loudest`, which asks whether attribution knows more than energy; `shifted`, the top frames moved along
-        these frames in a circle, so that they stay as clustered as they are; `random`. The last two are means over
-        `n` draws. Clips without speech are in attrs["skipped"].
+        `loudest`, which asks whether attribution knows more than energy; `shifted`, the top frames moved along these
+        frames in a circle, so that they stay as clustered as they are; `random`. The last two are means over `n` draws.
+        Clips without speech are in attrs["skipped"].
     """
     targets.check(model, target, scale)
     if not 0 < share < 1:
@@ -200,7 +198,7 @@ def frame_deletion(
     if frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span):
+    for index, waveform in model.stream(clips):
         one, rng = _clip(shap, index), np.random.default_rng([seed, clips.index.get_loc(index)])
         pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
         if len(pool) == 0:
@@ -208,7 +206,7 @@ def frame_deletion(
             continue
         masks = deletion_masks(one["attribution"].values, one["level"].values, pool, share, n, rng)
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
-        logits = in_batches(partial(_without, model, masks, cut), len(masks), batch)
+        logits = torch.cat([*execution.in_batches(partial(_without, model, masks, cut), len(masks), batch)])
         values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
         drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
@@ -243,29 +241,12 @@ def windows(model, n_samples, seconds) -> tuple[int, int]:
     return width, -(-model.n_frames(n_samples) * model.hop // width)
 
 
-def in_batches(function, n, batch):
-    """function(range) → tensor of rows 0 to n − 1, `batch` at a time, and fewer when memory does not suffice."""
-    if batch < 1:
-        raise ValueError(f"batch must be 1 or more, not {batch}")
-    done, at = [], 0
-    while at < n:
-        try:
-            done.append(function(range(at, min(at + batch, n))))
-        except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-            batch = (batch + 1) // 2
-            continue
-        at += batch
-    return torch.cat(done)
-
-
 def _summed(values, width, count):
     """[draw, time] to [draw, window]."""
-    body = values[:, : count * width]
-    body = torch.nn.functional.pad(body, (0, count * width - body.shape[1]))
+    end = count * width
+    body = torch.nn.functional.pad(values, (0, max(end - values.shape[1], 0)))[:, :end]
     out = body.reshape(len(values), count, width).sum(dim=-1)
-    out[:, -1] += values[:, count * width :].sum(dim=-1)
+    out[:, -1] += values[:, end:].sum(dim=-1)
     return out
 
 
@@ -274,7 +255,7 @@ def _moments(model, waveform, width, count):
     starts = np.arange(count) * width
     size = np.diff(np.append(starts, len(waveform)))
     power = np.add.reduceat(np.square(waveform, dtype=float), starts) / size
-    speech = np.repeat(audio.speech_mask(waveform, model.sample_rate, hop=model.hop, span=model.span), model.hop)
+    speech = np.repeat(model.speech(waveform), model.hop)
     speech = np.pad(speech.astype(float), (0, len(waveform) - len(speech)), mode="edge")
     return {"level": 10 * np.log10(power + 1e-12), "speech": np.add.reduceat(speech, starts) / size}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from pathlib import Path
 
@@ -12,43 +11,30 @@ import pandas as pd
 import torch
 import xarray as xr
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from . import audio, hooks, models, sampling, statistics
+from . import models, sampling
+from .activations import activations
 from .names import ordered
+from .statistics import uar
 
 
-@torch.no_grad()
 def features(model, clips, *, layers="all") -> xr.DataArray:
-    """Mean over all frames of each layer's output: what a head that averages over frames can read.
+    """Mean over all frames of each layer's output, [clip, layer, neuron]: what a head that averages over frames can read.
 
     Parameters
     ----------
     model : Model
-        Its own head, if any, is not used.
+        What its own head says, if it has one, is not used.
     clips : DataFrame
-    layers : "all" or sequence of int
-
-    Returns
-    -------
-    DataArray [clip, layer, neuron]
-        Coordinates `label` and `speaker`; clips that could not be read are named in `attrs["skipped"]` (JSON).
+        With `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
+    layers : "all", int or sequence of int
     """
-    sites = model.sites() if isinstance(layers, str) else [model.check(layer) for layer in layers]
-    skipped, kept, rows = {}, [], []
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        with hooks.capture(model, sites) as seen:
-            model.family.base(model.prepare(model.tensor(waveform)))
-        kept.append(index)
-        rows.append(torch.stack([seen[site][0].mean(0) for site in sites]).cpu().numpy())
-    coords = {"clip": kept, "layer": [site.layer for site in sites], "neuron": np.arange(rows[0].shape[-1])}
-    for column in ("label", "speaker"):
-        if column in clips:
-            coords[column] = ("clip", clips.loc[kept, column].to_numpy(dtype=object))
-    attrs = {"model": model.name, "skipped": json.dumps({str(k): v for k, v in skipped.items()})}
-    return xr.DataArray(np.stack(rows), coords, ("clip", "layer", "neuron"), "features", attrs)
+    found = activations(model, clips, part="block", layers=layers, frames="all")
+    return found["activation"].rename("features").assign_attrs(found.attrs)
 
 
 def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Dataset:
@@ -81,17 +67,12 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     split = sampling.folds(table, folds, seed=seed).to_numpy()
     x, layers = features.values, features["layer"].values
     names = ordered(y)
-    by_layer = np.stack(
-        [_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)]
-    )
+    by_layer = [_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)]
     predicted, chosen = np.empty(len(y), dtype=object), []
     for fold in tqdm(np.unique(split), "folds", leave=False, delay=2):
         inside, outside = split != fold, split == fold
-        best = int(
-            np.argmax(
-                [_uar(y[inside], _predict(x[inside, i], y[inside], split[inside], C)) for i in range(len(layers))]
-            )
-        )
+        tried = [_predict(x[inside, i], y[inside], split[inside], C) for i in range(len(layers))]
+        best = int(np.argmax([uar(y[inside], said) for said in tried]))
         chosen.append(int(layers[best]))
         predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
     rng = np.random.default_rng(seed)
@@ -99,16 +80,16 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     shuffled = []
     for _ in tqdm(range(shuffles), "shuffled labels", leave=False, delay=2):
         mixed = table.groupby("speaker")["label"].transform(lambda part: rng.permutation(part)).to_numpy()
-        shuffled.append(_uar(mixed, _predict(x[:, usual], mixed, split, C)))
+        shuffled.append(uar(mixed, _predict(x[:, usual], mixed, split, C)))
     speakers = list(dict.fromkeys(table["speaker"]))
-    of_speaker = [_uar(y[table["speaker"] == s], predicted[table["speaker"] == s]) for s in speakers]
+    of_speaker = [uar(y[table["speaker"] == s], predicted[table["speaker"] == s]) for s in speakers]
     counts = pd.crosstab(y, predicted).reindex(index=names, columns=names, fill_value=0)
     return xr.Dataset(
         {
             "predicted": ("clip", predicted.astype(str)),
-            "uar": _uar(y, predicted),
+            "uar": uar(y, predicted),
             "uar_speaker": ("speaker_name", of_speaker),
-            "uar_layer": ("layer", [_uar(y, row) for row in by_layer]),
+            "uar_layer": ("layer", [uar(y, row) for row in by_layer]),
             "uar_shuffled": ("shuffle", shuffled),
             "confusion": (("label_name", "predicted_label"), counts.to_numpy()),
             "chosen": ("fold", chosen),
@@ -134,7 +115,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     ----------
     model : Model
     clips : DataFrame, or DataArray from `features`
-        Leave out the speakers on whom you want to explain or test.
+        Leave out the speakers on whom you want to explain or test. It warns of those whom the encoder has heard.
     folder : path
         New; takes `config.json`, `model.safetensors` and `preprocessor_config.json`, which
         `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
@@ -144,11 +125,6 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     -------
     (Model, Dataset)
         The new model, and the cross-validation that chose its layer.
-
-    Warns
-    -----
-    UserWarning
-        The encoder was trained on some of the speakers, where that is recorded.
 
     Raises
     ------
@@ -226,14 +202,7 @@ def _head(C):
 
 def _predict(x, y, split, C):
     """Labels predicted for each fold by a head that was fitted on the others."""
-    out = np.empty(len(y), dtype=object)
-    for fold in np.unique(split):
-        out[split == fold] = _head(C).fit(x[split != fold], y[split != fold]).predict(x[split == fold])
-    return out
-
-
-def _uar(y, predicted):
-    return float(statistics.uar(y, predicted))
+    return cross_val_predict(_head(C), x, y, cv=PredefinedSplit(split))
 
 
 def _labelled(features, folds):

@@ -13,12 +13,7 @@ __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 
 @contextmanager
 def capture(model, sites):
-    """Keep what the forwards inside the `with` compute at `sites`.
-
-    Parameters
-    ----------
-    model : Model
-    sites : Site, or sequence of Site, (layer, part) or layer
+    """Keep what the forwards inside the `with` compute at `sites`: a Site, or a sequence of Site, (layer, part) or layer.
 
     Yields
     ------
@@ -49,7 +44,6 @@ def edit(model, edits):
 
     Parameters
     ----------
-    model : Model
     edits : dict
         {Site: function}; a function takes and returns [batch, frame, neuron].
 

@@ -15,12 +15,7 @@ from . import audio, corpora
 def split(corpus, model, *, seed=0) -> pd.DataFrame:
     """Add the column `split`: speakers whom the model has never heard are "test"; else it is drawn by speaker.
 
-    A column that is there already is kept.
-
-    Raises
-    ------
-    ValueError
-        A column `split` that leaks, leaves clips out, or has one side only; or speakers are not known.
+    A column that is there already is kept; ValueError if it leaks, leaves clips out or has one side only.
     """
     if "split" in corpus:
         return _checked(corpus)
@@ -44,32 +39,25 @@ def one_clip(*pools, seed=0) -> pd.DataFrame:
 def own_files(files, model, skipped) -> pd.DataFrame:
     """Clips from a path, a folder, a glob, or a list of these.
 
-    Those that cannot be used go to the dict `skipped` {path: reason}. Of a folder only sound files are taken.
-
-    Raises
-    ------
-    FileNotFoundError
-        Nothing has such a name.
-    ValueError
-        Not one file can be used.
+    Those that cannot be used go to the dict `skipped` {path: reason}. Of a folder only sound files are taken. Where
+    nothing has such a name it is a FileNotFoundError, where not one file can be used a ValueError.
     """
     paths = []
     for pattern in map(os.path.expanduser, [files] if isinstance(files, str) else files):
         if os.path.isdir(pattern):
-            found = [path for path in glob.glob(os.path.join(glob.escape(pattern), "*")) if _is_sound(path)]
+            inside = glob.glob(os.path.join(glob.escape(pattern), "*"))  # without hidden files
+            found = [path for path in inside if path.lower().endswith(audio.SUFFIXES)]
         else:
             found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
         found = sorted(filter(os.path.isfile, found))
         if not found:
-            raise FileNotFoundError(
-                f"files: nothing is called {pattern}; give a path, a folder of recordings, a glob such as 'mine/*.wav', "
-                "or a list"
-            )
+            give = "a path, a folder of recordings, a glob such as 'mine/*.wav', or a list"
+            raise FileNotFoundError(f"files: nothing is called {pattern}; give {give}")
         paths += [os.path.abspath(path) for path in found]
     clips, bad = pd.DataFrame({"path": paths, "label": None, "speaker": None}), {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are named one by one instead
-        kept = [i for i, _ in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=bad)]
+        kept = [i for i, _ in model.stream(clips, bad)]
     skipped.update({paths[i]: reason.removeprefix(f"{paths[i]}: ") for i, reason in bad.items()})
     return clips.loc[kept].reset_index(drop=True)
 
@@ -87,24 +75,16 @@ def of_whom(model, test) -> str:
     return told + (f"; its weights were chosen on {', '.join(chose)}" if chose else "")
 
 
-def _is_sound(path):
-    """Whether the name ends like that of a sound file, and is not hidden."""
-    return path.lower().endswith(audio.SUFFIXES)
-
-
 def _checked(corpus):
     """The corpus, if its column `split` has two sides and no speaker on both."""
     known = sorted(set(corpus["split"].dropna().astype(str)))
     if known != ["test", "train"] or corpus["split"].isna().any():
-        raise ValueError(
-            f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
-            "rename or drop the other clips, or drop the column to have one drawn"
-        )
+        wanted = 'must say "train" or "test" for every clip, and both must occur'
+        fix = "rename or drop the other clips, or drop the column to have one drawn"
+        raise ValueError(f"the column split {wanted}; it says {known}: {fix}")
     sides = corpus.groupby("speaker")["split"].nunique() if "speaker" in corpus else pd.Series(dtype=int)
     both = [str(name) for name in sides[sides > 1].index]
     if both:
-        raise ValueError(
-            f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
-            "or drop the column split to have it drawn"
-        )
+        who = f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])})"
+        raise ValueError(f"{who}: give each speaker one side, or drop the column split to have it drawn")
     return corpus

@@ -39,10 +39,6 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
         The folder or hub model cannot be read.
     ValueError
         The family is not supported, weights are missing, or `labels` do not fit.
-
-    Notes
-    -----
-    Weights are read as float32, without gradients, in eval mode; downloaded code is never run.
     """
     folder = checkpoints.folder(name_or_path)
     config = checkpoints.config(folder)
@@ -71,7 +67,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
 
 
 class Model:
-    """An audio classifier, opened layer by layer.
+    """An audio classifier, opened layer by layer; float32, in eval mode, its weights without gradients.
 
     Attributes
     ----------
@@ -83,10 +79,10 @@ class Model:
     n_layers : int
         L; layers are 0 (what enters the first) to L.
     trained : str or None
-        Why the head counts as trained; None where it does not.
+        Why the head counts as trained.
     trained_on, head_trained_on, chosen_on : list of str or None
-        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen; None
-        where that is not recorded.
+        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen, where
+        that is recorded.
     hop, span : int
         Samples between frames, and seen by one frame of the front end.
     """
@@ -120,23 +116,42 @@ class Model:
         """Frames that a waveform of `n_samples` gives."""
         return audio.n_frames(n_samples, hop=self.hop, span=self.span)
 
-    def sites(self, parts=("block",)) -> list[Site]:
-        """Every site of the given parts, from the lowest layer up."""
-        found = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
-        return [self.check(site) for site in found if site.layer or site.part == "block"]
+    def stream(self, clips, skipped=None):
+        """`audio.stream` at the model's rate, of clips of one frame or more."""
+        return audio.stream(clips, self.sample_rate, shortest=self.span, skipped=skipped)
 
-    def n_neurons(self, site) -> int:
-        """Neurons of a site, given as `Site`, (layer, part) or a layer."""
-        return self.family.width(self.check(site).part)
+    def speech(self, waveform) -> np.ndarray:
+        """Which of the model's frames hold speech, bool [frame]: `audio.speech_mask`."""
+        return audio.speech_mask(waveform, self.sample_rate, hop=self.hop, span=self.span)
 
-    def check(self, site, neuron=None) -> Site:
-        """The site, if this model has it, and the neuron, if the site has it.
+    def sites(self, part="block", layers="all") -> list[Site]:
+        """Sites of a part or several, from the lowest layer up.
+
+        Parameters
+        ----------
+        part : str or sequence of str
+        layers : "all", int or sequence of int
 
         Raises
         ------
         ValueError
-            "layer 14 out of range: this model has 0–12", or likewise for part and neuron.
+            No such part or layer, or `layers` is empty.
         """
+        parts = (part,) if isinstance(part, str) else part
+        if isinstance(layers, str) and layers == "all":
+            every = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
+            return [self.check(site) for site in every if site.layer or site.part == "block"]
+        sites = sorted({self.check((layer, part)) for layer in np.atleast_1d(layers).tolist() for part in parts})
+        if not sites:
+            raise ValueError('layers is empty: name at least one, or "all"')
+        return sites
+
+    def n_neurons(self, site) -> int:
+        """Number of neurons of a site."""
+        return self.family.width(self.check(site).part)
+
+    def check(self, site, neuron=None) -> Site:
+        """The site, given as `Site`, (layer, part) or a layer; ValueError if the model lacks it, or it the neuron(s)."""
         site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
         if site.part not in PARTS:
             raise ValueError(f"unknown part {site.part!r}: the parts are {', '.join(PARTS)}")
@@ -146,22 +161,14 @@ class Model:
             raise ValueError(f"layer {site.layer} out of range: this model has 0–{self.n_layers}")
         if site.layer == 0 and site.part != "block":
             raise ValueError(f"layer 0 is what enters the first layer: it has no {site.part}, only block")
-        if neuron is not None:
-            wrong = [n for n in np.atleast_1d(neuron) if not 0 <= n < self.family.width(site.part)]
-            if wrong:
-                raise ValueError(
-                    f"neuron {wrong[0]} out of range: {site.part} has 0–{self.family.width(site.part) - 1}"
-                )
+        last = self.family.width(site.part) - 1
+        wrong = [] if neuron is None else [n for n in np.atleast_1d(neuron) if not 0 <= n <= last]
+        if wrong:
+            raise ValueError(f"neuron {wrong[0]} out of range: {site.part} has 0–{last}")
         return site
 
     def target(self, name) -> int:
-        """Index of a class, given by name or index.
-
-        Raises
-        ------
-        ValueError
-            Unknown; the message lists the labels.
-        """
+        """Index of a class, given by name or index; a ValueError lists the labels where it is neither."""
         if isinstance(name, (int, np.integer)) and 0 <= name < len(self.labels):
             return int(name)
         if name not in self.labels:
@@ -169,13 +176,7 @@ class Model:
         return self.labels.index(name)
 
     def require_trained(self) -> None:
-        """Refuse a head that was never trained.
-
-        Raises
-        ------
-        UntrainedHead
-            It says how to get a trained one.
-        """
+        """Raise UntrainedHead, which says how to get a trained one, if this head was never trained."""
         if self.trained is None:
             raise UntrainedHead(
                 f"the head of {self.name} is not in its checkpoint, so its outputs are random: fit one with "
@@ -183,13 +184,7 @@ class Model:
             )
 
     def tensor(self, waveform) -> torch.Tensor:
-        """A waveform [time] as float32 [1, time] on the model's device, checked.
-
-        Raises
-        ------
-        ValueError
-            Not one-dimensional, shorter than one frame, or with NaN.
-        """
+        """A waveform [time] as float32 [1, time] on the model's device; ValueError if it is too short or holds NaN."""
         x = torch.as_tensor(waveform, dtype=torch.float32, device=self.device)
         if x.ndim == 2 and len(x) == 1:
             x = x[0]
@@ -235,35 +230,31 @@ class Model:
         Returns
         -------
         DataFrame
-            Indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN; they
-            are named with the reason in a warning and in `attrs["skipped"]`.
+            Indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN; they are
+            named with the reason in a warning and in `attrs["skipped"]`.
         """
         self.require_trained()
         if not isinstance(clips, pd.DataFrame):
             paths = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
             clips = pd.DataFrame({"path": [str(path) for path in paths]})
         skipped, rows = {}, {}
-        for index, waveform in audio.stream(clips, self.sample_rate, shortest=self.span, skipped=skipped):
+        for index, waveform in self.stream(clips, skipped):
             rows[index] = torch.softmax(self.logits(self.tensor(waveform))[0], dim=-1).tolist()
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels).reindex(clips.index)
-        best = table.to_numpy()
-        names = [None if np.isnan(row).any() else self.labels[int(row.argmax())] for row in best]
-        table.insert(0, "label", pd.Series(names, index=table.index, dtype=object))
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels)
+        table.insert(0, "label", table.idxmax(axis=1).astype(object))
+        table = table.reindex(clips.index)
+        table["label"] = table["label"].where(table["label"].notna(), None)
         table.attrs["skipped"] = skipped
         return table
 
     def _check_head(self):
         """A user's head must fit the encoder and the labels."""
-        width = self.family.width("block")
-        with torch.no_grad():
-            try:
-                logits = self.classify(torch.zeros(1, 4, width, device=self.device))
-            except RuntimeError as error:
-                raise ValueError(
-                    f"the head does not take [batch, frame, {width}], the encoder's last layer: {error}"
-                ) from error
-        if logits.shape != (1, len(self.labels)):
-            raise ValueError(
-                f"the head gives {tuple(logits.shape)} for one clip and {len(self.labels)} labels were named: "
-                f"it should give (1, {len(self.labels)})"
-            )
+        width, n = self.family.width("block"), len(self.labels)
+        try:
+            with torch.no_grad():
+                given = tuple(self.classify(torch.zeros(1, 4, width, device=self.device)).shape)
+        except RuntimeError as error:
+            taken = f"the head does not take [batch, frame, {width}], the encoder's last layer"
+            raise ValueError(f"{taken}: {error}") from error
+        if given != (1, n):
+            raise ValueError(f"the head gives {given} for one clip and {n} labels were named: it should give {(1, n)}")

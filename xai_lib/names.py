@@ -50,20 +50,11 @@ _INTENSITY = {"01": "normal", "02": "strong"}
 
 
 def parse(corpus, path) -> dict | None:
-    """Fields of one file name, or None where it is not a name of that corpus.
+    """Fields of one file name, or None where it is not a name of that corpus, one of `KNOWN`.
 
-    Parameters
-    ----------
-    corpus : str
-        One of `KNOWN`.
-    path : path
-        Only its last part counts; for "savee" the folder too, which is the speaker in the original layout.
-
-    Returns
-    -------
-    dict with `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07") and
-    whatever else the name holds: `sex`, `intensity`, `statement`, `repetition`, `actor`, `modality`,
-    `channel`, `fold`, `source`, `take`.
+    `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07") and whatever else the name holds:
+    `sex`, `intensity`, `statement`, `repetition`, `actor`, `modality`, `channel`, `fold`, `source`, `take`. Of "savee"
+    the folder's name counts too, which is the speaker in the original layout.
     """
     path = Path(path)
     pattern, words, sex = KNOWN[corpus]
@@ -93,9 +84,8 @@ def parse(corpus, path) -> dict | None:
 def table(corpus, paths, *, others=False) -> tuple[pd.DataFrame, Counter]:
     """Table of the clips among `paths`, and how many were left out for which reason.
 
-    Of RAVDESS only speech without pictures is taken; songs and videos are left out, and so is a file whose
-    name came before, since a widespread copy holds everything twice. With `others`, files of other names are
-    kept, unlabelled.
+    Of RAVDESS only speech without pictures is taken; songs and videos are left out, and so is a file whose name came
+    before, since a widespread copy holds everything twice. With `others`, files of other names are kept, unlabelled.
     """
     rows, left_out, seen = [], Counter(), set()
     for path in paths:

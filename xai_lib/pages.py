@@ -26,33 +26,23 @@ def to_html(notebook, title: str) -> str:
     """
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(
-        template_name="lab",
-        embed_images=True,
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
-        mermaid_js_url="",
-        mermaid_layout_elk_js_url="",
-        widget_renderer_url="",
-        language_code="en",
-    )
+    scripts = ("mathjax", "require_js", "jquery", "mermaid_js", "mermaid_layout_elk_js", "widget_renderer")
+    nothing = {f"{name}_url": "" for name in scripts}
+    exporter = HTMLExporter(template_name="lab", embed_images=True, language_code="en", **nothing)
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code" and cell.source.startswith("widgets.") and not cell.outputs:
-            cell.outputs = [
-                new_output("stream", text="(Sliders need a running notebook: make lab, then Run All Cells.)")
-            ]
+            text = "(Sliders need a running notebook: make lab, then Run All Cells.)"
+            cell.outputs = [new_output("stream", text=text)]
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     # What the template still carries: scripts and style sheets from content-delivery networks.
-    body = re.sub(r"<script\b[^>]*\bsrc=\"(https?:)?(//[^\"]*)?\"[^>]*>\s*</script>", "", body)
-    body = re.sub(
+    elsewhere = (
+        r"<script\b[^>]*\bsrc=\"(https?:)?(//[^\"]*)?\"[^>]*>\s*</script>",
         r"<script\b[^>]*>(?:(?!</script>).)*?(cdnjs|unpkg|jsdelivr|MathJax|mermaid).*?</script>",
-        "",
-        body,
-        flags=re.DOTALL,
+        r"<link\b[^>]*href=\"https?:[^>]*>",
     )
-    body = re.sub(r"<link\b[^>]*href=\"https?:[^>]*>", "", body)
+    for pattern in elsewhere:
+        body = re.sub(pattern, "", body, flags=re.DOTALL)
     return _alt_texts(body, title)
 
 

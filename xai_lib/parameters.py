@@ -31,24 +31,16 @@ _OPTIONAL = {"root", "files", "layer", "neuron", "max_clips"}
 def check(given: dict) -> dict:
     """Parameters of a run, complete and typed, from what a notebook, papermill or the environment gave.
 
-    Parameters
-    ----------
-    given : dict
-        Any of the names in `DEFAULTS`; values may be text ("50", "none").
-
-    Raises
-    ------
-    ValueError
-        An unknown name or a value of the wrong kind; the sentence says what is allowed.
+    `given` may have any of the names in `DEFAULTS`, its values may be text ("50", "none"). Of an unknown name or a value
+    of the wrong kind, a ValueError says what is allowed.
     """
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"unknown parameter {', '.join(unknown)}: the parameters are {', '.join(DEFAULTS)}")
     values = {**DEFAULTS, **given}
     for name, value in values.items():
-        if isinstance(value, str):
-            value = value.strip()
-        if isinstance(value, str) and value.lower() in {"none", "", "null"} or value is None:
+        value = value.strip() if isinstance(value, str) else value
+        if value is None or isinstance(value, str) and value.lower() in {"none", "", "null"}:
             if name not in _OPTIONAL:
                 raise ValueError(f"{name} must have a value (the default is {DEFAULTS[name]!r})")
             value = None
@@ -70,15 +62,18 @@ def check(given: dict) -> dict:
 
 def _whole(name: str, value: object) -> int:
     """`value` as a whole number that is not too small."""
-    text = f"{name} must be a whole number from {_WHOLE[name]} up, not {value!r}"
-    if isinstance(value, bool):
-        raise ValueError(text)
     try:
         number = int(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(text) from error
-    if number < _WHOLE[name] or isinstance(value, float) and value != number:
-        raise ValueError(text)
+    except (TypeError, ValueError):
+        number = None
+    if (
+        number is None
+        or number < _WHOLE[name]
+        or isinstance(value, bool)
+        or isinstance(value, float)
+        and value != number
+    ):
+        raise ValueError(f"{name} must be a whole number from {_WHOLE[name]} up, not {value!r}")
     return number
 
 

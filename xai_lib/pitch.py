@@ -7,37 +7,29 @@ import math
 import torch
 
 RANGE = (60.0, 800.0)
+VOICING = 0.4  # depth of d' (0 a perfect tone, 1 noise) up to which a window counts as voiced
+CANDIDATES = 8
+JUMP, SWITCH, SLOPE = 0.5, 0.14, 0.06  # prices in d': an octave between neighbours, voiced or not, an octave of lag
 
 
 @torch.no_grad()
-def f0(windows, sample_rate, f0_range=RANGE, voicing=0.4, *, candidates=8, jump=0.5, switch=0.14, slope=0.06):
-    """F0 in Hz of each window, NaN where unvoiced: dips of YIN's d', then the cheapest path through them.
+def f0(windows, sample_rate, f0_range=RANGE):
+    """F0 in Hz of each window [..., frame], NaN where unvoiced: dips of YIN's d', then the cheapest path through them.
 
     Parameters
     ----------
     windows : tensor [..., frame, time]
         Overlapping windows of a clip, each at least twice the longest period.
-    voicing : float
-        Depth of d' (0 a perfect tone, 1 noise) up to which a window counts as voiced.
-    jump, switch, slope : float
-        Prices, in units of d': of an octave between neighbours, of a change between voiced and unvoiced, of
-        an octave of lag.
-
-    Returns
-    -------
-    tensor [..., frame]
 
     References
     ----------
-    de Cheveigné and Kawahara (2002), YIN, a fundamental frequency estimator, JASA 111(4). Boersma (1993),
-    Accurate short-term analysis of the fundamental frequency, IFA Proceedings 17 (the path).
+    de Cheveigné and Kawahara (2002), YIN, a fundamental frequency estimator, JASA 111(4). Boersma (1993), Accurate
+    short-term analysis of the fundamental frequency, IFA Proceedings 17 (the path).
     """
     length = windows.shape[-1]
     low, high = max(int(sample_rate / f0_range[1]), 2), math.ceil(sample_rate / f0_range[0])
     if high > length // 2:
-        raise ValueError(
-            f"{f0_range[0]} Hz needs windows of {2 * high} samples or more: raise f0_length or f0_range[0]"
-        )
+        raise ValueError(f"{f0_range[0]} Hz needs windows of {2 * high} samples or more: raise f0_range[0]")
     frames = windows.reshape(-1, *windows.shape[-2:]).double()  # d' is a difference of large sums
     lags = torch.arange(high + 2, device=frames.device)
     summed = torch.nn.functional.pad(frames.square().cumsum(-1), (1, 0))
@@ -57,20 +49,19 @@ def f0(windows, sample_rate, f0_range=RANGE, voicing=0.4, *, candidates=8, jump=
     depth = centre - (left - right).square() / (8 * bend)
     tau = lags[low : high + 1] + shift
     # A dip repeats at every multiple of the period: a small price on long lags makes the first of equals win.
-    cost = torch.where(dip, depth.clamp_min(0) + slope * torch.log2(tau / low), torch.inf)
-    cost, which = cost.topk(min(candidates, cost.shape[-1]), largest=False)
+    cost = torch.where(dip, depth.clamp_min(0) + SLOPE * torch.log2(tau / low), torch.inf)
+    cost, which = cost.topk(min(CANDIDATES, cost.shape[-1]), largest=False)
     pitch = torch.log2(sample_rate / tau.gather(-1, which))
     level = summed[..., -1]
     silent = level <= level.amax(-1, keepdim=True) * 10**-4.5  # 45 dB under the loudest window
     cost = torch.where(silent[..., None], torch.inf, cost)
-    free = voicing + slope * math.log2(sample_rate / 200 / low)  # a voiced frame at 200 Hz pays as much at the limit
+    free = VOICING + SLOPE * math.log2(sample_rate / 200 / low)  # a voiced frame at 200 Hz pays as much at the limit
     cost = torch.cat([cost, torch.full_like(cost[..., :1], free)], -1)  # last state: unvoiced
 
     total, back = cost[:, 0], []
     for t in range(1, cost.shape[1]):
-        step = torch.nn.functional.pad(
-            jump * (pitch[:, t - 1, :, None] - pitch[:, t, None, :]).abs(), (0, 1, 0, 1), value=switch
-        )
+        step = JUMP * (pitch[:, t - 1, :, None] - pitch[:, t, None, :]).abs()
+        step = torch.nn.functional.pad(step, (0, 1, 0, 1), value=SWITCH)
         step[:, -1, -1] = 0
         best, origin = (total[..., None] + step).min(1)
         total = best + cost[:, t]

@@ -14,6 +14,7 @@ import xarray as xr
 from scipy import stats
 
 from . import audio, execution, hooks, statistics, targets
+from .activations import hidden_states
 
 PROXIES = ("rms", "zcr", "centroid")
 
@@ -26,10 +27,7 @@ def rms(hidden) -> torch.Tensor:
 def zcr(hidden, component, centre, *, frame_seconds=0.02) -> torch.Tensor:
     """Zero crossings per second of the score on one principal component: [..., frame, neuron] to [...].
 
-    Parameters
-    ----------
-    component, centre : tensor [neuron]
-        From `fit`: the same before and after an edit, or the two could not be compared.
+    `component` and `centre` [neuron] are from `fit`: the same before and after an edit, or they could not be compared.
     """
     positive = (hidden - centre) @ component >= 0
     return (positive[..., 1:] != positive[..., :-1]).to(hidden.dtype).mean(dim=-1) / frame_seconds
@@ -55,20 +53,11 @@ def readers(model, fitted) -> dict:
         raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
 
     def read(component, centre, hidden):
-        seconds = {"frame_seconds": model.frame_seconds}
-        return torch.stack([rms(hidden), zcr(hidden, component, centre, **seconds), centroid(hidden, **seconds)], -1)
+        step = {"frame_seconds": model.frame_seconds}
+        return torch.stack([rms(hidden), zcr(hidden, component, centre, **step), centroid(hidden, **step)], -1)
 
     axes = [torch.as_tensor(fitted[name].values).float().to(model.device) for name in ("component", "centre")]
     return {hooks.Site(layer): partial(read, *both) for layer, both in enumerate(zip(*axes))}
-
-
-def hidden_states(model, clips, skipped, *, part="block"):
-    """Of each clip in turn [layer, frame, neuron], float64 on the CPU; what cannot be read goes to `skipped`."""
-    sites = model.sites((part,))
-    for _, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
-        with torch.no_grad(), hooks.capture(model, sites) as seen:
-            execution.prefix(model, model.tensor(waveform), model.n_layers)
-        yield torch.stack([seen[site][0] for site in sites]).cpu().double()
 
 
 def fit(model, clips) -> xr.Dataset:
@@ -85,8 +74,8 @@ def fit(model, clips) -> xr.Dataset:
     Two passes over the clips; nothing is kept but sums (float64).
     """
     skipped, n, sums, squares = {}, 0, 0, 0
-    for hidden in hidden_states(model, clips, skipped):
-        n += hidden.shape[1]
+    for _, hidden, _ in hidden_states(model, clips, model.sites(), skipped):
+        hidden, n = hidden.cpu().double(), n + hidden.shape[1]
         sums, squares = sums + hidden.sum(dim=1), squares + hidden.mT @ hidden
     centre = sums / n
     values, vectors = torch.linalg.eigh(squares / n - centre[:, :, None] * centre[:, None, :])
@@ -111,12 +100,10 @@ def measure(model, clips, fitted) -> xr.Dataset:
     averaged over the encoder's frames.
     """
     reading, skipped, values, true = readers(model, fitted), {}, {}, []
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+    for index, waveform in model.stream(clips, skipped):
         _, seen = execution.cascade_read(model, waveform, [], reading)
         values[index] = torch.cat([seen[site] for site in reading]).cpu().numpy()
-        features = audio.features(
-            torch.as_tensor(waveform), model.sample_rate, names=PROXIES, hop=model.hop, span=model.span
-        )
+        features = audio.features(waveform, model.sample_rate, names=PROXIES, hop=model.hop, span=model.span)
         true.append([features[name].nanmean().item() for name in PROXIES])
     return xr.Dataset(
         {

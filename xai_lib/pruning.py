@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from scipy.special import logsumexp
 
-from . import audio, edits, execution, statistics, targets
+from . import edits, execution, statistics, targets
 from .families import Site
 from .names import ordered
 
@@ -20,15 +20,12 @@ from .names import ordered
 def prune(model, neurons):
     """Take neurons of `ffn_hidden` out of the weights while inside the `with`; exactly undone on leaving it.
 
+    It yields the same model: `model.network.save_pretrained(folder)` inside the `with` writes the pruned checkpoint.
+
     Parameters
     ----------
     neurons : dict
         {Site(layer, "ffn_hidden"): neurons}, as of `neurons_of`.
-
-    Yields
-    ------
-    Model
-        The same one: `model.network.save_pretrained(folder)` inside the `with` writes the pruned checkpoint.
 
     Raises
     ------
@@ -65,8 +62,8 @@ def contrast(scores, label) -> xr.DataArray:
     Parameters
     ----------
     scores : DataArray [clip, layer, neuron]
-        For instance `signed` of `attribution.grad_x_activation`, of training clips: which neurons carry the class
-        in its own clips and not elsewhere.
+        For instance `signed` of `attribution.grad_x_activation`, of training clips: which neurons carry the class in its
+        own clips and not elsewhere.
     """
     own = (scores["label"] == label).values
     if not own.any() or own.all():
@@ -95,26 +92,15 @@ def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
 
 
 def reach(model, magnitude) -> xr.DataArray:
-    """How much each neuron of `ffn_hidden` writes: mean |activation| × norm of its outgoing weights, [layer, neuron].
-
-    Parameters
-    ----------
-    magnitude : DataArray [layer, neuron]
-        Of `dissection.activations`.
-    """
+    """How much each neuron of `ffn_hidden` writes: mean |activation| (`dissection.activations`) × norm of its outgoing
+    weights, [layer, neuron]."""
     weights = [_outgoing(model, Site(int(layer), "ffn_hidden")) for layer in magnitude["layer"]]
     norms = np.stack([weight.detach().norm(dim=0).cpu().numpy() for weight in weights])
     return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)
 
 
 def controls(neurons, size, draws, *, seed=0) -> list[dict]:
-    """Random neurons in place of the chosen: as many in each layer, of like size, none of the chosen.
-
-    Parameters
-    ----------
-    size : DataArray [layer, neuron]
-        Of `reach`.
-    """
+    """Random neurons in place of the chosen: as many in each layer, of like size (`reach`), none of the chosen."""
     sets = {
         site: edits.matched(size.sel(layer=site.layer), chosen, draws, nearest=15, seed=[seed, site.layer])
         for site, chosen in neurons.items()
@@ -150,7 +136,7 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
     plans = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in plans]
     who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
     skipped, rows = {}, {}
-    for index, waveform in audio.stream(clips, model.sample_rate, shortest=model.span, skipped=skipped):
+    for index, waveform in model.stream(clips, skipped):
         logits = execution.cascade(model, waveform, plans, batch=batch).cpu().numpy()
         clean = np.repeat(logits[:1], len(who), axis=0)
         rows[index] = np.concatenate([clean, logits[1:]]).reshape(1 + len(doses), len(who), -1)
@@ -164,10 +150,8 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
 def recalls(compared) -> xr.DataArray:
     """Share of each speaker's clips of each label that are given it: [label, speaker, dose, who]; NaN without such."""
     right, labels = _right(compared), ordered(compared["label"].values)
-    rows = [right.isel(clip=np.flatnonzero(right["label"].values == label)) for label in labels]
-    return xr.concat([statistics.by_speaker(own) for own in rows], pd.Index(labels, name="label"), join="outer").rename(
-        "recall"
-    )
+    rows = [statistics.by_speaker(right[right["label"].values == label]) for label in labels]
+    return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename("recall")
 
 
 def effects(compared, label) -> xr.Dataset:
@@ -239,9 +223,5 @@ def _outgoing(model, site, chosen=None):
     if site.part != "ffn_hidden":
         raise ValueError(f"only neurons of ffn_hidden can be taken out of the weights, not of {site.part}: edit them")
     width = model.n_neurons(site)
-    linear = [
-        m
-        for m in model.family.module(Site(site.layer, "ffn_out")).modules()
-        if isinstance(m, torch.nn.Linear) and m.in_features == width
-    ]
-    return linear[-1].weight
+    inside = model.family.module(Site(site.layer, "ffn_out")).modules()
+    return [m for m in inside if isinstance(m, torch.nn.Linear) and m.in_features == width][-1].weight

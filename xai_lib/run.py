@@ -31,13 +31,7 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 def parameters(environ: dict, pairs: list[str] = ()) -> dict:
-    """The parameters that the environment and name=value `pairs` set, typed; only those.
-
-    Raises
-    ------
-    ValueError
-        An unknown name or a bad value.
-    """
+    """The parameters that the environment and name=value `pairs` set, typed; ValueError if one is wrong."""
     given = {name: environ[name.upper()] for name in DEFAULTS if environ.get(name.upper())}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -55,10 +49,7 @@ def parameters(environ: dict, pairs: list[str] = ()) -> dict:
 def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None) -> SimpleNamespace:
     """Execute one notebook with parameters and write it to `out`, partial if a cell fails.
 
-    Returns
-    -------
-    SimpleNamespace
-        `notebook`, `out`, `title`, `seconds`, `error` (a sentence with the cell's number, or None).
+    It returns `notebook`, `out`, `title`, `seconds` and `error` (a sentence with the cell's number, or None).
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -72,11 +63,7 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
     else:
         notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = dict(KERNEL)
-    last = SimpleNamespace(cell=0)
-
-    def started(cell, cell_index):
-        last.cell = cell_index + 1
-
+    begun = [0]  # cells, by their numbers
     with tempfile.TemporaryDirectory(prefix="xai-") as sockets:
         config = Config()
         if os.name == "posix":  # sockets in a folder of its own: no ports to race for, none that others can read
@@ -87,26 +74,21 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
             timeout=None,
             record_timing=False,
             resources={"metadata": {"path": str(path.parent)}},
-            on_cell_start=started,
+            on_cell_start=lambda cell, cell_index: begun.append(cell_index + 1),
             on_cell_executed=lambda **_: tick(),
         )
         try:
             client.execute(env=env)
         except CellExecutionError as failed:
             says = re.sub(r"\x1b\[[0-9;]*m", "", str(failed.evalue)).strip().split("\n")[0]
-            error = f"{path.name}, cell {last.cell}: {failed.ename}: {says}"
+            error = f"{path.name}, cell {begun[-1]}: {failed.ename}: {says}"
         except Exception as failed:  # a dead kernel, a time-out: this notebook has failed, the others go on
-            error = f"{path.name}, cell {last.cell}: {type(failed).__name__}: {failed}"
+            error = f"{path.name}, cell {begun[-1]}: {type(failed).__name__}: {failed}"
     tidy(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, out)
-    return SimpleNamespace(
-        notebook=notebook,
-        out=out,
-        title=pages.title_of(notebook) or path.stem,
-        error=error,
-        seconds=time.monotonic() - start,
-    )
+    title, seconds = pages.title_of(notebook) or path.stem, time.monotonic() - start
+    return SimpleNamespace(notebook=notebook, out=out, title=title, error=error, seconds=seconds)
 
 
 def tidy(notebook) -> None:
@@ -125,11 +107,8 @@ def side_by_side(jobs: list[tuple[Path, Path]], *, given: dict, env: dict, worke
     """Execute notebooks in `workers` threads (each kernel is a process of its own) under one bar."""
     cells = sum(sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells) for path, _ in jobs)
     cells += len(jobs) if given else 0  # papermill adds a cell with the parameters
-    env = {
-        **env,
-        "OMP_NUM_THREADS": env.get("OMP_NUM_THREADS") or str(max(1, _cores() // workers)),
-        "TQDM_DISABLE": "1",
-    }
+    threads = env.get("OMP_NUM_THREADS") or str(max(1, _cores() // workers))
+    env = {**env, "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
     results, lock = {}, threading.Lock()
     with tqdm(total=cells, unit="cell", desc="notebooks", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
 
@@ -164,11 +143,9 @@ def _point(results: Path, folder: Path) -> None:
         latest.write_text(folder.name)
     runs = sorted((p.parent.name for p in results.glob("*/index.html") if not p.parent.is_symlink()), reverse=True)
     rows = "".join(f'<li><a href="{html.escape(name)}/index.html">{html.escape(name)}</a></li>' for name in runs)
-    (results / "index.html").write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title>'
-        f"<h1>Runs, newest first</h1><ul>{rows}</ul></html>\n",
-        encoding="utf-8",
-    )
+    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title>'
+    page = f"{head}<h1>Runs, newest first</h1><ul>{rows}</ul></html>\n"
+    (results / "index.html").write_text(page, encoding="utf-8")
 
 
 def _thumbnail(path: Path, figures: Path, name: str) -> None:
@@ -194,9 +171,8 @@ def main(argv: list[str] | None = None) -> int:
     options = ask.parse_intermixed_args(argv)
     options.pairs += [word for word in options.only if "=" in word]  # --only 03 k=50: argparse takes both for it
     options.only = [word for word in options.only if "=" not in word]
-    paths = sorted(
-        p for p in options.notebooks.glob("[0-9][0-9]_*.ipynb") if not options.only or p.name[:2] in options.only
-    )
+    paths = sorted(options.notebooks.glob("[0-9][0-9]_*.ipynb"))
+    paths = [path for path in paths if not options.only or path.name[:2] in options.only]
     try:
         given = {} if options.refresh else parameters(os.environ, options.pairs)
         lacking = set(options.only) - {path.name[:2] for path in paths}
@@ -210,8 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     env = {**os.environ, "PYTHONPATH": path}
     if options.refresh:
         with tempfile.TemporaryDirectory() as scratch:
-            trial = [(path, Path(scratch) / path.name) for path in paths]
-            done = side_by_side(trial, given={}, env={**env, "XAI_RUN_DIR": scratch}, workers=options.workers)
+            jobs, env = [(path, Path(scratch) / path.name) for path in paths], {**env, "XAI_RUN_DIR": scratch}
+            done = side_by_side(jobs, given={}, env=env, workers=options.workers)
             for path, result in zip(paths, done):
                 if not result.error:  # a notebook that fails keeps its stored outputs
                     nbformat.write(result.notebook, path)
@@ -220,16 +196,10 @@ def main(argv: list[str] | None = None) -> int:
         while (folder := options.results.absolute() / folder_name(check(given))).exists():
             time.sleep(0.2)  # the same run was started in this very second
         folder.mkdir(parents=True)
-        print(
-            f"{folder}\n{', '.join(f'{k}={v!r}' for k, v in given.items()) or 'bundled corpus and model'}",
-            file=sys.stderr,
-        )
-        done = side_by_side(
-            [(path, folder / path.name) for path in paths],
-            given=given,
-            env={**env, "XAI_RUN_DIR": str(folder)},
-            workers=options.workers,
-        )
+        asked = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        print(f"{folder}\n{asked or 'bundled corpus and model'}", file=sys.stderr)
+        jobs, env = [(path, folder / path.name) for path in paths], {**env, "XAI_RUN_DIR": str(folder)}
+        done = side_by_side(jobs, given=given, env=env, workers=options.workers)
         for result in done:
             result.out.with_suffix(".html").write_text(pages.to_html(result.notebook, result.title), encoding="utf-8")
         (folder / "index.html").write_text(pages.index(folder, done, given), encoding="utf-8")

@@ -56,16 +56,11 @@ def balanced(clips, n, *, seed=0) -> pd.DataFrame:
 
 def _strata(clips):
     """What splits keep even: label and, where known, sex. Raises where no speakers are known."""
-    if "speaker" not in clips or clips["speaker"].isna().any():
-        lacking = (
-            "have no column `speaker`"
-            if "speaker" not in clips
-            else f"lack a speaker in {clips['speaker'].isna().sum()} rows"
-        )
-        raise ValueError(
-            f"the clips {lacking}, so a split could put one voice on both sides: add it, e.g. "
-            'clips["speaker"] = ..., or a `speaker` column in the CSV file'
-        )
+    lacking = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
+    if lacking or "speaker" not in clips:
+        how = f"lack a speaker in {lacking} rows" if "speaker" in clips else "have no column `speaker`"
+        add = 'add it, e.g. clips["speaker"] = ..., or a `speaker` column in the CSV file'
+        raise ValueError(f"the clips {how}, so a split could put one voice on both sides: {add}")
     label = clips["label"].astype(str)
     return label + "|" + clips["sex"].astype(str) if "sex" in clips else label
 

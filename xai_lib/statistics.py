@@ -22,18 +22,13 @@ def interval(values, confidence=0.95, *, axis=0):
     (mean, low, high) : floats, or arrays without `axis`
         The bounds are NaN where fewer than 8 units are there.
     """
-    values = np.moveaxis(np.asarray(values, float), axis, 0)
-    there = np.isfinite(values)
-    n = there.sum(axis=0)
-    some = np.maximum(n, 1)
-    mean = np.where(n > 0, np.where(there, values, 0).sum(axis=0) / some, np.nan)
-    spread = np.where(there, values - mean, 0)
-    error = np.sqrt((spread**2).sum(axis=0) / np.maximum(n - 1, 1) / some)
-    half = np.where(n >= FEWEST, stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1)) * error, np.nan)
+    mean, square, n = _moments(np.asarray(values, float), axis)
+    freedom = np.where(n >= FEWEST, n - 1, np.nan)
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(square / freedom / n)
     return tuple(x[()] for x in (mean, mean - half, mean + half))
 
 
-def by_speaker(data: xr.DataArray, speaker="speaker") -> xr.DataArray:
+def by_speaker(data: xr.DataArray) -> xr.DataArray:
     """Average the clips of each speaker: dim `clip` becomes dim `speaker`. NaN clips are left out.
 
     Raises
@@ -41,16 +36,16 @@ def by_speaker(data: xr.DataArray, speaker="speaker") -> xr.DataArray:
     ValueError
         `data` has no coordinate `speaker` on `clip`, or some clip lacks one.
     """
-    if speaker not in data.coords or data[speaker].dims != ("clip",):
-        raise ValueError(f"the result has no coordinate {speaker!r} on `clip`: add a `speaker` column to the clips")
-    names = data[speaker].to_series()
+    if "speaker" not in data.coords or data["speaker"].dims != ("clip",):
+        raise ValueError("the result has no coordinate 'speaker' on `clip`: add a `speaker` column to the clips")
+    names = data["speaker"].to_series()
     if names.isna().any() or (names.astype(str) == "").any():
-        raise ValueError(f"{speaker} is missing for some clips: give each one, or leave those clips out")
-    return data.groupby(speaker).mean("clip", skipna=True)
+        raise ValueError("speaker is missing for some clips: give each one, or leave those clips out")
+    return data.groupby("speaker").mean("clip", skipna=True)
 
 
-def over_speakers(data: xr.DataArray, confidence=0.95) -> xr.Dataset:
-    """Mean over speakers with its t interval, the clips of each speaker averaged first.
+def over_speakers(data: xr.DataArray) -> xr.Dataset:
+    """Mean over speakers with its 95 % t interval, the clips of each speaker averaged first.
 
     Parameters
     ----------
@@ -63,14 +58,10 @@ def over_speakers(data: xr.DataArray, confidence=0.95) -> xr.Dataset:
     bounds are NaN where `n` is under 8.
     """
     units = data if "speaker" in data.dims else by_speaker(data)
-    axis = units.get_axis_num("speaker")
-    rest = units.isel(speaker=0, drop=True)
-    mean, low, high = interval(units.values, confidence, axis=axis)
-    n = np.isfinite(units.values).sum(axis=axis)
-    parts = {"mean": mean, "low": low, "high": high, "n": n}
-    return xr.Dataset({name: rest.copy(data=value) for name, value in parts.items()}).assign_attrs(
-        confidence=confidence
-    )
+    axis, rest = units.get_axis_num("speaker"), units.isel(speaker=0, drop=True)
+    values = *interval(units.values, axis=axis), np.isfinite(units.values).sum(axis=axis)
+    parts = zip(("mean", "low", "high", "n"), values)
+    return xr.Dataset({name: rest.copy(data=value) for name, value in parts}, attrs={"confidence": 0.95})
 
 
 def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
@@ -96,34 +87,16 @@ def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
         return 1.0
     count = np.inf if len(values) <= 14 else permutations
     values = np.rint(values / np.abs(values).max() * 2**40)  # whole numbers: sums are exact, and so are ties
-    test = stats.permutation_test(
-        (values,),
-        np.sum,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=count,
-        rng=np.random.default_rng(seed),
-        batch=2**14,
-    )
-    return float(test.pvalue)
+    options = {"permutation_type": "samples", "vectorized": True, "n_resamples": count, "batch": 2**14}
+    return float(stats.permutation_test((values,), np.sum, rng=np.random.default_rng(seed), **options).pvalue)
 
 
 def null_test(value, null, *, axis=0):
     """Two-sided p that one more draw of a null would lie as far from its mean as `value` does.
 
     The draws (say, the effects of random sets of neurons) vary among themselves, which a test over speakers against
-    their mean does not see. t = (value − mean) / (SD √(1 + 1/n)), with n − 1 degrees of freedom.
-
-    Parameters
-    ----------
-    value : array
-    null : array
-        The same with the draws along `axis`.
-
-    Returns
-    -------
-    array
-        NaN where there are fewer than 3 draws, or NaN among them.
+    their mean does not see. t = (value − mean) / (SD √(1 + 1/n)), with n − 1 degrees of freedom. `null` has the
+    draws along `axis`; p is NaN where there are fewer than 3, or NaN among them.
     """
     null = np.moveaxis(np.asarray(null, float), axis, 0)
     n = len(null)
@@ -159,26 +132,22 @@ def cohens_d(a, b=None, *, axis=0):
     ----------
     Cohen (1988), Statistical power analysis for the behavioral sciences: d, and for pairs d_z.
     """
-    a = np.asarray(a, float)
-    b = None if b is None else np.asarray(b, float)
-    (mean, square, n) = _moments(a, axis)
-    if b is None:
-        return _ratio(mean, square, n - 1)
-    (other, square_b, n_b) = _moments(b, axis)
-    return _ratio(np.where((n > 1) & (n_b > 1), mean - other, np.nan), square + square_b, n + n_b - 2)
+    mean, square, n = _moments(np.asarray(a, float), axis)
+    freedom = n - 1
+    if b is not None:
+        other, square_b, n_b = _moments(np.asarray(b, float), axis)
+        mean, square = np.where((n > 1) & (n_b > 1), mean - other, np.nan), square + square_b
+        freedom = n + n_b - 2
+    sd = np.sqrt(square / np.where(freedom > 0, freedom, np.nan))
+    return (mean / np.where(sd > 0, sd, np.nan))[()]
 
 
 def _moments(x, axis):
-    """Mean, sum of squares about it, and count of what is not NaN."""
+    """Mean, sum of squares about it, and count of what is finite."""
+    x = np.where(np.isfinite(x), x, np.nan)
     n = np.isfinite(x).sum(axis=axis)
     mean = np.nansum(x, axis=axis) / np.where(n > 0, n, np.nan)
     return mean, np.nansum((x - np.expand_dims(mean, axis)) ** 2, axis=axis), n
-
-
-def _ratio(difference, square, freedom):
-    """Difference over the SD from a sum of squares; NaN where there is none."""
-    sd = np.sqrt(square / np.where(freedom > 0, freedom, np.nan))
-    return (difference / np.where(sd > 0, sd, np.nan))[()]
 
 
 def eta_squared(values, groups) -> float:

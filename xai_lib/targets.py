@@ -15,12 +15,7 @@ SCALES = ("logit", "log_odds", "probability")
 
 
 def check(model, target, scale="logit") -> None:
-    """Refuse an untrained head, an unknown class and an unknown scale before any computation.
-
-    Raises
-    ------
-    UntrainedHead, ValueError
-    """
+    """Refuse an untrained head (UntrainedHead), an unknown class or scale (ValueError) before any computation."""
     model.require_trained()
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}: the scales are {', '.join(SCALES)}")
@@ -65,10 +60,21 @@ def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
 
 
+def axes(sites, values) -> dict:
+    """Coordinates of the dims `layer` and `neuron` of an array [..., neuron]."""
+    return {"layer": [site.layer for site in sites], "neuron": np.arange(values.shape[-1])}
+
+
 def units(data: xr.DataArray) -> xr.DataArray:
     """One value per speaker, dim `speaker`, the clips of each averaged; where not all are known, `clip` stays."""
     named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
     return statistics.by_speaker(data) if named else data
+
+
+def average(data: xr.DataArray) -> xr.DataArray:
+    """Mean over speakers, the clips of each averaged first; over clips where not all speakers are known."""
+    values = units(data)
+    return values.mean("speaker" if "speaker" in values.dims else "clip")
 
 
 def attributes(model, skipped, **options) -> dict:

@@ -48,17 +48,11 @@ def fingerprint(clips: pd.DataFrame) -> str:
 
 def _commit() -> str | None:
     """The git commit of the checkout, with "+" where files differ from it; None where there is no git."""
+    git = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.SubprocessError):
         return None
-    return out.stdout.strip() or None
 
 
 def setup(name: str, **parameters) -> Run:
@@ -97,10 +91,9 @@ def setup(name: str, **parameters) -> Run:
     model.target(values["emotion"])
     unknown = sorted(set(corpus["label"].dropna()) - set(model.labels))
     if unknown:
-        raise ValueError(
-            f"{model.name} does not know the labels {', '.join(unknown)} of this corpus: map them to its own "
-            f"({', '.join(model.labels)}) in a CSV file and give that as corpus, or drop those clips"
-        )
+        own = f"map them to its own ({', '.join(model.labels)}) in a CSV file and give that as corpus"
+        them = f"the labels {', '.join(unknown)} of this corpus"
+        raise ValueError(f"{model.name} does not know {them}: {own}, or drop those clips")
     if values["layer"] is not None:
         model.check(values["layer"])
     widest = max(model.n_neurons((1, part)) for part in PARTS)
@@ -158,12 +151,8 @@ class Run(SimpleNamespace):
         path = self.folder / kind / f"{self.name[:2]}_{re.sub(r'[^A-Za-z0-9_-]+', '_', name)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(result, Figure):
-            _whole_file(
-                path.with_suffix(".png"),
-                lambda part: result.savefig(
-                    part, format="png", dpi=150, bbox_inches="tight", metadata={"Comment": provenance}
-                ),
-            )
+            look = {"format": "png", "dpi": 150, "bbox_inches": "tight", "metadata": {"Comment": provenance}}
+            _whole_file(path.with_suffix(".png"), lambda part: result.savefig(part, **look))
             plt.close(result)  # the notebook shows what it is given back; open, it would be shown twice
         elif isinstance(result, (xr.Dataset, xr.DataArray)):
             plain = _netcdf_safe(result)
@@ -173,23 +162,21 @@ class Run(SimpleNamespace):
             _whole_file(path.with_suffix(".csv"), result.to_csv)
         else:
             raise ValueError(f"save takes a Figure, an xarray result or a pandas table, not {type(result).__name__}")
-        _whole_file(
-            self.folder / f"{self.name}.json", lambda part: part.write_text(json.dumps(self.provenance(), indent=1))
-        )
+        text = json.dumps(self.provenance(), indent=1)
+        _whole_file(self.folder / f"{self.name}.json", lambda part: part.write_text(text))
         return result
 
     def provenance(self) -> dict:
         """How these results were made: model, corpus, parameters, versions, commit."""
         if "_provenance" not in vars(self):
             config = getattr(getattr(self.model, "network", None), "config", None)
+            speakers = self.test["speaker"].dropna() if "speaker" in self.test else []
             self._provenance = {
                 "model": self.model.name,
                 "trained_on": self.model.trained_on or "not recorded",
                 "head_trained_on": self.model.head_trained_on,
                 "chosen_on": self.model.chosen_on,
-                "test_speakers": sorted(set(self.test["speaker"].dropna().astype(str)))
-                if "speaker" in self.test
-                else [],
+                "test_speakers": sorted({str(name) for name in speakers}),
                 "revision": getattr(config, "_commit_hash", None),
                 "corpus": self.corpus_fingerprint,
                 "parameters": self.parameters,
@@ -212,14 +199,10 @@ def _whole_file(path: Path, write) -> None:
 
 def _netcdf_safe(result):
     """A copy whose text is plain numpy text, missing values empty: netCDF has no None."""
-    result = result.copy()
-    for name, array in list(result.coords.items()) + list(getattr(result, "data_vars", {}).items()):
+    result, text = result.copy(), np.vectorize(lambda value: "" if pd.isna(value) else str(value), otypes=[str])
+    for name, array in [*result.coords.items(), *getattr(result, "data_vars", {}).items()]:
         if not isinstance(array.dtype, np.dtype) or array.dtype == object:
-            values = np.asarray(array.values, dtype=object)
-            text = np.array(["" if pd.isna(v) else str(v) for v in values.ravel()], dtype=str).reshape(values.shape)
-            result = (
-                result.drop_vars(name).assign_coords({name: (array.dims, text)})
-                if name in result.coords
-                else result.assign({name: (array.dims, text)})
-            )
+            plain = {name: (array.dims, text(np.asarray(array.values, dtype=object)))}
+            coordinate = name in result.coords
+            result = result.drop_vars(name).assign_coords(plain) if coordinate else result.assign(plain)
     return result

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import numpy as np
-
 from . import style
 
 
@@ -16,19 +13,17 @@ def agreement_curves(curves, target):
     target : str
         Drawn bold with its interval, clipped to ± 1; all others are its null.
     """
-    figure, panels = plt.subplots(1, len(curves), sharey=True, figsize=(style.WIDTH, 3.6), squeeze=False)
+    figure, panels = style.panels(1, len(curves), sharey=True, squeeze=False)
     names = [name for name in next(iter(curves.values()))["target"].values.tolist() if name != target]
     colors = style.colors([*names, target])
     for axes, (title, curve) in zip(panels[0], curves.items()):
         for name in names:
             axes.plot(curve["layer"], curve["mean"].sel(target=name), color=colors[name], lw=1, label=name)
-        own = curve.sel(target=target)
-        low, high = (np.clip(own[bound], -1, 1) for bound in ("low", "high"))
-        error = [own["mean"] - low, high - own["mean"]]
-        axes.errorbar(own["layer"], own["mean"], error, color=colors[target], marker="o", lw=3, capsize=3, label=target)
+        own = curve.sel(target=target).clip(-1, 1)
+        style.interval(axes, own["layer"], own, color=colors[target], marker="o", lw=3, capsize=3, label=target)
         axes.axhline(0, color="black", lw=0.6)
         axes.set(xlabel="layer", title=f"{title} scores", xticks=own["layer"].values)
-    n = int(own["n"].max())
+    n = int(curve["n"].sel(target=target).max())
     panels[0, 0].set_ylabel("rank correlation over neurons")
     figure.suptitle(f"Mean over {n} speakers" + (", 95 % interval" if n > 7 else ""), x=0.01, ha="left", fontsize=11)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", title="same clips,\ntarget")

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
-import numpy as np
-
 from .. import statistics, targets
 from . import style
 
@@ -16,18 +13,16 @@ def deletion_pairs(drop):
         From `attribution.frame_deletion`.
     """
     units = targets.units(drop)
-    what, units = "speakers" if "speaker" in units.dims else "clips", units.values
-    mean, low, high = statistics.interval(units)
-    figure, axes = plt.subplots(figsize=(0.6 * style.WIDTH, 3.6))
-    places = np.arange(units.shape[1])
+    over = dict(zip(("mean", "low", "high"), statistics.interval(units.values)))
+    figure, axes = style.panels()
+    figure.set_figwidth(0.6 * style.WIDTH)
+    places = range(units.shape[1])
     axes.plot(places, units.T, color=style.NULL_COLOR, lw=0.8, marker="o", ms=3)
-    axes.errorbar(
-        places, mean, [mean - low, high - mean], color=style.EMOTION_COLORS["angry"], marker="D", ls="", capsize=4, lw=2
-    )
+    style.interval(axes, places, over, color=style.EMOTION_COLORS["angry"], marker="D", ls="", capsize=4, lw=2)
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(places, drop["mode"].values)
     share, scale = drop.attrs["share"], drop.attrs["scale"].replace("_", " ")
     frames = "speech frames" if drop.attrs["frames"] == "speech" else "frames"
     axes.set(xlabel=f"which {share:.0%} of the {frames} are silenced", ylabel=f"drop of the target ({scale})")
-    axes.set_title(f"Each line one of {len(units)} {what}")
+    axes.set_title(f"Each line one of {len(units)} {units.dims[0]}s")
     return figure

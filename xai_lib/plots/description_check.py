@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from . import style
@@ -14,36 +13,23 @@ def description_check(held):
     held : Dataset
         Of `dissection.predictivity`.
     """
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    figure, ax = style.panels(height=3.8)
     groups = (
-        ("its own", held["rho"], "#0072B2"),
-        ("another neuron's", held["other"], "#E69F00"),
+        ("its own", held["rho"], style.COLORS[0]),
+        ("another neuron's", held["other"], style.COLORS[4]),
         ("from shuffled captions", held["shuffled"], style.NULL_COLOR),
     )
     layers = held["layer"].values
+    look = {"widths": 0.22, "whis": (5, 95), "showfliers": False, "patch_artist": True}
     for place, (name, data, color) in enumerate(groups):
         values = [data.sel(layer=layer).values.ravel() for layer in layers]
         values = [v[np.isfinite(v)] for v in values]
         at = np.arange(len(layers)) + 0.26 * (place - 1)
-        ax.boxplot(
-            values,
-            positions=at,
-            widths=0.22,
-            whis=(5, 95),
-            showfliers=False,
-            patch_artist=True,
-            medianprops={"color": "black"},
-            boxprops={"facecolor": color},
-        )
-        share = np.isfinite(data.values).mean()
-        ax.plot([], [], "s", color=color, ms=9, label=f"{name} \n({share:.0%} say something)")
+        ax.boxplot(values, positions=at, medianprops={"color": "black"}, boxprops={"facecolor": color}, **look)
+        ax.plot([], [], "s", color=color, ms=9, label=f"{name} \n({np.isfinite(data.values).mean():.0%} say something)")
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(layers)), layers)
-    ax.set(
-        xlabel="layer",
-        ylabel="ρ with the activation",
-        ylim=(-1.02, 1.02),
-        title="Descriptions on held-out speakers (box: quartiles; whiskers: 5–95 % of neurons)",
-    )
+    ax.set(xlabel="layer", ylabel="ρ with the activation", ylim=(-1.02, 1.02))
+    ax.set_title("Descriptions on held-out speakers (box: quartiles; whiskers: 5–95 % of neurons)")
     figure.legend(title="description", loc="outside right center")
     return figure

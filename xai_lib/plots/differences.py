@@ -1,15 +1,12 @@
-"""How far each emotion lies from the base, in real units."""
-
 from __future__ import annotations
 
-import numpy as np
 from matplotlib import pyplot as plt
 
 from . import style
 
 
-def differences(result) -> plt.Figure:
-    """A panel for each factor: labels down, the paired difference from the base across.
+def differences(result):
+    """How far each label lies from the base in real units: a panel for each factor, labels down, the difference across.
 
     Parameters
     ----------
@@ -18,41 +15,24 @@ def differences(result) -> plt.Figure:
     """
     labels = [str(name) for name in result["label"].values]
     colors, rows = style.colors(labels), -(-result.sizes["factor"] // 3)
-    figure, axes = plt.subplots(
-        rows,
-        3,
-        sharey=True,
-        squeeze=False,
-        figsize=(style.WIDTH, rows * (0.28 * len(labels) + 1) + 0.5),
-        layout="constrained",
-    )
+    height = rows * (0.28 * len(labels) + 1) + 0.5
+    figure, axes = style.panels(rows, 3, height=height, sharey=True, squeeze=False)
     for axis, factor in zip(axes.flat, result["factor"].values):
         one = result.sel(factor=factor)
-        axis.axvline(0, color="gray", linewidth=0.8)
+        axis.axvline(0, color="gray", lw=0.8)
         for i, label in enumerate(labels):
-            row = one.sel(label=label)
-            points = row["difference"].values
-            shift = np.linspace(-0.25, 0.25, len(points)) if len(points) > 1 else 0
-            axis.scatter(points, i + shift, s=9, color=colors[label], edgecolor="gray", linewidth=0.3)
-            axis.plot([row["low"], row["high"]], [i, i], color="black", linewidth=1.4)
-            axis.plot(
-                row["mean"],
-                i,
-                "o",
-                markersize=6,
-                markeredgecolor="black",
-                markerfacecolor=colors[label] if row["q"] < 0.05 else "white",
-            )
+            row, color = one.sel(label=label), colors[label]
+            points, fill = row["difference"].values, color if row["q"] < 0.05 else "white"
+            axis.scatter(points, i + style.apart(len(points), 0.25), s=9, color=color, edgecolor="gray", lw=0.3)
+            axis.plot([row["low"], row["high"]], [i, i], color="black", lw=1.4)
+            axis.plot(row["mean"], i, "o", ms=6, mec="black", mfc=fill)
         axis.set(title=str(one["title"].values), xlabel=f"{one['unit'].values} from {result.attrs['base']}")
         axis.set_yticks(range(len(labels)), labels, parse_math=False)
     axes[0, 0].invert_yaxis()
     for axis in axes.flat[result.sizes["factor"] :]:
         axis.set_axis_off()
-    styles = {
-        "speaker": {"linestyle": "", "marker": ".", "color": "gray"},
-        "mean, q < 0.05": {"marker": "o", "color": "black", "markerfacecolor": "gray"},
-        "mean, q ≥ 0.05": {"marker": "o", "color": "black", "markerfacecolor": "white"},
-    }
-    handles = [plt.Line2D([], [], label=name, **options) for name, options in styles.items()]
+    handles = [plt.Line2D([], [], ls="", marker=".", color="gray", label="speaker")]
+    for name, fill in (("mean, q < 0.05", "gray"), ("mean, q ≥ 0.05", "white")):
+        handles.append(plt.Line2D([], [], marker="o", color="black", mfc=fill, label=name))
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
-
+from ..targets import average
 from . import style
-from .spread import average
 
 
 def emotion_tracking(sweep, *, mode="flip", title=None):
@@ -17,7 +15,7 @@ def emotion_tracking(sweep, *, mode="flip", title=None):
     clean, edited = average(sweep["clean_probability"]), average(sweep["probability"].sel(mode=mode))
     layers = sweep["layer"].values
     start = layers.min() - 1.5
-    figure, axes = plt.subplots(figsize=(style.WIDTH, 3.6))
+    figure, axes = style.panels()
     for label, color in style.colors(sweep["label"].values.tolist()).items():
         axes.plot(layers, edited.sel(label=label), "o-", ms=4, color=color, label=label)
         axes.plot([start, layers[0]], [clean.sel(label=label), edited.sel(label=label)[0]], color=color, lw=0.5, ls=":")

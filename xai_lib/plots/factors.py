@@ -1,5 +1,3 @@
-"""Acoustic factors by emotion: a point for each speaker."""
-
 from __future__ import annotations
 
 import numpy as np
@@ -9,10 +7,10 @@ from matplotlib import ticker
 from .. import statistics
 from . import style
 
-MARKERS = {"female": "o", "male": "^"}
+_MARKERS = {"female": "o", "male": "^"}
 
 
-def factors(cells) -> plt.Figure:
+def factors(cells):
     """A panel for each factor: labels across, a point for each speaker, mean and interval, apart by sex.
 
     Parameters
@@ -22,32 +20,20 @@ def factors(cells) -> plt.Figure:
         speakers up.
     """
     labels = [str(name) for name in cells["label"].values]
-    colors = style.colors(labels)
+    colors, rows = style.colors(labels), -(-cells.sizes["factor"] // 2)
     sex = cells["sex"].values if "sex" in cells.coords else np.full(cells.sizes["speaker"], "")
     groups = sorted(set(sex))
-    rows = -(-cells.sizes["factor"] // 2)
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(style.WIDTH, 2.1 * rows + 0.7), sharex=True, squeeze=False, layout="constrained"
-    )
+    figure, axes = style.panels(rows, 2, height=2.1 * rows + 0.7, sharex=True, squeeze=False)
     for axis, factor in zip(axes.flat, cells["factor"].values):
         values = cells.sel(factor=factor).transpose("label", "speaker")
         for i, label in enumerate(labels):
             for j, group in enumerate(groups):
-                points = values.values[i, sex == group]
+                points, look = values.values[i, sex == group], {"color": colors[label], "edgecolor": "black", "lw": 0.3}
                 at = i + (j - (len(groups) - 1) / 2) * 0.7 / len(groups)
-                spread = np.linspace(-0.08, 0.08, len(points)) if len(points) > 1 else 0
-                axis.scatter(
-                    at + spread,
-                    points,
-                    s=14,
-                    color=colors[label],
-                    marker=MARKERS.get(group, "s"),
-                    edgecolor="black",
-                    linewidth=0.3,
-                )
+                axis.scatter(at + style.apart(len(points), 0.08), points, 14, marker=_MARKERS.get(group, "s"), **look)
                 mean, low, high = statistics.interval(points)
-                axis.plot([at - 0.16, at + 0.16], [mean, mean], color="black", linewidth=1.8)
-                axis.plot([at, at], [low, high], color="black", linewidth=1.2)
+                axis.plot([at - 0.16, at + 0.16], [mean, mean], color="black", lw=1.8)
+                axis.plot([at, at], [low, high], color="black", lw=1.2)
         if factor == "f0":
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_locator(ticker.LogLocator(2, subs=(1, 1.5)))
@@ -56,10 +42,9 @@ def factors(cells) -> plt.Figure:
         axis.set_xticks(range(len(labels)), labels, rotation=35, ha="right", parse_math=False)
     for axis in axes.flat[cells.sizes["factor"] :]:
         axis.set_axis_off()
-    handles = [
-        plt.Line2D([], [], linestyle="", marker=MARKERS.get(group, "s"), color="gray", label=f"{group} speaker".strip())
-        for group in groups
-    ]
-    handles.append(plt.Line2D([], [], color="black", label="mean, 95 % interval over speakers"))
+    handles = [plt.Line2D([], [], color="black", label="mean, 95 % interval over speakers")]
+    for group in groups:
+        look = {"ls": "", "marker": _MARKERS.get(group, "s"), "color": "gray"}
+        handles.append(plt.Line2D([], [], label=f"{group} speaker".strip(), **look))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import statistics
@@ -21,18 +20,20 @@ def forgetting(effects):
     effects : Dataset
         Of `pruning.effects`.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 3.9))
-    doses, name = effects["dose"].values, effects.attrs["forgotten"]
-    at, bars = np.arange(len(doses)), True
+    figure, axes = style.panels(1, 3, height=3.9)
+    doses, at, bars = effects["dose"].values, np.arange(effects.sizes["dose"]), True
+    groups = {  # where it stands, colour, marker, name
+        "forgotten": (-0.06, style.COLORS[1], "o", f"{effects.attrs['forgotten']} (to forget)"),
+        "kept": (0.06, style.COLORS[0], "s", "the other emotions, among themselves"),
+    }
     for ax, (measure, label) in zip(axes, _MEASURES.items()):
-        for shift, group, color, marker in ((-0.06, "forgotten", "#D55E00", "o"), (0.06, "kept", "#0072B2", "s")):
+        for group, (shift, color, marker, name) in groups.items():
             units = effects[measure].sel(group=group).transpose("dose", "speaker", "who")
             over = statistics.over_speakers(units)
             one, null = over.sel(who="chosen"), over["mean"].isel(who=slice(1, None))
             ax.fill_between(at, null.min("who"), null.max("who"), color=color, alpha=0.2, lw=0)
             ax.plot(at, null.mean("who"), color=color, ls=":", lw=1.2)
-            text = f"{name} (to forget)" if group == "forgotten" else "the other emotions, among themselves"
-            ax.plot(at + shift, one["mean"], color=color, marker=marker, label=text)
+            ax.plot(at + shift, one["mean"], color=color, marker=marker, label=name)
             low, high = (np.clip(one[end], 0, 1) if measure == "recall" else one[end] for end in ("low", "high"))
             ax.vlines(at + shift, low, high, color=color, lw=1)
             if bool((one["n"] < statistics.FEWEST).any()):  # no interval then

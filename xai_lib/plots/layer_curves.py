@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
 from .. import statistics
 from . import style
-
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True):
@@ -21,30 +18,23 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
         Draw the band of the matched random neurons, where there is one.
     """
     curves = {"chosen neurons": curves} if isinstance(curves, xr.Dataset) else curves
-    figure, axes = plt.subplots(figsize=(style.WIDTH, 3.6))
+    figure, axes = style.panels()
     n, alone = int(min(curve["n"].max() for curve in curves.values())), len(curves) == 1
+    many = n >= statistics.FEWEST
     for place, (name, curve) in enumerate(curves.items()):
-        color, layers = _COLORS[place % len(_COLORS)], curve["layer"].values
+        color, layers = style.COLORS[place % len(style.COLORS)], curve["layer"].values
         at = layers + 0.08 * (place - (len(curves) - 1) / 2)
         if null and np.isfinite(curve["null_low"]).any():
             shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.25)
-            axes.fill_between(
-                layers,
-                curve["null_low"],
-                curve["null_high"],
-                color=shade,
-                alpha=strength,
-                lw=0,
-                label="matched random neurons: 95 % of further sets" if alone else f"{name}, random neurons",
-            )
+            text = "matched random neurons: 95 % of further sets" if alone else f"{name}, random neurons"
+            ends = curve["null_low"], curve["null_high"]
+            axes.fill_between(layers, *ends, color=shade, alpha=strength, lw=0, label=text)
             axes.plot(layers, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
-        if n < statistics.FEWEST:  # too few for an interval: each speaker is shown
+        if not many:  # too few for an interval: each speaker is shown
             axes.plot(at, curve["speakers"].transpose("layer", "speaker"), ".", color=color, alpha=0.5, ms=5)
-        error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
-        axes.errorbar(at, curve["mean"], error, color=color, marker="osD^v"[place % 5], ms=5, capsize=2, label=name)
+        style.interval(axes, at, curve, color=color, marker="osD^v"[place % 5], ms=5, label=name)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(xlabel="edited layer", ylabel=ylabel, xticks=layers)
-    many = n >= statistics.FEWEST
     axes.set_title(f"Mean and 95 % interval over {n} speakers" if many else f"Mean over {n} speakers, and each")
     figure.legend(loc="outside lower center", ncols=4)
     return figure

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from . import style
@@ -21,7 +20,7 @@ def layer_neuron_map(mean, chosen=None):
     mean = mean.transpose("layer", "neuron")
     peak = np.abs(mean.values).max(axis=1)
     layers = mean["layer"].values
-    figure, axes = plt.subplots(figsize=(style.WIDTH, 0.9 + 0.32 * len(layers)))
+    figure, axes = style.panels(height=0.9 + 0.32 * len(layers))
     image = axes.imshow(mean.values / np.where(peak > 0, peak, 1)[:, None], cmap=style.DIVERGING, vmin=-1, vmax=1)
     axes.set(xlabel="neuron", ylabel="layer", yticks=range(len(layers)), yticklabels=layers)
     for row, value in enumerate(peak):

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from . import style
-from .spread import heat
 
 _NAMES = {"rms": "RMS proxy", "zcr": "ZCR proxy", "centroid": "Centroid proxy"}
 
@@ -20,25 +18,18 @@ def proxy_changes(changes, validity):
         Of `proxies.validity`.
     """
     names, layers = changes["proxy"].values.tolist(), validity["layer"].values
-    figure, panels = plt.subplots(2, len(names), figsize=(style.WIDTH, 5.4), height_ratios=(4, 1), sharex=True)
+    figure, panels = style.panels(2, len(names), height=5.4, height_ratios=(4, 1), sharex=True)
     largest = np.abs(changes["mean"]).max().item()
     limits = {"vmin": -largest, "vmax": largest} if np.isfinite(largest) else {}
-    for column, name in enumerate(names):
+    for (above, below), name in zip(panels.T, names):
         here, track = changes.sel(proxy=name), validity.sel(proxy=name)
-        heat(
-            panels[0, column],
-            here["mean"],
-            f"{_NAMES[name]}, change in SD",
-            digits=1,
-            told=here["q"] < 0.05,
-            cmap=style.DIVERGING,
-            **limits,
-        )
-        panels[0, column].set_xlabel("")
-        bars, error = panels[1, column], [track["mean"] - track["low"], track["high"] - track["mean"]]
-        bars.bar(range(len(layers)), track["mean"], yerr=error, color=style.NULL_COLOR, capsize=2)
-        bars.axhline(0, color="black", lw=0.6)
-        bars.set(ylim=(-1, 1), xlabel="layer that is read", xticks=range(len(layers)), xticklabels=layers)
+        look = {"digits": 1, "told": here["q"] < 0.05, "cmap": style.DIVERGING}
+        style.layer_tiles(above, here["mean"], f"{_NAMES[name]}, change in SD", **look, **limits)
+        above.set_xlabel("")
+        below.bar(range(len(layers)), track["mean"], color=style.NULL_COLOR)
+        style.interval(below, range(len(layers)), track, color="black", ls="")
+        below.axhline(0, color="black", lw=0.6)
+        below.set(ylim=(-1, 1), xlabel="layer that is read", xticks=range(len(layers)), xticklabels=layers)
     panels[0, 0].set_ylabel("edited layer")
     panels[1, 0].set_ylabel("rank corr.\nwith sound")
     figure.supxlabel("hatched: not told from random neurons (q ≥ 0.05), or not tested", fontsize=9)

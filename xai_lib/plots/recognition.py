@@ -1,16 +1,15 @@
-"""How well emotions are recognised: which are taken for which, and in which speakers."""
-
 from __future__ import annotations
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from .. import statistics
 from . import style
 
 
-def recognition(counts, by_speaker, null) -> plt.Figure:
+def recognition(counts, by_speaker, null):
     """Confusion matrix; beside it each speaker's unweighted average recall (UAR) and that of shuffled labels.
+
+    The mean over speakers has its 95 % t interval from 8 speakers up.
 
     Parameters
     ----------
@@ -20,29 +19,19 @@ def recognition(counts, by_speaker, null) -> plt.Figure:
         UAR by speaker.
     null : array
         UAR over all speakers, each time with the labels shuffled.
-
-    Returns
-    -------
-    Figure
-        The mean over speakers has its 95 % t interval from 8 speakers up.
     """
     n = counts.to_numpy()
     share = n / np.maximum(n.sum(axis=1, keepdims=True), 1)
     height = max(0.42 * len(n), 0.2 * len(by_speaker), 1.2) + 1.6
-    figure, (matrix, axis) = plt.subplots(
-        1, 2, figsize=(style.WIDTH, height), width_ratios=(1.5, 1), layout="constrained"
-    )
-    matrix.imshow(share, vmin=0, vmax=1, cmap=style.SEQUENTIAL, aspect="auto")
-    for i, j in zip(*np.nonzero(n)):
-        color = "black" if share[i, j] > 0.5 else "white"
-        matrix.text(j, i, f"{n[i, j]}", ha="center", va="center", color=color)
+    figure, (matrix, axis) = style.panels(1, 2, height=height, width_ratios=(1.5, 1))
+    style.tiles(matrix, share, np.where(n, n.astype(str), ""), vmin=0, vmax=1, cmap=style.SEQUENTIAL)
     matrix.set(xlabel="the model's label", ylabel="true label", title="clips (colour: share of the row)")
     matrix.set_xticks(range(n.shape[1]), counts.columns, rotation=35, ha="right", parse_math=False)
     matrix.set_yticks(range(len(n)), counts.index, parse_math=False)
     matrix.spines[:].set_visible(False)
 
     ends = np.quantile(null, [0.025, 0.975])
-    axis.axvspan(*ends, color=style.NULL_COLOR, alpha=0.6, linewidth=0, label="95 % of shuffled labels")
+    axis.axvspan(*ends, color=style.NULL_COLOR, alpha=0.6, lw=0, label="95 % of shuffled labels")
     axis.plot(by_speaker, range(len(by_speaker)), "o", color=style.EMOTION_COLORS["sad"], label="a speaker")
     mean, low, high = statistics.interval(by_speaker)
     at = len(by_speaker) + 0.3

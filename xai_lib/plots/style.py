@@ -1,10 +1,13 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, sizes, rules."""
+"""One look for all figures: colours that colour-blind readers can tell apart, sizes, and the parts that figures share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import signal
 
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/ ; each emotion keeps its colour in every figure.
 EMOTION_COLORS = {
@@ -17,6 +20,7 @@ EMOTION_COLORS = {
     "disgust": "#009E73",
     "surprised": "#F0E442",
 }
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of what is no emotion
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
 NULL_COLOR = "#BBBBBB"  # the matched random control
@@ -53,3 +57,62 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
     spare += [matplotlib.colors.to_hex(color) for color in matplotlib.colormaps["tab20"].colors]
     others = iter(spare * (1 + len(labels) // len(spare)))
     return {label: EMOTION_COLORS.get(label) or next(others) for label in labels}
+
+
+def panels(rows=1, columns=1, *, height=3.6, **options):
+    """`plt.subplots` as wide as a notebook's column, `height` in inches."""
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
+
+
+def interval(axes, at, over, **look):
+    """Means with their bars, which NaN leaves out; `over` holds `mean`, `low` and `high` as `statistics.over_speakers`."""
+    error = [over["mean"] - over["low"], over["high"] - over["mean"]]
+    axes.errorbar(at, over["mean"], error, **{"capsize": 2, **look})
+
+
+def apart(n, width):
+    """Offsets of n points, so that none hides another."""
+    return np.linspace(-width, width, n) if n > 1 else np.zeros(n)
+
+
+def waveform(axes, samples, rate):
+    """Amplitude over seconds."""
+    axes.plot(np.arange(len(samples)) / rate, samples, color="#444444", lw=0.5)
+    axes.set(ylabel="amplitude\n(full scale 1)", xlim=(0, len(samples) / rate))
+
+
+def spectrogram(axes, samples, rate):
+    """Level by frequency over seconds, 70 dB down from the loudest point."""
+    width, hop = round(0.025 * rate), round(0.005 * rate)
+    hertz, at, power = signal.spectrogram(samples, rate, "hann", width, width - hop, 2 * width, scaling="spectrum")
+    level = 10 * np.log10(power / max(power.max(), 1e-20) + 1e-12)
+    edges = (at[0] - hop / rate / 2, at[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
+    image = axes.imshow(level, origin="lower", vmin=-70, vmax=0, extent=edges)
+    axes.set(ylabel="frequency (kHz)", xlim=(0, len(samples) / rate))
+    axes.figure.colorbar(image, ax=axes, label="dB under the loudest", pad=0.01)
+
+
+def tiles(axes, grid, text, *, fontsize=10, **limits):
+    """A picture of numbers [row, column], on each its `text`, an array of as many."""
+    image = axes.imshow(grid, aspect="auto", **limits)
+    for i, j in np.argwhere(text != ""):
+        light = np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
+        color = "black" if light else "white"
+        axes.text(j, i, text[i, j], ha="center", va="center", fontsize=fontsize, color=color)
+    return image
+
+
+def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
+    """[layer, later] as numbered tiles; empty where there is nothing to read, hatched where not `told`."""
+    grid = values.transpose("layer", "later").values
+    few = grid.size <= 120  # more numbers would not be readable
+    text = np.where(np.isfinite(grid) & few, np.char.mod(f"%.{digits}f", grid), "")
+    image = tiles(axes, grid, text, fontsize=8, **limits)
+    if not few:
+        axes.figure.colorbar(image, ax=axes)
+    for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose("layer", "later").values):
+        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#999999", lw=0))
+    axes.set_xticks(range(values.sizes["later"]), values["later"].values)
+    axes.set_yticks(range(values.sizes["layer"]), values["layer"].values)
+    axes.set_xlabel("layer that is read")
+    axes.set_title(title, fontsize=10)

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from .panel import Panel
-
-__all__ = ["Panel"]
-from .clip_explorer import ClipExplorer
-
-__all__ += ["ClipExplorer"]
-from .frame_explorer import FrameExplorer
-from .neuron_explorer import NeuronExplorer
-
-__all__ += ["FrameExplorer", "NeuronExplorer"]
-from .neuron_card import NeuronCard, players
-from .pruning_explorer import PruningExplorer
-
-__all__ += ["NeuronCard", "PruningExplorer", "players"]
 from .ablation_explorer import AblationExplorer
-
-__all__ += ["AblationExplorer"]
+from .clip_explorer import ClipExplorer
+from .frame_explorer import FrameExplorer
+from .neuron_card import NeuronCard, players
+from .neuron_explorer import NeuronExplorer
+from .panel import Panel
+from .pruning_explorer import PruningExplorer

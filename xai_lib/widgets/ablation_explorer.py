@@ -23,20 +23,19 @@ class AblationExplorer(Panel):
         Where to start; the middle one unless told.
     """
 
-    def __init__(self, sweeps, *, layer=None, **options):
+    def __init__(self, sweeps, *, layer=None):
         sweeps = sweeps if isinstance(sweeps, (list, tuple)) else [sweeps]
         self.sweeps = {sweep.attrs["frames"]: sweep for sweep in sweeps}
         first = sweeps[0]
         layers = first["layer"].values.tolist()
+        start = layers[len(layers) // 2] if layer is None else layer
         controls = {
-            "layer": ipywidgets.SelectionSlider(
-                options=layers, value=layers[len(layers) // 2] if layer is None else layer
-            ),
+            "layer": ipywidgets.SelectionSlider(options=layers, value=start),
             "mode": ipywidgets.Dropdown(options=first["mode"].values.tolist()),
             "frames": ipywidgets.Dropdown(options=list(self.sweeps)),
             "readout": ipywidgets.Dropdown(options=list(READOUTS), description="read-out"),
         }
-        super().__init__("Ablation, layer by layer", controls, **options)
+        super().__init__("Ablation, layer by layer", controls)
 
     def draw(self, layer, mode, frames, readout):
         sweep = self.sweeps[frames]

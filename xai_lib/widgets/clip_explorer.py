@@ -1,5 +1,3 @@
-"""Look at the clips of a corpus and hear them."""
-
 from __future__ import annotations
 
 import html
@@ -20,21 +18,15 @@ ANY = "any"
 class ClipExplorer(Panel):
     """Choose by emotion, sex, speaker and intensity, then step through the clips that match.
 
-    Shows waveform, spectrogram, F0 and a player at the recorded level (clips are not made equally loud), and
-    what the model says of the clip where a model was given.
+    Shows waveform, spectrogram, F0 and a player at the recorded level (clips are not made equally loud), and what the
+    model says of the clip where a model was given.
 
     Parameters
     ----------
     clips : DataFrame
-        With `path` and, where known, `label`, `sex`, `speaker`, `intensity`.
-    model : Model, optional
+        With `path` and, where known, `label`, `sex`, `speaker`, `intensity`; at least one.
     emotion : str, optional
         Chosen at first, if some clip has it.
-
-    Raises
-    ------
-    ValueError
-        There are no clips.
     """
 
     def __init__(self, clips, *, model=None, emotion=None):
@@ -60,7 +52,6 @@ class ClipExplorer(Panel):
         return self.clips[(self.clips[list(asked)].astype(str) == pd.Series(asked, dtype=object)).all(axis=1)]
 
     def draw(self, clip, **choices):
-        """Figure, player and a line about the clip."""
         found = self.chosen()
         if found.empty:
             asked = ", ".join(value for value in choices.values() if value != ANY)

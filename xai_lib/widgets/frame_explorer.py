@@ -23,7 +23,7 @@ class FrameExplorer(Panel):
         The clips, for their `path`.
     """
 
-    def __init__(self, shaps, clips, *, k=20, sample_rate=16_000, **options):
+    def __init__(self, shaps, clips, *, k=20, sample_rate=16_000):
         self.shaps, self.clips, self.sample_rate = shaps, clips, sample_rate
         first = next(iter(shaps.values()))
         names = [(Path(clips["path"].loc[clip]).name, place) for place, clip in enumerate(first["clip"].values)]
@@ -33,7 +33,7 @@ class FrameExplorer(Panel):
             "baseline": ipywidgets.Dropdown(options=list(shaps)),
             "clip": ipywidgets.Dropdown(options=names, value=0),
         }
-        super().__init__("What speaks for the target", controls, height=620, **options)
+        super().__init__("What speaks for the target", controls, height=620)
 
     def draw(self, k, baseline, clip):
         one = self.shaps[baseline].isel(clip=[clip])
@@ -41,8 +41,7 @@ class FrameExplorer(Panel):
         waveform, name = audio.read(path, self.sample_rate), Path(path).name
         keep = np.zeros(one["n_frames"].item(), bool)
         keep[top_frames(one, k)["frame"]] = True
-        figure = plots.frame_attribution(waveform, self.sample_rate, one.isel(clip=0), k=k, name=name)
-        shown = [figure]
+        shown = [plots.frame_attribution(waveform, self.sample_rate, one.isel(clip=0), k=k, name=name)]
         for text, mask in (("top frames", keep), ("the rest", ~keep)):
             heard = gate(waveform, mask, window=one.attrs["window"], sample_rate=self.sample_rate)
             file = io.BytesIO()

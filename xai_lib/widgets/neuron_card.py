@@ -1,5 +1,3 @@
-"""Layer and neuron by slider: the neuron's card, and its exemplars to listen to."""
-
 from __future__ import annotations
 
 import html
@@ -13,13 +11,7 @@ from .panel import Panel
 
 
 def players(found, sample_rate) -> HTML:
-    """A table of exemplars, each with a player of its snippet at the recorded level.
-
-    Parameters
-    ----------
-    found : DataFrame
-        Of `dissection.snippets`, perhaps with a column `caption`.
-    """
+    """A table of exemplars (`dissection.snippets`, perhaps with a `caption`), each with a player at the recorded level."""
     names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
     table = found[names].round(3).astype(str).map(html.escape)
     sounds = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
@@ -34,11 +26,8 @@ class NeuronCard(Panel):
 
     Parameters
     ----------
-    model : Model
-    clips : DataFrame
-        Those of `train`.
     train : Dataset
-        Of `dissection.activations`: the exemplars' side.
+        Of `dissection.activations` of `clips`: the exemplars' side.
     captions : Series
     layer, neuron : int
         Shown first.
@@ -59,12 +48,9 @@ class NeuronCard(Panel):
         super().__init__("What one neuron listens for", controls, height=560)
 
     def draw(self, neuron, layer):
-        """The figure, and the exemplars with their players."""
-        attrs = self.train.attrs
+        made = {name: self.train.attrs[name] for name in ("part", "frames")}
         found = dissection.exemplars(self.train["activation"], layer, neuron, self.k)
-        found = dissection.snippets(
-            self.model, self.clips, found, layer, neuron, part=attrs["part"], frames=attrs["frames"]
-        )
+        found = dissection.snippets(self.model, self.clips, found, layer, neuron, **made)
         found["caption"] = self.captions.reindex(found.index)
         card = dissection.card(layer, neuron, **self.results)
         return [plots.neuron_card(card), players(found, self.model.sample_rate)]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import attribution, targets
@@ -27,7 +26,7 @@ class NeuronExplorer(Panel):
         Where to start; the last one unless told.
     """
 
-    def __init__(self, scores, response, *, layer=None, **options):
+    def __init__(self, scores, response, *, layer=None):
         self.scores, self.response = scores, response
         layers = scores["layer"].values.tolist()
         clips = [(f"clip {clip}", place) for place, clip in enumerate(response["clip"].values)]
@@ -37,7 +36,7 @@ class NeuronExplorer(Panel):
             "by": ipywidgets.Dropdown(options=["signed", "absolute"]),
             "clip": ipywidgets.Dropdown(options=clips, value=0),
         }
-        super().__init__("Neurons by rank", controls, **options)
+        super().__init__("Neurons by rank", controls)
 
     def draw(self, layer, rank, by, clip):
         every = self.scores.sizes["neuron"]
@@ -45,7 +44,7 @@ class NeuronExplorer(Panel):
         neuron = order[rank - 1]
         shown = order[:_BARS] if rank <= _BARS else [*order[: _BARS - 1], neuron]
         values = targets.units(self.scores[by]).sel(layer=layer, neuron=shown).transpose(..., "neuron").values
-        figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 3.2), width_ratios=[3, 2])
+        figure, (left, right) = style.panels(1, 2, height=3.2, width_ratios=[3, 2])
         colors = [style.EMOTION_COLORS["angry"] if n == neuron else "#B8C4CE" for n in shown]
         left.bar(range(len(shown)), values.mean(axis=0), color=colors)
         left.plot(values.T, ".", ms=4, color="black", alpha=0.4, mew=0)

@@ -24,9 +24,8 @@ class Panel(ipywidgets.VBox):
 
     Parameters
     ----------
-    title : str
     controls : dict of str to ipywidgets widget
-        By the name under which `draw` receives the value. Sliders should have continuous_update=False.
+        By the name under which `draw` receives the value.
     height : int
         Least height of the output in pixels, so that the page does not jump.
     cache : int
@@ -34,20 +33,15 @@ class Panel(ipywidgets.VBox):
     """
 
     def __init__(self, title: str, controls: dict[str, ipywidgets.Widget], *, height: int = 360, cache: int = 64):
-        self.controls = dict(controls)
+        self.controls, self.status = dict(controls), ipywidgets.HTML()
         self.output = ipywidgets.Output(layout={"min_height": f"{height}px"})
-        self.status = ipywidgets.HTML()
-        self.shown: list = []
-        self.figure: Figure | None = None
-        self.error: str | None = None
-        self._cache: OrderedDict = OrderedDict()
-        self._keep = cache
-        self._busy = False
+        self.shown, self.figure, self.error = [], None, None
+        self._cache, self._keep, self._busy = OrderedDict(), cache, False
         for name, control in self.controls.items():
             control.description = control.description or name
             control.tooltip = getattr(control, "tooltip", None) or f"{title}: {control.description}"
             control.style.description_width = "initial"
-            if isinstance(control, (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.SelectionSlider)):
+            if isinstance(control, (ipywidgets.IntSlider, ipywidgets.SelectionSlider)):
                 control.continuous_update = False
                 control.layout.min_width = "320px"
             control.observe(self._changed, names="value")
@@ -72,14 +66,13 @@ class Panel(ipywidgets.VBox):
         """Draw for the present values, from the cache where it was drawn before."""
         self._busy = True
         usable = {name: control.disabled for name, control in self.controls.items()}
-        key = tuple((name, repr(value)) for name, value in self.values.items())
         try:
-            if key not in self._cache:
+            if self._key() not in self._cache:
                 self._say("working …")
                 for control in self.controls.values():
                     control.disabled = True
             try:
-                self.shown, self.error = self._drawn(key), None
+                self.shown, self.error = self._drawn(), None
             except Exception as error:  # shown in words: outside the panel it would only reach a log that nobody sees
                 log.exception("%s could not draw %s", type(self).__name__, self.values)
                 self.shown, self.error = [], f"{type(error).__name__}: {_sentence(error)}"
@@ -92,9 +85,12 @@ class Panel(ipywidgets.VBox):
                 control.disabled = usable[name]
             self._busy = False
 
-    def _drawn(self, key: tuple) -> list:
+    def _key(self) -> tuple:
+        return tuple((name, repr(value)) for name, value in self.values.items())
+
+    def _drawn(self) -> list:
         """What `draw` returned for these values, now or before, as a list; figures are closed."""
-        if key not in self._cache:
+        if self._key() not in self._cache:
             before = set(plt.get_fignums())
             try:
                 result = self.draw(**self.values)
@@ -102,12 +98,12 @@ class Panel(ipywidgets.VBox):
                 for number in set(plt.get_fignums()) - before:
                     plt.close(number)
             # What was drawn belongs to the values as they are now, should draw have changed one.
-            key = tuple((name, repr(value)) for name, value in self.values.items())
-            self._cache[key] = [] if result is None else list(result) if isinstance(result, (list, tuple)) else [result]
+            shown = result if isinstance(result, (list, tuple)) else [result]
+            self._cache[self._key()] = [item for item in shown if item is not None]
             while len(self._cache) > self._keep:
                 self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        self._cache.move_to_end(self._key())
+        return self._cache[self._key()]
 
     def _say(self, text: str, *, alert: bool = False) -> None:
         """A line that screen readers announce; text is escaped."""

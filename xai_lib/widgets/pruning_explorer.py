@@ -1,5 +1,3 @@
-"""How many neurons to prune, by slider: what each class loses."""
-
 from __future__ import annotations
 
 import ipywidgets
@@ -9,7 +7,7 @@ from .panel import Panel
 
 
 class PruningExplorer(Panel):
-    """A slider for the number of pruned neurons; draws `plots.class_recalls`.
+    """How many neurons to prune, by slider: what each class loses, by `plots.class_recalls`.
 
     Parameters
     ----------
@@ -30,5 +28,4 @@ class PruningExplorer(Panel):
         super().__init__(f"Making the model forget {forgotten}", controls)
 
     def draw(self, neurons, chosen):
-        """The figure."""
         return plots.class_recalls(self.recalls[chosen], neurons, forgotten=self.forgotten)
