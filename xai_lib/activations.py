@@ -11,23 +11,10 @@ from . import audio, execution, hooks, targets
 
 
 def usable(model, clips, frames, skipped, *, silent="skip"):
-    """Clips that can be read, one by one, and which of their frames count; the other clips go to `skipped`.
+    """Yield (index, waveform, bool [frame]: which count) of the clips that can be read; the others go to `skipped`.
 
-    Parameters
-    ----------
-    frames : {"all", "speech"}
-        "speech" as `audio.speech_mask` finds it.
-    silent : {"skip", "all"}
-        A clip in which no speech is found is skipped, or all its frames count.
-
-    Yields
-    ------
-    (index, waveform, bool array [frame])
-
-    Raises
-    ------
-    ValueError
-        Unknown `frames`, or not one usable clip.
+    `frames` is "all" or "speech" (`audio.speech_mask`). A clip in which no speech is found is skipped, unless with
+    `silent="all"`, when all its frames count. ValueError where not one clip is usable.
     """
     if frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
@@ -108,9 +95,7 @@ def moments(model, clips, *, part="block") -> xr.Dataset:
 def exemplars(activations, layer, neuron, k=5) -> pd.DataFrame:
     """The k clips that drive a neuron most ("high", strongest first) and least ("low", weakest first).
 
-    Returns
-    -------
-    DataFrame indexed by clip: `end`, `activation`, and what is known of the clip.
+    The table is indexed by clip: `end`, `activation`, and what is known of the clip.
     """
     values = activations.sel(layer=layer, neuron=neuron)
     known = {name: values[name].values for name in values.coords if values[name].dims == ("clip",) and name != "clip"}
@@ -124,15 +109,7 @@ def exemplars(activations, layer, neuron, k=5) -> pd.DataFrame:
 def snippets(model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5, frames="speech") -> pd.DataFrame:
     """Where in each exemplar the neuron peaks (in "low" ones: dips), and `half` seconds to either side.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of `exemplars`.
-
-    Returns
-    -------
-    DataFrame
-        `table` with `peak`, `start` and `stop` in seconds, and `waveform`, that stretch of sound.
+    It adds to `table`, of `exemplars`, `peak`, `start` and `stop` in seconds, and `waveform`, that stretch of sound.
     """
     site, found = model.check((layer, part), neuron), []
     for index, waveform, keep in usable(model, clips.loc[table.index], frames, None, silent="all"):

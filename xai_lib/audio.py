@@ -32,13 +32,9 @@ class BadClip(ValueError):
 def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
     """Read a sound file as mono float32 [time] at `sample_rate`; full scale is 1.
 
-    Any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, ...), rate, sample width and channel count: channels
-    are averaged, and the rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``).
-
-    Raises
-    ------
-    BadClip
-        The file is missing, unreadable or empty, or holds NaN or infinite samples.
+    Any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, ...), rate, sample width and channel count: channels are
+    averaged, and the rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``). BadClip where the file is
+    missing, unreadable or empty, or holds NaN or infinite samples.
     """
     path = Path(path)
     if not path.is_file():
@@ -66,22 +62,18 @@ def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
 
 
 def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
-    """Yield (index, float32 array [time]) of each clip of a corpus, with a progress bar.
+    """Yield (index, float32 array [time]) of each of `clips`, which need the column `path`, with a progress bar.
 
     Parameters
     ----------
-    clips : DataFrame
-        Needs the column `path`.
     shortest : int
         Clips of fewer samples, at `sample_rate`, are refused: 400 is one encoder frame.
     skipped : dict, optional
-        Takes {index: reason} for each clip that is unreadable, empty, too short, constant (digital silence) or
-        holds NaN; a warning counts them at the end. Without it the first such clip raises.
+        Takes {index: reason} for each clip that is unreadable, empty, too short, constant (digital silence) or holds
+        NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
 
     Raises
     ------
-    BadClip
-        No `skipped` was given and a clip is bad.
     ValueError
         `clips` has no rows, or not one of them could be used.
     """
@@ -144,23 +136,13 @@ def grid(sample_rate) -> dict[str, int]:
 
 
 def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np.ndarray:
-    """Which frames hold speech, bool [..., frame].
+    """Which frames of a waveform [..., time] hold speech, bool [..., frame].
 
-    A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and stands at least
-    10 dB above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures
-    of stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under
-    -70 dBFS, digital silence included, is False throughout.
-
-    Parameters
-    ----------
-    waveform : array or tensor [..., time]
-    hop, span : int, optional
-        Frame step and width in samples; those of `grid` unless told.
-
-    Raises
-    ------
-    ValueError
-        The clip is shorter than one frame or holds NaN.
+    A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and stands at least 10 dB
+    above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures of
+    stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under -70 dBFS,
+    digital silence included, is False throughout. Frames are those of `grid` unless told their step `hop` and width
+    `span` in samples. ValueError where the clip is shorter than one frame or holds NaN.
     """
     hop, span = hop or grid(sample_rate)["hop"], span or grid(sample_rate)["span"]
     x = _finite(waveform).detach().cpu().float()
@@ -191,8 +173,8 @@ def features(
     hop, span : int
         Step and width of the encoder's frames, in samples.
     frame_length : int, optional
-        Analysis window about each frame's centre, zeros beyond the clip's ends; the frame itself unless told. For F0
-        it is 64 ms, nearly four periods of 60 Hz.
+        Analysis window about each frame's centre, zeros beyond the clip's ends; the frame itself unless told. For F0 it
+        is 64 ms, nearly four periods of 60 Hz.
     f0_range : (float, float)
         Hz.
 
@@ -200,8 +182,8 @@ def features(
     -------
     dict of tensors [frame] or [batch, frame]
         ``rms``, root mean square; ``envelope``, the largest absolute sample; ``zcr``, zero crossings per sample;
-        ``centroid``, Hz, NaN where the window is all zeros; ``f0`` (`pitch.f0`), Hz, NaN where unvoiced. All but F0
-        and ZCR are differentiable.
+        ``centroid``, Hz, NaN where the window is all zeros; ``f0`` (`pitch.f0`), Hz, NaN where unvoiced. All but F0 and
+        ZCR are differentiable.
 
     Raises
     ------

@@ -144,15 +144,13 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
     Parameters
     ----------
     path_column, label_column : str
-        Which columns hold the file (relative to `root`, else to the CSV file's folder) and the label. They
-        become `path` and `label`; without a label column labels are missing.
+        Which columns hold the file (relative to `root`, else to the CSV file's folder) and the label. They become
+        `path` and `label`; without a label column labels are missing.
 
     Raises
     ------
-    FileNotFoundError
-        The table, or some of the files it names, are not there.
-    ValueError
-        The path column is missing, or the table has no rows.
+    FileNotFoundError, ValueError
+        The table, or some of the files it names, are not there; it has no such column, or no rows.
     """
     path = Path(path)
     if not path.is_file():
@@ -218,12 +216,8 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
     table : dict or path
         Word for word, or a CSV file whose first two columns are the old and the new word.
     known : sequence of str, optional
-        The model's labels, which all new words must be among.
-
-    Raises
-    ------
-    KeyError
-        The table lacks a label of `clips`, or gives one that is not `known`; the message lists them.
+        The model's labels. A KeyError says which labels of `clips` the table lacks, or which of its words are not
+        `known`.
     """
     if not isinstance(table, dict):
         frame = pd.read_csv(table, dtype=str)

@@ -136,8 +136,8 @@ def sentence(z, *, least=1.96, most=3) -> str:
 def match(texts, concepts) -> xr.DataArray:
     """How well each text fits each concept's description: cosine of TF-IDF vectors, [clip, concept], 0 to 1.
 
-    Words are weighted by how rare they are among `texts` (sklearn's smoothed IDF); words that none of `texts` uses
-    do not count, and "very loud" counts as "loud" twice.
+    Words are weighted by how rare they are among `texts` (sklearn's smoothed IDF); words that none of `texts` uses do
+    not count, and "very loud" counts as "loud" twice.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -17,12 +17,7 @@ def cache() -> Path:
 def fetch(url, known_hash, folder) -> Path:
     """Download a zip file of `known_hash` ("md5:...") and unpack it into `folder`, which appears once it is complete.
 
-    Raises
-    ------
-    ValueError
-        Another hash, or a member of the archive would land outside of `folder`.
-    requests.RequestException
-        The address could not be reached.
+    ValueError where it has another hash, or would land outside of `folder`.
     """
     folder = Path(folder)
     archive = Path(pooch.retrieve(url, known_hash, url.rsplit("/", 1)[-1], folder.parent, progressbar=True))

@@ -58,17 +58,11 @@ def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
     Parameters
     ----------
     magnitude : array [all neurons of the layer]
-        Mean |activation| over training clips, `ablation.moments`.
+        Mean |activation| over training clips, `activations.moments`.
     neurons : sequence of int
-        The chosen ones: none of them is drawn.
+        The chosen ones: none of them is drawn. ValueError if more are chosen than are left to draw from.
     nearest : int
-        Each chosen neuron, in random order, is replaced by one of so many nearest in log magnitude that
-        are still free.
-
-    Raises
-    ------
-    ValueError
-        More neurons are chosen than are left to draw from.
+        Each chosen neuron, in random order, is replaced by one of so many nearest in log magnitude that are still free.
     """
     size, neurons = np.log(np.maximum(np.asarray(magnitude, float), 1e-12)), np.asarray(neurons, int)
     others = np.setdiff1d(np.arange(len(size)), neurons)

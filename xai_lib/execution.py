@@ -57,19 +57,14 @@ def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
 
 @torch.no_grad()
 def cascade_read(model, waveform, edits, readers, *, batch=None):
-    """As `cascade`, and what `readers` see on the way.
-
-    Parameters
-    ----------
-    readers : dict
-        {Site: function}, from [rows, frame, neuron] to [rows, …].
+    """As `cascade`, and what `readers`, {Site: function from [rows, frame, neuron] to [rows, …]}, see on the way.
 
     Returns
     -------
     logits : tensor [1 + len(edits), label]
     seen : dict
-        {Site: tensor [1 + len(edits), …]}. Rows whose edit lies above the site equal the clean one; at the site
-        itself they are seen edited.
+        {Site: tensor [1 + len(edits), …]}. Rows whose edit lies above the site equal the clean one; at the site itself
+        they are seen edited.
     """
     plans = [_plan(model, edit) for edit in edits]
     order = sorted(range(len(plans)), key=lambda i: _join(plans[i]))

@@ -13,13 +13,10 @@ __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 
 @contextmanager
 def capture(model, sites):
-    """Keep what the forwards inside the `with` compute at `sites`: a Site, or a sequence of Site, (layer, part) or layer.
+    """Keep what the forwards inside the `with` compute at `sites`: Site, or several Site, (layer, part) or layer.
 
-    Yields
-    ------
-    dict
-        {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
-        `edit` changed are seen changed.
+    Yields {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
+    `edit` changed are seen changed.
     """
     if isinstance(sites, (int, Site)):
         sites = [sites]
@@ -40,12 +37,7 @@ def capture(model, sites):
 
 @contextmanager
 def edit(model, edits):
-    """Change what the forwards inside the `with` compute.
-
-    Parameters
-    ----------
-    edits : dict
-        {Site: function}; a function takes and returns [batch, frame, neuron].
+    """Change what the forwards inside the `with` compute: {Site: function}, from [batch, frame, neuron] to the same.
 
     Raises
     ------

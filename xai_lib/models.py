@@ -125,18 +125,7 @@ class Model:
         return audio.speech_mask(waveform, self.sample_rate, hop=self.hop, span=self.span)
 
     def sites(self, part="block", layers="all") -> list[Site]:
-        """Sites of a part or several, from the lowest layer up.
-
-        Parameters
-        ----------
-        part : str or sequence of str
-        layers : "all", int or sequence of int
-
-        Raises
-        ------
-        ValueError
-            No such part or layer, or `layers` is empty.
-        """
+        """Sites of a part or several, from the lowest layer up; `layers` is "all", an int or a sequence of int."""
         parts = (part,) if isinstance(part, str) else part
         if isinstance(layers, str) and layers == "all":
             every = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]

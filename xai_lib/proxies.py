@@ -66,12 +66,8 @@ def fit(model, clips) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer];
-        `sd` of each proxy between clips [layer, proxy].
-
-    Notes
-    -----
-    Two passes over the clips; nothing is kept but sums (float64).
+        `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer]; `sd` of each
+        proxy between clips [layer, proxy]. Two passes over the clips; nothing is kept but sums (float64).
     """
     skipped, n, sums, squares = {}, 0, 0, 0
     for _, hidden, _ in hidden_states(model, clips, model.sites(), skipped):
@@ -118,12 +114,9 @@ def measure(model, clips, fitted) -> xr.Dataset:
 def validity(model, clips, fitted) -> xr.Dataset:
     """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
-    It belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect stand-in.
-
-    Returns
-    -------
-    Dataset [layer, proxy]
-        ``mean``, ``low``, ``high`` and ``n`` over speakers (`statistics.over_speakers`), of three clips or more.
+    [layer, proxy]. It belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
+    stand-in. ``mean``, ``low``, ``high`` and ``n`` are over speakers (`statistics.over_speakers`) of three clips or
+    more.
     """
 
     def rho(value, true):

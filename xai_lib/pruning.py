@@ -21,16 +21,8 @@ def prune(model, neurons):
     """Take neurons of `ffn_hidden` out of the weights while inside the `with`; exactly undone on leaving it.
 
     It yields the same model: `model.network.save_pretrained(folder)` inside the `with` writes the pruned checkpoint.
-
-    Parameters
-    ----------
-    neurons : dict
-        {Site(layer, "ffn_hidden"): neurons}, as of `neurons_of`.
-
-    Raises
-    ------
-    ValueError
-        Another part, or a layer or neuron that the model does not have.
+    `neurons` are {Site(layer, "ffn_hidden"): neurons}, as of `neurons_of`; ValueError if the part is another, or the
+    model lacks one.
     """
     saved = []
     try:
@@ -57,13 +49,9 @@ def fingerprint(model) -> str:
 def contrast(scores, label) -> xr.DataArray:
     """Mean over the clips of a label less that over the others, within speakers who have both: [layer, neuron].
 
-    Where no speaker has both (few clips), or speakers are not known, it is over all clips.
-
-    Parameters
-    ----------
-    scores : DataArray [clip, layer, neuron]
-        For instance `signed` of `attribution.grad_x_activation`, of training clips: which neurons carry the class in its
-        own clips and not elsewhere.
+    Where no speaker has both (few clips), or speakers are not known, it is over all clips. `scores` are [clip, layer,
+    neuron], for instance `signed` of `attribution.grad_x_activation` of training clips: which neurons carry the class
+    in its own clips and not elsewhere.
     """
     own = (scores["label"] == label).values
     if not own.any() or own.all():
@@ -77,13 +65,10 @@ def contrast(scores, label) -> xr.DataArray:
 
 
 def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
-    """The k neurons of the greatest scores, {Site: neurons}.
+    """The k neurons of the greatest scores [layer, neuron], as {Site: neurons}.
 
-    Parameters
-    ----------
-    scores : DataArray [layer, neuron]
-        Of the concept to forget: `contrast`, or a concept's `score` of `dissection.identify`, or its `mean` of
-        `dissection.selectivity`; from training speakers, if effects are to be reported on others.
+    The scores are of the concept to forget: `contrast`, or a concept's `score` of `dissection.identify`, or its `mean`
+    of `dissection.selectivity`; from training speakers, if effects are to be reported on others.
     """
     ranked = scores.transpose("layer", "neuron")
     flat = np.argsort(-ranked.values, axis=None, kind="stable")[:k]

@@ -15,12 +15,8 @@ from .names import ordered
 def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
     """Draw `n` clips at random, seeded: ``draw(clips, label="sad", sex="female", intensity="strong")``.
 
-    Raises
-    ------
-    KeyError
-        A column or value that the corpus does not have; the message lists the known ones.
-    ValueError
-        Fewer than `n` clips match.
+    A KeyError lists the columns or values that the corpus has instead; a ValueError says that fewer than `n` clips
+    match.
     """
     chosen = np.ones(len(clips), bool)
     for column, value in where.items():
@@ -68,13 +64,8 @@ def _strata(clips):
 def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     """Copy with a column `split`, "train" or "test": no speaker on both sides, labels and sexes even.
 
-    Of 500 seeded draws of test speakers, the one is kept whose share of each label and sex is nearest to
-    `test`.
-
-    Raises
-    ------
-    ValueError
-        Speakers are not known, there is only one, or `test` is not between 0 and 1.
+    Of 500 seeded draws of test speakers, the one is kept whose share of each label and sex is nearest to `test`.
+    ValueError where speakers are not known, there is only one, or `test` is not between 0 and 1.
     """
     strata = _strata(clips)
     counts = pd.crosstab(clips["speaker"], strata)

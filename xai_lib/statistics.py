@@ -15,12 +15,9 @@ FEWEST = 8  # speakers, for an interval or a test
 
 
 def interval(values, confidence=0.95, *, axis=0):
-    """Mean and t interval over the units (speakers) along `axis`; NaN units are left out.
+    """Mean, low and high of the t interval over the units (speakers) along `axis`; NaN units are left out.
 
-    Returns
-    -------
-    (mean, low, high) : floats, or arrays without `axis`
-        The bounds are NaN where fewer than 8 units are there.
+    The bounds are NaN where fewer than 8 units are there.
     """
     mean, square, n = _moments(np.asarray(values, float), axis)
     freedom = np.where(n >= FEWEST, n - 1, np.nan)
@@ -31,10 +28,7 @@ def interval(values, confidence=0.95, *, axis=0):
 def by_speaker(data: xr.DataArray) -> xr.DataArray:
     """Average the clips of each speaker: dim `clip` becomes dim `speaker`. NaN clips are left out.
 
-    Raises
-    ------
-    ValueError
-        `data` has no coordinate `speaker` on `clip`, or some clip lacks one.
+    ValueError where `data` has no coordinate `speaker` on `clip`, or some clip lacks one.
     """
     if "speaker" not in data.coords or data["speaker"].dims != ("clip",):
         raise ValueError("the result has no coordinate 'speaker' on `clip`: add a `speaker` column to the clips")
@@ -47,15 +41,8 @@ def by_speaker(data: xr.DataArray) -> xr.DataArray:
 def over_speakers(data: xr.DataArray) -> xr.Dataset:
     """Mean over speakers with its 95 % t interval, the clips of each speaker averaged first.
 
-    Parameters
-    ----------
-    data : DataArray
-        With dim `clip` and the coordinate `speaker` on it, or with dim `speaker`.
-
-    Returns
-    -------
-    Dataset with `mean`, `low`, `high` and `n` (speakers that have a value) on the other dims of `data`; the
-    bounds are NaN where `n` is under 8.
+    `data` has the dim `clip` and the coordinate `speaker` on it, or the dim `speaker`; the result has `mean`, `low`,
+    `high` (NaN where `n` is under 8) and `n` (speakers that have a value) on its other dims.
     """
     units = data if "speaker" in data.dims else by_speaker(data)
     axis, rest = units.get_axis_num("speaker"), units.isel(speaker=0, drop=True)
@@ -65,15 +52,10 @@ def over_speakers(data: xr.DataArray) -> xr.Dataset:
 
 
 def sign_flip_test(values, *, permutations=9999, seed=0) -> float:
-    """Two-sided sign-flip test that the units' mean is 0; NaN units are left out.
+    """Two-sided sign-flip test that the units' mean is 0; NaN units are left out, and p is NaN under 8 units.
 
-    Exact over all sign patterns up to 14 units, else `permutations` seeded draws and p = (b + 1) / (m + 1):
-    never 0.
-
-    Returns
-    -------
-    float
-        NaN under 8 units. Its least value is 2 / 2^n.
+    Exact over all sign patterns up to 14 units, so that p is 2 / 2^n or more; else `permutations` seeded draws and
+    p = (b + 1) / (m + 1): never 0.
 
     References
     ----------
@@ -109,12 +91,7 @@ def null_test(value, null, *, axis=0):
 
 
 def fdr(p) -> np.ndarray:
-    """Benjamini–Hochberg adjusted p values, over all entries; NaN stay NaN and do not count as tests.
-
-    References
-    ----------
-    scipy.stats.false_discovery_control.
-    """
+    """Benjamini–Hochberg adjusted p values (scipy's), over all entries; NaN stay NaN and do not count as tests."""
     p = np.asarray(p, float)
     adjusted = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)

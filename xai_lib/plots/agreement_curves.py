@@ -6,12 +6,8 @@ from . import style
 def agreement_curves(curves, target):
     """How far rankings of neurons agree with that of a target, layer by layer, and those of other targets with it.
 
-    Parameters
-    ----------
-    curves : dict of str to Dataset
-        A panel each, from `statistics.over_speakers`: `mean`, `low`, `high` on the dims `target` and `layer`.
-    target : str
-        Drawn bold with its interval, clipped to ± 1; all others are its null.
+    `curves` has a panel each, {title: Dataset of `statistics.over_speakers` on the dims `target` and `layer`}. The
+    target is drawn bold with its interval, clipped to ± 1; all others are its null.
     """
     figure, panels = style.panels(1, len(curves), sharey=True, squeeze=False)
     names = [name for name in next(iter(curves.values()))["target"].values.tolist() if name != target]

@@ -8,14 +8,7 @@ from . import style
 def class_recalls(recalls, dose, *, forgotten):
     """Recall of each class, mean over speakers: the model as it is, without the chosen neurons, without random ones.
 
-    Parameters
-    ----------
-    recalls : DataArray
-        Of `pruning.recalls`.
-    dose : int
-        Number of neurons, one of the result's.
-    forgotten : str
-        The class that was to be forgotten; it is put first.
+    `recalls` are of `pruning.recalls`, `dose` is one of its numbers of neurons; the `forgotten` class is put first.
     """
     if dose not in recalls["dose"].values:
         raise ValueError(f"{dose} neurons were not tried: the doses are {recalls['dose'].values.tolist()}")

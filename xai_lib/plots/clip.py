@@ -6,13 +6,7 @@ from . import style
 
 
 def clip(frames, *, title=None):
-    """Waveform, with speech shaded, above spectrogram above F0, over seconds.
-
-    Parameters
-    ----------
-    frames : Dataset
-        Of `acoustics.frames`.
-    """
+    """Waveform, with speech shaded, above spectrogram above F0, over seconds; `frames` are of `acoustics.frames`."""
     x, rate, times = frames["waveform"].values, frames.attrs["sample_rate"], frames["frame"].values
     speech = frames["speech"].values
     figure, (wave, spectrum, pitch) = style.panels(3, height=5.2, sharex=True, height_ratios=(1, 1.7, 1.1))

@@ -7,10 +7,7 @@ from . import style
 def deletion_pairs(drop):
     """What silencing frames costs the target: a line per speaker, and the mean with its interval from 8 speakers up.
 
-    Parameters
-    ----------
-    drop : DataArray [clip, mode]
-        From `attribution.frame_deletion`.
+    `drop` is of `attribution.frame_deletion`.
     """
     units = targets.units(drop)
     over = dict(zip(("mean", "low", "high"), statistics.interval(units.values)))

@@ -8,10 +8,7 @@ from . import style
 def description_check(held):
     """Correlation of descriptions with activations on clips they were not written from, by layer, and two controls.
 
-    Parameters
-    ----------
-    held : Dataset
-        Of `dissection.predictivity`.
+    `held` is of `dissection.predictivity`.
     """
     figure, ax = style.panels(height=3.8)
     groups = (

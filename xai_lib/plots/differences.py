@@ -8,10 +8,7 @@ from . import style
 def differences(result):
     """How far each label lies from the base in real units: a panel for each factor, labels down, the difference across.
 
-    Parameters
-    ----------
-    result : Dataset
-        Of `acoustics.differences`. Intervals are drawn from 8 speakers up; means with q < 0.05 are filled.
+    `result` is of `acoustics.differences`. Intervals are drawn from 8 speakers up; means with q < 0.05 are filled.
     """
     labels = [str(name) for name in result["label"].values]
     colors, rows = style.colors(labels), -(-result.sizes["factor"] // 3)

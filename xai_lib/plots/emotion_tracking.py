@@ -7,10 +7,7 @@ from . import style
 def emotion_tracking(sweep, *, mode="flip", title=None):
     """Probability of every class, clean and as one layer after another is edited; mean over speakers or clips.
 
-    Parameters
-    ----------
-    sweep : Dataset
-        Of `ablation.sweep`; `sweep.sel(clip=[17])` for one clip.
+    `sweep` is of `ablation.sweep`; for one clip `sweep.sel(clip=[17])`.
     """
     clean, edited = average(sweep["clean_probability"]), average(sweep["probability"].sel(mode=mode))
     layers = sweep["layer"].values

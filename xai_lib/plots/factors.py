@@ -13,11 +13,8 @@ _MARKERS = {"female": "o", "male": "^"}
 def factors(cells):
     """A panel for each factor: labels across, a point for each speaker, mean and interval, apart by sex.
 
-    Parameters
-    ----------
-    cells : DataArray [factor, label, speaker]
-        Of `acoustics.cells`. Where `sex` is known, women stand left of men. Intervals are drawn from 8
-        speakers up.
+    `cells` are of `acoustics.cells`. Where `sex` is known, women stand left of men. Intervals are drawn from 8 speakers
+    up.
     """
     labels = [str(name) for name in cells["label"].values]
     colors, rows = style.colors(labels), -(-cells.sizes["factor"] // 2)

@@ -15,10 +15,7 @@ _MEASURES = {
 def forgetting(effects):
     """What is forgotten and what is kept as more neurons are pruned, and the same for matched random neurons.
 
-    Parameters
-    ----------
-    effects : Dataset
-        Of `pruning.effects`.
+    `effects` are of `pruning.effects`.
     """
     figure, axes = style.panels(1, 3, height=3.9)
     doses, at, bars = effects["dose"].values, np.arange(effects.sizes["dose"]), True

@@ -6,15 +6,10 @@ from . import style
 
 
 def frame_attribution(waveform, sample_rate, shaps, *, k=20, name=""):
-    """Waveform, spectrogram and attribution of one clip on one time axis, the top frames marked.
+    """Waveform [time], spectrogram and attribution of one clip on one time axis, the top frames marked.
 
-    Parameters
-    ----------
-    waveform : array [time]
-    shaps : Dataset, or dict of str to Dataset
-        One clip of `attribution.gradient_shap`, or several by baseline; the `k` frames of the first are marked.
-    name : str
-        Of the clip, for the title.
+    `shaps` is one clip of `attribution.gradient_shap`, or {baseline: one clip}; the `k` top frames are those of the
+    first. `name` is the clip's, for the title.
     """
     shaps = shaps if isinstance(shaps, dict) else {shaps.attrs["baseline"]: shaps}
     first = next(iter(shaps.values()))

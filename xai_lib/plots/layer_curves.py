@@ -10,12 +10,8 @@ from . import style
 def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True):
     """Effect of an edit by the layer that is edited, over speakers, in raw units.
 
-    Parameters
-    ----------
-    curves : Dataset, or dict of str to Dataset
-        Of `ablation.summary`, each with no dims but `layer` (and `speaker`).
-    null : bool
-        Draw the band of the matched random neurons, where there is one.
+    `curves` is a Dataset of `ablation.summary`, or several by name, with no dims but `layer` (and `speaker`). With
+    `null`, the bands of the matched random neurons are drawn, where there are any.
     """
     curves = {"chosen neurons": curves} if isinstance(curves, xr.Dataset) else curves
     figure, axes = style.panels()

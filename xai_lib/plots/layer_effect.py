@@ -9,12 +9,7 @@ from . import style
 def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change of the target's log-odds (nats)"):
     """One edited layer: each speaker and each random draw, and the probabilities before and after.
 
-    Parameters
-    ----------
-    sweep : Dataset
-        Of `ablation.sweep`.
-    variable : str
-        "delta", "kl" or "changed".
+    `sweep` is of `ablation.sweep`, `variable` "delta", "kl" or "changed".
     """
     here = sweep.sel(layer=layer, mode=mode)
     figure, (left, right) = style.panels(1, 2)

@@ -6,16 +6,10 @@ from . import style
 
 
 def layer_neuron_map(mean, chosen=None):
-    """Signed attribution of every neuron of every layer, as a picture.
+    """Signed attribution of every neuron of every layer (`attribution.mean_score(…, by="signed")`), as a picture.
 
     Each layer is divided by its own greatest absolute value, printed at the right, since layers differ in scale.
-
-    Parameters
-    ----------
-    mean : DataArray [layer, neuron]
-        From `attribution.mean_score(…, by="signed")`.
-    chosen : DataFrame, optional
-        From `top_neurons`: these are ringed.
+    Neurons of the table `chosen` (`attribution.top_neurons`) are ringed.
     """
     mean = mean.transpose("layer", "neuron")
     peak = np.abs(mean.values).max(axis=1)

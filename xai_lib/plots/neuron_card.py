@@ -10,12 +10,7 @@ from . import style
 def neuron_card(card, *, marks=None):
     """One neuron: the words of its description, the concept that fits, and what it does on held-out speakers.
 
-    Parameters
-    ----------
-    card : dict
-        Of `dissection.card`.
-    marks : dict of str to float, optional
-        Activations of other recordings by name, drawn as lines.
+    `card` is of `dissection.card`; `marks` are activations of other recordings by name, drawn as lines.
     """
     figure, (words, concepts, clips) = style.panels(1, 3, height=4.0, width_ratios=(1, 0.9, 1.3))
     z = card["z"].sortby(card["z"])

@@ -10,12 +10,8 @@ _NAMES = {"rms": "RMS proxy", "zcr": "ZCR proxy", "centroid": "Centroid proxy"}
 def proxy_changes(changes, validity):
     """Activation proxies at layers after the edit, and how far each may be taken for the feature it is named after.
 
-    Parameters
-    ----------
-    changes : Dataset [layer, later, proxy]
-        Of `ablation.summary(sweep, "proxy_sd")`, of one mode. Tiles with q ≥ 0.05, or none, are hatched.
-    validity : Dataset [layer, proxy]
-        Of `proxies.validity`.
+    `changes` are of `ablation.summary(sweep, "proxy_sd")`, of one mode; tiles with q ≥ 0.05, or none, are hatched.
+    `validity` is of `proxies.validity`.
     """
     names, layers = changes["proxy"].values.tolist(), validity["layer"].values
     figure, panels = style.panels(2, len(names), height=5.4, height_ratios=(4, 1), sharex=True)

@@ -9,16 +9,8 @@ from . import style
 def recognition(counts, by_speaker, null):
     """Confusion matrix; beside it each speaker's unweighted average recall (UAR) and that of shuffled labels.
 
-    The mean over speakers has its 95 % t interval from 8 speakers up.
-
-    Parameters
-    ----------
-    counts : DataFrame
-        Clips by true label (rows) and the model's label (columns).
-    by_speaker : Series
-        UAR by speaker.
-    null : array
-        UAR over all speakers, each time with the labels shuffled.
+    `counts` are clips by true label (rows) and the model's label (columns), `by_speaker` UARs, `null` the UARs over all
+    speakers with labels shuffled. The mean over speakers has its 95 % t interval from 8 speakers up.
     """
     n = counts.to_numpy()
     share = n / np.maximum(n.sum(axis=1, keepdims=True), 1)

@@ -6,17 +6,10 @@ from . import style
 
 
 def segment_map(response, neurons, waveform, sample_rate, *, name=""):
-    """What each segment of one clip does to some neurons, under its waveform.
+    """What each segment of one clip (of `attribution.segment_response`) does to some neurons, under its waveform.
 
-    Parameters
-    ----------
-    response : DataArray [segment, layer, neuron]
-        One clip of `attribution.segment_response`.
-    neurons : DataFrame with `layer` and `neuron`
-        One row of the picture each, divided by its own greatest absolute value.
-    waveform : array [time]
-    name : str
-        Of the clip, for the title.
+    The table `neurons` has the columns `layer` and `neuron`, each a row of the picture, divided by its own greatest
+    absolute value. `name` is the clip's, for the title.
     """
     response = response.dropna("segment", how="all")
     rows = np.stack([response.sel(layer=r.layer, neuron=r.neuron).values for r in neurons.itertuples()])

@@ -6,14 +6,9 @@ from . import style
 
 
 def selective_neurons(selective, *, level=0.05):
-    """Share of each layer's neurons that tell a label from the rest, by the label told best.
+    """Share of each layer's neurons that tell a label from the rest, by the label told best: `dissection.selectivity`.
 
     Bars upwards are neurons more active for the label than for the others, bars downwards less active.
-
-    Parameters
-    ----------
-    selective : Dataset
-        Of `dissection.selectivity`.
     """
     figure, ax = style.panels()
     mean = selective["mean"].transpose("layer", "neuron", "concept")

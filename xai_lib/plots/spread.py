@@ -7,10 +7,7 @@ from . import style
 def spread(sweep, *, mode="flip"):
     """How far, and in how many frames, each later layer moves when a layer is edited.
 
-    Parameters
-    ----------
-    sweep : Dataset
-        Of `ablation.sweep`; for a block edit the diagonal is the edit itself.
+    `sweep` is of `ablation.sweep`; for a block edit the diagonal is the edit itself.
     """
     figure, (left, right) = style.panels(1, 2, height=3.8, sharey=True)
     size, felt = (average(sweep[name].sel(mode=mode)) for name in ("spread", "felt"))

@@ -15,12 +15,8 @@ READOUTS = {
 class AblationExplorer(Panel):
     """Which layer, what is done to its neurons, in which frames, and what is measured: all looked up.
 
-    Parameters
-    ----------
-    sweeps : Dataset or list of Dataset
-        Of `ablation.sweep`, over the same layers; one for each policy of frames.
-    layer : int, optional
-        Where to start; the middle one unless told.
+    `sweeps` is of `ablation.sweep`, or several over the same layers, one for each policy of frames. It starts in the
+    middle unless told a `layer`.
     """
 
     def __init__(self, sweeps, *, layer=None):

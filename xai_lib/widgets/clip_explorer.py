@@ -16,17 +16,10 @@ ANY = "any"
 
 
 class ClipExplorer(Panel):
-    """Choose by emotion, sex, speaker and intensity, then step through the clips that match.
+    """Choose by emotion, sex, speaker and intensity, where `clips` know them, then step through the clips that match.
 
     Shows waveform, spectrogram, F0 and a player at the recorded level (clips are not made equally loud), and what the
-    model says of the clip where a model was given.
-
-    Parameters
-    ----------
-    clips : DataFrame
-        With `path` and, where known, `label`, `sex`, `speaker`, `intensity`; at least one.
-    emotion : str, optional
-        Chosen at first, if some clip has it.
+    model says of the clip where a model was given. `emotion` is chosen at first, if some clip has it.
     """
 
     def __init__(self, clips, *, model=None, emotion=None):

@@ -15,12 +15,7 @@ from .panel import Panel
 class FrameExplorer(Panel):
     """The top frames of a clip, seen and heard.
 
-    Parameters
-    ----------
-    shaps : dict of str to Dataset
-        Results of `attribution.gradient_shap` of the same clips, by baseline.
-    clips : DataFrame
-        The clips, for their `path`.
+    `shaps` are {baseline: result of `attribution.gradient_shap`}, all of the same `clips`.
     """
 
     def __init__(self, shaps, clips, *, k=20, sample_rate=16_000):

@@ -22,19 +22,10 @@ def players(found, sample_rate) -> HTML:
 
 
 class NeuronCard(Panel):
-    """Sliders for layer and neuron; draws `plots.neuron_card` and the neuron's exemplars with players.
+    """Sliders for layer and neuron; draws `plots.neuron_card` and the neuron's exemplars with players, `k` at each end.
 
-    Parameters
-    ----------
-    train : Dataset
-        Of `dissection.activations` of `clips`: the exemplars' side.
-    captions : Series
-    layer, neuron : int
-        Shown first.
-    k : int
-        Exemplars at each end.
-    **results
-        What `dissection.card` takes.
+    `train` is of `dissection.activations` of `clips`, the exemplars' side; `captions` are a Series; `results` are what
+    `dissection.card` takes.
     """
 
     def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, **results):

@@ -13,17 +13,9 @@ _BARS = 20
 class NeuronExplorer(Panel):
     """Neurons of any layer by rank: how strongly each drives the target, and what drives the neuron.
 
-    Left: the greatest mean scores of the layer, each speaker (or clip, where speakers are not known) a dot, the
-    neuron filled in colour. Right: its response to the segments of one clip.
-
-    Parameters
-    ----------
-    scores : Dataset [clip, layer, neuron]
-        From `attribution.grad_x_activation`.
-    response : DataArray [clip, segment, layer, neuron]
-        From `attribution.segment_response`, of the same layers.
-    layer : int, optional
-        Where to start; the last one unless told.
+    Left: the greatest mean scores of the layer, each speaker (or clip, where speakers are not known) a dot, the neuron
+    filled in colour. Right: its response to the segments of one clip. `scores` are of `attribution.grad_x_activation`,
+    `response` of `attribution.segment_response`, of the same layers; it starts at the last one unless told a `layer`.
     """
 
     def __init__(self, scores, response, *, layer=None):

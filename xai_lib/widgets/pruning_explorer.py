@@ -9,11 +9,7 @@ from .panel import Panel
 class PruningExplorer(Panel):
     """How many neurons to prune, by slider: what each class loses, by `plots.class_recalls`.
 
-    Parameters
-    ----------
-    compared : dict of str to Dataset
-        {how the neurons were chosen: of `pruning.compare`}.
-    forgotten : str
+    `compared` are results of `pruning.compare` by how the neurons were chosen.
     """
 
     def __init__(self, compared, forgotten):
