@@ -47,7 +47,8 @@ def sweep(
     clips : DataFrame
         Of other speakers than those on whom the neurons were chosen.
     neurons : dict or Dataset
-        {layer: neurons}, or scores of `attribution.grad_x_activation`, of which the `k` greatest of each layer are taken.
+        {layer: neurons}, or scores of `attribution.grad_x_activation`, of which the `k` greatest of each layer are
+        taken.
     modes : sequence of str
         Of `edits.MODES`.
     layers : "all" or sequence of int
@@ -71,15 +72,15 @@ def sweep(
         [clip, layer, mode, ...], and for the random sets the same with the prefix `null_` and the dim `null`:
 
         ``delta``, log-odds of the target, edited minus clean (nats); ``logits``, ``probability`` [..., label]; ``kl``,
-        divergence of the edited from the clean probabilities (nats); ``changed``, whether another label wins; ``spread``
-        [..., later], ‖h′ − h‖ / ‖h‖ of the block `later`, for a block edit that of the edited layer too, which is the
-        size of the edit; ``felt``, the share of its frames in which that exceeds 10 %; ``proxy_value`` and ``proxy_sd``
-        [..., later, proxy], the value and its change in standard deviations between training clips. Later blocks hold NaN
-        below the edit, proxies also at the edited block.
+        divergence of the edited from the clean probabilities (nats); ``changed``, whether another label wins;
+        ``spread`` [..., later], ‖h′ − h‖ / ‖h‖ of the block `later`, for a block edit that of the edited layer too,
+        which is the size of the edit; ``felt``, the share of its frames in which that exceeds 10 %; ``proxy_value`` and
+        ``proxy_sd`` [..., later, proxy], the value and its change in standard deviations between training clips. Later
+        blocks hold NaN below the edit, proxies also at the edited block.
 
-        The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``, ``clean_probability``,
-        ``clean_proxy_value``. Of the sets: ``magnitude`` and ``null_magnitude`` [layer, (null)], how well they are
-        matched. attrs["neurons"]: the chosen ones, as JSON.
+        The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
+        ``clean_probability``, ``clean_proxy_value``. Of the sets: ``magnitude`` and ``null_magnitude`` [layer, (null)],
+        how well they are matched. attrs["neurons"]: the chosen ones, as JSON.
 
     Raises
     ------
@@ -156,10 +157,10 @@ def summary(result, variable="delta", **where) -> xr.Dataset:
     Returns
     -------
     Dataset [layer, mode]
-        ``speakers`` [speaker, ...], each one's mean; ``mean``, ``low``, ``high`` and ``n`` over them.
-        ``difference``, chosen minus mean of the null, with its interval, ``p_null``, ``p`` and ``q`` as in
-        `contrast`. ``null_mean``, and ``null_low`` to ``null_high``, where 95 % of further random sets would lie,
-        each averaged over the same speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
+        ``speakers`` [speaker, ...], each one's mean; ``mean``, ``low``, ``high`` and ``n`` over them. ``difference``,
+        chosen minus mean of the null, with its interval, ``p_null``, ``p`` and ``q`` as in `contrast`. ``null_mean``,
+        and ``null_low`` to ``null_high``, where 95 % of further random sets would lie, each averaged over the same
+        speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
     """
     chosen, null = result[variable].sel(where), result[f"null_{variable}"].sel(where)
     units = statistics.by_speaker(chosen)
@@ -187,9 +188,9 @@ def contrast(values, others, *, null=None) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over speakers,
-        NaN below 8. With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and
-        ``p`` is the larger of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
+        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over speakers, NaN
+        below 8. With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the
+        larger of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
     """
     units = statistics.by_speaker(values - others)
     out = statistics.over_speakers(units)

@@ -21,7 +21,7 @@ FACTORS = {  # columns of audio.features_table: name, unit, unit of a difference
 
 
 def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
-    """One clip: ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], on the encoders' frames.
+    """One clip: ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame], the encoders'.
 
     The coordinates `sample` and `frame` are seconds.
     """
@@ -76,12 +76,7 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
     """Mean of each speaker's clips of each label (of F0 the geometric mean): [factor, label, speaker].
 
     NaN where a speaker has no such clip. `sex`, where known, is beside `speaker`; the coordinates `title` and `unit`
-    say what each factor is. Emotions are in their usual order.
-
-    Raises
-    ------
-    ValueError
-        `clips` lacks a speaker or a label.
+    say what each factor is. Emotions are in their usual order. ValueError where a clip lacks its speaker or label.
     """
     values = table[[name for name in FACTORS if name in table]].astype(float)
     if "f0" in values:
@@ -99,13 +94,9 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
 
 
 def differences(cells, *, base=None, seed=0) -> xr.Dataset:
-    """Each label against the base, paired within the speaker.
+    """Each label of `cells` [factor, label, speaker] against the base, paired within the speaker.
 
-    Parameters
-    ----------
-    cells : DataArray [factor, label, speaker]
-    base : str, optional
-        "neutral" unless told, or the first label where there is none.
+    The base is "neutral" unless told, or the first label where there is none.
 
     Returns
     -------
@@ -116,10 +107,8 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
 
     Raises
     ------
-    KeyError
-        No such label.
-    ValueError
-        There is only one label, or no speaker has both the base and another.
+    KeyError, ValueError
+        No such label; there is only one label, or no speaker has both the base and another.
     """
     labels = [str(name) for name in cells["label"].values]
     base = base or ("neutral" if "neutral" in labels else labels[0])

@@ -75,9 +75,9 @@ def activations(model, clips, *, part="ffn_hidden", layers="all", frames="speech
 
 
 def moments(model, clips, *, part="block") -> xr.Dataset:
-    """`mean`, `std` and mean `magnitude` |activation| of every neuron, [layer, neuron], over all frames of training clips.
+    """`mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
 
-    Modes "mean" and "noise" of an edit and the matched null need them.
+    Modes "mean" and "noise" of an edit and the matched null need those of the training clips.
     """
     sites, skipped, n, sums = model.sites(part), {}, 0, 0
     for _, hidden, _ in hidden_states(model, clips, sites, skipped):

@@ -33,14 +33,12 @@ def grad_x_activation(model, clips, *, target, layers="all", part="block", frame
 
     Parameters
     ----------
-    clips : DataFrame
-        Needs the column `path`.
     target : str, int, or pair
         A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
     layers : "all", int or sequence of int
     part : {"block", "attention", "ffn_hidden", "ffn_out"}
-    frames : str
-        Which frames are summed: "all", or "speech" (`audio.speech_mask`).
+    frames : {"all", "speech"}
+        Which frames are summed; of speech by `audio.speech_mask`.
     scale : {"logit", "log_odds", "probability"}
         What is explained.
 
@@ -108,16 +106,10 @@ def mean_score(scores, *, by="absolute") -> xr.DataArray:
 
 
 def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
-    """The `k` neurons with the greatest mean score, clips averaged within speakers first.
+    """The `k` neurons with the greatest mean score, clips averaged within speakers first; of one `layer`, if told.
 
-    Parameters
-    ----------
-    scores : Dataset
-        From `grad_x_activation` or `gradient`. To report effects later, choose on training clips only.
-    by : str
-        "absolute", or "signed": the strongest push towards the target.
-    layer : int, optional
-        Only from this layer.
+    `by` is "absolute", or "signed": the strongest push towards the target. To report effects later, choose on training
+    clips only.
 
     Returns
     -------
@@ -133,15 +125,11 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
 
 
 def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
-    """How far each clip's ranking of the neurons follows the mean ranking of a reference, layer by layer.
+    """How far each clip's ranking of the neurons follows the mean ranking of a reference: [clip, layer].
 
-    That a ranking holds for other speakers does not make it one of its target: neurons with large activations come
-    first for every target. The null is the agreement of the same clips' scores for the other targets.
-
-    Returns
-    -------
-    DataArray [clip, layer]
-        Spearman's rank correlation over neurons. For intervals, `statistics.over_speakers`.
+    It is Spearman's rank correlation over neurons; for intervals, `statistics.over_speakers`. That a ranking holds for
+    other speakers does not make it one of its target: neurons with large activations come first for every target. The
+    null is the agreement of the same clips' scores for the other targets.
     """
     tables = scores[by].transpose("clip", "layer", "neuron"), mean_score(reference, by=by)
     ranks, other = (table.copy(data=rankdata(table.values, axis=-1)) for table in tables)
@@ -181,8 +169,8 @@ def segment_response(
     Returns
     -------
     DataArray [clip, segment, layer, neuron]
-        Mean activation of the clean clip minus that without the segment. `seconds` on `segment` is its start; `n_segments`
-        on `clip`; NaN beyond a clip's own segments.
+        Mean activation of the clean clip minus that without the segment; NaN beyond the `n_segments` of a clip.
+        `seconds` on `segment` is its start.
 
     Raises
     ------

@@ -35,11 +35,6 @@ def _read(function, folder, **options):
         raise FileNotFoundError(f"{folder} could not be read ({str(error).splitlines()[0]}): {how}") from error
 
 
-def _weights(kind, folder, config):
-    """The network as float32, and which weights were found."""
-    return _read(kind.from_pretrained, folder, config=config, dtype=torch.float32, output_loading_info=True)
-
-
 def config(folder):
     """The checkpoint's configuration."""
     from transformers import AutoConfig
@@ -47,33 +42,21 @@ def config(folder):
     return _read(AutoConfig.from_pretrained, folder)
 
 
-def classifier(folder, config):
-    """The network with its head, and why that counts as trained."""
-    from transformers import AutoModelForAudioClassification
+def network(folder, config, *, bare=False):
+    """The network, and why its head counts as trained, if it does; a `bare` one takes the user's own."""
+    from transformers import AutoModel, AutoModelForAudioClassification
 
-    network, info = _weights(AutoModelForAudioClassification, folder, config)
-    untrained = [key for key in info["missing_keys"] if key.startswith(_HEAD)]
-    _complete(folder, set(info["missing_keys"]) - set(untrained))
-    if untrained:
-        return network, None
-    fitted = getattr(config, "xai_metrics", None)
-    return network, "weights in the checkpoint" + (f", metrics {fitted}" if fitted else "")
-
-
-def encoder(folder, config):
-    """The network without a head; the user vouches for theirs."""
-    from transformers import AutoModel
-
-    network, info = _weights(AutoModel, folder, config)
-    _complete(folder, info["missing_keys"])
-    return network, "head given by the user"
-
-
-def _complete(folder, missing):
-    """Weights that a checkpoint lacks would be random."""
-    missing = sorted(key for key in missing if not key.endswith(_HARMLESS))
-    if missing:
+    kind = AutoModel if bare else AutoModelForAudioClassification
+    options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    network, info = _read(kind.from_pretrained, folder, **options)
+    untrained = {key for key in info["missing_keys"] if key.startswith(_HEAD)}
+    missing = sorted(key for key in set(info["missing_keys"]) - untrained if not key.endswith(_HARMLESS))
+    if missing:  # they would be random
         raise ValueError(f"{folder} lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
+    if bare:
+        return network, "head given by the user"
+    fitted = getattr(config, "xai_metrics", None)
+    return network, None if untrained else "weights in the checkpoint" + (f", metrics {fitted}" if fitted else "")
 
 
 def preprocessor(folder) -> dict:

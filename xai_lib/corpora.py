@@ -59,7 +59,7 @@ def load(
         bundled = os.environ.get("XAI_DATA") or Path(__file__).resolve().parent.parent / "data"
         return _sample(root or Path(bundled, "sample"), subset)
     if key == "ravdess":
-        return _named(key, _ravdess_root(root, download, url, known_hash))
+        return _named(key, root or _ravdess_root(download, url, known_hash))
     if key in names.KNOWN:
         if root is None:
             raise FileNotFoundError(f'where does {key} lie? Download it from its makers and pass root="its folder"')
@@ -88,22 +88,17 @@ def _sample(folder, subset):
     return _finish(clips.dropna(axis=1, how="all").assign(corpus="sample"), {})
 
 
-def _ravdess_root(root, download, url, known_hash):
+def _ravdess_root(download, url, known_hash):
     """The folder in which RAVDESS lies, after fetching it if asked."""
-    if root is not None:
-        return root
-    cache = downloads.cache() / "ravdess"
-    real = Path(os.environ["XAI_REAL_DATA"]) / "ravdess" if os.environ.get("XAI_REAL_DATA") else None
-    for folder in filter(None, (real, cache)):
-        if folder.is_dir():
-            return folder
-    if not download:
-        places = " or ".join(str(folder) for folder in (real, cache) if folder)
-        raise FileNotFoundError(
-            f"RAVDESS was not found in {places}. Load it with download=True (208 MB from Zenodo), or fetch "
-            f'{RAVDESS_ZIP} from https://zenodo.org/records/1188976, unpack it, and pass root="its folder"'
-        )
-    return downloads.fetch(url.rstrip("/") + "/" + RAVDESS_ZIP, known_hash, cache)
+    cache, real = downloads.cache() / "ravdess", os.environ.get("XAI_REAL_DATA")
+    places = [Path(real, "ravdess"), cache] if real else [cache]
+    there = [folder for folder in places if folder.is_dir()]
+    if there or download:
+        return there[0] if there else downloads.fetch(url.rstrip("/") + "/" + RAVDESS_ZIP, known_hash, cache)
+    raise FileNotFoundError(
+        f"RAVDESS was not found in {' or '.join(map(str, places))}. Load it with download=True (208 MB from Zenodo), "
+        f'or fetch {RAVDESS_ZIP} from https://zenodo.org/records/1188976, unpack it, and pass root="its folder"'
+    )
 
 
 def _named(corpus, root, others=False):
@@ -199,8 +194,8 @@ def _check_files(paths, table):
 
 def _finish(clips, left_out):
     """Put the usual columns first and note what was left out."""
-    first = ["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"]
-    clips = clips[[name for name in first if name in clips] + [name for name in clips if name not in first]]
+    first = pd.Index(["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"])
+    clips = clips[first.intersection(clips.columns, sort=False).append(clips.columns.difference(first, sort=False))]
     clips.attrs["left_out"] = dict(left_out)
     if left_out:
         counts = ", ".join(f"{n} files ({why})" for why, n in left_out.items())
@@ -233,7 +228,7 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
 
 
 def summary(clips) -> pd.DataFrame:
-    """Counts of clips, and where known of speakers and of clips by sex and intensity, with a row per label and "all"."""
+    """Counts of clips, where known of speakers, and of clips by sex and intensity; a row per label, and "all"."""
     keys = clips["label"].astype(object).where(clips["label"].notna(), "(no label)")
     parts = {"clips": keys.groupby(keys).size()}
     if "speaker" in clips:

@@ -35,7 +35,7 @@ def concepts(name="emotions") -> pd.Series:
 
 
 def ranks(table, reference, *, speakers=None) -> pd.DataFrame:
-    """Where each measured value lies among those of the reference clips, 0 to 1.
+    """Where each measured value lies among those of the reference clips, 0 to 1; NaN where nothing could be measured.
 
     Parameters
     ----------
@@ -44,10 +44,6 @@ def ranks(table, reference, *, speakers=None) -> pd.DataFrame:
     speakers : Series, optional
         Speaker of each clip of both tables. Given, values are first taken relative to their speaker's mean over the
         clips at hand ("loud" then means loud for this speaker); otherwise they are taken as they are.
-
-    Returns
-    -------
-    DataFrame indexed like `table`, a column per feature of the lexicon; NaN where nothing could be measured.
     """
     names = list(lexicon().index)
     table, reference = table[names], reference[names]
@@ -86,19 +82,14 @@ def counts(texts) -> xr.DataArray:
 
 
 def terms(high, low, background):
-    """How much more a word is used in one set of texts than in another: z of the weighted log-odds ratio.
+    """How much more a word is used in one set of texts than in another: z of the weighted log-odds ratio, [..., word].
 
     Parameters
     ----------
     high, low : array [..., word]
-        Counts of each word in the two sets.
+        Counts of each word in the two sets; z is positive where `high` uses it more.
     background : array [word]
         Counts in all texts: the informative Dirichlet prior is in proportion to these, and sums to one a word.
-
-    Returns
-    -------
-    array [..., word]
-        log-odds difference over its standard deviation; positive where `high` uses the word more.
 
     References
     ----------

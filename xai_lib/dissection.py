@@ -1,8 +1,8 @@
 """What each neuron responds to, said in words, and whether the words hold for speakers they were not written from.
 
 After Audio Network Dissection: exemplars (the clips that drive a neuron most and least), a description from their
-captions, and the concept of a given list that fits best (DB). Every score has a shuffled control beside it; for p values
-captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
+captions, and the concept of a given list that fits best (DB). Every score has a shuffled control beside it; for p
+values captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
+from scipy.special import logsumexp, softmax
 
 from . import descriptions, statistics
 from .activations import activations, exemplars, snippets
@@ -151,28 +152,21 @@ def cosine(fits, values) -> np.ndarray:
     return unit[0].T @ unit[1]
 
 
-def soft_wpmi(fits, order, *, a=10.0, lam=1.0, start=0.998, stop=0.97) -> np.ndarray:
+def soft_wpmi(fits, order) -> np.ndarray:
     """Soft weighted pointwise mutual information, over all neurons jointly: [neuron, concept].
 
-    The sum over the clips of rank k of log(1 + p_k (s - 1)), where s is the softmax over concepts of `a` times the
-    fits and p_k falls from `start` to `stop`; less `lam` times the log of its exponential's mean over neurons.
-
-    Parameters
-    ----------
-    fits : array [clip, concept]
-    order : array of int [rank, neuron]
-        Each neuron's strongest clips, strongest first.
+    The sum over the clips of rank k of log(1 + p_k (s - 1)), where s is the softmax over concepts of 10 times the
+    `fits` [clip, concept] and p_k falls from 0.998 to 0.97; less the log of its exponential's mean over neurons.
+    `order` [rank, neuron] are each neuron's strongest clips, strongest first.
 
     References
     ----------
-    Oikarinen and Weng (2023), CLIP-Dissect, ICLR, and its code: a = 10, lambda = 1, p from 0.998 to 0.97.
+    Oikarinen and Weng (2023), CLIP-Dissect, ICLR, and its code: a = 10, lambda = 1.
     """
-    probability = np.exp(a * (fits - fits.max(1, keepdims=True)))
-    probability /= probability.sum(1, keepdims=True)
-    members = start - np.arange(len(order)) / len(order) * (start - stop)
+    probability = softmax(10 * fits, axis=1)
+    members = 0.998 - np.arange(len(order)) / len(order) * (0.998 - 0.97)
     log = sum(np.log(1 + p * (probability - 1))[clips] for p, clips in zip(members, order))
-    top = log.max(0)
-    return log - lam * (np.log(np.exp(log - top).mean(0)) + top)
+    return log - (logsumexp(log, axis=0) - np.log(len(log)))
 
 
 def selectivity(activations) -> xr.Dataset:
@@ -181,9 +175,10 @@ def selectivity(activations) -> xr.Dataset:
     Returns
     -------
     Dataset over […, concept], the labels
-        `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers; `p` of
-        the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of that and of
-        a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a false discovery rate.
+        `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers; `p`
+        of the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of that and
+        of a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a false discovery
+        rate.
 
     References
     ----------
@@ -219,10 +214,8 @@ def selectivity(activations) -> xr.Dataset:
 def card(layer, neuron, *, test, described, named, selective, held) -> dict:
     """All that is known of one neuron, for `plots.neuron_card`.
 
-    Parameters
-    ----------
-    test, described, named, selective, held : Dataset
-        Of `activations` of clips not described from, `describe`, `identify`, `selectivity` and `predictivity`.
+    The Datasets are of `activations` of clips not described from, `describe`, `identify`, `selectivity` and
+    `predictivity`.
     """
     here = {"layer": layer, "neuron": neuron}
     z, null = described["z"].sel(here), np.abs(described["null"].sel(here)).max("word")
@@ -270,7 +263,7 @@ def _shuffles(groups, draws, seed):
 
 
 def _ranks(x, groups) -> np.ndarray:
-    """Ranks of each column within each group, centred, of norm 1, so that products are Spearman's; 0 without variance."""
+    """Ranks of each column within each group, centred, of norm 1, so that products are Spearman's; 0 if all alike."""
     out = np.zeros(x.shape)
     for rows in groups:
         ranks = stats.rankdata(x[rows], axis=0)

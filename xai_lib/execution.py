@@ -19,7 +19,7 @@ BATCH = 32
 
 
 def prefix(model, x, layer) -> State:
-    """Run raw waveforms of equal length, [batch, time], up to the output of block `layer` (0: what enters the first)."""
+    """Run raw waveforms [batch, time] up to the output of block `layer`; 0 is what enters the first."""
     layer = model.check(layer).layer
     state = model.family.embed(model.prepare(x))
     while state.layer < layer:
@@ -35,22 +35,17 @@ def suffix(model, state) -> torch.Tensor:
 
 
 def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
-    """Logits of a clip, clean and under each edit.
+    """Logits of a clip [time], clean and under each edit: [1 + len(edits), label].
+
+    Clean comes first; each row equals one hooked forward.
 
     Parameters
     ----------
-    waveform : array [time]
-        float32 at the model's rate.
     edits : sequence
         Each `(Site, function)`, or `{Site: function}` for edits made together. Functions take and return
         [batch, frame, neuron] and see one row at a time.
     batch : int, optional
         Edited copies that share a forward; halved, and the run goes on, when memory does not suffice.
-
-    Returns
-    -------
-    tensor [1 + len(edits), label]
-        Clean first; equal to one hooked forward per edit.
     """
     return cascade_read(model, waveform, edits, {}, batch=batch)[0]
 

@@ -20,9 +20,9 @@ def gradient_shap(
 ) -> xr.Dataset:
     """Attribution of a class to the moments of each clip.
 
-    (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples of each
-    window and averaged over draws. Draw i takes its α uniformly from i/n to (i + 1)/n: as right as α from 0 to 1, with
-    less spread.
+    (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples of
+    each window and averaged over draws. Draw i takes its α uniformly from i/n to (i + 1)/n: as right as α from 0 to 1,
+    with less spread.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def gradient_shap(
         "noise" with the clip's mean and SD, "silence", or clips, of which each draw takes one at random (from a random
         moment on, repeated where too short).
     window : float
-        Seconds; 0.02 gives the encoder's frames: frame i is the samples from i hops on, one hop long. The last one takes
-        what is left.
+        Seconds; 0.02 gives the encoder's frames: frame i is the samples from i hops on, one hop long. The last one
+        takes what is left.
     batch : int
         Draws that share a pass. Clips never do, so nothing is padded.
 
@@ -99,13 +99,8 @@ def _explain(model, x, draw, target, scale, shape, n, batch):
 
     found = torch.cat([*execution.in_batches(attribute, n, batch)]).double().cpu().numpy()
     share = torch.softmax(logits[0], dim=-1).cpu().numpy()
-    named = {
-        "target": targets.name(model, classes),
-        "target_probability": share[classes[0]],
-        "predicted": model.labels[share.argmax()],
-        "probability": share.max(),
-    }
-    return found[:, :-1], targets.value(logits, classes, scale).item() - found[:, -1], named
+    named = targets.name(model, classes), share[classes[0]], model.labels[share.argmax()], share.max()
+    return found[:, :-1], targets.value(logits, classes, scale).item() - found[:, -1], dict(zip(_TOLD, named))
 
 
 def draws(x, chosen, *, n, baseline, key, rate):
@@ -206,7 +201,8 @@ def frame_deletion(
             continue
         masks = deletion_masks(one["attribution"].values, one["level"].values, pool, share, n, rng)
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
-        logits = torch.cat([*execution.in_batches(partial(_without, model, masks, cut), len(masks), batch)])
+        waves = torch.cat([model.tensor(cut(~mask)) for mask in masks])
+        logits = torch.cat([*execution.in_batches(partial(_logits, model, waves), len(waves), batch)])
         values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
         drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
@@ -228,17 +224,16 @@ def deletion_masks(attribution, level, pool, share, n, rng):
     return masks
 
 
-def _without(model, masks, cut, chosen):
-    """Logits of the clip without the frames of each mask."""
-    return model.logits(torch.cat([model.tensor(cut(~masks[i])) for i in chosen]))
-
-
 def windows(model, n_samples, seconds) -> tuple[int, int]:
     """Width in samples and number of the windows over a clip; the last takes what is left. 0.02 s: its frames."""
     width = round(seconds * model.sample_rate)
     if width < 1:
         raise ValueError(f"a window of {seconds} s is shorter than one sample")
     return width, -(-model.n_frames(n_samples) * model.hop // width)
+
+
+def _logits(model, waves, rows):
+    return model.logits(waves[rows.start : rows.stop])
 
 
 def _summed(values, width, count):

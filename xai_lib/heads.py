@@ -23,15 +23,9 @@ from .statistics import uar
 
 
 def features(model, clips, *, layers="all") -> xr.DataArray:
-    """Mean over all frames of each layer's output, [clip, layer, neuron]: what a head that averages over frames can read.
+    """Mean over all frames of each layer's output [clip, layer, neuron]: what a head that averages over frames reads.
 
-    Parameters
-    ----------
-    model : Model
-        What its own head says, if it has one, is not used.
-    clips : DataFrame
-        With `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
-    layers : "all", int or sequence of int
+    `clips` need `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
     """
     found = activations(model, clips, part="block", layers=layers, frames="all")
     return found["activation"].rename("features").assign_attrs(found.attrs)
@@ -81,14 +75,13 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     for _ in tqdm(range(shuffles), "shuffled labels", leave=False, delay=2):
         mixed = table.groupby("speaker")["label"].transform(lambda part: rng.permutation(part)).to_numpy()
         shuffled.append(uar(mixed, _predict(x[:, usual], mixed, split, C)))
-    speakers = list(dict.fromkeys(table["speaker"]))
-    of_speaker = [uar(y[table["speaker"] == s], predicted[table["speaker"] == s]) for s in speakers]
+    own = {str(name): rows for name, rows in table.reset_index().groupby("speaker", sort=False)["index"]}
     counts = pd.crosstab(y, predicted).reindex(index=names, columns=names, fill_value=0)
     return xr.Dataset(
         {
             "predicted": ("clip", predicted.astype(str)),
             "uar": uar(y, predicted),
-            "uar_speaker": ("speaker_name", of_speaker),
+            "uar_speaker": ("speaker_name", [uar(y[rows], predicted[rows]) for rows in own.values()]),
             "uar_layer": ("layer", [uar(y, row) for row in by_layer]),
             "uar_shuffled": ("shuffle", shuffled),
             "confusion": (("label_name", "predicted_label"), counts.to_numpy()),
@@ -99,7 +92,7 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
             "clip": features["clip"].values,
             "label": ("clip", y.astype(str)),
             "speaker": ("clip", table["speaker"].astype(str).to_numpy()),
-            "speaker_name": [str(s) for s in speakers],
+            "speaker_name": list(own),
             "layer": layers,
             "label_name": names,
             "predicted_label": names,
@@ -113,7 +106,6 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
 
     Parameters
     ----------
-    model : Model
     clips : DataFrame, or DataArray from `features`
         Leave out the speakers on whom you want to explain or test. It warns of those whom the encoder has heard.
     folder : path
@@ -128,10 +120,8 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
 
     Raises
     ------
-    FileExistsError
-        There is a model in `folder`.
-    ValueError
-        As `cross_validate`.
+    FileExistsError, ValueError
+        There is a model in `folder`; otherwise as `cross_validate`.
 
     Notes
     -----
@@ -173,9 +163,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
             "xai_head_trained_on": sorted({*map(str, table["speaker"])}),
             "xai_metrics": {
                 "layer": layer,
-                "uar": round(float(report["uar"]), 4),
-                "uar_shuffled": round(float(report["uar_shuffled"].mean()), 4),
-                "chance": round(float(report["chance"]), 4),
+                **{name: round(float(report[name].mean()), 4) for name in ("uar", "uar_shuffled", "chance")},
                 "folds": folds,
                 "clips": len(y),
                 "speakers": int(table["speaker"].nunique()),

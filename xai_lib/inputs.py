@@ -31,11 +31,6 @@ def drawn(clips, n, seed) -> pd.DataFrame:
     return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
 
 
-def one_clip(*pools, seed=0) -> pd.DataFrame:
-    """A clip at random of the first pool that has any."""
-    return next(pool for pool in pools if len(pool)).sample(1, random_state=seed)
-
-
 def own_files(files, model, skipped) -> pd.DataFrame:
     """Clips from a path, a folder, a glob, or a list of these.
 

@@ -44,8 +44,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     config = checkpoints.config(folder)
     if config.model_type not in FAMILIES:
         raise ValueError(f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}")
-    read = checkpoints.classifier if head is None else checkpoints.encoder
-    network, trained = read(folder, config)
+    network, trained = checkpoints.network(folder, config, bare=head is not None)
     if head is None:
         names = [config.id2label[i] for i in range(config.num_labels)]
         labels = names if labels is None else list(labels)
@@ -81,8 +80,8 @@ class Model:
     trained : str or None
         Why the head counts as trained.
     trained_on, head_trained_on, chosen_on : list of str or None
-        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen, where
-        that is recorded.
+        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen, if
+        recorded.
     hop, span : int
         Samples between frames, and seen by one frame of the front end.
     """
@@ -140,7 +139,7 @@ class Model:
         return self.family.width(self.check(site).part)
 
     def check(self, site, neuron=None) -> Site:
-        """The site, given as `Site`, (layer, part) or a layer; ValueError if the model lacks it, or it the neuron(s)."""
+        """The site, given as `Site`, (layer, part) or a layer; ValueError if it, or its neuron, is not there."""
         site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
         if site.part not in PARTS:
             raise ValueError(f"unknown part {site.part!r}: the parts are {', '.join(PARTS)}")
@@ -210,17 +209,10 @@ class Model:
 
     @torch.no_grad()
     def predict(self, clips) -> pd.DataFrame:
-        """Label and probabilities of each clip.
+        """Label and probabilities of each clip: a table with `path`, a path, or a list of paths.
 
-        Parameters
-        ----------
-        clips : DataFrame with `path`, or a path, or a list of paths
-
-        Returns
-        -------
-        DataFrame
-            Indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN; they are
-            named with the reason in a warning and in `attrs["skipped"]`.
+        The result is indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN;
+        they are named with the reason in a warning and in `attrs["skipped"]`.
         """
         self.require_trained()
         if not isinstance(clips, pd.DataFrame):

@@ -44,17 +44,18 @@ KNOWN = {
 }
 # fmt: on
 VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv")
-_MODALITY = {"01": "audio-video", "02": "video-only", "03": "audio-only"}
-_CHANNEL = {"01": "speech", "02": "song"}
-_INTENSITY = {"01": "normal", "02": "strong"}
+_RAVDESS = {  # what its other numbers mean
+    "modality": {"01": "audio-video", "02": "video-only", "03": "audio-only"},
+    "channel": {"01": "speech", "02": "song"},
+    "intensity": {"01": "normal", "02": "strong"},
+}
 
 
 def parse(corpus, path) -> dict | None:
     """Fields of one file name, or None where it is not a name of that corpus, one of `KNOWN`.
 
-    `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07") and whatever else the name holds:
-    `sex`, `intensity`, `statement`, `repetition`, `actor`, `modality`, `channel`, `fold`, `source`, `take`. Of "savee"
-    the folder's name counts too, which is the speaker in the original layout.
+    `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07") and whatever else the name
+    holds. Of "savee" the folder's name counts too, which is the speaker in the original layout.
     """
     path = Path(path)
     pattern, words, sex = KNOWN[corpus]
@@ -70,14 +71,8 @@ def parse(corpus, path) -> dict | None:
             return None
         fields |= {"label": words[fields["label"]], "speaker": f"{corpus}-{who}"} | ({"sex": sex(who)} if sex else {})
     if corpus == "ravdess":
-        fields |= {
-            "modality": _MODALITY[fields["modality"]],
-            "channel": _CHANNEL[fields["channel"]],
-            "actor": int(who),
-            "intensity": _INTENSITY[fields["intensity"]],
-            "statement": int(fields["statement"]),
-            "repetition": int(fields["repetition"]),
-        }
+        fields |= {name: meaning[fields[name]] for name, meaning in _RAVDESS.items()}
+        fields |= {"actor": int(who), **{name: int(fields[name]) for name in ("statement", "repetition")}}
     return fields
 
 

@@ -66,10 +66,10 @@ def index(folder: Path, results: list, given: dict) -> str:
         link = html.escape(result.out.with_suffix(".html").name)
         name, title = result.out.stem, html.escape(result.title)
         figures = sorted((folder / "figures").glob(f"{name[:2]}_*.png"))
+        pictures = {html.escape(f"figures/{f.name}"): html.escape(f.stem[3:].replace("_", " ")) for f in figures}
         images = "".join(
-            f'<figure><a href="figures/{html.escape(f.name)}"><img src="figures/{html.escape(f.name)}" alt="{title}"></a>'
-            f"<figcaption>{html.escape(f.stem[3:].replace('_', ' '))}</figcaption></figure>"
-            for f in figures
+            f'<figure><a href="{path}"><img src="{path}" alt="{title}"></a><figcaption>{says}</figcaption></figure>'
+            for path, says in pictures.items()
         )
         state = f'<strong class="bad">failed: {html.escape(result.error)}</strong>' if result.error else "done"
         parts.append(

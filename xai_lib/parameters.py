@@ -31,8 +31,8 @@ _OPTIONAL = {"root", "files", "layer", "neuron", "max_clips"}
 def check(given: dict) -> dict:
     """Parameters of a run, complete and typed, from what a notebook, papermill or the environment gave.
 
-    `given` may have any of the names in `DEFAULTS`, its values may be text ("50", "none"). Of an unknown name or a value
-    of the wrong kind, a ValueError says what is allowed.
+    `given` may have any of the names in `DEFAULTS`, its values may be text ("50", "none"). Of an unknown name or a
+    value of the wrong kind, a ValueError says what is allowed.
     """
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:

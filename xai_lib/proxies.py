@@ -114,7 +114,7 @@ def measure(model, clips, fitted) -> xr.Dataset:
 def validity(model, clips, fitted) -> xr.Dataset:
     """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
-    [layer, proxy]. It belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
+    The result [layer, proxy] belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
     stand-in. ``mean``, ``low``, ``high`` and ``n`` are over speakers (`statistics.over_speakers`) of three clips or
     more.
     """

@@ -179,8 +179,8 @@ def _shared(sets):
 def _independent(value, sets, compared):
     """`value` [dose], drawn towards the mean of the random sets as far as these vary too little.
 
-    Effects of sets that share s of their neurons correlate by about s, and with the chosen, of which they have none, not
-    at all: the variance of its distance to the mean of n is 1 + s + (1 − s)/n, and the sets show (1 − s)(1 + 1/n).
+    Effects of sets that share s of their neurons correlate by about s, and with the chosen, of which they have none,
+    not at all: the variance of its distance to the mean of n is 1 + s + (1 − s)/n, and the sets show (1 − s)(1 + 1/n).
     """
     s, n, mean = compared["shared"].values, len(sets), sets.mean(axis=0)
     return mean + (value - mean) * np.sqrt((1 - s) * (1 + 1 / n) / (1 + s + (1 - s) / n))

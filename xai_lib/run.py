@@ -1,8 +1,7 @@
 """Run the notebooks: `python -m xai_lib.run`, which is what `make run` calls.
 
-Parameters come from the environment (CORPUS, ROOT, FILES, MODEL, EMOTION, LAYER, NEURON, K, MAX_CLIPS, BATCH,
-DEVICE, SEED, PROFILE) or as name=value; each run has a folder of its own under results/, and `results/latest`
-points to it.
+Parameters come from the environment (CORPUS, ROOT, FILES, MODEL, EMOTION, LAYER, NEURON, K, MAX_CLIPS, BATCH, DEVICE,
+SEED, PROFILE) or as name=value; each run has a folder of its own under results/, and `results/latest` points to it.
 """
 
 from __future__ import annotations

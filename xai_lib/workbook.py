@@ -63,17 +63,13 @@ def setup(name: str, **parameters) -> Run:
     name : str
         Of the notebook, "03_sign_flip_ablation"; its figures carry the number.
     **parameters
-        As in the parameters cell (`parameters.DEFAULTS`). Those left out keep their default.
+        As in the parameters cell (`parameters.DEFAULTS`). Those left out keep their default; ValueError if one is
+        wrong, or the labels of the corpus are not those of the model.
 
     Returns
     -------
     Run
         `clips` (drawn, with `split`), `train`, `test`, `explain`, `model`, every parameter, and `save`.
-
-    Raises
-    ------
-    ValueError
-        A parameter is wrong, or the labels of the corpus are not those of the model.
     """
     values = check(parameters)
     seed_everything(values["seed"])
@@ -109,7 +105,7 @@ def setup(name: str, **parameters) -> Run:
     right = own[model.predict(own)["label"] == run.emotion] if len(own) else own
     skipped = {}
     if run.files is None:
-        run.explain = inputs.one_clip(right, own, run.test, seed=run.seed)
+        run.explain = next(filter(len, (right, own, run.test))).sample(1, random_state=run.seed)
     else:
         run.explain = inputs.own_files(run.files, model, skipped)
     names = [Path(path).name for path in run.explain["path"]]
@@ -139,8 +135,8 @@ class Run(SimpleNamespace):
     def save(self, result, name: str):
         """Write a figure, an xarray result or a table under `name` and give it back, to be shown.
 
-        Figures go to figures/<number>_<name>.png; results to data/ as netCDF, tables as CSV. A file is either
-        whole or not there. Provenance travels in the PNG and netCDF, and as JSON beside them.
+        Figures go to figures/<number>_<name>.png; results to data/ as netCDF, tables as CSV. A file is either whole or
+        not there. Provenance travels in the PNG and netCDF, and as JSON beside them.
         """
         import matplotlib.pyplot as plt
         import xarray as xr

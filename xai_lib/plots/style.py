@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, sizes, and the parts that figures share."""
+"""One look for all figures: colours that colour-blind readers can tell apart, sizes, and what figures share."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def panels(rows=1, columns=1, *, height=3.6, **options):
 
 
 def interval(axes, at, over, **look):
-    """Means with their bars, which NaN leaves out; `over` holds `mean`, `low` and `high` as `statistics.over_speakers`."""
+    """Means with error bars, where there are any; `over` holds `mean`, `low`, `high` as `statistics.over_speakers`."""
     error = [over["mean"] - over["low"], over["high"] - over["mean"]]
     axes.errorbar(at, over["mean"], error, **{"capsize": 2, **look})
 

@@ -11,7 +11,7 @@ from .panel import Panel
 
 
 def players(found, sample_rate) -> HTML:
-    """A table of exemplars (`dissection.snippets`, perhaps with a `caption`), each with a player at the recorded level."""
+    """A table of exemplars (`dissection.snippets`, perhaps captioned), each with a player at the recorded level."""
     names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
     table = found[names].round(3).astype(str).map(html.escape)
     sounds = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]

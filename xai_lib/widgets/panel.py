@@ -16,20 +16,12 @@ log = logging.getLogger(__name__)
 
 
 class Panel(ipywidgets.VBox):
-    """Controls above an output that is redrawn whenever one of them changes.
+    """Controls, by the name that `draw` knows them by, above an output that is redrawn when one of them changes.
 
-    Subclasses override `draw`. Setting `panel.controls["layer"].value = 3` redraws at once, in a notebook as
-    in a test without one; `panel.shown` then holds what was drawn, `panel.figure` the last figure and
-    `panel.error` the sentence if drawing failed.
-
-    Parameters
-    ----------
-    controls : dict of str to ipywidgets widget
-        By the name under which `draw` receives the value.
-    height : int
-        Least height of the output in pixels, so that the page does not jump.
-    cache : int
-        How many drawings are kept, by the values of the controls.
+    Subclasses override `draw`. Setting `panel.controls["layer"].value = 3` redraws at once, in a notebook as in a test
+    without one; `panel.shown` then holds what was drawn, `panel.figure` the last figure and `panel.error` the sentence
+    if drawing failed. `height` is the output's least, in pixels, so that the page does not jump; `cache` is how many
+    drawings are kept.
     """
 
     def __init__(self, title: str, controls: dict[str, ipywidgets.Widget], *, height: int = 360, cache: int = 64):
