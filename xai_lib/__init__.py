@@ -1,7 +1,5 @@
 """What the neurons of speech-emotion models do: the library behind the workbook."""
 
-from __future__ import annotations
-
 import importlib
 from importlib import metadata, util
 from pathlib import Path

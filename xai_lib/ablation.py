@@ -4,8 +4,6 @@ The edit runs through the rest of the network, and everything is read where it c
 chosen neurons go matched random ones, the null.
 """
 
-from __future__ import annotations
-
 import json
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What a clip sounds like in numbers, and how those numbers differ between emotions within a speaker."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

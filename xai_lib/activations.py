@@ -1,7 +1,5 @@
 """What each neuron does on each clip, from one forward per clip; the clips and moments that drive a neuron most."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

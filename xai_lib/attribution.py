@@ -4,8 +4,6 @@ All layers and neurons come from one pass: one backward for the gradients, one f
 segments for the responses. `gradient_shap`, attribution to the waveform, has a file of its own.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

@@ -4,8 +4,6 @@ Every frame here is a frame of the encoders: with the defaults, frame i is the s
 16 kHz (25 ms every 20 ms), so row i of a feature and frame i of a WavLM layer describe the same moment.
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Read a checkpoint: folder or hub id, weights as float32, and why its head counts as trained."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Selection is plain pandas: ``clips.query("label == 'angry' and sex == 'female'")
 why, is counted in ``clips.attrs["left_out"]``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

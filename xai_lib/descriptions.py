@@ -4,8 +4,6 @@ A caption uses the words of the lexicon ``data/concepts/acoustics.csv`` and noth
 described alike, offline, and each word stands for a measured quantity.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -5,8 +5,6 @@ captions, and the concept of a given list that fits best (DB). Every score has a
 values captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import xarray as xr

@@ -1,7 +1,5 @@
 """Fetch an archive, check its hash, and unpack it safely."""
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath

@@ -1,7 +1,5 @@
 """What an edit does to the neurons of a site: a mode, at the frames of a policy. An edit is a function."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

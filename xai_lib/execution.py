@@ -3,8 +3,6 @@
 All are exact against the plain forward. An edit at layer l leaves the layers below untouched, so they run once.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Which part of a clip speaks for a class: GradientSHAP on the waveform, and what its top frames are worth."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fit an emotion head on frozen features, evaluate it on unseen speakers, save it as a Hugging Face checkpoint."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """See and change what a forward computes, by site; hooks are always removed."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack, contextmanager
 
 import torch

@@ -1,7 +1,5 @@
 """What a notebook works on: the sides of the split, and the clips that are explained one by one."""
 
-from __future__ import annotations
-
 import glob
 import os
 import warnings

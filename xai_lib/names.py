@@ -1,7 +1,5 @@
 """What the file names of known corpora say about their clips."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from pathlib import Path

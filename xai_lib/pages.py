@@ -1,7 +1,5 @@
 """Executed notebooks as pages that need no network, and the index of a run."""
 
-from __future__ import annotations
-
 import copy
 import html
 import json

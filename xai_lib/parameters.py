@@ -1,7 +1,5 @@
 """The parameters that every notebook takes: names, defaults, what is allowed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Fundamental frequency of framed sound."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ A proxy must be read after the edit: a norm is the same whatever the signs of it
 `rms` and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Take neurons out of a model, and measure what it forgets and what it keeps."""
 
-from __future__ import annotations
-
 import hashlib
 from contextlib import contextmanager
 

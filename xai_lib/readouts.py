@@ -1,7 +1,5 @@
 """What is measured downstream of an edit: the decision, and how far later layers moved."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import xarray as xr

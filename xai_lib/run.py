@@ -4,8 +4,6 @@ Parameters come from the environment (CORPUS, ROOT, FILES, MODEL, EMOTION, LAYER
 SEED, PROFILE) or as name=value; each run has a folder of its own under results/, and `results/latest` points to it.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import os

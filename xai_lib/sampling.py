@@ -1,7 +1,5 @@
 """Which clips: seeded draws, and splits that no speaker straddles."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 

@@ -4,8 +4,6 @@ Clips of one speaker are not independent, so they are averaged within the speake
 no interval and no p is given (NaN): show one point per speaker instead.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import xarray as xr
 from scipy import stats

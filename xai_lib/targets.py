@@ -1,7 +1,5 @@
 """What is explained: a class or a contrast of two, on a scale; and how results name their clips."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

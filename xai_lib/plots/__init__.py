@@ -1,7 +1,5 @@
 """Figures: each function takes a result and returns a matplotlib Figure."""
 
-from __future__ import annotations
-
 from .agreement_curves import agreement_curves
 from .class_recalls import class_recalls
 from .clip import clip

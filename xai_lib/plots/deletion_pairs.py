@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from .. import statistics, targets
 from . import style
 

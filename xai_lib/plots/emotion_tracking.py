@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from ..targets import average
 from . import style
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker

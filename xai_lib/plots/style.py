@@ -1,7 +1,5 @@
 """One look for all figures: colours that colour-blind readers can tell apart, sizes, and what figures share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import matplotlib

@@ -1,7 +1,5 @@
 """Explorers for JupyterLab: controls around computations that live elsewhere in the library."""
 
-from __future__ import annotations
-
 from .ablation_explorer import AblationExplorer
 from .clip_explorer import ClipExplorer
 from .frame_explorer import FrameExplorer

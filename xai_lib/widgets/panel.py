@@ -1,7 +1,5 @@
 """The frame around every explorer: controls, an output, a word on what is happening, errors in a sentence."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io
