@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 from scipy.special import logsumexp, softmax
 
-from . import descriptions, statistics
+from . import descriptions, statistics, targets
 from .activations import activations, exemplars, snippets
 from .names import ordered
 
@@ -245,7 +245,7 @@ def _flat(data):
 
 def _groups(data) -> list:
     """Rows of each speaker; all in one where speakers are not known."""
-    if "speaker" not in data.coords or pd.isna(data["speaker"].values).any():
+    if not targets.speakers_known(data):
         return [np.arange(data.sizes["clip"])]
     return list(pd.Series(np.arange(data.sizes["clip"])).groupby(data["speaker"].values).apply(np.asarray))
 

@@ -95,6 +95,11 @@ def in_batches(function, n, batch):
             bar.update(len(rows))
 
 
+def forward(model, waves, batch) -> torch.Tensor:
+    """Logits [row, label] of raw waveforms [row, time], `batch` at a time."""
+    return torch.cat([*in_batches(lambda rows: model.logits(waves[rows.start : rows.stop]), len(waves), batch)])
+
+
 def _plan(model, edit) -> dict:
     """{Site: function} of one edit, checked."""
     try:

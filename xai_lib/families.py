@@ -56,13 +56,8 @@ class WavLM:
         if site.layer == 0:
             return self.encoder.dropout
         layer = self.layers[site.layer - 1]
-        inside = layer.feed_forward
-        parts = {
-            "block": layer,
-            "attention": layer.dropout,
-            "ffn_hidden": inside.intermediate_dropout,
-            "ffn_out": inside,
-        }
+        ffn = layer.feed_forward
+        parts = {"block": layer, "attention": layer.dropout, "ffn_hidden": ffn.intermediate_dropout, "ffn_out": ffn}
         return parts[site.part]
 
     def weights(self) -> torch.Tensor | None:

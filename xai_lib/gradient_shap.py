@@ -200,7 +200,7 @@ def frame_deletion(
         masks = deletion_masks(one["attribution"].values, one["level"].values, pool, share, n, rng)
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
         waves = torch.cat([model.tensor(cut(~mask)) for mask in masks])
-        logits = torch.cat([*execution.in_batches(partial(_logits, model, waves), len(waves), batch)])
+        logits = execution.forward(model, waves, batch)
         values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
         drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
@@ -228,10 +228,6 @@ def windows(model, n_samples, seconds) -> tuple[int, int]:
     if width < 1:
         raise ValueError(f"a window of {seconds} s is shorter than one sample")
     return width, -(-model.n_frames(n_samples) * model.hop // width)
-
-
-def _logits(model, waves, rows):
-    return model.logits(waves[rows.start : rows.stop])
 
 
 def _summed(values, width, count):

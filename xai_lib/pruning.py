@@ -55,7 +55,7 @@ def contrast(scores, label) -> xr.DataArray:
     if not own.any() or own.all():
         raise ValueError(f"a contrast needs clips of {label!r} and clips of others: {int(own.sum())} of {len(own)}")
     mine, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (own, ~own))
-    if "speaker" in scores.coords and not pd.isna(scores["speaker"].values).any():
+    if targets.speakers_known(scores):
         within = statistics.by_speaker(mine) - statistics.by_speaker(others)
         if within.sizes["speaker"]:
             return within.mean("speaker")

@@ -63,10 +63,14 @@ def axes(sites, values) -> dict:
     return {"layer": [site.layer for site in sites], "neuron": np.arange(values.shape[-1])}
 
 
+def speakers_known(data) -> bool:
+    """Whether every clip of a result has its speaker."""
+    return "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
+
+
 def units(data: xr.DataArray) -> xr.DataArray:
     """One value per speaker, dim `speaker`, the clips of each averaged; where not all are known, `clip` stays."""
-    named = "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
-    return statistics.by_speaker(data) if named else data
+    return statistics.by_speaker(data) if speakers_known(data) else data
 
 
 def average(data: xr.DataArray) -> xr.DataArray:

@@ -13,7 +13,8 @@ def clip(frames, *, title=None):
     wave.fill_between(times, 0, 1, where=speech, step="mid", transform=wave.get_xaxis_transform(), **shade)
     wave.set_title(title or "", parse_math=False)  # a file's name may hold a dollar sign
     wave.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-    style.spectrogram(spectrum, x, rate)
+    image = style.spectrogram(spectrum, x, rate)
+    figure.colorbar(image, ax=spectrum, label="dB under the loudest", pad=0.01)
     f0 = np.where(speech, frames["f0"].values, np.nan)
     pitch.plot(times, f0, color=style.EMOTION_COLORS["sad"], marker=".", markersize=3)
     pitch.set(ylabel="F0 (Hz)", xlabel="time (s)")

@@ -87,7 +87,7 @@ def spectrogram(axes, samples, rate):
     edges = (at[0] - hop / rate / 2, at[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
     image = axes.imshow(level, origin="lower", vmin=-70, vmax=0, extent=edges)
     axes.set(ylabel="frequency (kHz)", xlim=(0, len(samples) / rate))
-    axes.figure.colorbar(image, ax=axes, label="dB under the loudest", pad=0.01)
+    return image
 
 
 def tiles(axes, grid, text, *, fontsize=10, **limits):
