@@ -192,8 +192,8 @@ def _check_files(paths, table):
 
 def _finish(clips, left_out):
     """Put the usual columns first and note what was left out."""
-    first = pd.Index(["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"])
-    clips = clips[first.intersection(clips.columns, sort=False).append(clips.columns.difference(first, sort=False))]
+    first = ["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"]
+    clips = clips[[name for name in first if name in clips] + [name for name in clips if name not in first]]
     clips.attrs["left_out"] = dict(left_out)
     if left_out:
         counts = ", ".join(f"{n} files ({why})" for why, n in left_out.items())

@@ -42,9 +42,10 @@ def edit(
         raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
     if window < 0 or n_peaks < 1:
         raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
-    for what, value, whose in (("means", means, "mean"), ("stds", stds, "noise"), ("speech", speech, "speech")):
-        if value is None and whose in (mode, frames if isinstance(frames, str) else None):
-            raise ValueError(f"{what}= is needed for {whose if whose == mode else f'frames={whose!r}'}")
+    if mode == "mean" and means is None or mode == "noise" and stds is None:
+        raise ValueError(f"{'means' if mode == 'mean' else 'stds'}= is needed for {mode}")
+    if isinstance(frames, str) and frames == "speech" and speech is None:
+        raise ValueError("speech= is needed for frames='speech'")
     if not isinstance(neurons, str):
         neurons = np.unique(np.atleast_1d(np.asarray(neurons, dtype=np.int64)))
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed)

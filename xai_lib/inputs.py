@@ -72,12 +72,15 @@ def _checked(corpus):
     """The corpus, if its column `split` has two sides and no speaker on both."""
     known = sorted(set(corpus["split"].dropna().astype(str)))
     if known != ["test", "train"] or corpus["split"].isna().any():
-        wanted = 'must say "train" or "test" for every clip, and both must occur'
-        fix = "rename or drop the other clips, or drop the column to have one drawn"
-        raise ValueError(f"the column split {wanted}; it says {known}: {fix}")
+        raise ValueError(
+            f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
+            "rename or drop the other clips, or drop the column to have one drawn"
+        )
     sides = corpus.groupby("speaker")["split"].nunique() if "speaker" in corpus else pd.Series(dtype=int)
     both = [str(name) for name in sides[sides > 1].index]
     if both:
-        who = f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])})"
-        raise ValueError(f"{who}: give each speaker one side, or drop the column split to have it drawn")
+        raise ValueError(
+            f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
+            "or drop the column split to have it drawn"
+        )
     return corpus

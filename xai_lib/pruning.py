@@ -75,8 +75,10 @@ def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
 
 
 def reach(model, magnitude) -> xr.DataArray:
-    """How much each neuron of `ffn_hidden` writes: mean |activation| (`dissection.activations`) × norm of its outgoing
-    weights, [layer, neuron]."""
+    """How much each neuron of `ffn_hidden` writes: mean |activation| × norm of its outgoing weights, [layer, neuron].
+
+    The `magnitude` is that of `dissection.activations`.
+    """
     weights = [_outgoing(model, Site(int(layer), "ffn_hidden")) for layer in magnitude["layer"]]
     norms = np.stack([weight.detach().norm(dim=0).cpu().numpy() for weight in weights])
     return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)

@@ -44,9 +44,9 @@ def over_speakers(data: xr.DataArray) -> xr.Dataset:
     """
     units = data if "speaker" in data.dims else by_speaker(data)
     axis, rest = units.get_axis_num("speaker"), units.isel(speaker=0, drop=True)
-    values = *interval(units.values, axis=axis), np.isfinite(units.values).sum(axis=axis)
-    parts = zip(("mean", "low", "high", "n"), values)
-    return xr.Dataset({name: rest.copy(data=value) for name, value in parts}, attrs={"confidence": 0.95})
+    mean, low, high = interval(units.values, axis=axis)
+    parts = {"mean": mean, "low": low, "high": high, "n": np.isfinite(units.values).sum(axis=axis)}
+    return xr.Dataset({name: rest.copy(data=value) for name, value in parts.items()}, attrs={"confidence": 0.95})
 
 
 def sign_flip_test(values, *, permutations=9999, seed=0) -> float:

@@ -87,9 +87,10 @@ def setup(name: str, **parameters) -> Run:
     model.target(values["emotion"])
     unknown = sorted(set(corpus["label"].dropna()) - set(model.labels))
     if unknown:
-        own = f"map them to its own ({', '.join(model.labels)}) in a CSV file and give that as corpus"
-        them = f"the labels {', '.join(unknown)} of this corpus"
-        raise ValueError(f"{model.name} does not know {them}: {own}, or drop those clips")
+        raise ValueError(
+            f"{model.name} does not know the labels {', '.join(unknown)} of this corpus: map them to its own "
+            f"({', '.join(model.labels)}) in a CSV file and give that as corpus, or drop those clips"
+        )
     if values["layer"] is not None:
         model.check(values["layer"])
     widest = max(model.n_neurons((1, part)) for part in PARTS)
