@@ -31,7 +31,7 @@ class Panel(ipywidgets.VBox):
             control.description = control.description or name
             control.tooltip = getattr(control, "tooltip", None) or f"{title}: {control.description}"
             control.style.description_width = "initial"
-            if isinstance(control, (ipywidgets.IntSlider, ipywidgets.SelectionSlider)):
+            if isinstance(control, (ipywidgets.IntSlider, ipywidgets.FloatSlider, ipywidgets.SelectionSlider)):
                 control.continuous_update = False
                 control.layout.min_width = "320px"
             control.observe(self._changed, names="value")
