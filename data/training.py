@@ -63,7 +63,7 @@ def fit(
     loss : callable
         loss(module, batch) is the scalar to descend and a dict of numbers, averaged over the epoch into the curve.
     steps : int
-        Batches in an epoch.
+        Batches in an epoch; the schedule of the learning rate counts on them.
     average : float
         Share of the running average that a step keeps, at most; it starts low.
     checkpoint : path
@@ -82,18 +82,16 @@ def fit(
     FloatingPointError
         The loss is not finite.
     """
-    settings = {**settings, "steps": steps, "epochs": epochs, "seed": seed, "average": average, "best": best}
-    settings = _plain({**settings, "learning_rate": learning_rate, "weight_decay": weight_decay})
+    own = {"epochs": epochs, "steps": steps, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    settings = json.dumps({**settings, **own, "average": average, "seed": seed, "best": best}, sort_keys=True)
     slow = copy.deepcopy(module).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(module.parameters(), learning_rate, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, learning_rate, total_steps=epochs * steps, pct_start=WARM_UP
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, epochs * steps, pct_start=WARM_UP)
     stateful = {"module": module, "average": slow, "optimiser": optimiser, "schedule": schedule}
     history, kept = History(), None
     if checkpoint.exists():
         held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        _same(json.loads(held["settings"]), settings, checkpoint)
+        _same(held["settings"], settings, checkpoint)
         for name, thing in stateful.items():
             thing.load_state_dict(held[name])
         history, kept = History(**held["history"]), held["kept"]
@@ -101,7 +99,8 @@ def fit(
         started, sums = time.perf_counter(), defaultdict(float)
         rng = _seed(seed, epoch)
         module.train()
-        for batch in _exactly(steps, tqdm(batches(rng), f"epoch {epoch + 1}/{epochs}", steps, leave=False)):
+        bar = tqdm(batches(rng), f"epoch {epoch + 1}/{epochs}", steps, leave=False)
+        for _, batch in zip(range(steps), bar, strict=True):
             value, numbers = loss(module, batch)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss is {value.item()} in epoch {epoch + 1}: try a lower learning rate")
@@ -120,7 +119,7 @@ def fit(
             kept = {name: tensor.detach().cpu().clone() for name, tensor in slow.state_dict().items()}
         history.seconds += time.perf_counter() - started
         states = {name: thing.state_dict() for name, thing in stateful.items()}
-        _save({**states, "settings": json.dumps(settings), "history": vars(history), "kept": kept}, checkpoint)
+        _save({**states, "settings": settings, "history": vars(history), "kept": kept}, checkpoint)
         tqdm.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {x:.3f}" for name, x in history.curve[-1].items()))
     module.load_state_dict(kept)
     module.eval()
@@ -136,17 +135,6 @@ def _seed(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _exactly(steps: int, batches: Iterable):
-    """The batches, if there are as many as the schedule of the learning rate counts on."""
-    count = 0
-    for count, batch in enumerate(batches, 1):
-        if count > steps:
-            break
-        yield batch
-    if count != steps:
-        raise ValueError(f"an epoch has {'more' if count > steps else count} batches where steps is {steps}")
-
-
 @torch.no_grad()
 def _follow(slow: nn.Module, fast: nn.Module, share: float) -> None:
     """Move the running average towards the weights; buffers are copied."""
@@ -156,13 +144,9 @@ def _follow(slow: nn.Module, fast: nn.Module, share: float) -> None:
         mean.copy_(now)
 
 
-def _plain(settings: dict) -> dict:
-    """As they come back from JSON: tuples are lists there."""
-    return json.loads(json.dumps(settings))
-
-
-def _same(old: dict, new: dict, checkpoint: Path) -> None:
+def _same(old: str, new: str, checkpoint: Path) -> None:
     """Refuse to go on with other settings."""
+    old, new = json.loads(old), json.loads(new)
     other = [f"{k} {old.get(k)!r}, now {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if other:
         raise ValueError(f"{checkpoint} is of a training with other settings ({'; '.join(other)}): move it away")
@@ -171,6 +155,6 @@ def _same(old: dict, new: dict, checkpoint: Path) -> None:
 def _save(state: dict, checkpoint: Path) -> None:
     """Write beside the checkpoint, then move into place, so that a kill leaves the old or the new one."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    part = checkpoint.with_name(f".{os.getpid()}-{checkpoint.name}")
+    part = checkpoint.with_name(checkpoint.name + ".part")
     torch.save(state, part)
     os.replace(part, checkpoint)
