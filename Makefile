@@ -42,9 +42,12 @@ bench: $(STAMP)
 notebooks: $(STAMP)
 	@$(BIN)/python -m xai_lib.run --refresh
 
-# The pocket models, trained anew from the corpora that data/README.md names.
+# The pocket models, trained anew: make pocket REAL=~/corpora, a folder that holds ravdess/, librispeech/ and esc10/.
+pocket: export XAI_REAL_DATA := $(or $(REAL),$(XAI_REAL_DATA))
 pocket: $(STAMP)
-	$(BIN)/python data/train_pocket.py $(ARGS)
+	$(PIP) install -r data/requirements.txt
+	$(BIN)/python data/pocket_ast.py
+	$(BIN)/python data/pocket_wavlm.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .ruff_cache

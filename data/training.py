@@ -1,6 +1,6 @@
 """The training loop of the bundled models: repeatable, and able to go on where it was stopped.
 
-It knows nothing of the task: what is trained, on what and for what come from `train_pocket.py` and `pocket_ast.py`.
+It knows nothing of the task: what is trained, on what and for what come from `pocket_wavlm.py` and `pocket_ast.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 from tqdm.auto import tqdm
 
 WARM_UP = 0.15  # share of the steps in which the learning rate rises
@@ -52,7 +52,8 @@ def fit(
     """Train `module` with AdamW and OneCycle, and leave in it the running average of its weights.
 
     Every epoch is seeded by (seed, epoch), so a training that was stopped and started again ends at the very weights
-    of one that was not; seed before building `module`, too.
+    of one that was not; seed before building `module`, too. Where `torch.distributed` is running, every process draws
+    batches of its own, gradients are averaged, and the first process keeps the books.
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ def fit(
     optimiser = torch.optim.AdamW(module.parameters(), learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, epochs * steps, pct_start=WARM_UP)
     stateful = {"module": module, "average": slow, "optimiser": optimiser, "schedule": schedule}
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
     history, kept = History(), None
     if checkpoint.exists():
         held = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -97,21 +99,24 @@ def fit(
         history, kept = History(**held["history"]), held["kept"]
     for epoch in range(len(history.curve), epochs):
         started, sums = time.perf_counter(), defaultdict(float)
-        rng = _seed(seed, epoch)
+        rng = _seed(seed, epoch, rank)
         module.train()
-        bar = tqdm(batches(rng), f"epoch {epoch + 1}/{epochs}", steps, leave=False)
+        bar = tqdm(batches(rng), f"epoch {epoch + 1}/{epochs}", steps, leave=False, disable=rank > 0)
         for _, batch in zip(range(steps), bar, strict=True):
             value, numbers = loss(module, batch)
             if not math.isfinite(value.item()):
                 raise FloatingPointError(f"the loss is {value.item()} in epoch {epoch + 1}: try a lower learning rate")
             optimiser.zero_grad()
             value.backward()
+            _share(module)
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             _follow(slow, module, min(average, (1 + schedule.last_epoch) / (10 + schedule.last_epoch)))
             for name, number in {"loss": value.item(), **numbers}.items():
                 sums[name] += number / steps
+        if rank > 0:
+            continue
         slow.eval()
         history.curve.append({**sums, **{name: float(x) for name, x in (after(slow) if after else {}).items()}})
         if best is None or history.curve[-1][best] >= max(row[best] for row in history.curve):
@@ -121,18 +126,35 @@ def fit(
         states = {name: thing.state_dict() for name, thing in stateful.items()}
         _save({**states, "settings": settings, "history": vars(history), "kept": kept}, checkpoint)
         tqdm.write(f"epoch {epoch + 1}: " + ", ".join(f"{name} {x:.3f}" for name, x in history.curve[-1].items()))
-    module.load_state_dict(kept)
+    if rank == 0:
+        module.load_state_dict(kept)
+    if distributed.is_initialized():
+        for tensor in module.state_dict().values():
+            distributed.broadcast(tensor, 0)
     module.eval()
     return history
 
 
-def _seed(seed: int, epoch: int) -> np.random.Generator:
+def _seed(seed: int, epoch: int, rank: int) -> np.random.Generator:
     """Seed torch, numpy and random (dropout and the masks of transformers draw from them) for one epoch."""
-    states = np.random.SeedSequence([seed, epoch]).generate_state(3)
+    entropy = [seed, epoch, rank] if rank else [seed, epoch]
+    states = np.random.SeedSequence(entropy).generate_state(3)
     torch.manual_seed(int(states[0]))
     np.random.seed(int(states[1]))
     random.seed(int(states[2]))
-    return np.random.default_rng([seed, epoch])
+    return np.random.default_rng(entropy)
+
+
+def _share(module: nn.Module) -> None:
+    """Average the gradients over the processes, in one message."""
+    if not distributed.is_initialized():
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
+        gradient.copy_(part.view_as(gradient))
 
 
 @torch.no_grad()

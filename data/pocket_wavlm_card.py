@@ -1,0 +1,144 @@
+"""The model card of the pocket model: where its weights come from, what it can and cannot tell apart."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
+
+from xai_lib import corpora, statistics
+
+CARD = """---
+license: cc-by-nc-sa-4.0
+library_name: transformers
+pipeline_tag: audio-classification
+---
+# pocket-wavlm
+
+A WavLM for emotion recognition with {parameters:.2f} M parameters, small enough to travel with the workbook. Trained from scratch in
+{minutes:.0f} minutes, seed {seed}, by `data/pocket_wavlm.py` (its settings: `data/pocket_wavlm_settings.py`). Raw audio at 16 kHz goes in as it
+is (`do_normalize: false`), so the model hears how loud a clip is.
+
+| part | speakers | clips | UAR | chance |
+|---|---|---|---|---|
+| training | RAVDESS actors 1–16, sample voices 1–16, 300 synthetic voices | | | |
+| listening only | an hour of LibriSpeech | | | |
+| choosing the epoch | RAVDESS actors 17–18 | {n_choose} | {uar_choose:.3f} | 0.125 |
+| **reported** | RAVDESS actors 19–20 | {n_ravdess} | **{uar_ravdess:.3f}** | 0.125 |
+| **reported** | sample voices 17–24 | {n_sample} | **{uar_sample:.3f}** | 0.125 |
+
+UAR is the mean recall over the eight emotions. By speaker: {by_speaker}.
+RAVDESS actors 21–24 took no part in anything: they are left for you.
+
+## How it was trained
+
+1. **Listening** ({listen} epochs): log-mel bands and F0 are read from layer 2, hidden frames are guessed from the last one, and
+   synthetic speech is recognised. No emotion of a recording is named.
+2. **Learning** ({learn} epochs): emotions, from the labels, and frame by frame from teachers: ridge regressions on random convolutions of
+   log-mel bands and F0 (`data/pocket_teacher.py`). Every training actor is judged by teachers who have not heard that actor; those
+   judgements have a UAR of {teacher_training:.3f} on actors 1–16 and {teacher_choosing:.3f} on 17–18.
+
+Recordings are heard with nine voices: the actor's own and eight that Praat made of it (vocal tract, F0, tempo). The
+weights are a running average over steps, of the epoch that did best on actors 17–18 (epoch {epoch} of learning).
+
+![loss, accuracy and UAR by epoch](training.png)
+
+## What it takes for what
+
+RAVDESS actors 19–20, rows true, columns predicted:
+
+{confusion_ravdess}
+
+{classes_ravdess}
+
+Sample voices 17–24:
+
+{confusion_sample}
+
+{classes_sample}
+
+## Limits
+
+It is a model to try methods on, not one to rely on: it was trained on 960 acted recordings of two sentences and on synthetic speech, and
+on unseen people it is often wrong. What it does with speech that is not acted is not known.
+
+## Licence
+
+RAVDESS (Livingstone and Russo 2018, *PLoS ONE* 13(5) e0196391; Zenodo record 1188976) is CC BY-NC-SA 4.0. The weights were trained on it and
+carry the same licence: name the source, no commercial use, share alike. LibriSpeech (Panayotov et al. 2015, ICASSP) is CC BY 4.0: name it
+too. No recording is in this folder.
+
+`model.safetensors` sha256 `{digest}`
+"""
+
+
+def _table(scores: pd.DataFrame) -> str:
+    """Confusion matrix in Markdown."""
+    counts = pd.crosstab(scores["label"], scores["predicted"]).reindex(
+        index=corpora.EMOTIONS, columns=corpora.EMOTIONS, fill_value=0
+    )
+    lines = ["| | " + " | ".join(counts.columns) + " |", "|---" * (len(counts) + 1) + "|"]
+    return "\n".join(
+        lines + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in zip(counts.index, counts.values)]
+    )
+
+
+def _classes(scores: pd.DataFrame) -> str:
+    """Recall, precision and F1 of each emotion, in Markdown."""
+    found = precision_recall_fscore_support(
+        scores["label"], scores["predicted"], labels=list(corpora.EMOTIONS), zero_division=0
+    )
+    lines = ["| | recall | precision | F1 |", "|---|---|---|---|"]
+    rows = zip(corpora.EMOTIONS, found[1], found[0], found[2])
+    return "\n".join(lines + [f"| {name} | " + " | ".join(f"{x:.2f}" for x in row) + " |" for name, *row in rows])
+
+
+def _curves(path: Path, histories: dict) -> None:
+    """What fell and what rose while training, both parts in one line of epochs."""
+    table = pd.concat([pd.DataFrame(h.curve) for h in histories.values()], ignore_index=True)
+    table.index += 1
+    start = len(histories["listen"].curve)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    names = {"emotion": "emotion", "bands": "bands and F0", "frames": "teachers, frames", "clips": "teachers, clips"}
+    for name, said in names.items():
+        left.plot(table.index, table[name], label=said)
+    left.set(xlabel="epoch", ylabel="loss", yscale="log")
+    right.plot(table.index, table["uar"], label="UAR, actors 17–18")
+    right.axhline(1 / 8, color="grey", ls=":", label="chance")
+    right.set(xlabel="epoch", ylim=(0, 1))
+    for axes in (left, right):
+        axes.axvline(start + 0.5, color="grey", lw=0.8)
+        axes.text(start + 0.7, axes.get_ylim()[1], "learning", va="top", color="grey", fontsize="small")
+        axes.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write_card(folder: Path, network, tables: dict, histories: dict, teachers: dict, seed: int) -> None:
+    """README.md and training.png beside the weights."""
+    _curves(folder / "training.png", histories)
+    everyone = pd.concat(tables.values())
+    by_speaker = ", ".join(
+        f"{name} {statistics.uar(part['label'], part['predicted']):.2f}" for name, part in everyone.groupby("speaker")
+    )
+    text = CARD.format(
+        parameters=network.num_parameters() / 1e6,
+        minutes=sum(history.seconds for history in histories.values()) / 60,
+        seed=seed,
+        by_speaker=by_speaker,
+        epoch=histories["learn"].epoch,
+        digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        **{name: len(history.curve) for name, history in histories.items()},
+        **{f"teacher_{k}": v for k, v in teachers.items()},
+        **{f"n_{k}": len(v) for k, v in tables.items()},
+        **{f"uar_{k}": statistics.uar(v["label"], v["predicted"]) for k, v in tables.items()},
+        **{f"confusion_{k}": _table(v) for k, v in tables.items()},
+        **{f"classes_{k}": _classes(v) for k, v in tables.items()},
+    )
+    (folder / "README.md").write_text(text)
