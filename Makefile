@@ -45,7 +45,6 @@ notebooks: $(STAMP)
 # The pocket models, trained anew: make pocket REAL=~/corpora, a folder that holds ravdess/, librispeech/ and esc10/.
 pocket: export XAI_REAL_DATA := $(or $(REAL),$(XAI_REAL_DATA))
 pocket: $(STAMP)
-	$(PIP) install -r data/requirements.txt
 	$(BIN)/python data/pocket_ast.py
 	$(BIN)/python data/pocket_wavlm.py
 

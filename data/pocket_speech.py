@@ -1,7 +1,6 @@
 """What the bundled WavLM hears while it is trained: recordings, the same with other voices, and synthetic speech.
 
-All of it is prepared once, into three files that the processes of a training share. Needs espeak-ng and
-`pip install praat-parselmouth`.
+All of it is prepared once, into three files that the processes of a training share. Needs espeak-ng.
 """
 
 from __future__ import annotations
