@@ -142,12 +142,12 @@ def teach(table: pd.DataFrame, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
         calls = (joblib.delayed(call)(*(one[piece] for one in lists), **fixed) for piece in pieces)
         return [found for part in tqdm(parallel(calls), name, len(pieces)) for found in part]
 
+    actor = asked["actor"].fillna(0).to_numpy().astype(int)
     heard = over(_inputs_of, rows, name="log-mel and F0", folder=folder)
-    some = np.concatenate(heard[::9])
+    some = np.concatenate([x for x, who in zip(heard[::9], actor[::9]) if who <= 16])
     heard = [(x - some.mean(axis=0)) / some.std(axis=0) for x in heard]
     features = np.stack(over(_means, heard, name="random convolutions", kernels=kernels), axis=1)  # [bank, clip, …]
     labels = np.array([corpora.EMOTIONS.index(label) if isinstance(label, str) else -1 for label in asked["label"]])
-    actor = asked["actor"].fillna(0).to_numpy().astype(int)
     training = (asked["source"] == "ravdess").to_numpy() & (actor <= 16)
     fold = np.where(training, (actor - 1) % SETTINGS["folds"], SETTINGS["folds"])  # the last: whom nobody has heard
     teachers = []

@@ -10,7 +10,7 @@ import prosody
 import torch
 from pocket_wavlm_settings import AS_RECORDED, AUGMENT, HOP, RATE, SECONDS, SPAN
 
-from xai_lib import corpora
+from xai_lib import audio, corpora
 
 
 class Speech:
@@ -73,7 +73,7 @@ class Speech:
         gain = row["gain"] * 10 ** (rng.normal(0, AUGMENT["judged_gain_db" if judged else "gain_db"]) / 20)
         clean = (np.interp(np.arange(length) * speed, np.arange(need), part) * gain).astype(np.float32)
         at = np.arange((length - SPAN) // HOP + 1) * HOP * speed + begin  # where frames begin in the clip
-        f0 = self._frames(self.f0, row["f0_start"], -(-row["length"] // HOP), at + SPAN * (speed - 1) / 2) * speed
+        f0 = self._frames(self.f0, row["f0_start"], audio.n_frames(row["length"]), at + SPAN * (speed - 1) / 2) * speed
         scores = np.full((len(at), len(corpora.EMOTIONS)), np.nan, np.float32)
         if judged:
             scores = self._frames(self.scores, row["score_start"], row["score_length"], at - row["score_first"])

@@ -137,6 +137,18 @@ def test_in_a_window_sound_f0_and_scores_stay_together(small, prepared, monkeypa
         assert place <= row["first"] + RATE // 10 and place + 8000 >= row["last"] - RATE // 10
 
 
+def test_beyond_a_clip_there_is_no_f0(small, prepared):
+    table, folder = prepared
+    frames = len(np.load(folder / "f0.npy")) // len(table)
+    np.save(folder / "f0.npy", np.full(frames * len(table), 200, np.float16))
+    np.save(folder / "scores.npy", np.zeros((1, 8), np.float16))
+    table["score_start"], table["score_length"], table["score_first"] = -1, 0, 0
+    speech = pocket_windows.Speech(table, folder)
+    for row in (speech.rows[0], speech.rows[-1]):  # before another clip, and at the end of the file
+        f0 = speech.window(row, 3 * RATE, np.random.default_rng(0))[2]
+        assert 0 < (f0 > 0).sum() <= frames + 3  # slower by 6 % at most
+
+
 def test_faster_is_higher_and_shorter(small, prepared, monkeypatch):
     table, folder = prepared
     np.save(folder / "f0.npy", np.full(len(np.load(folder / "f0.npy")), 200, np.float16))
