@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -105,3 +106,29 @@ def tiny(tiny_folder, device):
 def wave():
     """Half a second of noise, as a waveform at 16 kHz."""
     return (0.1 * np.random.default_rng(1).standard_normal(8000)).astype(np.float32)
+
+
+@pytest.fixture
+def linear():
+    """A model whose logits are weighted sums of the samples."""
+    import torch
+
+    from xai_lib import audio
+
+    weights = torch.as_tensor(np.random.default_rng(5).standard_normal((20_000, 2)), dtype=torch.float32)
+    return SimpleNamespace(
+        name="linear",
+        labels=["calm", "angry"],
+        sample_rate=16000,
+        hop=320,
+        span=400,
+        weights=weights,
+        require_trained=lambda: None,
+        target=["calm", "angry"].index,
+        check=lambda site: site,
+        n_frames=audio.n_frames,
+        stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
+        speech=audio.speech_mask,
+        tensor=lambda wave: torch.as_tensor(wave)[None],
+        logits=lambda x: x @ weights[: x.shape[1]],
+    )

@@ -1,4 +1,4 @@
-"""Attributions against Captum, finite differences and hand-made cases."""
+"""Neurons ranked by any method, and how far rankings agree."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-import torch
 import xarray as xr
-from captum.attr import LayerGradientXActivation, NeuronFeatureAblation
 from scipy.stats import spearmanr
 
-from xai_lib import attribution, audio, hooks, models, statistics, workbook
-from xai_lib.families import PARTS
+from xai_lib import attribution, statistics
 from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
-
-KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
-
-
-@pytest.fixture(params=KINDS)
-def model(request, tiny):
-    return tiny(request.param.split("-")[0], **KINDS[request.param])
 
 
 @pytest.fixture
@@ -37,122 +27,6 @@ def clips(tmp_path):
         soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
         rows.append({"path": str(path), "label": "angry", "speaker": f"s{place}"})
     return pd.DataFrame(rows, index=[7, 9])
-
-
-def first(output):
-    return output[0] if isinstance(output, tuple) else output
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_equals_captum_at_every_layer(model, clips, part):
-    found = attribution.grad_x_activation(model, clips, target="sad", part=part)
-    assert found["layer"].values.tolist() == list(range(part != "block", model.n_layers + 1))
-    for index in clips.index:
-        x = model.tensor(audio.read(clips["path"][index]))
-        for layer in found["layer"].values:
-            method = LayerGradientXActivation(model.logits, model.family.module(model.check((layer, part))))
-            # After the last WavLM layer its second output, the position bias, is unused: zeros, not an error.
-            by_frame = method.attribute(x, target=model.target("sad"), grad_kwargs={"materialize_grads": True})
-            by_frame = first(by_frame).detach()[0]
-            ours = found.sel(clip=index, layer=layer)
-            scale = by_frame.abs().sum(dim=0).max().item()
-            for name, theirs in {"signed": by_frame.sum(dim=0), "absolute": by_frame.abs().sum(dim=0)}.items():
-                assert np.abs(ours[name].values - theirs.cpu().numpy()).max() <= 1e-5 * scale
-
-
-def test_gradient_is_the_slope_of_the_target(model, clips):
-    found = attribution.gradient(model, clips[:1], target="sad", layers=[1, 3])
-    x, step = model.tensor(audio.read(clips["path"].iloc[0])), 0.02
-
-    def moved(layer, neuron, by):
-        def add(hidden):
-            hidden[..., neuron] += by
-            return hidden
-
-        with torch.no_grad(), hooks.edit(model, {layer: add}):
-            return model.logits(x)[0, model.target("sad")].item()
-
-    for layer in (1, 3):
-        slopes = found["signed"].sel(layer=layer).values[0]
-        for neuron in (0, 11, 23):
-            slope = (moved((layer, "block"), neuron, step) - moved((layer, "block"), neuron, -step)) / (2 * step)
-            assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * float(np.abs(slopes).max()))
-
-
-def test_targets_and_scales(tiny, clips):
-    model = tiny("base")
-
-    def signed(target, scale="logit"):
-        return attribution.gradient(model, clips, target=target, layers=2, scale=scale)
-
-    contrast = signed(("angry", "calm"))
-    assert np.allclose(contrast.signed, signed("angry").signed - signed("calm").signed, atol=1e-5)
-    assert set(contrast["target"].values) == {"angry − calm"}
-    guess = model.predict(clips)
-    own = signed("predicted")
-    assert own["target"].values.tolist() == guess["label"].tolist()
-    assert np.allclose(own.signed[0], signed(guess["label"].iloc[0]).signed[0])
-    p = guess["angry"].to_numpy(float)
-    odds = signed("angry", "log_odds")
-    assert np.allclose(odds["value"], np.log(p / (1 - p)), atol=1e-4)
-    # The chain rule: dp = p (1 − p) d log odds.
-    slope = (p * (1 - p))[:, None, None]
-    assert np.allclose(signed("angry", "probability").signed, slope * odds.signed, atol=1e-6)
-
-
-def test_speech_frames_only(tiny, clips):
-    model = tiny("base")
-    x = audio.read(clips["path"].iloc[0])
-    speech = audio.speech_mask(x)
-    assert 0 < speech.sum() < len(speech)
-    found = attribution.grad_x_activation(model, clips[:1], target="sad", layers=[2], frames="speech")
-    method = LayerGradientXActivation(model.logits, model.family.module(model.check(2)))
-    by_frame = first(method.attribute(model.tensor(x), target=3)).detach()[0].cpu()
-    assert np.allclose(found.signed[0, 0], by_frame[speech].sum(dim=0), atol=1e-5)
-    assert (found.absolute >= np.abs(found.signed) - 1e-6).all()
-
-
-@pytest.mark.parametrize("name", ["grad_x_activation", "gradient", "gradient_shap", "segment_response"])
-def test_an_untrained_head_is_refused(tiny_folder, clips, name):
-    model = models.load(tiny_folder("base"), device="cpu")
-    model.trained = None
-    options = {} if name == "segment_response" else {"target": "sad"}
-    with pytest.raises(models.UntrainedHead, match="heads.fit"):
-        getattr(attribution, name)(model, clips, **options)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"target": "bored"}, "unknown emotion"),
-        ({"target": ("sad", "calm", "angry")}, "a pair"),
-        ({"target": "sad", "scale": "odds"}, "unknown scale"),
-        ({"target": "sad", "layers": 9}, "layer 9 out of range"),
-        ({"target": "sad", "layers": []}, "layers is empty"),
-        ({"target": "sad", "frames": "loud"}, "unknown frames"),
-        ({"target": "sad", "layers": "top"}, "whole number"),
-        ({"target": "sad", "part": "mlp"}, "unknown part"),
-    ],
-)
-def test_wrong_options_are_said(tiny, clips, options, message):
-    with pytest.raises(ValueError, match=message):
-        attribution.grad_x_activation(tiny("base"), clips, **options)
-
-
-def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path):
-    soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
-    more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
-    for function, options in (
-        (attribution.grad_x_activation, {"target": "sad"}),
-        (attribution.segment_response, {}),
-        (attribution.gradient_shap, {"target": "sad", "n": 2}),
-    ):
-        with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
-            found = function(tiny("base"), more, **options)
-        assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
-        workbook._netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
-        with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
-            assert again["speaker"].values.tolist() == ["s0", "s1"]
 
 
 def scores(values, speakers):
@@ -225,55 +99,52 @@ def test_agreement_of_several_targets_can_be_set_side_by_side(tiny, clips):
     plt.close(figure)
 
 
-def test_segment_response_equals_captum(model, clips):
-    found = attribution.segment_response(model, clips, seconds=0.1, fade=0, frames="all", batch=3)
-    for index in clips.index:
-        x = model.tensor(audio.read(clips["path"][index]))
-        count = int(found["n_segments"].sel(clip=index))
-        mask = (torch.arange(x.shape[1]) // 1600).clamp(max=count - 1)[None].to(x.device)
-        for layer, neuron in ((0, 3), (2, 17)):
-            method = NeuronFeatureAblation(model.logits, model.family.module(model.check(layer)))
-            expected = method.attribute(
-                x, lambda out, neuron=neuron: first(out)[:, :, neuron].mean(dim=1), feature_mask=mask
-            )[0, ::1600][:count].cpu()
-            ours = found.sel(clip=index, layer=layer, neuron=neuron).values
-            assert np.abs(ours[:count] - expected.numpy()).max() <= 1e-5 * max(expected.abs().max().item(), 0.1)
-            assert np.isnan(ours[count:]).all()
-    assert found["n_segments"].values.tolist() == [5, 7] and found.sizes["segment"] == 7
-    assert np.allclose(found["seconds"], 0.1 * np.arange(7))
+def test_methods_that_rank_alike_agree():
+    rng = np.random.default_rng(0)
+    one = rng.random((4, 2, 30))
+    tables = {name: scores(values, list("aabb")) for name, values in {"a": one, "b": 3 * one, "c": 1 - one}.items()}
+    found = attribution.methods(tables, 10)
+    assert float(found["rank_correlation"].sel(ranking="a", other="b")) == pytest.approx(1)
+    assert float(found["rank_correlation"].sel(ranking="a", other="c")) == pytest.approx(-1)
+    assert found["overlap"].sel(ranking="b", other="a") == 1 and found["overlap"].sel(ranking="a", other="c") == 0
+    again = scores(rng.random((4, 2, 30)), list("aabb"))
+    both = attribution.methods({"a": tables["a"], "d": again}, 10)
+    ranked = [attribution.mean_score(table).values for table in (tables["a"], again)]
+    by_hand = np.mean([spearmanr(x, y).statistic for x, y in zip(*ranked)])
+    assert both["rank_correlation"].values[0, 1] == pytest.approx(by_hand)
+    top = [attribution.top_neurons(table, 10)[["layer", "neuron"]] for table in (tables["a"], again)]
+    assert both["overlap"].values[1, 0] == pytest.approx(len(top[0].merge(top[1])) / 10)
+    with pytest.raises(ValueError, match="different layers"):
+        attribution.methods({"a": tables["a"], "e": again.isel(layer=[0])}, 10)
 
 
-def test_segment_baselines(tiny, clips):
-    model = tiny("large")
-    options = {"layers": [1, 3], "part": "ffn_hidden", "seconds": 0.2}
-    noise = [
-        attribution.segment_response(model, clips, baseline="noise", seed=s, batch=b, **options)
-        for s, b in ((0, 2), (0, 9), (1, 9))
-    ]
-    assert noise[0].sizes["neuron"] == model.n_neurons((1, "ffn_hidden"))
-    assert np.allclose(noise[0], noise[1], atol=1e-5, equal_nan=True)
-    assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3
-    with pytest.raises(ValueError, match="unknown baseline"):
-        attribution.segment_response(model, clips, baseline="loud", **options)
+def test_scores_without_clips_are_ranked_as_they_are():
+    contrast = xr.Dataset(
+        {name: (("layer", "neuron"), np.array([[1.0, 5.0], [3.0, 2.0]])) for name in ("signed", "absolute")},
+        {"layer": [0, 1], "neuron": [0, 1]},
+        {"part": "block"},
+    )
+    best = attribution.top_neurons(contrast, 2)
+    assert best[["layer", "neuron", "score"]].values.tolist() == [[0, 1, 5.0], [1, 0, 3.0]]
 
 
-def test_a_segment_is_replaced_and_faded_at_its_edges():
-    x = torch.ones(100)
-    kept = attribution._without(x, 20, 60, 10, None)
-    assert (kept[:20] == 1).all() and (kept[60:] == 1).all() and (kept[30:50] == 0).all()
-    assert (kept[20:30].diff() < 0).all() and torch.allclose(kept[20:60], kept[20:60].flip(0))
-    assert attribution._without(x, 20, 60, 0, None).sum() == 60
-    x[20:60] = 3 + torch.randn(40)
-    noise = attribution._without(x, 20, 60, 0, torch.linspace(-1, 1, 100).sign())[20:60]
-    high, low = noise.max().item(), noise.min().item()  # mean ± SD of the segment
-    assert (high + low) / 2 == pytest.approx(x[20:60].mean().item(), rel=1e-4)
-    assert (high - low) / 2 == pytest.approx(x[20:60].std(correction=0).item(), rel=1e-4)
-
-
-def test_clips_without_speech_are_named(tiny, clips, monkeypatch):
-    monkeypatch.setattr(audio, "speech_mask", lambda x, *_, **__: np.zeros(24 if len(x) == 8000 else 30, bool))
-    with pytest.raises(ValueError, match="no speech was found"):
-        attribution.segment_response(tiny("base"), clips)
+def test_every_method_can_be_called_by_this_name_and_ranked(tiny, clips, tmp_path):
+    model, told = tiny("base"), {"target": "sad"}
+    both = pd.concat([clips, clips], ignore_index=True).assign(label=["sad", "calm", "calm", "sad"])
+    for place in (2, 3):
+        both.loc[place, "path"] = str(tmp_path / f"{place}.wav")
+        soundfile.write(both["path"][place], np.random.default_rng(place).uniform(-0.2, 0.2, 9000), 16000)
+    found = {
+        "gradient": attribution.gradient(model, clips, **told),
+        "integrated gradients": attribution.integrated_gradients(model, clips, steps=2, **told),
+        "ablation": attribution.exhaustive_ablation(model, clips, **told),
+        "GradientSHAP": attribution.gradient_shap(model, clips, n=4, steps=2, layers="all", **told),
+        "contrast": attribution.activation_contrast(model, both, frames="all", **told),
+    }
+    for name, table in found.items():
+        assert len(attribution.top_neurons(table, 5)) == 5, name
+    agreed = attribution.methods(found, 5)
+    assert agreed["overlap"].shape == (5, 5) and (agreed["rank_correlation"].values <= 1 + 1e-9).all()
 
 
 def test_the_explorer_shows_the_neuron_of_that_rank(tiny, clips):

@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from xai_lib import statistics
 
@@ -94,6 +94,69 @@ def test_sign_flip_is_never_zero_and_seeded():
 def test_sign_flip_is_exact_up_to_14():
     assert statistics.sign_flip_test(np.arange(1.0, 15)) == pytest.approx(2 / 2**14, rel=1e-9)
     assert statistics.sign_flip_test(np.arange(1.0, 16)) == pytest.approx(2 / 10000, rel=2)  # drawn
+
+
+def test_sign_flip_counts_ties_whatever_rounding_makes_of_them():
+    signs = np.array(list(itertools.product([1, -1], repeat=8)))
+    for seed in range(40):
+        x = np.random.default_rng(seed).integers(-7, 8, 8)
+        exact = np.mean(np.abs(signs @ x) >= abs(x.sum()))
+        for unit in (1, 0.1, 1e-9, 1e9):
+            assert statistics.sign_flip_test(x * unit) == exact
+
+
+@pytest.mark.parametrize("n", [7, 8, 13, 14, 15, 20])
+def test_sign_flip_of_many_at_once_is_scipys_one_by_one(n):
+    x = np.random.default_rng(n).normal(0.4, 1, size=(3, n, 2))
+    options = {"permutation_type": "samples", "n_resamples": np.inf if n <= 14 else 999}
+    found = statistics.sign_flip_test(x, axis=1, permutations=999, seed=3)
+    assert found.shape == (3, 2)
+    for i, j in np.ndindex(3, 2):
+        one = stats.permutation_test((x[i, :, j],), np.sum, rng=np.random.default_rng(3), **options)
+        np.testing.assert_allclose(found[i, j], one.pvalue if n > 7 else np.nan)
+        alone = statistics.sign_flip_test(x[i, :, j], permutations=999, seed=3)
+        assert np.isscalar(alone) and (alone == found[i, j] or n == 7)
+
+
+def test_sign_flip_leaves_nan_out_entry_by_entry():
+    x = np.random.default_rng(0).normal(0.5, 1, size=(18, 40))
+    for column in range(40):
+        x[np.random.default_rng(column).permutation(18)[: column % 12], column] = [np.nan, np.inf][column % 2]
+    left = [column[np.isfinite(column)] for column in x.T]
+    np.testing.assert_array_equal(statistics.sign_flip_test(x), [statistics.sign_flip_test(one) for one in left])
+    assert np.isnan(statistics.sign_flip_test(x)).sum() == sum(len(one) < 8 for one in left) > 0
+    assert statistics.sign_flip_test(np.zeros((9, 0))).shape == (0,) and np.isnan(statistics.sign_flip_test([]))
+
+
+def test_sign_flip_of_thousands_is_in_chunks_that_change_nothing():
+    x = np.random.default_rng(0).normal(0.3, 1, size=(16, 1500))
+    found = statistics.sign_flip_test(x)
+    assert found[::250].tolist() == [statistics.sign_flip_test(column) for column in x.T[::250]]
+
+
+def test_welch_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, size=(8, 3)), rng.normal(0, 4, size=(12, 3))
+    want = stats.ttest_ind(a, b, equal_var=False)
+    ends = want.confidence_interval(0.9)
+    found = statistics.welch(a, b, 0.9)
+    np.testing.assert_allclose(found, [a.mean(0) - b.mean(0), ends.low, ends.high, want.pvalue])
+    holes = np.vstack([a, np.full((2, 3), np.nan)])
+    np.testing.assert_allclose(statistics.welch(holes.T, b.T, 0.9, axis=1), found)
+    difference, *rest = statistics.welch(a[:7], b)
+    assert np.isfinite(difference).all() and np.isnan(rest).all()
+    assert np.isnan(statistics.welch(b[:, 0], a[:7, 0])[1:]).all()
+    assert np.isnan(statistics.welch(np.ones(8), np.ones(8))[3])
+
+
+def test_auroc_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, size=(9, 4)) + 1.0, rng.integers(0, 5, size=(14, 4))  # with ties
+    truth = np.r_[np.ones(9), np.zeros(14)]
+    want = [roc_auc_score(truth, column) for column in np.vstack([a, b]).T]
+    np.testing.assert_allclose(statistics.auroc(a, b), want)
+    np.testing.assert_allclose(statistics.auroc(b.T, a.T, axis=1), 1 - np.array(want))
+    assert statistics.auroc([2, 3], [0, 1]) == 1 and statistics.auroc([1.0], [1.0, 1.0]) == 0.5
 
 
 def test_sign_flip_holds_its_level():

@@ -1,4 +1,4 @@
-"""Which part of a clip speaks for a class: GradientSHAP on the waveform, and what its top frames are worth."""
+"""Which part of a clip speaks for a class, and which neurons: GradientSHAP on the waveform, by frame and by neuron."""
 
 from functools import partial
 
@@ -6,116 +6,200 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 
-from . import audio, execution, targets
+from . import audio, execution, hooks, targets
+from .activations import usable
 
+REDUCE = ("mean", "sum", "max", "none")
 _TOLD = ("target", "target_probability", "predicted", "probability")  # of each clip
 
 
 def gradient_shap(
-    model, clips, *, target, baseline="noise", n=32, window=0.02, scale="logit", seed=0, batch=16
+    model,
+    clips,
+    *,
+    target,
+    baseline="noise",
+    n=64,
+    steps=8,
+    window=0.02,
+    reduce="mean",
+    layers=None,
+    part="block",
+    frames="all",
+    scale="logit",
+    seed=0,
+    batch=16,
 ) -> xr.Dataset:
-    """Attribution of a class to the moments of each clip.
+    """Attribution of a class to the moments of each clip and, from the same passes, to the neurons of the layers.
 
-    (x − b) · gradient at b + α (x − b), with a baseline b and an α drawn anew `n` times, summed over the samples of
-    each window and averaged over draws. Draw i takes its α uniformly from i/n to (i + 1)/n: as right as α from 0 to 1,
-    with less spread.
+    (x − b) · gradient at b + α (x − b), summed over the samples of each window and averaged over `n` draws. A baseline
+    b is drawn anew for each n / steps paths; draw j of a path takes its α uniformly from j/steps to (j + 1)/steps: as
+    right as α from 0 to 1, with less spread. A neuron gets, along each path from b to x, gradient × change of its
+    activation between neighbouring α (with the mean of the gradients at both; before the first draw and after the last
+    with that draw's own).
 
     Parameters
     ----------
     target, scale
         As in `attribution.grad_x_activation`.
     baseline : str or DataFrame
-        "noise" with the clip's mean and SD, "silence", or clips, of which each draw takes one at random (from a random
+        "noise" with the clip's mean and SD, "silence", or clips, of which each path takes one at random (from a random
         moment on, repeated where too short).
+    n, steps : int
+        Draws in all, and on each path: n is a multiple of steps, twice or more.
     window : float
         Seconds; 0.02 gives the encoder's frames: frame i is the samples from i hops on, one hop long. The last one
-        takes what is left.
+        takes what is left. Longer windows are segments.
+    reduce : {"mean", "sum", "max", "none"}
+        What is made of a frame's draws. The greatest is biased upwards, the more so the more draws; "none" keeps them
+        in a dim `draw`, with the coordinates `alpha` and `path`. Neurons are always means over paths.
+    layers, part, frames
+        Of the neurons, as in `attribution.grad_x_activation`; layers=None: frames only.
     batch : int
         Draws that share a pass. Clips never do, so nothing is padded.
 
     Returns
     -------
-    Dataset [clip, frame], NaN beyond a clip's own `n_frames`
-        `attribution` and its standard error over draws, `error`, in units of the scale (as if α were not stratified, so
-        rather too large); `level` (dBFS) and `speech` (share of the window) of the same windows. Per clip: `residual`,
-        the sum of the attributions minus (f(x) − mean f(b)), which is 0 if they account for all of it, and its
-        `residual_error` over draws. Coordinates: `seconds` (start of a frame); `target`, `target_probability`,
-        `predicted`, `probability`.
+    Dataset
+        [clip, frame], NaN beyond a clip's own `n_frames`: `attribution` and its standard error over paths, `error`, in
+        units of the scale (of the mean or the sum, else NaN); `level` (dBFS) and `speech` (share of the window) of the
+        same windows. Per clip: `residual`, the sum of the mean attributions minus (f(x) − mean f(b)), which is 0 if
+        they account for all of it, and its `residual_error` over paths. Coordinates: `seconds` (start of a frame);
+        `value` (f(x)), `target`, `target_probability`, `predicted`, `probability`.
+
+        With layers, `signed` and `absolute` [clip, layer, neuron]: sums over frames of the mean over paths and of its
+        absolute value; `neuron_residual` [clip, layer]: the sum of the signed ones over all frames minus
+        (f(x) − mean f(b)). It tends to 0 with more steps for blocks, through which all passes; not for other parts, nor
+        where the head reads a weighted sum of the layers.
 
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; an unknown option; not one usable clip.
+        A random head; an unknown option; n and steps that do not fit; not one usable clip.
 
     References
     ----------
     Lundberg and Lee (2017), A unified approach to interpreting model predictions; Erion et al. (2021), expected
-    gradients. Equals captum.attr.GradientShap under the same draws.
+    gradients. Frames equal captum.attr.GradientShap under the same draws. Neurons: conductance, Dhamdhere et al.
+    (2019), How important is a neuron?
     """
     targets.check(model, target, scale)
     if not (isinstance(baseline, pd.DataFrame) or baseline in ("noise", "silence")):
         raise ValueError(f'unknown baseline {baseline!r}: "noise", "silence" or a table of clips')
-    if n < 2:
-        raise ValueError(f"n must be 2 or more, for a standard error over draws, not {n}")
-    skipped, rows = {}, {}
-    for index, waveform in model.stream(clips, skipped):
+    if reduce not in REDUCE:
+        raise ValueError(f"unknown reduce {reduce!r}: use {', '.join(REDUCE)}")
+    if steps < 1 or n < 2 * steps or n % steps:
+        need = "the standard error is over paths of `steps` draws each"
+        raise ValueError(f"n must be steps times 2 or more, {need}: n={n} is not, of steps={steps}")
+    sites, skipped, rows = [] if layers is None else model.sites(part, layers), {}, {}
+    for index, waveform, keep in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), window)
-        draw = partial(draws, n=n, baseline=baseline, key=(seed, clips.index.get_loc(index)), rate=model.sample_rate)
-        found, gap, named = _explain(model, model.tensor(waveform)[0], draw, target, scale, (width, count), n, batch)
-        left = found.sum(axis=1) - gap
+        key = seed, clips.index.get_loc(index)
+        draw = partial(draws, steps=steps, baseline=baseline, key=key, rate=model.sample_rate)
+        x, shape = model.tensor(waveform)[0], (width, count)
+        alphas, found, gap, neurons, told = _explain(model, x, draw, target, scale, shape, sites, n, steps, batch)
+        paths = found.reshape(-1, steps, count).mean(axis=1)
+        left, root = paths.sum(axis=1) - gap, len(paths) ** 0.5
         rows[index] = {
-            "attribution": found.mean(axis=0),
-            "error": found.std(axis=0, ddof=1) / n**0.5,
+            "attribution": found if reduce == "none" else getattr(found, reduce)(axis=0),
+            "error": paths.std(axis=0, ddof=1) / root * {"mean": 1, "sum": n}.get(reduce, np.nan),
             **_moments(model, waveform, width, count),
             "residual": left.mean(),
-            "residual_error": left.std(ddof=1) / n**0.5,
-            **named,
+            "residual_error": left.std(ddof=1) / root,
+            **({"alpha": alphas} if reduce == "none" else {}),
+            **_neurons(neurons, keep, gap.mean()),
+            **told,
             "n_frames": count,
         }
-    made = {"method": "gradient_shap", "scale": scale, "n": n, "window": width / model.sample_rate, "seed": seed}
-    made["baseline"] = baseline if isinstance(baseline, str) else "clips"
-    return _dataset(clips, rows, targets.attributes(model, skipped, **made))
+    made = {"method": "gradient_shap", "scale": scale, "n": n, "steps": steps, "seed": seed, "reduce": reduce}
+    made |= {"window": width / model.sample_rate, "baseline": baseline if isinstance(baseline, str) else "clips"}
+    made |= {"part": part, "frames": frames} if sites else {}
+    return _dataset(clips, rows, sites, steps, targets.attributes(model, skipped, **made))
 
 
-def _explain(model, x, draw, target, scale, shape, n, batch):
-    """One clip: attributions [draw, window], f(x) − f(b) [draw], and the coordinates that tell its prediction."""
+def _explain(model, x, draw, target, scale, shape, sites, n, steps, batch):
+    """One clip: α [draw], attributions [draw, window], f(x) − f(b) [path], those of neurons [layer, frame, neuron],
+    which are means over paths, and the coordinates that tell its prediction."""
+
+    def forward(waves):
+        with hooks.capture(model, sites) as seen:
+            return model.logits(waves), [seen[site] for site in sites]
+
     with torch.no_grad():
-        logits = model.logits(x[None])
+        logits, ends = forward(x[None])
     classes = targets.resolve(model, target, logits)
+    before = [(end, end) for end in ends]  # hidden and gradient of the last draw of a batch: it may end inside a path
 
     def attribute(chosen):
+        nonlocal before
         alphas, others = draw(x, chosen)
+        first, last = ([row for row, i in enumerate(chosen) if i % steps == at] for at in (0, steps - 1))
+        with torch.no_grad():
+            start, starts = forward(others[first]) if first else (logits[:0], [end[:0] for end in ends])
         points = (others + alphas[:, None] * (x - others)).requires_grad_()
         with torch.enable_grad():
-            total = targets.value(model.logits(points), classes, scale).sum()
-            (slope,) = torch.autograd.grad(total, points)
-        with torch.no_grad():
-            at = targets.value(model.logits(others), classes, scale)
-        return torch.cat([_summed((x - others) * slope, *shape), at[:, None]], dim=1)
+            # Of a clone: torch's counter of FLOPs fails where the input of a module is a leaf.
+            found, hidden = forward(points.clone())
+            slope, *slopes = torch.autograd.grad(targets.value(found, classes, scale).sum(), [points, *hidden])
+        hidden = [values.detach() for values in hidden]
+        along = [_along(*layer, first, last) for layer in zip(hidden, slopes, starts, ends, before)]
+        before = [(values[-1:].clone(), grads[-1:].clone()) for values, grads in zip(hidden, slopes)]
+        at = targets.value(start, classes, scale)
+        return alphas, _summed((x - others) * slope, *shape), at, torch.stack(along) if along else 0
 
-    found = torch.cat([*execution.in_batches(attribute, n, batch)]).double().cpu().numpy()
-    share = torch.softmax(logits[0], dim=-1).cpu().numpy()
+    parts, neurons = [], 0
+    for *some, along in execution.in_batches(attribute, n, batch):
+        parts.append(some)
+        neurons = neurons + along
+    alphas, found, at = (torch.cat(column).cpu().double().numpy() for column in zip(*parts))
+    value, share = targets.value(logits, classes, scale).item(), torch.softmax(logits[0], dim=-1).cpu().numpy()
     named = targets.name(model, classes), share[classes[0]], model.labels[share.argmax()], share.max()
-    return found[:, :-1], targets.value(logits, classes, scale).item() - found[:, -1], dict(zip(_TOLD, named))
+    return alphas, found, value - at, neurons / (n // steps), {"value": value, **dict(zip(_TOLD, named))}
 
 
-def draws(x, chosen, *, n, baseline, key, rate):
-    """α [draw] and baselines [draw, time] of the draws `chosen` of n; the same however they are batched."""
-    alphas, others = [], []
-    for i in chosen:
-        rng = np.random.default_rng([*key, i])
-        alphas.append((i + rng.uniform()) / n)
-        if isinstance(baseline, pd.DataFrame):
-            wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], rate)
-            other = np.resize(np.roll(wave, -rng.integers(len(wave))), len(x))
-        elif baseline == "noise":
-            other = x.mean().item() + x.std(correction=0).item() * rng.standard_normal(len(x))
-        else:
-            other = np.zeros(len(x))
-        others.append(torch.as_tensor(other, dtype=x.dtype))
-    return torch.tensor(alphas, dtype=x.dtype, device=x.device), torch.stack(others).to(x.device)
+def _along(hidden, slope, starts, end, before, first, last):
+    """Gradient × change of activation, summed over the draws of a batch [frame, neuron]: to each from the one before
+    it on its path, or from the baseline where it is the `first`; and of the `last` ones also to the clip."""
+    came, earlier = (torch.cat([old, new[:-1]]) for old, new in zip(before, (hidden, slope)))
+    came[first], earlier[first] = starts, slope[first]
+    found = ((earlier + slope) / 2 * (hidden - came)).sum(dim=0)
+    return found + (slope[last] * (end - hidden[last])).sum(dim=0)
+
+
+def _neurons(found, keep, gap):
+    """Sums over the frames that count, and what the neurons of a layer leave unexplained, of [layer, frame, neuron]."""
+    if not torch.is_tensor(found):
+        return {}
+    found = found.cpu().double().numpy()
+    kept = found[:, keep]
+    return {
+        "signed": kept.sum(axis=1),
+        "absolute": np.abs(kept).sum(axis=1),
+        "neuron_residual": found.sum(axis=(1, 2)) - gap,
+    }
+
+
+def draws(x, chosen, *, steps, baseline, key, rate):
+    """α [draw] and baselines [draw, time] of the draws `chosen`, `steps` a path; the same however they are batched."""
+    paths = {path: _path(x, steps, baseline, (*key, path), rate) for path in {i // steps for i in chosen}}
+    alphas = [paths[i // steps][0][i % steps] for i in chosen]
+    others = torch.stack([paths[i // steps][1] for i in chosen])
+    return torch.tensor(alphas, dtype=x.dtype, device=x.device), others.to(x.device)
+
+
+def _path(x, steps, baseline, key, rate):
+    """α [step] and baseline [time] of one path."""
+    rng = np.random.default_rng(key)
+    if isinstance(baseline, pd.DataFrame):
+        wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], rate)
+        other = np.resize(np.roll(wave, -rng.integers(len(wave))), len(x))
+    elif baseline == "noise":
+        other = x.mean().item() + x.std(correction=0).item() * rng.standard_normal(len(x))
+    else:
+        other = np.zeros(len(x))
+    return (np.arange(steps) + rng.uniform(size=steps)) / steps, torch.as_tensor(other, dtype=x.dtype)
 
 
 def frame_table(shap) -> pd.DataFrame:
@@ -126,7 +210,7 @@ def frame_table(shap) -> pd.DataFrame:
     """
     rows = {}
     for clip in shap["clip"].values:
-        one = _clip(shap, clip)
+        one = one_clip(shap, clip)
         size, speech = np.abs(one["attribution"].values), one["speech"].values
         rows[clip] = {
             **{name: one[name].item() for name in (*_TOLD, "residual", "residual_error")},
@@ -142,84 +226,12 @@ def top_frames(shap, k) -> pd.DataFrame:
     `error`."""
     tables = []
     for clip in shap["clip"].values:
-        one = _clip(shap, clip)
+        one = one_clip(shap, clip)
         table = one[["seconds", "attribution", "error"]].to_dataframe().reset_index()
         table = table.nlargest(k, "attribution", keep="first").rename(columns={"seconds": "start"})
         table.insert(2, "stop", table["start"] + shap.attrs["window"])
         tables.append(table[["clip", "frame", "start", "stop", "attribution", "error"]])
     return pd.concat(tables, ignore_index=True)
-
-
-def gate(waveform, keep, *, window=0.02, sample_rate=16_000, fade=0.004) -> np.ndarray:
-    """The waveform [time] with all frames silenced but those to `keep` [frame]; edges are faded, in seconds."""
-    gain = np.repeat(np.asarray(keep, float), round(window * sample_rate))[: len(waveform)]
-    gain = np.pad(gain, (0, len(waveform) - len(gain)), mode="edge")
-    ramp = np.hanning(2 * (round(fade * sample_rate) // 2) + 3)
-    smooth = np.convolve(np.pad(gain, len(ramp) // 2, mode="edge"), ramp / ramp.sum(), mode="valid")
-    return (waveform * smooth).astype(np.float32)
-
-
-@torch.no_grad()
-def frame_deletion(
-    model, clips, shap, *, target, share=0.2, frames="speech", n=10, scale="log_odds", seed=0, batch=16
-) -> xr.DataArray:
-    """How much the target loses when a share of the frames is silenced: those on top, against controls.
-
-    Parameters
-    ----------
-    shap : Dataset
-        From `gradient_shap`, of these clips.
-    share : float
-        Of the frames in question.
-    frames : str
-        Which those are: "speech" (more than half of a frame), or "all". Silencing a pause costs nothing, so controls
-        that may fall into pauses are beaten by whatever finds the speech.
-    n : int
-        Draws of each random control.
-
-    Returns
-    -------
-    DataArray [clip, mode], in units of the scale
-        Clean minus silenced. `top`: the frames of greatest attribution. Controls of as many of the same frames:
-        `loudest`, which asks whether attribution knows more than energy; `shifted`, the top frames moved along these
-        frames in a circle, so that they stay as clustered as they are; `random`. The last two are means over `n` draws.
-        Clips without speech are in attrs["skipped"].
-    """
-    targets.check(model, target, scale)
-    if not 0 < share < 1:
-        raise ValueError(f"share must be between 0 and 1, not {share}")
-    if frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
-    clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
-    for index, waveform in model.stream(clips):
-        one, rng = _clip(shap, index), np.random.default_rng([seed, clips.index.get_loc(index)])
-        pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
-        if len(pool) == 0:
-            skipped[index] = "no speech was found in it: use frames='all'"
-            continue
-        masks = deletion_masks(one["attribution"].values, one["level"].values, pool, share, n, rng)
-        cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
-        waves = torch.cat([model.tensor(cut(~mask)) for mask in masks])
-        logits = execution.forward(model, waves, batch)
-        values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
-        drop = values[0] - values[1:]
-        rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
-    if not rows:
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
-    coords = {**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
-    made = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale}
-    attributes = targets.attributes(model, skipped, **made)
-    return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", attributes)
-
-
-def deletion_masks(attribution, level, pool, share, n, rng):
-    """What is silenced, [3 + 2n, frame], within `pool`: nothing, top, loudest, n times shifted, n times random."""
-    size, count = len(pool), max(round(share * len(pool)), 1)
-    top, loudest = (rankdata(-values[pool], method="ordinal") <= count for values in (attribution, level))
-    shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
-    masks = np.zeros((3 + 2 * n, len(level)), bool)
-    masks[1:, pool] = [top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
-    return masks
 
 
 def windows(model, n_samples, seconds) -> tuple[int, int]:
@@ -249,19 +261,29 @@ def _moments(model, waveform, width, count):
     return {"level": 10 * np.log10(power + 1e-12), "speech": np.add.reduceat(speech, starts) / size}
 
 
-def _dataset(clips, rows, attributes):
-    """Rows {index: {name: number, text, or array [frame]}} as one Dataset."""
+def _dataset(clips, rows, sites, steps, attributes):
+    """Rows {index: {name: number, text, or array}} as one Dataset."""
     columns = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
-    coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in (*_TOLD, "n_frames")})
+    coords = targets.coordinates(clips, rows, **{name: columns.pop(name) for name in (*_TOLD, "value", "n_frames")})
+    dims = dict.fromkeys(("attribution", "error", "level", "speech"), ("frame",))
+    dims |= {"signed": ("layer", "neuron"), "absolute": ("layer", "neuron"), "neuron_residual": ("layer",)}
+    if "alpha" in columns:
+        dims |= {"attribution": ("draw", "frame"), "alpha": ("draw",)}
     data = {
-        name: (("clip", "frame"), targets.padded(values)) if np.ndim(values[0]) else ("clip", values)
+        name: (("clip", *dims[name]), targets.padded(values)) if name in dims else ("clip", values)
         for name, values in columns.items()
     }
-    seconds = np.arange(data["level"][1].shape[1]) * attributes["window"]
-    return xr.Dataset(data, {**coords, "seconds": ("frame", seconds)}, attributes)
+    coords["seconds"] = "frame", np.arange(data["level"][1].shape[1]) * attributes["window"]
+    if sites:
+        coords |= targets.axes(sites, data["signed"][1])
+    if "alpha" in columns:
+        coords |= {"alpha": data.pop("alpha"), "path": ("draw", np.arange(attributes["n"]) // steps)}
+    return xr.Dataset(data, coords, attributes)
 
 
-def _clip(shap, index):
-    """One clip's own frames."""
+def one_clip(shap, index) -> xr.Dataset:
+    """One clip's own frames; ValueError where their draws were kept."""
+    if "draw" in shap.dims:
+        raise ValueError("the draws of these frames were kept: take gradient_shap with reduce='mean' instead")
     one = shap.sel(clip=index)
     return one.isel(frame=slice(int(one["n_frames"])))

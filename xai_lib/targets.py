@@ -53,7 +53,7 @@ def name(model, classes) -> str:
 def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     """Coordinates of the dim `clip`: the index, what the corpus knows of each clip, and `more` by name."""
     rows = clips.loc[list(index)]
-    known = [column for column in ("label", "speaker", "sex", "intensity") if column in rows]
+    known = [column for column in ("label", "speaker", "sex", "intensity", "statement") if column in rows]
     coords = {column: ("clip", rows[column].astype(object).to_numpy()) for column in known}
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
 

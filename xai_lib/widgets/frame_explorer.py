@@ -6,7 +6,8 @@ import numpy as np
 import soundfile
 
 from .. import audio, plots
-from ..gradient_shap import gate, top_frames
+from ..deletion import gate
+from ..gradient_shap import top_frames
 from .panel import Panel
 
 

@@ -1,0 +1,349 @@
+"""Contrasts against scikit-learn, scipy and sums done by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from xai_lib import contrasts, hooks, plots, statistics
+from xai_lib.activations import activations
+from xai_lib.contrasts import compare, distribution
+from xai_lib.plots.contrast_map import contrast_map
+from xai_lib.plots.neuron_groups import neuron_groups
+
+LABELS = ("neutral", "happy", "angry")
+
+
+def design(speakers=16):
+    """Every speaker says two statements neutrally, and with two emotions at two intensities; women are even."""
+    rows = [
+        {
+            "speaker": f"s{who:02d}",
+            "sex": "male" if who % 2 else "female",
+            "label": label,
+            "intensity": how,
+            "statement": n,
+        }
+        for who in range(speakers)
+        for label in LABELS
+        for how in ("normal", "strong")
+        for n in (1, 2)
+        if (label, how) != ("neutral", "strong")
+    ]
+    return pd.DataFrame(rows)
+
+
+def dataset(clips, values):
+    """What `activations` gives, of made-up values [clip, layer, neuron]."""
+    about = {name: ("clip", clips[name].astype(object).to_numpy()) for name in clips}
+    coords = {"clip": np.arange(len(clips)) + 5, "layer": range(1, 1 + values.shape[1]), **about}
+    coords["neuron"] = range(values.shape[2])
+    attrs = {"model": "made up", "part": "ffn_hidden", "frames": "speech", "skipped": "{}"}
+    return xr.Dataset({"activation": (("clip", "layer", "neuron"), values.astype(np.float32))}, coords, attrs)
+
+
+@pytest.fixture
+def made():
+    clips = design()
+    rng = np.random.default_rng(0)
+    values = rng.integers(-3, 4, size=(len(clips), 2, 5)) / 2 + (clips["label"] == "angry").to_numpy()[:, None, None]
+    return dataset(clips.sample(frac=1, random_state=0).reset_index(drop=True), values)
+
+
+@pytest.mark.parametrize(("a", "b"), [("angry", None), ("angry", "happy"), ("neutral", "angry")])
+def test_effect_sizes_are_scikit_learns_and_scipys_over_all_clips(made, a, b):
+    found, label = compare(made, "label", a, b), made["label"].values
+    keep = np.isin(label, [a, b]) if b else np.full(len(label), True)
+    first, x = label[keep] == a, made["activation"].values[keep].astype(float)
+    m, n = first.sum(), (~first).sum()
+    t = stats.ttest_ind(x[first], x[~first]).statistic
+    np.testing.assert_allclose(found["cohens_d"], t * np.sqrt(1 / m + 1 / n))
+    for layer, neuron in np.ndindex(2, 5):
+        want = roc_auc_score(first, x[:, layer, neuron])
+        assert found["auroc"].values[layer, neuron] == pytest.approx(want, abs=1e-12)
+    assert found.attrs["b"] == (b or "the rest") and found.attrs["part"] == "ffn_hidden"
+
+
+def by_hand(made, column, a, b, cell):
+    """Mean over cells, of the difference of the two kinds within each: [speaker, layer, neuron]."""
+    units = []
+    for who in np.unique(made["speaker"]):
+        own, parts = made.isel(clip=made["speaker"].values == who), []
+        names = pd.MultiIndex.from_arrays([own[name].values for name in cell])
+        for key in names.unique():
+            here = own.isel(clip=names == key)
+            side = here[column].values == a
+            other = ~side if b is None else here[column].values == b
+            if side.any() and other.any():
+                x = here["activation"].values.astype(float)
+                parts.append(x[side].mean(0) - x[other].mean(0))
+        units.append(np.mean(parts, axis=0))
+    return np.stack(units)
+
+
+@pytest.mark.parametrize(
+    ("column", "a", "b", "cell", "cells"),
+    [
+        ("label", "angry", None, ["intensity", "statement"], 4),
+        ("label", "neutral", None, ["intensity", "statement"], 2),  # nobody is neutral strongly
+        ("intensity", "strong", "normal", ["label", "statement"], 4),
+        ("statement", 1, None, ["label", "intensity"], 5),
+    ],
+)
+def test_within_speakers_clips_are_compared_that_agree_in_all_else(made, column, a, b, cell, cells):
+    lacking = made.isel(clip=slice(7, None))  # not every speaker has every cell
+    for result in (made, lacking):
+        found, units = compare(result, column, a, b), by_hand(result, column, a, b, cell)
+        np.testing.assert_allclose(found["difference"], units.mean(0), atol=1e-12)
+        ends = stats.ttest_1samp(units, 0).confidence_interval()
+        np.testing.assert_allclose([found["low"], found["high"]], [ends.low, ends.high])
+        np.testing.assert_array_equal(found["p"], statistics.sign_flip_test(units))
+        np.testing.assert_allclose(found["q"], stats.false_discovery_control(found["p"].values.ravel()).reshape(2, 5))
+        assert (found.attrs["paired"], found.attrs["speakers_a"], found.attrs["speakers_b"]) == (1, 16, 16)
+        assert found.attrs["cell"] == ", ".join(cell)
+        assert (found.attrs["cells"] == 16 * cells) == (result is made)
+
+
+def test_what_the_statement_does_is_not_put_down_to_the_emotion():
+    clips = design()
+    clips = clips[(clips["label"] != "angry") | (clips["statement"] == 1) | (clips["speaker"] == "s03")]
+    statement = clips["statement"].to_numpy(float)[:, None, None] * np.array([1.0, 0])
+    speaker = np.random.default_rng(0).normal(size=16)[clips["speaker"].str[1:].astype(int)]
+    found = compare(dataset(clips, 3 * statement + speaker[:, None, None]), "label", "angry")
+    assert np.abs(found["difference"]).max() < 1e-6 and (np.abs(found["auroc"][0, 0] - 0.5) > 0.2)
+    clips = design().sample(110, random_state=0)
+    alike = compare(
+        dataset(clips, np.full((110, 1, 2), 0.3)), "label", "happy"
+    )  # nothing varies: not by rounding either
+    assert (alike["p"] == 1).all() and (alike["difference"] == 0).all() and (alike["auroc"] == 0.5).all()
+    assert alike["cohens_d"].isnull().all() and (alike["signed"] == 0).all()
+
+
+def test_between_speakers_it_is_welchs_test_of_their_means(made):
+    found, means = compare(made, "sex", "female"), made["activation"].astype(float).groupby("speaker").mean()
+    own = np.arange(16) % 2 == 0
+    want = stats.ttest_ind(means[own], means[~own], equal_var=False)
+    np.testing.assert_allclose(found["difference"], means[own].mean("speaker") - means[~own].mean("speaker"), atol=1e-7)
+    np.testing.assert_allclose(found["p"], want.pvalue, rtol=1e-4)
+    np.testing.assert_allclose(found["low"], want.confidence_interval().low, rtol=1e-4)
+    about = [found.attrs[name] for name in ("paired", "speakers_a", "speakers_b", "cells", "cell")]
+    assert about == [0, 8, 8, 10, "label, intensity, statement"]
+
+
+def test_what_women_say_more_often_is_not_put_down_to_their_sex():
+    clips = design()
+    twice = clips[(clips["sex"] == "female") & (clips["label"] == "angry")]
+    only = clips[(clips["sex"] == "male") & (clips["label"] == "happy")]
+    clips = pd.concat([clips.drop(only.index), twice, twice], ignore_index=True)  # men are not happy at all
+    score = clips["label"].map({"neutral": 0.0, "happy": 50.0, "angry": 5.0}).to_numpy()
+    noise = 1e-3 * np.random.default_rng(0).normal(size=len(clips))
+    found = compare(dataset(clips, (score + noise)[:, None, None]), "sex", "female", "male")
+    assert abs(found["difference"].item()) < 0.01 and found["auroc"].item() > 0.6
+
+
+@pytest.mark.parametrize(("column", "values"), [("intensity", ("strong", "normal")), ("sex", ("male", "female"))])
+def test_p_holds_its_level_and_nothing_is_found_in_noise(column, values):
+    clips = design()
+    rng = np.random.default_rng(0)
+    speaker = rng.normal(size=(16, 1, 1500))[clips["speaker"].str[1:].astype(int)]
+    noise = dataset(clips, rng.normal(size=(len(clips), 1, 1500)) + 2 * speaker)
+    found = compare(noise, column, *values)
+    assert 0.03 < (found["p"] < 0.05).mean() < 0.07 and (found["q"] < 0.05).mean() < 0.01
+    covered = (found["low"] < 0) & (found["high"] > 0)
+    assert 0.93 < covered.mean() < 0.97
+
+
+def test_few_speakers_get_no_interval_and_no_p(made):
+    seven = made.isel(clip=made["speaker"].values < "s07")
+    found = compare(seven, "label", "angry")
+    assert found[["low", "high", "p", "q"]].isnull().all().to_array().all() and found["difference"].notnull().all()
+    uneven = made.isel(clip=made["speaker"].values < "s15")  # 8 women, 7 men
+    found = compare(uneven, "sex", "female")
+    assert found[["low", "high", "p", "q"]].isnull().all().to_array().all() and found["auroc"].notnull().all()
+    assert (found.attrs["speakers_a"], found.attrs["speakers_b"]) == (8, 7)
+    nobody = compare(made.drop_vars("speaker"), "label", "angry")
+    assert nobody["p"].isnull().all() and nobody.attrs["speakers_a"] == 1
+    xr.testing.assert_allclose(nobody["difference"], compare(made, "label", "angry")["difference"])
+
+
+@given(st.integers(0, 2**16), st.sampled_from(["label", "intensity", "sex"]))
+@settings(max_examples=25, deadline=None)
+def test_turning_the_sides_round_turns_the_answer_round(seed, column):
+    rng, clips = np.random.default_rng(seed), design()
+    clips = clips[rng.uniform(size=len(clips)) < 0.9]
+    result = dataset(clips, np.round(rng.normal(size=(len(clips), 2, 3)), 1))
+    a, b = {"label": ("angry", "happy"), "intensity": ("strong", "normal"), "sex": ("male", "female")}[column]
+    one, other = compare(result, column, a, b), compare(result, column, b, a)
+    for name in ("difference", "cohens_d", "signed"):
+        np.testing.assert_allclose(one[name], -other[name], atol=1e-7)
+    np.testing.assert_allclose(one["low"], -other["high"], atol=1e-7)
+    np.testing.assert_allclose(one["auroc"], 1 - other["auroc"], atol=1e-12)
+    for name in ("p", "q"):
+        np.testing.assert_allclose(one[name], other[name])
+    shuffled = compare(result.isel(clip=rng.permutation(len(clips))), column, a, b)
+    xr.testing.assert_allclose(one.drop_vars(("p", "q")), shuffled.drop_vars(("p", "q")))
+    scaled = compare(result.assign(activation=4 * result["activation"]), column, a, b)
+    for name in ("auroc", "p", "absolute"):
+        np.testing.assert_allclose(scaled[name], one[name], rtol=1e-5)
+    np.testing.assert_allclose(scaled["difference"], 4 * one["difference"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("colour", "red"), "'colour' of the clips is not known here: known are sex, label, intensity"),
+        (("speaker", "s01"), "'speaker' of the clips is not known here"),
+        (("label", "bored"), "no clip has label 'bored': there are neutral, happy, angry"),
+        (("label", "angry", "bored"), "no clip has label 'bored'"),
+        (("label", "angry", "angry"), "all clips to compare have label 'angry'"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(made, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compare(made, *arguments)
+
+
+def test_clips_that_do_not_pair_are_said(made):
+    with pytest.raises(ValueError, match="all clips to compare have label 'angry': give clips of another label too"):
+        compare(made.isel(clip=made["label"].values == "angry"), "label", "angry")
+    apart = (made["label"].values == "neutral") | (made["intensity"].values == "strong")
+    with pytest.raises(ValueError, match="none of both kinds agree in speaker and intensity, statement"):
+        compare(made.isel(clip=apart), "label", "neutral")
+    straddling = made["sex"].values.copy()
+    straddling[3] = {"male": "female", "female": "male"}[straddling[3]]
+    with pytest.raises(ValueError, match=f"speaker {made['speaker'].values[3]} have two sexes"):
+        compare(made.assign_coords(sex=("clip", straddling)), "sex", "female")
+
+
+def test_clips_whose_value_is_not_known_are_left_out(made):
+    label = made["label"].values.copy()
+    label[:4] = None, np.nan, "", None
+    found = compare(made.assign_coords(label=("clip", label)), "label", "angry")
+    xr.testing.assert_allclose(found, compare(made.isel(clip=slice(4, None)), "label", "angry"))
+
+
+def test_it_is_the_same_reopened_and_can_be_saved(made, tmp_path):
+    made.to_netcdf(tmp_path / "activations.nc")
+    with xr.open_dataset(tmp_path / "activations.nc") as again:
+        for column, a in (("label", "angry"), ("sex", "female"), ("statement", 1)):
+            found = compare(made, column, a)
+            xr.testing.assert_identical(compare(again, column, a), found)
+            found.to_netcdf(tmp_path / f"{column}.nc")
+            with xr.open_dataset(tmp_path / f"{column}.nc") as saved:
+                xr.testing.assert_identical(saved.load(), found)
+
+
+def test_a_distribution_shows_what_is_compared(made):
+    for column, a, b in (("intensity", "strong", "normal"), ("sex", "female", "male")):
+        found, table = compare(made, column, a, b), distribution(made, 2, 3, column)
+        want = found["difference"].sel(layer=2, neuron=3).item()
+        assert table[a].mean() - table[b].mean() == pytest.approx(want, abs=1e-6)
+        assert table.shape == (16, 2) and (table.attrs["layer"], table.attrs["neuron"]) == (2, 3)
+    emotions = distribution(made, 1, 0, "label")
+    normal = made["activation"].sel(layer=1, neuron=0).isel(clip=made["intensity"].values == "normal")
+    assert emotions.columns.tolist() == list(LABELS)  # in their usual order, at the intensity that all have
+    angry = normal.isel(clip=normal["label"].values == "angry").groupby("speaker").mean()
+    np.testing.assert_allclose(emotions["angry"], angry, rtol=1e-6)
+    apart = (made["label"].values == "neutral") | (made["intensity"].values == "strong")
+    every = distribution(made.isel(clip=apart), 1, 0, "label")  # no cell has all: then all clips count
+    assert every.notna().all(axis=None)
+    with pytest.raises(ValueError, match="'colour' of the clips"):
+        distribution(made, 1, 0, "colour")
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Nine speakers, each with two emotions that the models do not know, the bored ones longer."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(27):
+        label = ("bored", "keen", "keen")[i % 3]
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(
+            path, 0.1 * rng.standard_normal(9000 if label == "bored" else 6000 + 40 * i), 16000, subtype="FLOAT"
+        )
+        rows.append({"path": str(path), "label": label, "speaker": f"s{i // 3}", "statement": 1})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_a_planted_neuron_is_found(tiny, clips, size):
+    model = tiny(size)
+
+    def fires(hidden):
+        hidden[..., 17] = 5.0 if hidden.shape[1] > 26 else -5.0
+        return hidden
+
+    with hooks.edit(model, {hooks.Site(2, "ffn_hidden"): fires}):
+        found = contrasts.activation_contrast(model, clips, target="bored", part="ffn_hidden", frames="all")
+        other = contrasts.activation_contrast(model, clips, target=("keen", "bored"), part="ffn_hidden", layers=2)
+    best = found["absolute"].where(found["cohens_d"].notnull(), np.inf).stack(site=("layer", "neuron"))
+    assert best["site"].values[best.argmax("site").item()] == (2, 17)
+    here = found.sel(layer=2, neuron=17)
+    assert here["auroc"] == 1 and here["difference"] == 10 and here["p"] == 2 / 2**9
+    assert other["auroc"].sel(layer=2, neuron=17) == 0 and other.attrs["a"] == "keen"
+
+
+def test_a_contrast_is_the_comparison_of_the_mean_activations(tiny, clips):
+    model = tiny()
+    found = contrasts.activation_contrast(model, clips, target="bored", layers=[1, 3])
+    want = compare(activations(model, clips, part="block", layers=[1, 3]), "label", "bored")
+    xr.testing.assert_identical(found, want.assign_attrs(method="activation_contrast"))
+    assert (found.attrs["part"], found.attrs["cell"]) == ("block", "statement")
+    assert found["layer"].values.tolist() == [1, 3]
+    np.testing.assert_array_equal(found["absolute"], np.abs(found["signed"]))
+
+
+def test_a_label_that_says_nothing_is_refused_before_the_pass(tiny, clips):
+    missing = clips.assign(path="nowhere.wav")
+    with pytest.raises(ValueError, match="no clip has label 'angry': there are bored, keen"):
+        contrasts.activation_contrast(tiny(), missing, target="angry")
+    with pytest.raises(ValueError, match="all clips to compare have label 'keen'"):
+        contrasts.activation_contrast(tiny(), missing[missing["label"] == "keen"], target="keen")
+    with pytest.raises(ValueError, match="no column 'label'"):
+        contrasts.activation_contrast(tiny(), missing.drop(columns="label"), target="keen")
+
+
+def words(figure):
+    figure.canvas.draw()
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_the_map_counts_the_neurons_that_tell(made):
+    found = compare(made, "label", "angry")
+    found["q"][0, :2] = 0.2
+    figure = contrast_map(found, pd.DataFrame({"layer": [2], "neuron": [4]}), variable="auroc")
+    axes, beside = figure.axes[:2]
+    assert "angry against the rest: 16 speakers" in words(figure) and "AUROC" in words(figure)
+    np.testing.assert_array_equal(axes.images[0].get_array(), found["auroc"])
+    faded = np.where(found["q"] < 0.05, 1, 0.25)
+    np.testing.assert_array_equal(axes.images[0].get_alpha(), faded)
+    told = 100 * ((found["q"] < 0.05) & (found["auroc"] > 0.5)).mean("neuron")
+    assert [bar.get_width() for bar in beside.patches[:2]] == told.values.tolist() and told[0] < 100
+    assert axes.collections[0].get_offsets().tolist() == [[4, 1]]
+    few = compare(made.isel(clip=made["speaker"].values < "s05"), "sex", "female")
+    figure = contrast_map(few)
+    assert "3 against 2 speakers (too few for a test)" in words(figure) and not figure.axes[1].get_visible()
+    assert (figure.axes[0].images[0].get_alpha() == 1).all()
+
+
+def test_neuron_groups_show_each_speaker(made):
+    tables = [distribution(made, 2, 3, column) for column in ("label", "intensity", "sex")]
+    figure = neuron_groups(*tables)
+    text = words(figure)
+    assert all(name in text for name in (*LABELS, "strong", "female", "Layer 2, neuron 3 of ffn_hidden", "16 speakers"))
+    emotions, intensity, sex = figure.axes
+    dots = [line for line in emotions.lines if len(line.get_xdata()) == 16]
+    np.testing.assert_allclose([line.get_ydata() for line in dots], tables[0].T)
+    assert dots[2].get_color() == plots.style.EMOTION_COLORS["angry"]
+    pairs = [line.get_ydata().tolist() for line in intensity.lines if np.array_equal(line.get_xdata(), [0, 1])]
+    assert pairs == tables[1].values.tolist()
+    assert not any(np.array_equal(line.get_xdata(), [0, 1]) for line in sex.lines)
+    means = [line.get_ydata()[0] for line in sex.lines if line.get_marker() == "D"]
+    assert means == pytest.approx(tables[2].mean().tolist())

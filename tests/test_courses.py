@@ -1,0 +1,161 @@
+"""Courses in time against hand-made and planted ones."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from matplotlib import pyplot as plt
+
+from xai_lib import audio, courses, hooks
+from xai_lib.plots.courses import courses as courses_figure
+
+KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
+
+
+@pytest.fixture(params=KINDS)
+def model(request, tiny):
+    return tiny(request.param.split("-")[0], **KINDS[request.param])
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two clips of unequal length by two speakers, silent at both ends."""
+    rows = []
+    for place, length in enumerate((8000, 10000)):
+        samples = 0.2 * np.random.default_rng(place).standard_normal(length)
+        samples[:2000] *= 1e-4
+        samples[-1000:] *= 1e-4
+        path = tmp_path / f"{place}.wav"
+        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(path), "label": "angry", "speaker": f"s{place}"})
+    return pd.DataFrame(rows, index=[7, 9])
+
+
+def test_a_course_is_the_mean_activation_by_position(model, clips):
+    found = courses.course(model, clips, bins=5, layers=[0, 2], part="block")
+    x = audio.read(clips["path"][9])
+    at = np.flatnonzero(audio.speech_mask(x))
+    span = np.arange(at[0], at[-1] + 1)
+    assert 5 < len(span) < 30
+    with torch.no_grad(), hooks.capture(model, [0, 2]) as seen:
+        model.logits(model.tensor(x))
+    rms = audio.features(torch.from_numpy(x), names=("rms",))["rms"].numpy()
+    for place, part in enumerate(np.array_split(span, 5)):
+        for layer in (0, 2):
+            by_hand = seen[model.check(layer)][0, part].mean(dim=0).cpu().numpy()
+            assert np.allclose(found["activation"].sel(clip=9, layer=layer)[place], by_hand, atol=1e-5)
+        level = np.maximum(20 * np.log10(rms[part]), -80).mean()
+        assert found["level"].sel(clip=9)[place] == pytest.approx(level, abs=1e-3)
+    assert np.allclose(found["position"], [0.1, 0.3, 0.5, 0.7, 0.9])
+    whole = courses.course(model, clips, bins=5, layers=[0, 2], frames="all")
+    assert not np.allclose(whole["activation"], found["activation"], atol=1e-3)
+    assert whole["level"].values[:, 0].max() < found["level"].values[:, 0].min()  # the silent ends
+
+
+def test_clips_too_short_for_a_course_are_named(tiny, clips):
+    found = courses.course(tiny("base"), clips, bins=26, frames="all")
+    assert found["clip"].values.tolist() == [9] and "24 frames are fewer than 26 bins" in found.attrs["skipped"]
+    with pytest.raises(ValueError, match="24 frames are fewer than 99 bins"):
+        courses.course(tiny("base"), clips, bins=99, frames="all")
+
+
+def made(activation, level, statement=None):
+    """Courses [speaker, position, neuron] as a Dataset, a clip a speaker."""
+    n, bins = activation.shape[:2]
+    coords = {
+        "clip": np.arange(n),
+        "speaker": ("clip", np.array([f"s{i:02d}" for i in range(n)], object)),
+        "position": (np.arange(bins) + 0.5) / bins,
+        "layer": [4],
+        "neuron": np.arange(activation.shape[2]),
+    }
+    data = {"activation": (("clip", "position", "layer", "neuron"), activation[:, :, None])}
+    out = xr.Dataset({**data, "level": (("clip", "position"), level)}, coords)
+    return out if statement is None else out.assign_coords(statement=("clip", statement))
+
+
+@pytest.mark.parametrize("n", [9, 16])
+def test_a_planted_course_is_found_and_loudness_is_not_taken_for_one(n):
+    rng = np.random.default_rng(1)
+    level = rng.standard_normal((n, 10)) + 2 * np.sin(np.arange(10))  # much the same in all speakers
+    own, noise = rng.standard_normal(10), rng.standard_normal((n, 10))
+    values = np.stack([own + 0.5 * noise, 3 * level + 5, noise, np.full((n, 10), 7.0), 3 * level + own], axis=2)
+    found = courses.consistency(made(values, level)).sel(layer=4)
+    assert found["course"].values.tolist() == ["whole", "beyond_level"]
+    whole, beyond = found["p"].values
+    assert (whole[[0, 1, 4]] < 0.01).all() and whole[2] > 0.05 and whole[3] == 1
+    assert beyond[0] < 0.01 and beyond[1] > 0.05 and beyond[2] > 0.05 and beyond[4] < 0.01
+    assert found["level_r"][1] == pytest.approx(1) and abs(found["level_r"][2]) < 0.3
+    by_hand = np.corrcoef(values[:, :, 0])[np.triu_indices(n, 1)].mean()
+    assert found["r"].values[0, 0] == pytest.approx(by_hand)
+    slopes = np.array([np.polynomial.Polynomial.fit(a, b, 1)(a) for a, b in zip(level, values[:, :, 4])])
+    left = np.corrcoef(values[:, :, 4] - slopes)[np.triu_indices(n, 1)].mean()
+    assert found["r"].values[1, 4] == pytest.approx(left)
+
+
+def test_the_p_of_a_course_is_that_over_all_sign_patterns():
+    values = np.random.default_rng(2).standard_normal((8, 6, 3)) + 0.4 * np.sin(np.arange(6))[:, None]
+    found = courses.consistency(made(values, np.random.default_rng(3).standard_normal((8, 6))))
+    for neuron in range(3):
+        r = np.corrcoef(values[:, :, neuron])
+        every = [np.outer(s, s)[np.triu_indices(8, 1)] @ r[np.triu_indices(8, 1)] for s in product((1, -1), repeat=8)]
+        assert found["p"].values[0, 0, neuron] == pytest.approx(np.mean(np.array(every) >= every[0] - 1e-9))
+
+
+@pytest.mark.parametrize("n", [8, 16])
+def test_chance_is_not_taken_for_a_course(n):
+    """Random walks, which drift as activations do: a null of shifted courses would call too many of them real."""
+    rng = np.random.default_rng(4)
+    walks = rng.standard_normal((n, 10, 2000)).cumsum(axis=1)
+    p = courses.consistency(made(walks, rng.standard_normal((n, 10)).cumsum(axis=1)), draws=999)["p"].values
+    assert (0.03 < (p < 0.05).mean(axis=(1, 2))).all() and ((p < 0.05).mean(axis=(1, 2)) < 0.065).all()
+
+
+def test_a_course_of_the_words_does_not_hold_for_other_words():
+    rng = np.random.default_rng(6)
+    words, place, n = rng.standard_normal((2, 10)), rng.standard_normal(10), 10
+    statement = np.tile([1, 2], n)
+    noise = 0.3 * rng.standard_normal((2, 2 * n, 10))
+    values = np.stack([words[statement - 1] + noise[0], place + noise[1]], axis=2)
+    data = made(values, rng.standard_normal((2 * n, 10)), statement)
+    data = data.assign_coords(speaker=("clip", np.repeat([f"s{i:02d}" for i in range(n)], 2).astype(object)))
+    found = courses.consistency(data).sel(layer=4)
+    assert found["course"].values.tolist() == ["whole", "beyond_level", "other_words"]
+    of_words, of_place = found["r"].sel(course="other_words").values
+    expected = np.corrcoef(words)[0, 1]
+    assert abs(of_words - 0.8 * expected) < 0.25 and of_place > 0.5
+    assert (found["p"].sel(course="beyond_level") < 0.01).all() and found["p"].sel(course="other_words")[1] < 0.01
+    # A speaker with one statement only, and clips of no known statement, leave it standing.
+    some = data.isel(clip=slice(1, None))
+    some["statement"] = "clip", np.where(np.arange(2 * n - 1) == 5, None, statement[1:].astype(object))
+    again = courses.consistency(some).sel(layer=4, course="other_words")
+    assert np.allclose(again["r"], [of_words, of_place], atol=0.15)
+
+
+def test_few_speakers_give_no_p_and_one_none_at_all():
+    values = np.random.default_rng(0).standard_normal((7, 5, 2))
+    found = courses.consistency(made(values, values[:, :, 0]))
+    assert np.isnan(found["p"]).all() and np.isfinite(found["r"]).all()
+    with pytest.raises(ValueError, match="two or more"):
+        courses.consistency(made(values[:1], values[:1, :, 0]))
+    with pytest.raises(ValueError, match="speaker"):
+        courses.consistency(made(values, values[:, :, 0]).drop_vars("speaker"))
+
+
+def test_the_figure_of_courses_draws_means_over_speakers():
+    values = np.random.default_rng(0).standard_normal((9, 5, 4))
+    data = made(values, values[:, :, 0])
+    table = pd.DataFrame({"layer": [4, 4, 4, 4], "neuron": [0, 1, 2, 3]})
+    figure = courses_figure(data, table, courses.consistency(data))
+    line = figure.axes[1].lines[-1].get_ydata()
+    centred = values[:, :, 1] - values[:, :, 1].mean(axis=1, keepdims=True)
+    assert np.allclose(line, centred.mean(axis=0)) and len(figure.axes[1].collections) == 1
+    few = courses_figure(data.isel(clip=slice(3)), table)
+    assert len(few.axes[1].lines) == 4 and not few.axes[1].collections
+    plt.close("all")

@@ -1,0 +1,343 @@
+"""Probes and selectivity against scikit-learn, planted truths and chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from matplotlib import pyplot as plt
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.preprocessing import StandardScaler
+
+from xai_lib import audio, corpora, hooks, probes, statistics, workbook
+from xai_lib.plots.layer_probes import layer_probes as layer_probes_figure
+from xai_lib.plots.selectivity_scatter import selectivity_scatter
+
+SOUNDS = {"p": "plosive", "t": "plosive", "k": "plosive", "s": "fricative", "z": "fricative", "f": "fricative"}
+SOUNDS |= {"m": "nasal", "n": "nasal", "ŋ": "nasal"}
+
+
+def test_the_sample_corpus_has_a_manner_for_every_phoneme():
+    clips = corpora.load("sample", subset="all")
+    chosen = pd.concat([clips[clips["subset"] == "main"][3:5], clips[clips["subset"] == "one_factor"][:1]])
+    found = probes.phonemes(chosen)
+    assert set(found["clip"]) == set(chosen.index) and (found["end"] > found["start"]).all()
+    raw = pd.read_csv(corpora.Path(chosen["path"].iloc[0]).parents[1] / "phonemes.csv")
+    own = raw[raw["file"] == "/".join(corpora.Path(chosen["path"].iloc[0]).parts[-2:])]
+    mine = found[found["clip"] == chosen.index[0]]
+    assert mine["phoneme"].tolist() == own["phoneme"].tolist() and np.allclose(mine["start"], own["start"])
+    manners = {name: probes.manner(name) for name in raw["phoneme"].unique()}
+    assert manners["ɾ"] == "tap" and manners["ŋ"] == "nasal" and manners["ɑːɹ"] == "vowel" and manners["ɡ"] == "plosive"
+    assert set(manners.values()) == {"vowel", "plosive", "fricative", "nasal", "tap"}
+    assert probes.manner("tʃ") == "affricate" and probes.manner("nː") == "nasal" and probes.manner("w") == "approximant"
+    with pytest.raises(ValueError, match="unknown phoneme '!'"):
+        probes.manner("!")
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three clips in a folder with timed phonemes, of which the last has none."""
+    rows, timed = [], []
+    for place in range(3):
+        path = tmp_path / "voice" / f"{place}.wav"
+        path.parent.mkdir(exist_ok=True)
+        wave = 0.2 * np.random.default_rng(place).standard_normal(8000 + 1600 * place)
+        soundfile.write(path, wave.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(path), "label": ["sad", "angry", None][place], "speaker": f"s{place}", "statement": 1})
+        for start, phoneme in ((0.1, "s"), (0.2, "a"), (0.3, "s"), (0.4, "m"), (0.4401, "t"))[: 5 if place < 2 else 0]:
+            end = start + (0.1 if phoneme != "t" else 0.001)  # too short to hold the centre of a frame
+            timed.append({"file": f"voice/{place}.wav", "start": start, "end": end, "phoneme": phoneme})
+    pd.DataFrame(timed).to_csv(tmp_path / "phonemes.csv", index=False)
+    return pd.DataFrame(rows, index=[5, 6, 8])
+
+
+def test_phonemes_are_found_beside_the_clips_or_not_at_all(clips, tmp_path):
+    found = probes.phonemes(clips)
+    assert found["clip"].tolist() == [5] * 5 + [6] * 5
+    assert found["manner"].tolist()[:5] == ["fricative", "vowel", "fricative", "nasal", "plosive"]
+    table = pd.read_csv(tmp_path / "phonemes.csv")
+    table.assign(phoneme="X", manner="click").to_csv(tmp_path / "phonemes.csv", index=False)
+    assert set(probes.phonemes(clips)["manner"]) == {"click"}  # words of your own
+    table.assign(phoneme="X").to_csv(tmp_path / "phonemes.csv", index=False)
+    with pytest.raises(ValueError, match="unknown phoneme 'X'"):
+        probes.phonemes(clips)
+    (tmp_path / "phonemes.csv").unlink()
+    assert probes.phonemes(clips) is None
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_a_sound_is_the_mean_over_the_frames_of_a_phoneme(tiny, clips, size):
+    model = tiny(size)
+    found = probes.read(model, clips, layers=[1, 3], part="ffn_hidden")
+    assert (
+        found["phoneme"].values.tolist() == ["a", "m", "s"] * 2
+        and found["sound_clip"].values.tolist() == [5] * 3 + [6] * 3
+    )
+    assert found["manner"].values.tolist()[:3] == ["vowel", "nasal", "fricative"]
+    x = audio.read(clips["path"][6])
+    at = audio.frame_times(model.n_frames(len(x)))
+    with torch.no_grad(), hooks.capture(model, [(1, "ffn_hidden"), (3, "ffn_hidden")]) as seen:
+        model.logits(model.tensor(x))
+    hidden = torch.stack([seen[model.check((layer, "ffn_hidden"))][0] for layer in (1, 3)]).cpu().numpy()
+    twice = (at >= 0.1) & (at < 0.2) | (at >= 0.3) & (at < 0.4)  # it is said twice, and counts once
+    assert np.allclose(found["sound_mean"][5], hidden[:, twice].mean(axis=1), atol=1e-5)
+    assert np.allclose(found["clip_mean"].sel(clip=6), hidden[:, audio.speech_mask(x)].mean(axis=1), atol=1e-5)
+    assert found["clip"].values.tolist() == [5, 6, 8] and found["statement"].values.tolist() == [1, 1, 1]
+    assert "sound_mean" not in probes.read(model, clips[2:], layers=1)
+
+
+def made(layers, *, speakers=8, per=8, seed=0, first=0, sounds=True):
+    """What `probes.read` gives, for clips of eight emotions by some speakers, each with all `SOUNDS`.
+
+    `layers` are functions from a table of examples (label, phoneme, manner, speaker, clip) to values [example, neuron].
+    """
+    rng, table = np.random.default_rng(seed), []
+    for speaker in range(first, first + speakers):
+        for place in range(per):
+            cell = corpora.EMOTIONS[place % 8], ["normal", "strong"][place // 8 % 2], 1 + (speaker + place) % 2
+            table.append([f"s{speaker:02d}", *cell])
+    clips = pd.DataFrame(table, columns=["speaker", "label", "intensity", "statement"])
+    clips = clips.assign(clip=100 * first + np.arange(len(clips)), phoneme="", manner="")
+    every = clips.loc[clips.index.repeat(len(SOUNDS))].reset_index(drop=True)
+    every["phoneme"] = np.tile([*SOUNDS], len(clips))
+    every["manner"] = every["phoneme"].map(SOUNDS)
+    coords = {"clip": clips["clip"].to_numpy(), "layer": np.arange(len(layers))}
+    coords |= {
+        name: ("clip", clips[name].astype(object).to_numpy())
+        for name in clips
+        if name not in ("clip", "phoneme", "manner")
+    }
+    dims, by_clip = ("layer", "neuron"), np.stack([layer(clips, rng) for layer in layers], axis=1)
+    out = xr.Dataset({"clip_mean": (("clip", *dims), by_clip)}, {**coords, "neuron": np.arange(by_clip.shape[2])})
+    if not sounds:
+        return out
+    out["sound_mean"] = ("sound", *dims), np.stack([layer(every, rng) for layer in layers], axis=1)
+    about = {name: ("sound", every[name].astype(object).to_numpy()) for name in ("phoneme", "manner")}
+    return out.assign_coords(**about, sound_clip=("sound", every["clip"].to_numpy()))
+
+
+def code(names, seed, width=24):
+    """A random vector for each name, the same every time."""
+    table = {name: row for name, row in zip(sorted(set(names)), range(99))}
+    vectors = np.random.default_rng(seed).standard_normal((99, width))
+    return vectors[[table[name] for name in names]]
+
+
+def noise(table, rng):
+    return rng.standard_normal((len(table), 24))
+
+
+def manners(table, rng):
+    """What a layer holds that knows manners, and nothing else of a phoneme, and emotions."""
+    return code(table["manner"], 1) + code(table["label"], 2) + 0.1 * noise(table, rng)
+
+
+def types(table, rng):
+    """What a layer holds that knows each phoneme, and nothing that those of a manner share."""
+    return code(table["phoneme"], 3) + 0.1 * noise(table, rng)
+
+
+def test_probes_find_what_is_planted_and_controls_what_is_learnt_by_heart():
+    sides = made([noise, manners, types]), made([noise, manners, types], first=8, seed=1)
+    found = probes.layer_probes(*sides, components=None)
+    assert found["task"].values.tolist() == ["manner", "statement", "emotion"]
+    assert found["chance"].values.tolist() == [1 / 3, 1 / 2, 1 / 8] and found.sizes["speaker"] == 8
+    mean = found.mean("speaker")
+    accuracy, control = (mean[name].sel(task="manner").values for name in ("accuracy", "control"))
+    assert accuracy[0] == pytest.approx(1 / 3, abs=0.06) and control[0] == pytest.approx(1 / 3, abs=0.06)
+    assert accuracy[1] > 0.99 and control[1] < 0.6
+    assert accuracy[2] > 0.99 and control[2] > 0.99  # by heart
+    emotion = mean.sel(task="emotion")
+    assert emotion["accuracy"][1] > 0.99 and emotion["control"][1] < 0.7  # each has two cells
+    assert emotion["accuracy"][0] == pytest.approx(1 / 8, abs=0.1) and emotion["control"][0] == pytest.approx(
+        1 / 8, abs=0.1
+    )
+    assert mean["accuracy"].sel(task="statement")[1] == pytest.approx(1 / 2, abs=0.15)
+    assert np.allclose(found["selectivity"], found["accuracy"] - found["control"])
+
+
+def test_a_small_probe_learns_less_by_heart():
+    sides = made([types]), made([types], first=8, seed=1)
+    control = [float(probes.layer_probes(*sides, components=c)["control"].sel(task="manner").mean()) for c in (None, 2)]
+    assert control[0] > 0.99 and control[1] < 0.9
+
+
+def test_recalls_are_those_of_scikit_learn_for_each_speaker():
+    train, test = made([manners]), made([manners], first=8, seed=1)
+    rng = np.random.default_rng(2)  # so that not all is right
+    train, test = (
+        side.assign(clip_mean=side["clip_mean"] + 3 * rng.standard_normal(side["clip_mean"].shape))
+        for side in (train, test)
+    )
+    found = probes.layer_probes(train, test, components=None)["accuracy"].sel(task="emotion", layer=0)
+    scaler = StandardScaler().fit(train["clip_mean"].values[:, 0])
+    probe = LogisticRegression(C=0.1, max_iter=2000)  # as many clips of each emotion
+    probe.fit(scaler.transform(train["clip_mean"].values[:, 0]), train["label"].values.astype(str))
+    said = probe.predict(scaler.transform(test["clip_mean"].values[:, 0]))
+    for speaker in np.unique(test["speaker"].values):
+        rows = test["speaker"].values == speaker
+        expected = balanced_accuracy_score(test["label"].values[rows].astype(str), said[rows])
+        assert found.sel(speaker=speaker) == pytest.approx(expected)
+    assert 0.15 < float(found.mean()) < 0.95
+
+
+def test_a_control_task_keeps_the_sizes_of_the_classes_and_the_types_together(monkeypatch):
+    seen, plain = [], probes._recalls
+
+    def spy(x, new, tasks, *rest):
+        seen.append(tasks)
+        return plain(x, new, tasks, *rest)
+
+    monkeypatch.setattr(probes, "_recalls", spy)
+    train, test = made([manners]), made([manners], first=8, seed=1)
+    probes.layer_probes(train, test, controls=4)
+    (real, asked), *others = seen[0]
+    assert len(others) == 4 and real.tolist() == train["manner"].values.tolist()
+    assert asked.tolist() == test["manner"].values.tolist()
+    for classes, unseen in others:
+        assert classes.value_counts().to_dict() == real.value_counts().to_dict() and classes.tolist() != real.tolist()
+        given = dict(zip(train["phoneme"].values, classes))
+        assert [given[name] for name in train["phoneme"].values] == classes.tolist()
+        assert [given[name] for name in test["phoneme"].values] == unseen.tolist()
+
+
+def test_tasks_without_examples_are_left_out():
+    sides = [made([noise], first=first, seed=first, sounds=False) for first in (0, 8)]
+    assert probes.layer_probes(*sides)["task"].values.tolist() == ["statement", "emotion"]
+    bare = [side.drop_vars(["statement", "intensity"]) for side in sides]
+    found = probes.layer_probes(*bare)
+    assert found["task"].values.tolist() == ["emotion"] and np.isnan(found["control"]).all()  # a type a class
+    some = [side.assign_coords(label=side["label"].where(side["clip"] % 8 > 0, None)) for side in bare]
+    assert probes.layer_probes(*some)["chance"].values.tolist() == [1 / 7]
+    with pytest.raises(ValueError, match="nothing to tell apart"):
+        probes.layer_probes(*(side.drop_vars("label") for side in bare))
+
+
+@pytest.mark.filterwarnings("error")
+def test_very_few_clips_are_enough_to_run():
+    sides = [side.isel(clip=slice(9)).drop_dims("sound") for side in (made([noise]), made([noise], first=8))]
+    assert probes.layer_probes(*sides, controls=20)["task"].values.tolist() == ["statement", "emotion"]
+    lone = [side.isel(clip=[0, 1, 9 - 1]) for side in sides]
+    found = probes.layer_probes(*lone, controls=20)
+    assert found["task"].values.tolist() == ["statement", "emotion"] and np.isfinite(found["accuracy"]).all()
+
+
+def test_probes_are_tested_on_unseen_speakers_only():
+    train, test = made([noise]), made([noise], first=7, seed=1)
+    with pytest.raises(ValueError, match="speaker s07 is in training and in test"):
+        probes.layer_probes(train, test)
+    with pytest.raises(ValueError, match="every clip needs its speaker"):
+        probes.layer_probes(train, test.drop_vars("speaker"))
+
+
+def planted(table, rng):
+    """Neurons: manner, emotion, half of each, noise, a clip's own level, silent."""
+    manner, label = (code(table[name], place)[:, 0] for place, name in enumerate(("manner", "label")))
+    manner, label = ((x - x.mean()) / max(x.std(), 1e-9) for x in (manner, label))
+    of_clip = np.random.default_rng(9).standard_normal(1000)[table["clip"].to_numpy()]
+    voice = 10 * code(table["speaker"], 5)[:, 0]
+    columns = [manner, label, manner + label, rng.standard_normal(len(table)), of_clip]
+    return np.stack([*(column + voice for column in columns), np.ones(len(table))], axis=1)
+
+
+def test_selectivity_shares_out_the_variance_of_planted_neurons():
+    found = probes.selectivity(made([planted])).sel(layer=0)
+    assert found["task"].values.tolist() == ["manner", "emotion"] and found.attrs["over"] == "sound"
+    manner, emotion = found["eta_squared"].values
+    assert np.allclose(manner[:3], [1, 0, 0.5], atol=1e-9) and np.allclose(emotion[:3], [0, 1, 0.5], atol=1e-9)
+    assert manner[3] < 0.02 and emotion[3] < 0.05 and manner[4] < 1e-9
+    assert np.isnan(manner[5]) and np.isnan(found["p"].values[:, 5]).all()
+    assert (found["q"].values[0, [0, 2]] < 0.01).all() and (found["q"].values[1, [1, 2]] < 0.01).all()
+    assert found["p"].values[0, 1] > 0.9 and found["p"].values[1, 0] > 0.9
+    assert (found["p"].values[:, 3] > 0.05).all()
+
+
+def test_eta_squared_is_that_of_centred_values_where_all_is_balanced():
+    read = made([noise, manners])
+    found, about = (
+        probes.selectivity(read, draws=3),
+        read["label"].to_series().loc[read["sound_clip"].values].to_numpy(),
+    )
+    who = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
+    for layer in (0, 1):
+        for neuron in (0, 13):
+            values = pd.Series(read["sound_mean"].values[:, layer, neuron])
+            values = values - values.groupby(who).transform("mean")
+            here = found["eta_squared"].sel(layer=layer, neuron=neuron)
+            assert here[0] == pytest.approx(statistics.eta_squared(values, read["manner"].values))
+            assert here[1] == pytest.approx(statistics.eta_squared(values, about))
+
+
+def test_an_emotion_neuron_is_one_though_speakers_differ_in_their_emotions():
+    read = made([planted])
+    few = read["clip"].values[np.random.default_rng(3).permutation(read.sizes["clip"])[:30]]
+    some = read.sel(clip=few).isel(sound=np.isin(read["sound_clip"].values, few))
+    found = probes.selectivity(some, draws=50).sel(layer=0)
+    assert found["eta_squared"].values[1, 1] == pytest.approx(1) and found["eta_squared"].values[0, 0] == pytest.approx(
+        1
+    )
+    unlabelled = some.assign_coords(label=some["label"].where(some["clip"] != few[0], None))
+    assert probes.selectivity(unlabelled, draws=5)["eta_squared"].values[1, 0, 1] == pytest.approx(1)
+
+
+def test_differences_between_clips_are_not_taken_for_emotion():
+    """Sounds of a clip share their clip's ways. Labels shuffled by sound would call nearly all of these neurons real."""
+
+    def ways(table, rng):
+        own = np.random.default_rng(9).standard_normal((1000, 400))[table["clip"].to_numpy()]
+        return own + 0.5 * rng.standard_normal(own.shape)
+
+    found = probes.selectivity(made([ways], speakers=6), draws=199)["p"].sel(layer=0)
+    share = (found < 0.05).mean("neuron")
+    assert 0.02 < share.sel(task="emotion") < 0.09 and 0.02 < share.sel(task="manner") < 0.09
+
+
+def test_labels_are_shuffled_within_groups():
+    groups, labels = np.repeat(list("ba"), 6), np.array(list("uvwxyz" * 2), object)
+    groups, labels = groups[[0, 7, *range(1, 7), *range(8, 12)]], labels[::-1]
+    drawn = [*probes._shuffled(labels, groups, 50, 0)]
+    for one in drawn:
+        assert all(sorted(one[groups == name]) == sorted(labels[groups == name]) for name in "ab")
+    assert len({tuple(one) for one in drawn}) == 50
+
+
+def test_statements_stand_in_where_no_phonemes_are_timed():
+    def said(table, rng):
+        return np.stack([table["statement"].to_numpy(float), code(table["label"], 1)[:, 0]], axis=1)
+
+    read = made([said], sounds=False)
+    found = probes.selectivity(read, draws=99).sel(layer=0)
+    assert found["task"].values.tolist() == ["statement", "emotion"] and found.attrs["over"] == "clip"
+    assert found["eta_squared"].values[0, 0] == pytest.approx(1) and found["eta_squared"].values[1, 1] == pytest.approx(
+        1
+    )
+    assert (np.diagonal(found["p"].values) < 0.05).all()
+    alone = probes.selectivity(read.drop_vars(["statement", "speaker"]), draws=9)
+    assert alone["task"].values.tolist() == ["emotion"] and np.isfinite(alone["eta_squared"]).all()
+    with pytest.raises(ValueError, match="only emotion"):
+        selectivity_scatter(alone)
+    with pytest.raises(ValueError, match="nothing to tell apart"):
+        probes.selectivity(read.drop_vars(["statement", "label"]))
+
+
+def test_figures_draw_what_was_found_and_results_can_be_saved(tmp_path):
+    train, test = made([noise, manners]), made([noise, manners], first=8, seed=1)
+    found, varied = probes.layer_probes(train, test), probes.selectivity(train, draws=19)
+    figure = layer_probes_figure(found)
+    means = [box.lines[0].get_ydata() for box in figure.axes[0].containers]
+    assert np.allclose(means[0], found["accuracy"].sel(task="manner").mean("speaker"))
+    assert np.allclose(means[1], found["control"].sel(task="manner").mean("speaker"))
+    layer_probes_figure(found.isel(speaker=slice(3)))
+    figure = selectivity_scatter(varied, pd.DataFrame({"layer": [1], "neuron": [3]}))
+    assert figure.axes[0].collections[0].get_offsets().shape == (2 * 24, 2)
+    ring = varied["eta_squared"].sel(layer=1, neuron=3).values
+    assert np.allclose(figure.axes[0].lines[0].get_xydata()[0], ring)
+    plt.close("all")
+    for result in (train, found, varied):
+        workbook._netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+        with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
+            assert again.sizes == result.sizes

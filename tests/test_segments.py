@@ -1,0 +1,244 @@
+"""Input-segment ablation against Captum and hand-made cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from captum.attr import NeuronFeatureAblation
+
+from xai_lib import audio, deletion, execution, models, segments, workbook
+from xai_lib.segments import segment_response
+
+KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
+
+
+@pytest.fixture(params=KINDS)
+def model(request, tiny):
+    return tiny(request.param.split("-")[0], **KINDS[request.param])
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two clips of unequal length by two speakers, silent at both ends."""
+    rows = []
+    for place, length in enumerate((8000, 10000)):
+        samples = 0.2 * np.random.default_rng(place).standard_normal(length)
+        samples[:2000] *= 1e-4
+        samples[-1000:] *= 1e-4
+        path = tmp_path / f"{place}.wav"
+        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(path), "label": "angry", "speaker": f"s{place}"})
+    return pd.DataFrame(rows, index=[7, 9])
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+def captum(model, x, count, layer, select, width=1600, baselines=None):
+    """The response of `select`, of what a block returns, to each segment."""
+    mask = (torch.arange(x.shape[1]) // width).clamp(max=count - 1)[None].to(x.device)
+    method = NeuronFeatureAblation(model.logits, model.family.module(model.check(layer)))
+    found = method.attribute(x, lambda out: select(first(out)), feature_mask=mask, baselines=baselines)
+    return found[0, ::width][:count].cpu().numpy()
+
+
+def close(ours, theirs):
+    assert np.abs(ours[: len(theirs)] - theirs).max() <= 1e-5 * max(np.abs(theirs).max(), 0.1)
+    assert np.isnan(ours[len(theirs) :]).all() and np.abs(theirs).max() > 1e-4
+
+
+def test_equals_captum_for_a_neuron_and_a_mask(model, clips):
+    found = segment_response(model, clips, seconds=0.1, fade=0, frames="all", batch=3)
+    for index in clips.index:
+        x, count = model.tensor(audio.read(clips["path"][index])), int(found["n_segments"].sel(clip=index))
+        for layer, neuron in ((0, 3), (2, 17)):
+            theirs = captum(model, x, count, layer, lambda out, neuron=neuron: out[:, :, neuron].mean(dim=1))
+            close(found.sel(clip=index, layer=layer, neuron=neuron).values, theirs)
+    assert found["n_segments"].values.tolist() == [5, 7] and found.sizes["segment"] == 7
+    assert np.allclose(found["seconds"], 0.1 * np.arange(7)) and found["duration"].values.tolist() == [0.5, 0.625]
+
+
+def test_equals_captum_for_the_baselines_that_both_take(model, clips):
+    x = model.tensor(audio.read(clips["path"][7]))
+    wave = 0.1 * np.random.default_rng(5).standard_normal(x.shape[1]).astype(np.float32)
+    options = {"fade": 0, "frames": "all", "layers": 2}
+
+    def ours(baseline):
+        return segment_response(model, clips[:1], baseline=baseline, **options).sel(layer=2, neuron=5).values[0]
+
+    def theirs(baselines):
+        return captum(model, x, 5, 2, lambda out: out[:, :, 5].mean(dim=1), baselines=baselines)
+
+    close(ours(0.3), theirs(0.3))
+    close(ours(wave), theirs(torch.from_numpy(wave).to(x.device)[None]))
+    close(ours(lambda waveform: waveform[::-1].copy()), theirs(x.flip(1)))
+    close(ours("mean"), theirs(x.mean().item()))
+    assert np.allclose(ours("silence"), ours(0)) and not np.allclose(ours(0), ours(0.3), atol=1e-3)
+
+
+def test_equals_captum_at_one_frame_and_for_a_callable(model, clips):
+    x = model.tensor(audio.read(clips["path"][7]))
+    found = segment_response(model, clips[:1], fade=0, frames=11, layers=[1, 3])
+    close(found.sel(layer=3, neuron=8).values[0], captum(model, x, 5, 3, lambda out: out[:, 11, 8]))
+
+    def norm(hidden):
+        return hidden[..., 2:6].norm(dim=-1).amax(dim=1)
+
+    found = segment_response(model, clips[:1], fade=0, frames="all", respond=norm)
+    assert found.sizes["neuron"] == 1 and found.attrs["respond"] == "norm"
+    for layer in (0, 2):
+        close(found.sel(layer=layer).values[0, :, 0], captum(model, x, 5, layer, norm))
+
+
+def test_a_callable_sees_the_frames_that_count(tiny, clips):
+    model, seen = tiny("base"), []
+
+    def both(hidden):
+        seen.append(tuple(hidden.shape))
+        return torch.stack([hidden.sum(dim=(1, 2)), hidden[:, :, 4].mean(dim=1)], dim=1)
+
+    speech = int(audio.speech_mask(audio.read(clips["path"][7])).sum())
+    found = segment_response(model, clips[:1], respond=both, layers=[1, 2], batch=4)
+    assert 0 < speech < 24 and seen == [(4, speech, 24)] * 2 + [(2, speech, 24)] * 2
+    plain = segment_response(model, clips[:1], layers=[1, 2])
+    assert np.allclose(found.isel(neuron=1), plain.sel(neuron=4), atol=1e-6)
+    assert np.allclose(found.isel(neuron=0), plain.sum("neuron") * speech, atol=1e-3)
+
+
+def test_noise_depends_on_the_seed_alone(tiny, clips):
+    model = tiny("large")
+    options = {"layers": [1, 3], "part": "ffn_hidden", "seconds": 0.2, "baseline": "noise"}
+    noise = [segment_response(model, clips, seed=s, batch=b, **options) for s, b in ((0, 2), (0, 9), (1, 9))]
+    assert noise[0].sizes["neuron"] == model.n_neurons((1, "ffn_hidden"))
+    assert np.allclose(noise[0], noise[1], atol=1e-5, equal_nan=True)
+    assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3
+
+
+def test_noise_has_the_mean_and_deviation_of_each_segment():
+    wave = np.concatenate([3 + np.random.default_rng(0).standard_normal(4000), np.full(4000, -1.0)]).astype(np.float32)
+    other = segments._replacement("noise", wave, [0, 4000, 8000], np.random.default_rng(1), 0)
+    assert other[:4000].mean() == pytest.approx(3, abs=0.1) and other[:4000].std() == pytest.approx(1, abs=0.05)
+    assert np.allclose(other[4000:], -1)
+
+
+def test_a_segment_is_replaced_and_faded_at_its_edges():
+    x, other = torch.ones(100), torch.zeros(100)
+    kept = segments._without(x, other, 20, 60, 10)
+    assert (kept[:20] == 1).all() and (kept[60:] == 1).all() and (kept[30:50] == 0).all()
+    assert (kept[20:30].diff() < 0).all() and torch.allclose(kept[20:60], kept[20:60].flip(0))
+    assert segments._without(x, other, 20, 60, 0).sum() == 60
+    ramp = torch.arange(100.0)
+    assert (segments._without(x, ramp, 20, 60, 0)[20:60] == ramp[20:60]).all()
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.02])
+def test_memory_is_bounded_by_the_batch_however_many_segments_there_are(tiny, clips, monkeypatch, seconds):
+    model, rows, plain = tiny("base"), [], execution.prefix
+
+    def count(model, x, layer):
+        rows.append(len(x))
+        return plain(model, x, layer)
+
+    monkeypatch.setattr(execution, "prefix", count)
+    found = segment_response(model, clips[:1], seconds=seconds, batch=4, layers=2)
+    segment_count = int(found["n_segments"][0])
+    assert segment_count == {0.1: 5, 0.02: 24}[seconds] and sum(rows) == segment_count + 1
+    assert max(rows) == 4
+
+
+def test_a_frame_that_a_clip_does_not_have_is_named(tiny, clips):
+    model = tiny("base")
+    found = segment_response(model, clips, frames=26, layers=1)
+    assert found["clip"].values.tolist() == [9] and "frame 26 out of range: the clip has 0" in found.attrs["skipped"]
+    for frame in (99, -1):
+        with pytest.raises(ValueError, match=f"frame {frame} out of range"):
+            segment_response(model, clips, frames=frame)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"baseline": "loud"}, "unknown baseline 'loud': silence, noise, mean"),
+        ({"baseline": np.zeros(8000)}, r"clip 9 has the shape \(8000,\): it must be as long as the clip, 10000"),
+        ({"baseline": lambda wave: wave[1:]}, r"clip 7 has the shape \(7999,\)"),
+        ({"baseline": np.nan}, "NaN"),
+        ({"frames": "loud"}, "unknown frames"),
+        ({"layers": 9}, "layer 9 out of range"),
+        ({"part": "mlp"}, "unknown part"),
+        ({"seconds": 0}, "shorter than one sample"),
+        ({"batch": 0}, "batch must be 1"),
+        ({"respond": lambda hidden: hidden}, "returned .*please"),
+        ({"respond": lambda hidden: hidden.mean()}, "returned .*please"),
+        ({"respond": lambda hidden: 1.0}, "returned float"),
+    ],
+)
+def test_wrong_options_are_said(tiny, clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        segment_response(tiny("base"), clips, **options)
+
+
+def test_an_untrained_head_and_clips_without_speech_are_refused(tiny_folder, tiny, clips, monkeypatch):
+    model = models.load(tiny_folder("base"), device="cpu")
+    model.trained = None
+    with pytest.raises(models.UntrainedHead, match="heads.fit"):
+        segment_response(model, clips)
+    monkeypatch.setattr(audio, "speech_mask", lambda x, *_, **__: np.zeros(24 if len(x) == 8000 else 30, bool))
+    with pytest.raises(ValueError, match="no speech was found"):
+        segment_response(tiny("base"), clips)
+
+
+def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path):
+    soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
+    more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
+    with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
+        found = segment_response(tiny("base"), more, baseline=lambda wave: -wave)
+    assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
+    assert found.attrs["baseline"] == "given"
+    for result in (found, segments.summary(found)):
+        workbook._netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+        with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
+            assert again["speaker"].values.tolist() == ["s0", "s1"]
+
+
+def hand_made():
+    """Two clips, one neuron; the second clip has two segments only."""
+    values = np.array([[1, -4, 2], [-1, 3, np.nan]])[:, :, None, None]
+    coords = {
+        "clip": ["b", "a"],
+        "n_segments": ("clip", [3, 2]),
+        "duration": ("clip", [0.27, 0.22]),
+        "layer": [6],
+        "neuron": [0],
+        "seconds": ("segment", [0.0, 0.1, 0.2]),
+    }
+    return xr.DataArray(values, coords, ("clip", "segment", "layer", "neuron"), "response", {"length": 0.1})
+
+
+def test_the_summary_leaves_padding_out():
+    found = segments.summary(hand_made()).sel(layer=6, neuron=0)
+    assert np.allclose(found["mean_absolute"], [7 / 3, 2]) and np.allclose(found["range"], [6, 4])
+    assert np.allclose(found["sd"], [np.std([1, -4, 2]), 2]) and np.allclose(found["peak"], [0.1, 0.1])
+    assert found["clip"].values.tolist() == ["b", "a"]
+
+
+def test_top_segments_are_the_strongest_either_way():
+    found = segments.top_segments(hand_made(), 6, 0, k=2)
+    assert found["clip"].tolist() == ["b", "b", "a", "a"] and found["segment"].tolist() == [1, 2, 1, 0]
+    assert np.allclose(found["start"], [0.1, 0.2, 0.1, 0.0]) and found["response"].tolist() == [-4, 2, 3, -1]
+    assert np.allclose(found["stop"], [0.2, 0.27, 0.22, 0.1])  # the last segment of a clip ends with it
+    assert len(segments.top_segments(hand_made(), 6, 0, k=9)) == 5
+
+
+def test_the_top_segments_and_the_rest_can_be_heard_apart(tiny, clips):
+    found, wave = segment_response(tiny("base"), clips[:1]), audio.read(clips["path"][7])
+    top = segments.top_segments(found, 2, 5, k=2)
+    keep = np.isin(np.arange(found.sizes["segment"]), top["segment"])
+    heard, rest = (deletion.gate(wave, which, window=found.attrs["length"]) for which in (keep, ~keep))
+    assert np.allclose(heard + rest, wave, atol=1e-6) and np.abs(heard).max() > 0 and np.abs(rest).max() > 0
+    start, stop = (round(16000 * top[name][0]) for name in ("start", "stop"))
+    assert np.allclose(heard[start + 100 : stop - 100], wave[start + 100 : stop - 100], atol=1e-6)

@@ -1,0 +1,166 @@
+"""Which neurons tell one kind of clip from another: an emotion from the rest, women from men, strong from normal.
+
+How well they tell the clips apart is counted over clips; whether it holds for people at large, over speakers.
+"""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from . import statistics, targets
+from .activations import activations
+from .names import ordered
+
+CELL = ("label", "intensity", "statement")  # what clips agree in before they are compared
+
+
+def activation_contrast(model, clips, *, target, layers="all", part="block", frames="speech") -> xr.Dataset:
+    """How well each neuron tells the clips of an emotion from all others, by what is heard in them.
+
+    Parameters
+    ----------
+    target : str or pair
+        A label of the clips, which the model need not know, against the rest; or two, such as ("angry", "calm").
+    layers, part, frames
+        As in `activations.activations`: a clip counts with its mean over those frames.
+
+    Returns
+    -------
+    Dataset
+        Of `compare`.
+
+    Raises
+    ------
+    ValueError
+        No clip, or each, has this label; an unknown layer, part or frames; not one usable clip.
+    """
+    a, b = target if isinstance(target, (tuple, list)) else (target, None)
+    if "label" not in clips:
+        raise ValueError("the clips have no column 'label', which is needed here: add it")
+    _sides(clips["label"], "label", a, b)  # before the pass over the clips
+    found = activations(model, clips, part=part, layers=layers, frames=frames)
+    return compare(found, "label", a, b).assign_attrs(method="activation_contrast")
+
+
+def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
+    """How each neuron differs between the clips where `column` is `a` and those where it is `b`, or anything else.
+
+    Where speakers have clips of both (emotion, intensity), they are compared within each speaker, between clips that
+    agree in what else is known of them: emotion, intensity, statement. Where not (sex), each speaker's mean over such
+    cells is compared between the speakers, in cells that both groups have.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of `activations.activations`, or another with a `variable` [clip, layer, neuron].
+    column : str
+        A coordinate on `clip`: "label", "sex", "intensity", ...
+
+    Returns
+    -------
+    Dataset [layer, neuron]
+        ``difference``, a − b, mean over cells and then speakers; ``low`` and ``high``, its 95 % interval over speakers;
+        ``p``, by sign flips within speakers, or by Welch's t between them; ``q``, that at a false discovery rate over
+        all layers and neurons. NaN under 8 speakers, between speakers under 8 of each kind. By sign flips p is 2 / 2^n
+        or more: with 8 speakers no q is below 0.05 unless a sixth of all neurons tell.
+
+        Over all clips of the two kinds, whoever speaks: ``auroc``, 0.5 is chance, and ``cohens_d``, over the pooled SD,
+        NaN where nothing varies. For `attribution.top_neurons`: ``signed``, d again, with 0 for NaN, and ``absolute``.
+
+        attrs: `a`, `b`, `paired` (0 or 1), `cell` (what agrees), `cells`, `speakers_a`, `speakers_b`.
+
+    Raises
+    ------
+    ValueError
+        An unknown column or value, no clips to compare with, no cell that has both, or a speaker of two sexes.
+    """
+    values = result[variable].transpose("clip", "layer", "neuron")
+    first, second = _sides(_column(values, column), column, a, b)
+    named = targets.speakers_known(values)
+    table = pd.DataFrame({"first": first, "cell": _cells(values, column)})
+    table["speaker"] = values["speaker"].values if named else "unknown"
+    table = table[first | second]
+    both = table.groupby("speaker")["first"].nunique() == 2
+    if column == "sex" and named and both.any():
+        raise ValueError(f"the clips of speaker {both.idxmax()} have two sexes: correct the column, or leave them out")
+    paired = bool(both.any())
+    shared = table.groupby(["speaker", "cell"] if paired else "cell")["first"].transform("nunique") == 2
+    table = table[shared]
+    cell = ", ".join(name for name in CELL if name != column and name in values.coords) or "nothing else"
+    if table.empty:
+        raise ValueError(f"no clips can be compared: none of both kinds agree in speaker and {cell}")
+    size = table.groupby(["speaker", "cell", "first"])["cell"].transform("size")
+    share = 1 / size / table.groupby("speaker")["cell"].transform("nunique")
+    # The mean of every speaker's cells, or their difference, as one matrix product.
+    speakers, who = np.unique(table["speaker"], return_inverse=True)
+    weights = np.zeros((len(speakers), len(values)))
+    weights[who, table.index] = np.where(table["first"] | (not paired), share, -share)
+    data = values.values.astype(float)
+    units = np.tensordot(weights, data - data[0], 1)  # what never varies differs by 0, and not by rounding
+    if paired:
+        (difference, low, high), p = statistics.interval(units), statistics.sign_flip_test(units)
+    else:
+        own = np.isin(speakers, table["speaker"][table["first"]])
+        difference, low, high, p = statistics.welch(units[own], units[~own])
+    auroc = np.stack([statistics.auroc(x[first], x[second]) for x in data.swapaxes(0, 1)])
+    d = statistics.cohens_d(data[first], data[second])
+    parts = {"difference": difference, "low": low, "high": high, "p": p, "q": statistics.fdr(p), "auroc": auroc}
+    parts |= {"cohens_d": d, "signed": np.nan_to_num(d), "absolute": np.abs(np.nan_to_num(d))}
+    n = table.groupby("first")["speaker"].nunique()
+    about = {"column": column, "a": str(a), "b": "the rest" if b is None else str(b), "paired": int(paired)}
+    about |= {"cell": cell, "cells": len(table.groupby(["speaker", "cell"] if paired else "cell"))}
+    return xr.Dataset(
+        {name: (("layer", "neuron"), part) for name, part in parts.items()},
+        {"layer": values["layer"].values, "neuron": values["neuron"].values},
+        {**result.attrs, **about, "speakers_a": int(n[True]), "speakers_b": int(n[False])},
+    )
+
+
+def distribution(result, layer, neuron, column, *, variable="activation") -> pd.DataFrame:
+    """Mean of one neuron by speaker (rows) and value of a column, for `plots.neuron_groups`: as `compare` counts them.
+
+    Only clips that could be of any value count, of those cells (emotion, intensity, statement) that have them all: so
+    not the neutral ones where normal and strong are compared. Where there is no such cell, all clips do.
+    """
+    values = result[variable].sel(layer=layer, neuron=neuron)
+    table = pd.DataFrame({"value": _column(values, column), "cell": _cells(values, column), "mean": values.values})
+    table["speaker"] = values["speaker"].values if targets.speakers_known(values) else "unknown"
+    table = table[_known(table["value"])]
+    shared = table.groupby("cell")["value"].transform("nunique") == table["value"].nunique()
+    table = table[shared] if shared.any() else table
+    means = table.groupby(["speaker", "value", "cell"])["mean"].mean().groupby(["speaker", "value"]).mean().unstack()
+    means = means[ordered(means.columns)].rename_axis(columns=column)
+    means.attrs = {"layer": int(layer), "neuron": int(neuron), "part": result.attrs["part"]}
+    return means
+
+
+def _column(values, column):
+    """What is known of each clip under this name."""
+    known = [name for name in values.coords if values[name].dims == ("clip",) and name not in ("clip", "speaker")]
+    if column not in known:
+        raise ValueError(f"{column!r} of the clips is not known here: known are {', '.join(known) or 'none'}")
+    return pd.Series(values[column].values)
+
+
+def _known(column):
+    return column.notna() & (column.astype(str) != "")
+
+
+def _sides(column, name, a, b):
+    """Which clips are of either kind, two bool arrays; without `b`, all others whose value is known."""
+    known, there = _known(column).to_numpy(), ordered(column[_known(column)])
+    lacking = [value for value in (a, b) if value not in there and value is not None]
+    if lacking:
+        raise ValueError(f"no clip has {name} {lacking[0]!r}: there are {', '.join(map(str, there)) or 'none'}")
+    first = (column == a).to_numpy()
+    second = known & ~first if b is None else (column == b).to_numpy() & ~first
+    if not second.any():
+        raise ValueError(f"all clips to compare have {name} {a!r}: give clips of another {name} too")
+    return first, second
+
+
+def _cells(values, column):
+    """A number for each clip, the same for those that agree in all of CELL but the column."""
+    names = [name for name in CELL if name != column and name in values.coords]
+    table = pd.DataFrame({name: values[name].values for name in names}, index=range(len(values)))
+    return table.groupby(names, dropna=False).ngroup() if names else 0

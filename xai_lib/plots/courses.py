@@ -1,0 +1,42 @@
+from .. import statistics, targets
+from . import style
+
+
+def courses(course, neurons, consistency=None):
+    """Mean course of some neurons from the onset of the speech to its end (`courses.course`), the level in grey.
+
+    The table `neurons` has the columns `layer` and `neuron`, a panel each. Each speaker's mean is taken off; bands are
+    intervals over speakers, and from 7 down each speaker is a line. With `courses.consistency`, titles tell the mean
+    correlation between two speakers for each kind of course.
+    """
+    rows, at = -(-len(neurons) // 3), course["position"].values
+    figure, panels = style.panels(rows, 3, height=0.7 + 2.2 * rows, squeeze=False)
+    for axes, row in zip(panels.flat, neurons.itertuples()):
+        here, loud = {"layer": row.layer, "neuron": row.neuron}, axes.twinx()
+        loud.plot(at, targets.average(course["level"]), color=style.NULL_COLOR, lw=3)
+        loud.set_ylim(-80, 0)
+        loud.tick_params(labelsize=7, colors="#888888", labelright=axes in panels[:, 2])
+        units = targets.units(course["activation"].sel(here))
+        units = units - units.mean("position")
+        if "speaker" in units.dims and units.sizes["speaker"] >= statistics.FEWEST:
+            over = statistics.over_speakers(units)
+            axes.fill_between(at, over["low"], over["high"], color=style.COLORS[0], alpha=0.25, lw=0)
+        else:
+            axes.plot(at, units.transpose("position", ...), color=style.COLORS[0], lw=0.6, alpha=0.4)
+        axes.plot(at, units.mean([dim for dim in units.dims if dim != "position"]), color=style.COLORS[0])
+        axes.set_xlim(0, 1)
+        axes.set_zorder(loud.get_zorder() + 1)
+        axes.patch.set_visible(False)
+        title = f"layer {row.layer}, neuron {row.neuron}"
+        if consistency is not None:
+            title += "\nr = " + ", ".join(f"{r:.2f}" for r in consistency["r"].sel(here).values)
+        axes.set_title(title, fontsize=9)
+    for axes in panels.flat[len(neurons) :]:
+        axes.set_axis_off()
+    figure.supxlabel("position from onset (0) to end (1) of the speech", fontsize=10)
+    figure.supylabel("activation (centred)", fontsize=10)
+    kinds = (
+        "" if consistency is None else "; r: " + ", ".join(k.replace("_", " ") for k in consistency["course"].values)
+    )
+    figure.suptitle(f"Grey, right: level (dBFS){kinds}", x=0.01, ha="left", fontsize=10)
+    return figure

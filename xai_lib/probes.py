@@ -1,0 +1,279 @@
+"""Phonetics against emotion, layer by layer: what linear probes can read, and what each neuron varies with.
+
+A probe may be good because it learnt the examples' types by heart. Its control task gives each type a class at random:
+what the probe can do beyond that, its selectivity, tells about the layer.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+from . import audio, execution, hooks, statistics, targets
+from .activations import usable
+
+MANNERS = {  # of consonants, in IPA
+    "plosive": "p b t d k g ɡ q ʔ",
+    "affricate": "tʃ dʒ ts dz pf",
+    "fricative": "f v θ ð s z ʃ ʒ ç x ɣ h",
+    "nasal": "m n ɲ ŋ",
+    "tap": "ɾ",
+    "trill": "r ʀ",
+    "approximant": "l ɫ ɹ ɻ j w ʋ ʎ",
+}
+VOWELS = "aeiouyæøœɐɑɒɔəɘɚɛɜɝɞɤɨɪʉʊʌʏɵɯ"  # what begins with one is a vowel
+_CELL = ("label", "intensity", "statement")
+TASKS = {"manner": ("manner", ("phoneme",)), "statement": ("statement", _CELL), "emotion": ("label", _CELL)}
+
+
+def manner(phoneme) -> str:
+    """Manner of articulation of a phoneme in IPA; ValueError where it is not known."""
+    if phoneme[:1] in VOWELS:
+        return "vowel"
+    for name, members in MANNERS.items():
+        if phoneme.rstrip("ːʰ") in members.split():
+            return name
+    raise ValueError(f"unknown phoneme {phoneme!r}: give phonemes.csv a column `manner`, or add it to probes.MANNERS")
+
+
+def phonemes(clips) -> pd.DataFrame | None:
+    """Timed phonemes of the clips that have them: `clip`, `start`, `end` (s), `phoneme` and its `manner`.
+
+    They stand in `phonemes.csv` beside a clip's file or up to two folders above: `file`, relative to that folder,
+    `start`, `end`, `phoneme` (IPA) and, if you like, `manner`. None where no clip has any.
+    """
+    rows = []
+    for index, path in zip(clips.index, map(Path, clips["path"])):
+        home = next((folder for folder in path.parents[:3] if (folder / "phonemes.csv").is_file()), None)
+        if home is not None:
+            rows.append({"clip": index, "home": home, "file": path.relative_to(home).as_posix()})
+    if not rows:
+        return None
+    groups = pd.DataFrame(rows).groupby("home")
+    table = pd.concat([part.merge(pd.read_csv(home / "phonemes.csv"), on="file") for home, part in groups])
+    if "manner" not in table:
+        table["manner"] = table["phoneme"].map({name: manner(name) for name in table["phoneme"].unique()})
+    return table[["clip", "start", "end", "phoneme", "manner"]].reset_index(drop=True)
+
+
+@torch.no_grad()
+def read(model, clips, *, part="block", layers="all") -> xr.Dataset:
+    """What the probes read, from one forward per clip.
+
+    Returns
+    -------
+    Dataset
+        `clip_mean` [clip, layer, neuron], over the frames of speech. Where phonemes are timed, also `sound_mean`
+        [sound, layer, neuron]: a sound is a phoneme in a clip, its mean over all frames whose centres lie in it, with
+        the coordinates `phoneme`, `manner` and `sound_clip`. So every phoneme counts once in a clip, however long.
+    """
+    sites, timed = model.sites(part, layers), phonemes(clips)
+    timed = {} if timed is None else dict(iter(timed.groupby("clip")))
+    skipped, rows, sounds, about = {}, {}, [], []
+    for index, waveform, speech in usable(model, clips, "speech", skipped, silent="all"):
+        with hooks.capture(model, sites) as seen:
+            execution.prefix(model, model.tensor(waveform), sites[-1].layer)
+        hidden = torch.stack([seen[site][0] for site in sites])
+        at = audio.frame_times(len(speech), model.sample_rate, hop=model.hop, span=model.span)
+        found = _sounds(timed[index], at) if index in timed else []
+        masks = np.array([speech, *(mask for *_, mask in found)], float)
+        share = torch.as_tensor(masks / masks.sum(axis=1, keepdims=True), dtype=hidden.dtype, device=hidden.device)
+        rows[index], *means = (share @ hidden).transpose(0, 1).cpu().numpy()
+        sounds += means
+        about += [(phoneme, kind, index) for phoneme, kind, _ in found]
+    hidden = np.stack(list(rows.values()))
+    out = xr.Dataset(
+        {"clip_mean": (("clip", "layer", "neuron"), hidden)},
+        {**targets.coordinates(clips, rows), **targets.axes(sites, hidden)},
+        targets.attributes(model, skipped, method="probes", part=part),
+    )
+    if not sounds:
+        return out
+    coords = {name: ("sound", list(values)) for name, values in zip(("phoneme", "manner", "sound_clip"), zip(*about))}
+    return out.assign(sound_mean=(("sound", "layer", "neuron"), np.stack(sounds))).assign_coords(coords)
+
+
+def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Dataset:
+    """How well a linear probe of each layer tells manners of articulation, statements and emotions of unseen speakers.
+
+    Parameters
+    ----------
+    train, test : Dataset
+        Of `read`, on clips of different speakers.
+    components : int, optional
+        Principal components of a layer that a probe is given; None: all neurons. With all it can learn the few phonemes
+        of a small corpus by heart, and does the control task as well as the other.
+    controls : int
+        Control tasks, which are averaged. Each type of example (a phoneme; a cell of emotion, intensity and statement)
+        is given the class of another type at random, in training and test alike. So classes have as many types as
+        before, and nothing in common but what is learnt by heart.
+
+    Returns
+    -------
+    Dataset
+        `accuracy`, `control` and `selectivity`, their difference, [task, layer, speaker]: recalls of the classes
+        averaged, for each test speaker. `chance` [task]. `control` is NaN where there are no more types than classes.
+        Tasks are "manner" (of sounds), "statement" and "emotion" (of clips), those that there are examples of.
+
+    Raises
+    ------
+    ValueError
+        A speaker is on both sides or not known, or there is nothing to tell apart.
+
+    References
+    ----------
+    Hewitt and Liang (2019), Designing and interpreting probes with control tasks, EMNLP; they, too, advise small
+    probes. Ours is that of `heads`, logistic regression on standardised values, with classes weighted alike.
+    """
+    if not all(map(targets.speakers_known, (train, test))):
+        raise ValueError("every clip needs its speaker: probes are tested on speakers whom they have not heard")
+    both = set(train["speaker"].values) & set(test["speaker"].values)
+    if both:
+        raise ValueError(f"speaker {min(both)} is in training and in test: split the clips by speaker")
+    found = {}
+    for task in TASKS:
+        (x, about), (new, asked) = (_examples(side, task) for side in (train, test))
+        classes = about["class"].nunique()
+        if not 1 < classes < len(about) or asked.empty:
+            continue
+        rng = np.random.default_rng(seed)
+        types = pd.concat([about, asked])[["type", "class"]].drop_duplicates("type").set_index("type")["class"]
+        dealt = [types, *(types.sample(frac=1, random_state=rng).set_axis(types.index) for _ in range(controls))]
+        tasks = [(about["type"].map(given), asked["type"].map(given)) for given in dealt]
+        real, *null = _recalls(x, new, tasks, asked["speaker"], components)
+        control = np.mean(null, axis=0) if null and len(types) > types.nunique() else np.full(real.shape, np.nan)
+        found[task] = xr.Dataset(
+            {"accuracy": (("speaker", "layer"), real.to_numpy()), "control": (("speaker", "layer"), control)},
+            {"speaker": real.index.to_numpy(), "layer": train["layer"].values},
+        ).assign(chance=1 / classes)
+    if not found:
+        raise ValueError("there is nothing to tell apart: the clips need labels, statements or phonemes")
+    out = xr.concat(found.values(), pd.Index([*found], dtype=object, name="task"), join="outer")
+    out = out.transpose("task", "layer", "speaker").assign_attrs(components=components or "all", controls=controls)
+    return out.assign(selectivity=out["accuracy"] - out["control"])
+
+
+def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
+    """Share of each neuron's variance within speakers that goes with phonetics, and that which goes with emotion.
+
+    Both are shares of the same variance: that over the sounds of all clips (of `read`), each speaker's mean taken off,
+    so that they can be set side by side. Where no phonemes are timed it is that over clips, and the statement stands
+    for phonetics.
+
+    Returns
+    -------
+    Dataset [task, layer, neuron]
+        `eta_squared`, 0 to 1. `shuffled`, the 95th percentile of the same with labels shuffled: manners among the
+        sounds of a clip, statements and emotions among the clips of a speaker. `p`, from those `draws`, and `q`, at a
+        false discovery rate over all of them.
+
+    Raises
+    ------
+    ValueError
+        Neither phonetics nor emotion have two classes.
+    """
+    dim = "sound" if "sound_mean" in read else "clip"
+    about, values = _about(read, dim), read[f"{dim}_mean"].transpose(dim, "layer", "neuron").values.astype(float)
+    parts = {}
+    for task in ("manner" if dim == "sound" else "statement", "emotion"):
+        column = TASKS[task][0]
+        use = about[column].notna().to_numpy() if column in about else np.zeros(len(about), bool)
+        if not use.any() or about[column][use].nunique() < 2:
+            continue
+        unit, group = (about.index, "clip") if task == "manner" else (about["clip"], "speaker")
+        y = pd.DataFrame(values[use].reshape(use.sum(), -1))
+        y = y - y.groupby(about["speaker"][use].to_numpy()).transform("mean")
+        total = (y**2).sum().where(lambda squares: squares > 1e-12).to_numpy()  # NaN of a silent neuron
+        sums = y.groupby(np.asarray(unit)[use], sort=False)  # by what has a label of its own: a sound, or a clip
+        own = about[use][~pd.Index(unit[use]).duplicated()]
+        of = sums.sum().to_numpy(), sums.size().to_numpy(), pd.get_dummies(own["speaker"]).to_numpy(float)
+        dealt = tqdm(
+            _shuffled(own[column], own[group], draws, seed), f"shuffles of {task}", draws, leave=False, delay=2
+        )
+        real, null = _explained(own[column], *of) / total, np.array([_explained(one, *of) for one in dealt]) / total
+        p = (1 + (null >= real - 1e-9).sum(axis=0)) / np.where(np.isnan(real), np.nan, 1 + draws)
+        found = {"eta_squared": real, "shuffled": np.quantile(null, 0.95, axis=0), "p": p}
+        found = {name: value.reshape(values.shape[1:]) for name, value in found.items()}
+        parts[task] = xr.Dataset({name: (("layer", "neuron"), value) for name, value in found.items()})
+    if not parts:
+        raise ValueError("there is nothing to tell apart: the clips need labels, statements or phonemes")
+    out = xr.concat(parts.values(), pd.Index([*parts], dtype=object, name="task"))
+    out = out.assign_coords(layer=read["layer"].values, neuron=read["neuron"].values)
+    return out.assign(q=(out["p"].dims, statistics.fdr(out["p"]))).assign_attrs(over=dim, draws=draws, seed=seed)
+
+
+def _sounds(timed, at):
+    """(phoneme, manner, bool [frame]) of each phoneme of a clip in which the centre of a frame lies."""
+    masks = [
+        (*name, np.any([(row.start <= at) & (at < row.end) for row in part.itertuples()], axis=0))
+        for name, part in timed.groupby(["phoneme", "manner"])
+    ]
+    return [found for found in masks if found[-1].any()]
+
+
+def _about(read, dim):
+    """What is known of each clip, or sound: a table."""
+    table = pd.DataFrame({name: read[name].values for name in read.coords if read[name].dims == ("clip",)})
+    if dim == "sound":
+        table = table.set_index("clip", drop=False).loc[read["sound_clip"].values].reset_index(drop=True)
+        table = table.assign(phoneme=read["phoneme"].values, manner=read["manner"].values)
+    return table if targets.speakers_known(read) else table.assign(speaker="unknown")
+
+
+def _examples(read, task):
+    """Values [example, layer, neuron], and a table of `class`, `type` and `speaker`, of those that have a class."""
+    dim, (column, kind) = "sound" if task == "manner" else "clip", TASKS[task]
+    if f"{dim}_mean" not in read:
+        return None, pd.DataFrame(columns=["class", "type", "speaker"])
+    table = _about(read, dim)
+    kind = table[[name for name in kind if name in table]].astype(object).fillna("").astype(str).agg(" ".join, axis=1)
+    table = table.assign(**{"class": table.get(column, np.nan), "type": kind})[["class", "type", "speaker"]]
+    use = table["class"].notna().to_numpy()
+    return read[f"{dim}_mean"].values[use], table[use].astype(str).reset_index(drop=True)
+
+
+def _recalls(x, new, tasks, speakers, components):
+    """Recalls averaged over classes, [speaker, layer], of probes fitted on x [example, layer, neuron], for each of the
+    tasks: classes of x and of new."""
+    right = [{} for _ in tasks]
+    for layer in tqdm(range(x.shape[1]), "layers", leave=False, delay=2):
+        first = [PCA(min(components, x.shape[2], len(x) - 1), svd_solver="full")] if components else []
+        reduce = make_pipeline(StandardScaler(), *first).fit(x[:, layer])
+        seen, unseen = map(reduce.transform, (x[:, layer], new[:, layer]))
+        for (classes, asked), found in zip(tasks, right):
+            probe = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+            probe = probe if classes.nunique() > 1 else DummyClassifier()  # a control of very few clips
+            found[layer] = probe.fit(seen, classes).predict(unseen) == asked.to_numpy()
+    keys = [[speakers.to_numpy(), asked.to_numpy()] for _, asked in tasks]
+    return [pd.DataFrame(found).groupby(key).mean().groupby(level=0).mean() for found, key in zip(right, keys)]
+
+
+def _shuffled(labels, groups, draws, seed):
+    """Labels [unit], dealt out at random within each group, `draws` times."""
+    labels, groups, rng = np.asarray(labels, object), pd.factorize(groups)[0], np.random.default_rng(seed)
+    home = np.argsort(groups, kind="stable")
+    for _ in range(draws):
+        mixed = np.empty_like(labels)
+        mixed[home] = labels[np.lexsort((rng.random(len(labels)), groups))]
+        yield mixed
+
+
+def _explained(labels, sums, sizes, speakers):
+    """Sum of squares within speakers that the labels [unit] explain, [neuron].
+
+    `sums` [unit, neuron] are of the unit's examples, less their speaker's mean; `sizes` [unit], how many there are;
+    `speakers` [unit, speaker], 0 or 1.
+    """
+    codes = pd.get_dummies(labels).to_numpy(float)
+    counts = (speakers * sizes[:, None]).T @ codes  # [speaker, label]
+    gram = np.diag(counts.sum(axis=0)) - counts.T @ (counts / counts.sum(axis=1, keepdims=True))
+    between = codes.T @ sums
+    return (between * (np.linalg.pinv(gram, hermitian=True) @ between)).sum(axis=0)
