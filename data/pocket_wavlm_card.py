@@ -117,9 +117,11 @@ def _curves(path: Path, histories: dict) -> None:
     for name, said in names.items():
         left.plot(table.index, table[name], label=said)
     left.set(xlabel="epoch", ylabel="loss", yscale="log")
+    left.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"], minor=False)
+    left.minorticks_off()
     right.plot(table.index, table["uar"], label="UAR, actors 17–18")
     right.axhline(1 / 8, color="grey", ls=":", label="chance")
-    right.set(xlabel="epoch", ylim=(0, 1))
+    right.set(xlabel="epoch", ylim=(0, 1), xlim=left.get_xlim())
     for axes in (left, right):
         axes.axvline(start + 0.5, color="grey", lw=0.8)
         axes.text(start + 0.7, axes.get_ylim()[1], "learning", va="top", color="grey", fontsize="small")
