@@ -5,7 +5,9 @@ All of it is prepared once, into three files that the processes of a training sh
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import joblib
@@ -16,22 +18,11 @@ import prosody
 import synthesis
 import torch
 from parselmouth.praat import call
+from pocket_wavlm_settings import HOP, RATE, SPEECH
 from tqdm.auto import tqdm
 
 from xai_lib import audio, corpora
-
-RATE, HOP = 16_000, 320
-SETTINGS = {
-    "altered": 8,  # further voices for each recording
-    "formants": (0.84, 1.19),  # ratio: a longer or shorter vocal tract
-    "semitones": 2.5,  # F0 moves along with the formants, and by as much again up or down
-    "range": 0.15,  # natural logarithm of the factor on the range of F0
-    "tempo": 0.2,  # natural logarithm of the factor on the tempo
-    "gain_db": 2.5,  # standard deviation of the level of an altered recording
-    "synthetic": 300,  # voices, each saying 32 clips
-    "read": (3.5, 3.0),  # seconds of a piece of LibriSpeech, and from one to the next
-    "read_gain_db": (-6.0, 5.0),  # mean and standard deviation
-}
+from xai_lib.workbook import fingerprint
 
 
 def voice(number: int) -> tuple:
@@ -49,10 +40,10 @@ def altered(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The recording as somebody else might have said it, as loud as it was: Praat's "Change gender"."""
     sound = parselmouth.Sound(wave.astype(np.float64), RATE)
     median = call(sound.to_pitch(0.01, 75, 700), "Get quantile", 0, 0, 0.5, "Hertz")
-    formants = rng.uniform(*SETTINGS["formants"])
-    moved = rng.uniform(-1, 1) * SETTINGS["semitones"] + 12 * np.log2(formants) * rng.uniform(0, 1.6)
+    formants = rng.uniform(*SPEECH["formants"])
+    moved = rng.uniform(-1, 1) * SPEECH["semitones"] + 12 * np.log2(formants) * rng.uniform(0, 1.6)
     pitch = median * 2 ** (moved / 12) if np.isfinite(median) else 0  # 0 leaves it; whispers have no median
-    spread, tempo = (np.exp(rng.uniform(-1, 1) * SETTINGS[name]) for name in ("range", "tempo"))
+    spread, tempo = (np.exp(rng.uniform(-1, 1) * SPEECH[name]) for name in ("range", "tempo"))
     new = call(sound, "Change gender", 75, 700, formants, pitch, spread, 1 / tempo).values[0]
     new *= np.sqrt(np.mean(wave**2) / (np.mean(new**2) + 1e-12))
     return (new / max(1.0, np.abs(new).max() / 0.99)).astype(np.float32)
@@ -74,7 +65,7 @@ def _recording(row: dict, source: str, others: int) -> list[dict]:
     told = {"source": source, "label": row["label"], "speaker": row["speaker"], "actor": row["actor"]}
     clips, rng = [_clip(wave, **told)], np.random.default_rng([5, *map(ord, Path(row["path"]).stem)])
     for variant in range(1, others + 1):
-        gain = 10 ** (rng.normal(0, SETTINGS["gain_db"]) / 20)
+        gain = 10 ** (rng.normal(0, SPEECH["gain_db"]) / 20)
         clips.append(_clip(altered(wave, rng), **told, gain=gain, variant=variant))
     return clips
 
@@ -97,11 +88,28 @@ def _synthetic(number: int) -> list[dict]:
 def _read(path: Path) -> list[dict]:
     torch.set_num_threads(1)
     wave, rng = audio.read(path), np.random.default_rng([6, *map(ord, path.stem)])
-    long, step = (int(seconds * RATE) for seconds in SETTINGS["read"])
+    long, step = (int(seconds * RATE) for seconds in SPEECH["read"])
     told = {"source": "librispeech", "speaker": f"librispeech-{path.stem.split('-')[0]}"}
     starts = range(0, max(1, len(wave) - 2 * RATE), step)
-    gains = 10 ** (rng.normal(*SETTINGS["read_gain_db"], len(starts)) / 20)
+    gains = 10 ** (rng.normal(*SPEECH["read_gain_db"], len(starts)) / 20)
     return [_clip(wave[start : start + long], **told, gain=gain) for start, gain in zip(starts, gains)]
+
+
+def write(path: Path, save, *given) -> None:
+    """`save(file, *given)`, beside the path and then into place, so that a kill leaves the old or the new file."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        save(file, *given)
+    os.replace(part, path)
+
+
+def _made_of(real: pd.DataFrame, sample: pd.DataFrame, pieces: list[Path]) -> str:
+    """What the prepared speech depends on: settings, recordings, and the code and the program that alter them."""
+    code = [Path(file).read_bytes() for file in (__file__, prosody.__file__, synthesis.__file__)]
+    read = sorted(f"{path.name} {path.stat().st_size}" for path in pieces)
+    digests = [hashlib.sha256(data).hexdigest()[:16] for data in (b"".join(code), "\n".join(read).encode())]
+    corpus = fingerprint(real), fingerprint(sample)
+    return json.dumps({"settings": SPEECH, "corpora": corpus, "code": digests, "praat": parselmouth.PRAAT_VERSION})
 
 
 def prepare(ravdess: Path | None, librispeech: Path, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
@@ -119,25 +127,31 @@ def prepare(ravdess: Path | None, librispeech: Path, folder: Path, *, jobs: int 
     FileNotFoundError
         No FLAC files under `librispeech`, no RAVDESS, or no espeak-ng.
     ValueError
-        `folder` was prepared with other settings.
+        Actors are missing, or `folder` was prepared from other recordings, or with other settings or code.
     """
-    done, settings = folder / "clips.pkl", json.dumps(SETTINGS)
-    if done.exists():
-        table = pd.read_pickle(done)
-        if table.attrs["settings"] != settings:
-            raise ValueError(f"{folder} was prepared with other settings: move it away")
-        return table
-    synthesis.espeak()  # fail here, in one line, rather than in a worker
     pieces = sorted(Path(librispeech).expanduser().rglob("*.flac"))
     if not pieces:
         raise FileNotFoundError(f"{librispeech} has no .flac files: name a folder of LibriSpeech with --librispeech")
     real, sample = corpora.load("ravdess", root=ravdess), corpora.load("sample")
+    missing = sorted({*range(1, 21)} - {*real["actor"]})
+    if missing:
+        raise ValueError(f"RAVDESS lacks actors {missing}: 1–16 are trained on, 17–18 choose, 19–20 are reported")
+    real, sample = real[real["actor"] <= 18], sample[sample["split"] == "train"]  # 19 and 20 are heard at the end
+    done, made = folder / "clips.pkl", _made_of(real, sample, pieces)
+    if done.exists():
+        table = pd.read_pickle(done)
+        if table.attrs["made"] != made:
+            raise ValueError(
+                f"{folder} was prepared from other recordings, or with other settings or code: move it away"
+            )
+        return table
+    synthesis.espeak()  # fail here, in one line, rather than in a worker
     work = [joblib.delayed(_read)(path) for path in pieces]
-    for row in real[real["actor"] <= 18].to_dict("records"):  # the last two are heard once, at the end
-        work.append(joblib.delayed(_recording)(row, "ravdess", SETTINGS["altered"] if row["actor"] <= 16 else 0))
-    for row in sample[sample["split"] == "train"].to_dict("records"):
+    for row in real.to_dict("records"):
+        work.append(joblib.delayed(_recording)(row, "ravdess", SPEECH["altered"] if row["actor"] <= 16 else 0))
+    for row in sample.to_dict("records"):
         work.append(joblib.delayed(_recording)(row, "sample", 0))
-    work += [joblib.delayed(_synthetic)(number) for number in range(1, SETTINGS["synthetic"] + 1)]
+    work += [joblib.delayed(_synthetic)(number) for number in range(1, SPEECH["synthetic"] + 1)]
     results = joblib.Parallel(jobs, return_as="generator")(work)
     clips = [clip for found in tqdm(results, "preparing speech", len(work)) for clip in found]
     waves, f0 = ([clip.pop(name) for clip in clips] for name in ("wave", "f0"))
@@ -145,9 +159,9 @@ def prepare(ravdess: Path | None, librispeech: Path, folder: Path, *, jobs: int 
     table["length"] = [len(wave) for wave in waves]
     table["start"] = table["length"].cumsum() - table["length"]
     table["f0_start"] = np.cumsum([0, *map(len, f0)])[:-1]
-    table.attrs["settings"] = settings
+    table.attrs["made"] = made
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "waves.npy", np.concatenate(waves))
-    np.save(folder / "f0.npy", np.concatenate(f0))
-    table.to_pickle(done)
+    write(folder / "waves.npy", np.save, np.concatenate(waves))
+    write(folder / "f0.npy", np.save, np.concatenate(f0))
+    write(done, lambda file: table.to_pickle(file))
     return table

@@ -13,6 +13,7 @@ network, arXiv:1503.02531.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,24 +22,14 @@ import librosa
 import numpy as np
 import pandas as pd
 import torch
+from pocket_speech import write
+from pocket_wavlm_settings import HOP, RATE, SPAN, TEACHER
 from scipy.fft import dct
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from xai_lib import corpora
 
-RATE, HOP, SPAN = 16_000, 320, 400
-SETTINGS = {
-    "banks": 3,  # teachers, averaged
-    "kernels": 400,  # of a bank, for each dilation
-    "dilations": (1, 2, 4, 8),
-    "taps": 7,
-    "inputs": 9,  # a kernel looks at so many of the 36 at most
-    "bias": 0.7,
-    "balanced": 0.6,  # share of the kernels whose taps sum to zero: they do not hear what is constant
-    "slope": 4.0,
-    "ridge": 2000.0,
-    "folds": 8,  # of the training actors
-}
 _MEL = librosa.filters.mel(sr=RATE, n_fft=512, n_mels=40, fmin=60, fmax=7600, norm=None)
 
 
@@ -56,16 +47,16 @@ def inputs(wave: np.ndarray, f0: np.ndarray) -> np.ndarray:
 
 def bank(seed: int, width: int = 36) -> list[tuple]:
     """Random kernels: (dilation, weights [kernel, input, tap], bias [kernel]) for each dilation."""
-    rng, count, taps = np.random.default_rng([9, seed]), SETTINGS["kernels"], SETTINGS["taps"]
+    rng, count, taps = np.random.default_rng([9, seed]), TEACHER["kernels"], TEACHER["taps"]
     found = []
-    for dilation in SETTINGS["dilations"]:
+    for dilation in TEACHER["dilations"]:
         weights = np.zeros((count, width, taps), np.float32)
         for kernel in weights:
-            heard = rng.choice(width, int(2 ** rng.uniform(0, np.log2(SETTINGS["inputs"]))), replace=False)
+            heard = rng.choice(width, int(2 ** rng.uniform(0, np.log2(TEACHER["inputs"]))), replace=False)
             drawn = rng.normal(size=(len(heard), taps))
-            drawn -= drawn.mean(axis=1, keepdims=True) * (rng.random() < SETTINGS["balanced"])
+            drawn -= drawn.mean(axis=1, keepdims=True) * (rng.random() < TEACHER["balanced"])
             kernel[heard] = drawn / np.sqrt(drawn.size)
-        bias = torch.from_numpy(rng.normal(size=count).astype(np.float32) * SETTINGS["bias"])
+        bias = torch.from_numpy(rng.normal(size=count).astype(np.float32) * TEACHER["bias"])
         found.append((dilation, torch.from_numpy(weights), bias))
     return found
 
@@ -74,9 +65,9 @@ def bank(seed: int, width: int = 36) -> list[tuple]:
 def responses(x: np.ndarray, kernels: list[tuple]) -> torch.Tensor:
     """[frame, feature] in 0 to 1; a clip's features are their mean over frames."""
     x = torch.from_numpy(np.ascontiguousarray(x.T))[None]
-    convolve, reach = torch.nn.functional.conv1d, SETTINGS["taps"] // 2
+    convolve, reach = torch.nn.functional.conv1d, TEACHER["taps"] // 2
     heard = [convolve(x, weights, bias, padding=reach * d, dilation=d)[0] for d, weights, bias in kernels]
-    return torch.sigmoid(SETTINGS["slope"] * torch.cat(heard)).T
+    return torch.sigmoid(TEACHER["slope"] * torch.cat(heard)).T
 
 
 def ridge(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +77,7 @@ def ridge(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndar
     weight = (1 / np.bincount(labels))[labels][:, None]
     weight *= len(labels) / weight.sum()
     middle = (y * weight).sum(axis=0) / weight.sum()
-    gram = x.T @ (x * weight) + SETTINGS["ridge"] * np.eye(x.shape[1])
+    gram = x.T @ (x * weight) + TEACHER["ridge"] * np.eye(x.shape[1])
     slope = np.linalg.solve(gram, x.T @ ((y - middle) * weight)) / deviation[:, None]
     return slope.astype(np.float32), (middle - mean @ slope).astype(np.float32)
 
@@ -126,16 +117,17 @@ def teach(table: pd.DataFrame, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
         `table` with `score_start`, `score_length` (frames of `scores.npy`, −1 and 0 where nobody was asked) and
         `score_first`, the sample at which they begin.
     """
-    done, settings = folder / "taught.pkl", json.dumps(SETTINGS)
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    done, made = folder / "taught.pkl", json.dumps({"teachers": TEACHER, "code": code, "speech": table.attrs["made"]})
     if done.exists():
         taught = pd.read_pickle(done)
-        if taught.attrs["teachers"] != settings:
-            raise ValueError(f"{done} is of other teachers: move it away")
+        if taught.attrs["made"] != made:
+            raise ValueError(f"{done} is of other teachers, or of other speech: move it away")
         return taught
     asked = table[table["source"].isin(["ravdess", "librispeech"])]
     rows = asked[["start", "first", "last", "gain", "f0_start"]].to_dict("records")
     parallel = joblib.Parallel(jobs, return_as="generator")
-    kernels = [bank(seed) for seed in range(SETTINGS["banks"])]
+    kernels = [bank(seed) for seed in range(TEACHER["banks"])]
     pieces = [slice(i, i + 200) for i in range(0, len(rows), 200)]
 
     def over(call, *lists, name: str, **fixed) -> list:
@@ -149,11 +141,12 @@ def teach(table: pd.DataFrame, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
     features = np.stack(over(_means, heard, name="random convolutions", kernels=kernels), axis=1)  # [bank, clip, …]
     labels = np.array([corpora.EMOTIONS.index(label) if isinstance(label, str) else -1 for label in asked["label"]])
     training = (asked["source"] == "ravdess").to_numpy() & (actor <= 16)
-    fold = np.where(training, (actor - 1) % SETTINGS["folds"], SETTINGS["folds"])  # the last: whom nobody has heard
+    fold = np.where(training, (actor - 1) % TEACHER["folds"], TEACHER["folds"])  # the last: whom nobody has heard
     teachers = []
-    for k in tqdm(range(SETTINGS["folds"] + 1), desc="teachers"):
+    for k in tqdm(range(TEACHER["folds"] + 1), desc="teachers"):
         heard_by = training & (fold != k)
-        teachers.append([ridge(x[heard_by], labels[heard_by]) for x in features])
+        with threadpool_limits(1):  # sums depend on how many threads share them
+            teachers.append([ridge(x[heard_by], labels[heard_by]) for x in features])
     scores = over(_judge, heard, [teachers[k] for k in fold], name="judging", kernels=kernels)
     taught = table.assign(score_start=-1, score_length=0, score_first=0)
     lengths = np.array([len(x) for x in scores])
@@ -161,11 +154,11 @@ def teach(table: pd.DataFrame, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
     taught.loc[asked.index, "score_start"] = lengths.cumsum() - lengths
     taught.loc[asked.index, "score_first"] = np.maximum(0, asked["first"] - HOP)
     said = np.stack([x.astype(np.float32).mean(axis=0) for x in scores]).argmax(axis=1)
-    taught.attrs["teachers"] = settings
+    taught.attrs["made"] = made
     taught.attrs["uar"] = {
         name: float(np.mean([(said[who & (labels == k)] == k).mean() for k in range(8)]))
         for name, who in (("training", training & (asked["variant"] == 0).to_numpy()), ("choosing", (actor > 16)))
     }
-    np.save(folder / "scores.npy", np.concatenate(scores))
-    taught.to_pickle(done)
+    write(folder / "scores.npy", np.save, np.concatenate(scores))
+    write(done, lambda file: taught.to_pickle(file))
     return taught

@@ -1,8 +1,8 @@
-"""Train the bundled WavLM: `make pocket ARGS="--ravdess ~/ravdess --librispeech ~/LibriSpeech"`.
+"""Train the bundled WavLM: `make pocket REAL=~/corpora`, a folder that holds ravdess/ and librispeech/.
 
 Training speakers: RAVDESS actors 1–16, sample voices 1–16, synthetic voices drawn for this, and people who read in
-LibriSpeech. The epoch is chosen on RAVDESS actors 17–18; actors 19–20 and sample voices 17–24 are reported once, at the
-end. Killed and started again, it goes on after the last epoch.
+LibriSpeech. The epoch is chosen on RAVDESS actors 17–18; actors 19–20 and sample voices 17–24 are reported at the end.
+Killed and started again, it goes on after the last epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import functools
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import librosa
@@ -23,8 +24,8 @@ import torch
 from pocket_wavlm_card import write_card
 from pocket_wavlm_settings import (
     ARCHITECTURE,
-    AUGMENT,
     BANDS,
+    EVERYTHING,
     FIT,
     HOP,
     LEARN,
@@ -170,11 +171,12 @@ def train(rank: int | None, given: argparse.Namespace, processes: int) -> tuple:
     """
     if rank is not None and processes > 1:
         torch.set_num_threads(1)
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(given.port))
-        torch.distributed.init_process_group("gloo", rank=rank, world_size=processes)
+        meeting = f"file://{given.meeting}"
+        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=processes)
     seed_everything(given.seed)
     module = torch.nn.ModuleDict({"network": untrained(), "readers": Readers()}).to(given.device)
-    speech = Speech(pd.read_pickle(given.speech / "taught.pkl"), given.speech)
+    taught = pd.read_pickle(given.speech / "taught.pkl")
+    speech = Speech(taught, given.speech)
     real = corpora.load("ravdess", root=given.ravdess)
     choosing = real[real["actor"].isin((17, 18))]
 
@@ -185,7 +187,6 @@ def train(rank: int | None, given: argparse.Namespace, processes: int) -> tuple:
     histories = {}
     for name, plan in (("listen", LISTEN), ("learn", LEARN)):
         plan = {**plan, "epochs": given.epochs or plan["epochs"], "steps": given.steps or plan["steps"]}
-        settings = {"plan": plan, "architecture": ARCHITECTURE, "augment": AUGMENT, "processes": processes}
         histories[name] = fit(
             module,
             functools.partial(speech.batches, plan, processes),
@@ -193,7 +194,7 @@ def train(rank: int | None, given: argparse.Namespace, processes: int) -> tuple:
             **{key: plan[key] for key in ("steps", "epochs", "learning_rate")},
             **FIT,
             checkpoint=given.checkpoint.with_name(f"{given.checkpoint.name}-{name}.pt"),
-            settings=settings,
+            settings={**EVERYTHING, "plan": plan, "speech": taught.attrs["made"]},
             seed=given.seed,
             after=uar if name == "learn" else None,
             best="uar" if name == "learn" else None,
@@ -204,7 +205,7 @@ def train(rank: int | None, given: argparse.Namespace, processes: int) -> tuple:
 
 
 def main() -> None:
-    data = Path(os.environ["XAI_REAL_DATA"]) if "XAI_REAL_DATA" in os.environ else None
+    data = Path(os.environ["XAI_REAL_DATA"]) if os.environ.get("XAI_REAL_DATA") else None
     results = HERE.parent / "results"
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--ravdess", help="folder with Actor_01 … Actor_20 (default: where corpora.load looks)")
@@ -216,34 +217,40 @@ def main() -> None:
     options.add_argument("--epochs", type=int, help="of either part")
     options.add_argument("--steps", type=int, help="of an epoch")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--port", type=int, default=29_577, help="on which the processes of a training meet")
     given = options.parse_args()
     if given.librispeech is None:
         options.error(
             "LibriSpeech is needed (an hour will do): name its folder with --librispeech, or set XAI_REAL_DATA to the "
             "folder that holds librispeech/"
         )
-    table = pocket_teacher.teach(pocket_speech.prepare(given.ravdess, given.librispeech, given.speech), given.speech)
+    try:
+        table = pocket_speech.prepare(given.ravdess, given.librispeech, given.speech)
+        table = pocket_teacher.teach(table, given.speech)
+    except (FileNotFoundError, ValueError) as error:
+        options.error(str(error))
     processes = 1 if given.device != "cpu" else PROCESSES
     if processes > 1:
-        torch.multiprocessing.spawn(train, (given, processes), nprocs=processes)
+        with tempfile.TemporaryDirectory() as folder:
+            given.meeting = Path(folder) / "meeting"
+            torch.multiprocessing.spawn(train, (given, processes), nprocs=processes)
     network, histories = train(None if processes > 1 else 0, given, processes)
     sample, real = corpora.load("sample"), corpora.load("ravdess", root=given.ravdess)
     parts = {"choose": (17, 18), "ravdess": (19, 20)}
     tables = {name: scores(network, real[real["actor"].isin(actors)]) for name, actors in parts.items()}
     tables["sample"] = scores(network, sample[sample["split"] == "test"])
     metrics = {f"uar_{name}": round(float(statistics.uar(t["label"], t["predicted"])), 4) for name, t in tables.items()}
-    speakers = sorted({*real.loc[real["actor"] <= 16, "speaker"], *sample.loc[sample["split"] == "train", "speaker"]})
+    trained = table[(table["source"] != "synthetic") & ~table["speaker"].isin(tables["choose"]["speaker"])]
     network.config.update(
         {
-            "xai_trained_on": speakers,
+            "xai_trained_on": sorted(set(trained["speaker"])),
             "xai_chosen_on": sorted(set(tables["choose"]["speaker"])),
             "xai_metrics": {**metrics, "seed": given.seed},
         }
     )
     network.to("cpu").save_pretrained(given.out)
     Wav2Vec2FeatureExtractor(do_normalize=False, sampling_rate=RATE).save_pretrained(given.out)
-    write_card(given.out, network, tables, histories, table.attrs["uar"], given.seed)
+    where = "a GPU" if processes == 1 else f"{processes} cores"
+    write_card(given.out, network, tables, histories, table, given.seed, where)
     print(json.dumps(metrics))
 
 

@@ -1,5 +1,4 @@
-"""Everything that decides how the bundled WavLM is trained, but for what its teachers are (`pocket_teacher.py`) and what
-it hears (`pocket_speech.py`)."""
+"""Everything that decides how the bundled WavLM is trained: what it hears, who teaches it, and how it learns."""
 
 from __future__ import annotations
 
@@ -27,6 +26,29 @@ ARCHITECTURE = {
     "activation_dropout": 0.0,
     "feat_proj_dropout": 0.0,
 }
+SPEECH = {  # what is prepared once
+    "altered": 8,  # further voices for each recording
+    "formants": (0.84, 1.19),  # ratio: a longer or shorter vocal tract
+    "semitones": 2.5,  # F0 moves along with the formants, and by as much again up or down
+    "range": 0.15,  # natural logarithm of the factor on the range of F0
+    "tempo": 0.2,  # natural logarithm of the factor on the tempo
+    "gain_db": 2.5,  # standard deviation of the level of an altered recording
+    "synthetic": 300,  # voices, each saying 30 clips
+    "read": (3.5, 3.0),  # seconds of a piece of LibriSpeech, and from one to the next
+    "read_gain_db": (-6.0, 5.0),  # mean and standard deviation
+}
+TEACHER = {  # random convolutions, and a ridge on top of them
+    "banks": 3,  # teachers, averaged
+    "kernels": 400,  # of a bank, for each dilation
+    "dilations": (1, 2, 4, 8),
+    "taps": 7,
+    "inputs": 9,  # a kernel looks at so many of the 36 at most
+    "bias": 0.7,
+    "balanced": 0.6,  # share of the kernels whose taps sum to zero: they do not hear what is constant
+    "slope": 4.0,
+    "ridge": 2000.0,
+    "folds": 8,  # of the training actors
+}
 FIT = {"weight_decay": 0.05, "average": 0.998}
 LISTEN = {  # first: hear what is said and how, and guess what is hidden; no recorded emotion is named
     "epochs": 10,
@@ -53,3 +75,4 @@ AUGMENT = {"speed": 0.06, "gain_db": 3.0, "judged_gain_db": 0.5, "room": 0.1, "n
 SMOOTHING, SHARPNESS = 0.1, 4.0  # of labels; of the teachers' scores (4 makes them calibrated)
 WINDOW, STEP = 8, 4  # frames over which a teacher and the network are compared
 PROCESSES = 4  # that share a batch where there is no GPU
+EVERYTHING = {name: value for name, value in list(globals().items()) if name.isupper()}

@@ -111,7 +111,7 @@ def _library():
             continue
     raise FileNotFoundError(
         "libespeak-ng was not found: `apt-get install espeak-ng` or `brew install espeak-ng`, "
-        "then run this again (the corpus itself is bundled; only remaking it needs espeak-ng)"
+        "then run this again (to use what is bundled no espeak-ng is needed, only to make it anew)"
     )
 
 

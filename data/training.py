@@ -6,6 +6,7 @@ It knows nothing of the task: what is trained, on what and for what come from `p
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import os
@@ -70,7 +71,8 @@ def fit(
     checkpoint : path
         Written after each epoch, whole or not at all, and read at the start if it is there.
     settings : dict
-        Whatever else decides the outcome, in JSON's types. A checkpoint made with others is refused.
+        Whatever else decides the outcome, in JSON's types. A checkpoint made with others, or of a training that began
+        with other weights, is refused.
     after : callable, optional
         after(averaged module) after each epoch: further numbers for the curve.
     best : str, optional
@@ -79,11 +81,12 @@ def fit(
     Raises
     ------
     ValueError
-        The checkpoint is of other settings.
+        The checkpoint is of other settings, or other weights to begin with.
     FloatingPointError
         The loss is not finite.
     """
     own = {"epochs": epochs, "steps": steps, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    own["begins_with"] = _digest(module)
     settings = json.dumps({**settings, **own, "average": average, "seed": seed, "best": best}, sort_keys=True)
     slow = copy.deepcopy(module).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(module.parameters(), learning_rate, weight_decay=weight_decay)
@@ -155,6 +158,14 @@ def _share(module: nn.Module) -> None:
     flat /= distributed.get_world_size()
     for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
         gradient.copy_(part.view_as(gradient))
+
+
+def _digest(module: nn.Module) -> str:
+    """Hash of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()

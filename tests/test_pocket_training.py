@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from sklearn.linear_model import Ridge
+from sklearn.metrics import recall_score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 import pocket_speech
 import pocket_teacher
 import pocket_wavlm
+import pocket_wavlm_card
 import pocket_windows
 import prosody
+import training
 
-from xai_lib import audio, corpora
+from xai_lib import audio, corpora, statistics
 
 RATE, HOP = 16_000, 320
 
@@ -27,9 +32,7 @@ RATE, HOP = 16_000, 320
 @pytest.fixture
 def small(monkeypatch):
     """Teachers of few kernels."""
-    monkeypatch.setattr(
-        pocket_teacher, "SETTINGS", {**pocket_teacher.SETTINGS, "banks": 2, "kernels": 20, "ridge": 1.0}
-    )
+    monkeypatch.setattr(pocket_teacher, "TEACHER", {**pocket_teacher.TEACHER, "banks": 2, "kernels": 20, "ridge": 1.0})
 
 
 @pytest.fixture
@@ -51,6 +54,7 @@ def prepared(tmp_path):
     table["f0_start"] = np.cumsum([0, *map(len, f0)])[:-1]
     for name in prosody.FACTORS:
         table[name] = np.nan
+    table.attrs["made"] = "for a test"
     np.save(tmp_path / "waves.npy", np.concatenate(waves))
     np.save(tmp_path / "f0.npy", np.concatenate(f0))
     return table, tmp_path
@@ -92,7 +96,7 @@ def test_nobody_is_judged_by_teachers_who_have_heard_them(small, prepared):
         clips = table[(table["source"] == "ravdess") & (table["actor"] <= 16)]
         clips = clips[(clips["actor"] - 1) % 8 != 0] if who == "left out" else clips
         x = pocket_teacher._inputs_of(table[table["source"] != ""].to_dict("records"), folder)
-        some = np.concatenate(x[::9])
+        some = np.concatenate([one for one, who in zip(x[::9], table["actor"][::9]) if who != 17])
         x = [(one - some.mean(axis=0)) / some.std(axis=0) for one in x]
         kernels = [pocket_teacher.bank(seed) for seed in range(2)]
         features = np.stack(pocket_teacher._means(x, kernels), axis=1)
@@ -108,9 +112,89 @@ def test_nobody_is_judged_by_teachers_who_have_heard_them(small, prepared):
 def test_other_teachers_are_refused(small, prepared, monkeypatch):
     table, folder = prepared
     pocket_teacher.teach(table, folder, jobs=1)
-    monkeypatch.setitem(pocket_teacher.SETTINGS, "ridge", 5.0)
+    monkeypatch.setitem(pocket_teacher.TEACHER, "ridge", 5.0)
     with pytest.raises(ValueError, match="other teachers"):
         pocket_teacher.teach(table, folder, jobs=1)
+
+
+def test_teachers_of_other_speech_are_refused(small, prepared):
+    table, folder = prepared
+    pocket_teacher.teach(table, folder, jobs=1)
+    table.attrs["made"] = "of other recordings"
+    with pytest.raises(ValueError, match="other speech"):
+        pocket_teacher.teach(table, folder, jobs=1)
+
+
+@pytest.fixture
+def recordings(tmp_path, monkeypatch):
+    """RAVDESS of 20 actors and a reader, a file each: prepare(actors) prepares them with nothing else."""
+    read = tmp_path / "read" / "1-2-3.flac"
+    read.parent.mkdir()
+    soundfile.write(read, 0.1 * np.random.default_rng(0).standard_normal(RATE), RATE)
+    rows = []
+    for actor in range(1, 21):
+        path = tmp_path / f"{actor}.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(actor).standard_normal(RATE), RATE)
+        rows.append({"path": str(path), "label": "sad", "speaker": f"ravdess-{actor:02d}", "actor": actor})
+    real, nothing = pd.DataFrame(rows), corpora.load("sample").query("split == 'train'")[:1]
+    monkeypatch.setattr(pocket_speech, "SPEECH", {**pocket_speech.SPEECH, "altered": 1, "synthetic": 0})
+
+    def prepare(actors):
+        chosen = {"ravdess": real[real["actor"].isin(actors)], "sample": nothing}
+        monkeypatch.setattr(corpora, "load", lambda name, root=None: chosen[name])
+        return pocket_speech.prepare(None, read.parent, tmp_path / "speech", jobs=1)
+
+    return prepare, real
+
+
+def test_who_is_reported_is_not_even_prepared(recordings):
+    prepare, _ = recordings
+    table = prepare(range(1, 21))
+    assert set(table.loc[table["source"] == "ravdess", "actor"]) == set(range(1, 19))
+    assert set(table.loc[table["variant"] > 0, "actor"]) == set(range(1, 17))
+    pd.testing.assert_frame_equal(prepare(range(1, 21)), table)  # from the files
+
+
+def test_missing_actors_and_other_recordings_are_told_at_once(recordings):
+    prepare, real = recordings
+    with pytest.raises(ValueError, match=r"lacks actors \[19, 20\]"):
+        prepare(range(1, 19))
+    prepare(range(1, 21))
+    soundfile.write(real["path"][3], np.zeros(RATE // 2), RATE)
+    with pytest.raises(ValueError, match="other recordings"):
+        prepare(range(1, 21))
+
+
+def test_the_card_says_what_was_found(tmp_path):
+    rng, emotions = np.random.default_rng(0), list(corpora.EMOTIONS)
+
+    def said(speakers, right):
+        labels = np.tile(emotions, 4 * len(speakers))
+        other = rng.choice(emotions, len(labels))
+        predicted = np.where(rng.random(len(labels)) < right, labels, other)
+        return pd.DataFrame({"speaker": np.repeat(speakers, 32), "label": labels, "predicted": predicted})
+
+    tables = {
+        "choose": said(["ravdess-17", "ravdess-18"], 0.9),
+        "ravdess": said(["ravdess-19", "ravdess-20"], 0.7),
+        "sample": said([f"sample-{voice}" for voice in range(17, 25)], 0.5),
+    }
+    curve = {"emotion": 1.0, "bands": 1.0, "frames": 1.0, "clips": 1.0, "uar": 0.5}
+    histories = {name: training.History([curve] * 2, 2, 60.0) for name in ("listen", "learn")}
+    heard = pd.DataFrame({"source": ["ravdess", "ravdess", "sample", "synthetic", "librispeech"], "variant": 0})
+    heard["speaker"], heard["actor"] = ["a", "b", "c", "d", "e"], [1, 17, np.nan, np.nan, np.nan]
+    heard.attrs["uar"] = {"training": 0.6, "choosing": 0.6}
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    pocket_wavlm_card.write_card(tmp_path, torch.nn.Linear(2, 2), tables, histories, heard, 3, "4 cores")
+    text = (tmp_path / "README.md").read_text()
+    uar = {name: statistics.uar(table["label"], table["predicted"]) for name, table in tables.items()}
+    assert f"actors 19–20 | 64 | **{uar['ravdess']:.3f}**" in text
+    assert f"voices 17–24 | 256 | **{uar['sample']:.3f}**" in text
+    recalls = recall_score(tables["ravdess"]["label"], tables["ravdess"]["predicted"], labels=emotions, average=None)
+    assert f"| disgust | {recalls[6]:.2f} |" in text
+    one = tables["sample"][tables["sample"]["speaker"] == "sample-20"]
+    assert f"20 {statistics.uar(one['label'], one['predicted']):.2f}" in text
+    assert hashlib.sha256(b"weights").hexdigest() in text and (tmp_path / "training.png").stat().st_size > 1000
 
 
 def test_in_a_window_sound_f0_and_scores_stay_together(small, prepared, monkeypatch):

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import training
 
 
-def fit(checkpoint, *, epochs=3, kill=None, scores=None, **options):
+def fit(checkpoint, *, epochs=3, kill=None, scores=None, start=0, **options):
     """Train a tiny network with dropout on noise; `kill` is the step at which it is killed."""
-    torch.manual_seed(0)
+    torch.manual_seed(start)
     module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 2))
     seen = []
 
@@ -118,3 +118,9 @@ def test_processes_that_share_batches_end_where_one_does(tmp_path):
     for name in alone:
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], alone[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_checkpoint_of_other_weights_to_begin_with_is_refused(tmp_path):
+    fit(tmp_path / "done.pt")
+    with pytest.raises(ValueError, match="begins_with"):
+        fit(tmp_path / "done.pt", start=1)
