@@ -45,6 +45,8 @@ notebooks: $(STAMP)
 # The pocket models, trained anew: make pocket REAL=~/corpora, a folder that holds ravdess/, librispeech/ and esc10/.
 pocket: export XAI_REAL_DATA := $(or $(REAL),$(XAI_REAL_DATA))
 pocket: $(STAMP)
+	@for corpus in esc10 librispeech; do test -d "$$XAI_REAL_DATA/$$corpus" || { \
+		echo "make pocket REAL=~/corpora, a folder that holds esc10/, librispeech/ and ravdess/ (see data/README.md): there is no $$XAI_REAL_DATA/$$corpus" >&2; exit 1; }; done
 	$(BIN)/python data/pocket_ast.py
 	$(BIN)/python data/pocket_wavlm.py
 

@@ -58,7 +58,9 @@ def corpus(folder: Path) -> pd.DataFrame:
         fold, source, _ = path.stem.split("-")
         rows.append((path, path.parent.name.partition(" - ")[2].lower(), int(fold), source))
     if not rows:
-        raise FileNotFoundError(f"{folder} has no clips such as '001 - Dog bark/1-100032-A.ogg': it is not ESC-10")
+        raise FileNotFoundError(
+            f"{folder} is not ESC-10, or not there: it has no clips such as '001 - Dog bark/1-100032-A.ogg'"
+        )
     return pd.DataFrame(rows, columns=["path", "label", "fold", "source"])
 
 
@@ -240,7 +242,10 @@ def main() -> None:
         options.error(
             "ESC-10 is needed: name its folder with --esc10, or set XAI_REAL_DATA to the folder that holds esc10/"
         )
-    clips = corpus(given.esc10)
+    try:
+        clips = corpus(given.esc10)
+    except FileNotFoundError as error:
+        options.error(str(error))
     work = []
     for fold in (5, 1, 2, 3, 4):  # the one that is kept, and four that tell how much luck was in it
         rest = clips[(clips["fold"] != fold) & (clips["fold"] <= 4)]

@@ -24,7 +24,18 @@ pipeline_tag: audio-classification
 An Audio Spectrogram Transformer for ten everyday sounds with {parameters:.2f} M parameters, small enough to travel with the
 workbook: {layers} layers of {width}, {bands} mel bands, patches of {patch} × {patch}, one every {step}. Trained from scratch, {epochs} epochs in
 {minutes:.0f} minutes, seed {seed}, by `data/pocket_ast.py`; no pre-training. It takes five seconds at 16 kHz; the feature extractor
-beside it makes the log-mel spectrogram that it was trained on.
+beside it makes the log-mel spectrogram that it was trained on. It is meant for dissecting and pruning a network of sounds.
+
+```python
+import soundfile, torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+network = AutoModelForAudioClassification.from_pretrained("data/pocket-ast").eval()
+extract = AutoFeatureExtractor.from_pretrained("data/pocket-ast")
+wave, rate = soundfile.read("clip.wav", dtype="float32")  # mono, 16 kHz: resample others
+logits = network(**extract(wave, sampling_rate=16_000, return_tensors="pt")).logits[0]
+print(network.config.id2label[logits.argmax().item()])
+```
 
 | part | ESC-10 | clips | accuracy | 95 % interval |
 |---|---|---|---|---|

@@ -209,13 +209,20 @@ def main() -> None:
     results = HERE.parent / "results"
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--ravdess", help="folder with Actor_01 … Actor_20 (default: where corpora.load looks)")
-    options.add_argument("--librispeech", type=Path, default=data / "librispeech" if data else None)
-    options.add_argument("--out", type=Path, default=HERE / "pocket-wavlm")
+    options.add_argument(
+        "--librispeech",
+        type=Path,
+        default=data / "librispeech" if data else None,
+        help="folder with .flac files, an hour or more (default: librispeech in the folder XAI_REAL_DATA)",
+    )
+    options.add_argument("--out", type=Path, default=HERE / "pocket-wavlm", help="folder for weights and card")
     options.add_argument("--speech", type=Path, default=results / "pocket-speech", help="folder for what is prepared")
-    options.add_argument("--checkpoint", type=Path, default=results / "pocket-wavlm", help="the beginning of two names")
+    options.add_argument(
+        "--checkpoint", type=Path, default=results / "pocket-wavlm", help="how the names of the two checkpoints begin"
+    )
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options.add_argument("--epochs", type=int, help="of either part")
-    options.add_argument("--steps", type=int, help="of an epoch")
+    options.add_argument("--epochs", type=int, help="of listening, and of learning (for trials)")
+    options.add_argument("--steps", type=int, help="of an epoch (for trials)")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     if given.librispeech is None:

@@ -82,7 +82,7 @@ def test_no_recording_is_on_both_sides(real):
 
 
 def test_a_folder_without_clips_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="not ESC-10"):
+    with pytest.raises(FileNotFoundError, match="is not ESC-10, or not there"):
         pocket_ast.corpus(tmp_path)
 
 
