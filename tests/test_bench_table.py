@@ -11,8 +11,16 @@ def test_ratios():
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
 
-    def record(path, median, flops):
-        return {"group": "sweep", "extra_info": {"path": path, "flops": flops}, "stats": {"median": median}}
+    def record(path, median, flops, times=1, *, threads=1):
+        about = {"path": path, "threads": threads, "flops": flops, "peak": 2e6, "times": times}
+        return {"group": "sweep", "extra_info": about, "stats": {"median": median}}
 
-    lines = bench.table([record("captum", 3.0, 10e9), record("ours", 0.5, 4e9)])
-    assert lines[2:] == ["| sweep | captum | 0.500 | 3.000 | 6.0 | 4.00 | 10.00 | 2.5 |"]
+    groups = [("captum", 6, 8e9, 2), ("ours", 4, 4e9)]
+    found = bench.table([record(*one, threads=threads) for threads in (4, 1) for one in groups])
+    assert found[2:] == [
+        "| sweep | captum | 4 | 4.000 | 12.000 | 3.00 | 4.00 | 16.00 | 4.0 | 2 | 2 |",
+        "| sweep | captum | 1 | 4.000 | 12.000 | 3.00 | 4.00 | 16.00 | 4.0 | 2 | 2 |",
+    ]
+    assert bench.table([record("ours", 4, 0)])[2:] == [
+        "| sweep | ours | 1 | 4.000 | 4.000 | 1.00 | 0.00 | 0.00 | – | 2 | 2 |"
+    ]

@@ -57,10 +57,12 @@ def made():
     return dataset(clips.sample(frac=1, random_state=0).reset_index(drop=True), values)
 
 
-@pytest.mark.parametrize(("a", "b"), [("angry", None), ("angry", "happy"), ("neutral", "angry")])
-def test_effect_sizes_are_scikit_learns_and_scipys_over_all_clips(made, a, b):
+@pytest.mark.parametrize(("a", "b"), [("angry", None), ("angry", "happy"), ("neutral", "angry"), ("neutral", None)])
+def test_effect_sizes_are_scikit_learns_and_scipys_over_the_clips_compared(made, a, b):
     found, label = compare(made, "label", a, b), made["label"].values
     keep = np.isin(label, [a, b]) if b else np.full(len(label), True)
+    if a == "neutral":  # nobody is neutral strongly
+        keep &= made["intensity"].values == "normal"
     first, x = label[keep] == a, made["activation"].values[keep].astype(float)
     m, n = first.sum(), (~first).sum()
     t = stats.ttest_ind(x[first], x[~first]).statistic
@@ -69,6 +71,16 @@ def test_effect_sizes_are_scikit_learns_and_scipys_over_all_clips(made, a, b):
         want = roc_auc_score(first, x[:, layer, neuron])
         assert found["auroc"].values[layer, neuron] == pytest.approx(want, abs=1e-12)
     assert found.attrs["b"] == (b or "the rest") and found.attrs["part"] == "ffn_hidden"
+    assert (found.attrs["clips_a"], found.attrs["clips_b"]) == (m, n)
+
+
+def test_what_the_intensity_does_is_not_put_down_to_the_emotion():
+    clips = design()
+    loud = 9.0 * (clips["intensity"] == "strong").to_numpy() + np.random.default_rng(0).normal(size=len(clips))
+    found = compare(dataset(clips, loud[:, None, None]), "label", "neutral")
+    strong, neutral = clips["intensity"] == "strong", clips["label"] == "neutral"
+    assert abs(found["auroc"].item() - 0.5) < 0.15 and abs(found["signed"].item()) < 0.5
+    assert roc_auc_score(neutral, loud) < 0.3 and roc_auc_score(neutral[~strong], loud[~strong]) == found["auroc"]
 
 
 def by_hand(made, column, a, b, cell):
@@ -117,7 +129,7 @@ def test_what_the_statement_does_is_not_put_down_to_the_emotion():
     statement = clips["statement"].to_numpy(float)[:, None, None] * np.array([1.0, 0])
     speaker = np.random.default_rng(0).normal(size=16)[clips["speaker"].str[1:].astype(int)]
     found = compare(dataset(clips, 3 * statement + speaker[:, None, None]), "label", "angry")
-    assert np.abs(found["difference"]).max() < 1e-6 and (np.abs(found["auroc"][0, 0] - 0.5) > 0.2)
+    assert np.abs(found["difference"]).max() < 1e-6 and (np.abs(found["auroc"] - 0.5) < 0.05).all()
     clips = design().sample(110, random_state=0)
     alike = compare(
         dataset(clips, np.full((110, 1, 2), 0.3)), "label", "happy"
@@ -210,12 +222,56 @@ def test_what_cannot_be_compared_is_said(made, arguments, message):
         compare(made, *arguments)
 
 
-def test_clips_that_do_not_pair_are_said(made):
+def one_with_both(label_of):
+    """Ten speakers of one emotion and ten of another, but for what is told of single clips (speaker, place)."""
+    rows = [(who, place) for who in range(20) for place in range(4)]
+    label = [label_of.get(row, "angry" if row[0] < 10 else "happy") for row in rows]
+    return pd.DataFrame({"speaker": [f"s{who:02d}" for who, _ in rows], "label": label})
+
+
+def test_few_speakers_who_have_both_do_not_put_out_all_others():
+    clips = one_with_both({(0, 0): "happy"})
+    values = np.random.default_rng(0).normal(size=(80, 1, 3))
+    found, alone = compare(dataset(clips, values), "label", "angry"), clips["speaker"].to_numpy() != "s00"
+    counts = [found.attrs[name] for name in ("paired", "speakers_a", "speakers_b", "speakers_left_out")]
+    assert counts == [0, 9, 10, 1]
+    means = values.reshape(20, 4, 1, 3).mean(1)
+    want = stats.ttest_ind(means[1:10], means[10:], equal_var=False)
+    np.testing.assert_allclose(found["p"], want.pvalue, rtol=1e-4)
+    xr.testing.assert_allclose(found, compare(dataset(clips[alone], values[alone]), "label", "angry"))
+    for many, paired in ((4, 0), (8, 1)):  # of 10 of each
+        clips = one_with_both({(who, 0): "happy" for who in range(many)})
+        found = compare(dataset(clips, values), "label", "angry")
+        left = 12 if paired else 4
+        assert (found.attrs["paired"], found.attrs["speakers_left_out"]) == (paired, left)
+    more = pd.concat([one_with_both({(who, 0): "happy" for who in range(8)}), one_with_both({})], ignore_index=True)
+    more.loc[80:, "speaker"] += " of another corpus"
+    found = compare(dataset(more, np.tile(values, (2, 1, 1))), "label", "angry")  # 8 of 20: few, but enough for a test
+    assert (found.attrs["paired"], found.attrs["speakers_left_out"]) == (1, 32) and found["p"].notnull().all()
+    few = one_with_both({(0, 0): "sad", (1, 0): "sad"})  # all who are ever sad: between speakers none would be left
+    assert compare(dataset(few, values), "label", "sad").attrs["paired"] == 1
+
+
+def test_clips_that_agree_in_less_are_compared_by_what_they_agree_in(made):
+    own = np.where(made["label"].values == "neutral", "plain", made["intensity"].values)
+    every = compare(made.assign_coords(intensity=("clip", own)), "label", "neutral")
+    assert every.attrs["cell"] == "statement" and every.attrs["speakers_a"] == 16
+    np.testing.assert_allclose(every["difference"], by_hand(made, "label", "neutral", None, ["statement"]).mean(0))
+    apart = made.assign_coords(intensity=("clip", own), statement=("clip", np.arange(160)))  # each its own sentence
+    found = compare(apart, "label", "neutral")
+    assert (found.attrs["cell"], found.attrs["clips_a"], found.attrs["clips_b"]) == ("nothing else", 32, 128)
+    xr.testing.assert_allclose(found, compare(made.drop_vars(("intensity", "statement")), "label", "neutral"))
+    unique = made.assign_coords(statement=("clip", np.arange(160)))
+    assert compare(unique, "label", "neutral").attrs["cell"] == "intensity"
+    some = made["statement"].values.copy()  # one speaker alone could be compared within statements
+    some[made["speaker"].values != "s03"] = 100 + np.arange(150)
+    found = compare(made.assign_coords(statement=("clip", some)), "label", "angry")
+    assert (found.attrs["cell"], found.attrs["speakers_a"]) == ("intensity", 16)
+
+
+def test_clips_that_cannot_be_told_apart_are_said(made):
     with pytest.raises(ValueError, match="all clips to compare have label 'angry': give clips of another label too"):
         compare(made.isel(clip=made["label"].values == "angry"), "label", "angry")
-    apart = (made["label"].values == "neutral") | (made["intensity"].values == "strong")
-    with pytest.raises(ValueError, match="none of both kinds agree in speaker and intensity, statement"):
-        compare(made.isel(clip=apart), "label", "neutral")
     straddling = made["sex"].values.copy()
     straddling[3] = {"male": "female", "female": "male"}[straddling[3]]
     with pytest.raises(ValueError, match=f"speaker {made['speaker'].values[3]} have two sexes"):
@@ -321,6 +377,7 @@ def test_the_map_counts_the_neurons_that_tell(made):
     figure = contrast_map(found, pd.DataFrame({"layer": [2], "neuron": [4]}), variable="auroc")
     axes, beside = figure.axes[:2]
     assert "angry against the rest: 16 speakers" in words(figure) and "AUROC" in words(figure)
+    assert "agree in intensity, statement" in words(figure)
     np.testing.assert_array_equal(axes.images[0].get_array(), found["auroc"])
     faded = np.where(found["q"] < 0.05, 1, 0.25)
     np.testing.assert_array_equal(axes.images[0].get_alpha(), faded)

@@ -77,6 +77,7 @@ def made(activation, level, statement=None):
     }
     data = {"activation": (("clip", "position", "layer", "neuron"), activation[:, :, None])}
     out = xr.Dataset({**data, "level": (("clip", "position"), level)}, coords)
+    out = out.assign(shuffled=0 * out["activation"] + 7, shuffled_level=0 * out["level"] - 30)
     return out if statement is None else out.assign_coords(statement=("clip", statement))
 
 
@@ -91,7 +92,6 @@ def test_a_planted_course_is_found_and_loudness_is_not_taken_for_one(n):
     whole, beyond = found["p"].values
     assert (whole[[0, 1, 4]] < 0.01).all() and whole[2] > 0.05 and whole[3] == 1
     assert beyond[0] < 0.01 and beyond[1] > 0.05 and beyond[2] > 0.05 and beyond[4] < 0.01
-    assert found["level_r"][1] == pytest.approx(1) and abs(found["level_r"][2]) < 0.3
     by_hand = np.corrcoef(values[:, :, 0])[np.triu_indices(n, 1)].mean()
     assert found["r"].values[0, 0] == pytest.approx(by_hand)
     slopes = np.array([np.polynomial.Polynomial.fit(a, b, 1)(a) for a, b in zip(level, values[:, :, 4])])
@@ -138,6 +138,53 @@ def test_a_course_of_the_words_does_not_hold_for_other_words():
     assert np.allclose(again["r"], [of_words, of_place], atol=0.15)
 
 
+def test_a_course_is_that_beyond_shuffled_speech():
+    rng = np.random.default_rng(5)
+    own, edges, n = rng.standard_normal(10), 5 * np.linspace(1, -1, 10) ** 4, 9
+    values = np.stack([edges + own, edges + 0 * own], axis=1) + 0.3 * rng.standard_normal((n, 10, 2))
+    data = made(values, rng.standard_normal((n, 10)))
+    data["shuffled"] = data["shuffled"] + xr.DataArray(edges, dims="position")
+    p = courses.consistency(data).sel(layer=4, course="whole")["p"]
+    assert p[0] < 0.01 and p[1] > 0.05
+
+
+def test_pieces_are_put_in_another_order_and_the_edges_stay():
+    x = np.arange(8000.0)
+    mixed = courses._shuffled(x, 1000, 7400, 16000, np.random.default_rng(0))
+    assert np.array_equal(np.sort(mixed), x) and not np.array_equal(mixed, x)
+    assert np.array_equal(mixed[:1000], x[:1000]) and np.array_equal(mixed[7400:], x[7400:])
+    assert (np.diff(mixed) != 1).sum() <= 6  # five pieces of 80 ms
+    assert np.array_equal(courses._shuffled(x, 400, 320, 16000, np.random.default_rng(0)), x)  # nothing in between
+
+
+def spoken(folder, shape, speakers=8):
+    """Two clips by each speaker of noise, silent at both ends; `shape` makes of white noise what is said."""
+    rows = []
+    for speaker, take in product(range(speakers), range(2)):
+        samples = np.random.default_rng([speaker, take]).standard_normal(16000 + 1600 * take)
+        samples = 0.05 * (1 + 0.2 * speaker) * shape(samples)
+        path = folder / f"{speaker}-{take}.wav"
+        soundfile.write(path, np.pad(samples, 4000).astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(path), "label": "sad", "speaker": f"s{speaker}", "statement": 1 + take})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("frames", ["speech", "all"])
+def test_a_model_s_own_onsets_and_edges_are_not_taken_for_courses(tiny, tmp_path, frames):
+    model = tiny("base")
+    if frames == "speech":
+        still = spoken(tmp_path, lambda samples: samples)
+        found = courses.course(model, still, frames=frames)
+        raw = courses.consistency(found.assign(shuffled=0 * found["shuffled"], shuffled_level=0 * found["level"]))
+        assert (raw["q"].sel(course="whole") < 0.05).mean() > 0.5
+        held = courses.consistency(found)
+        assert ((held["q"] < 0.05).mean(["layer", "neuron"]) <= 0.05).all()
+    tone = 1.4 * np.sin(2 * np.pi * 440 * np.arange(20000) / 16000)  # as loud as the noise that goes before
+    changing = spoken(tmp_path, lambda samples: np.where(np.arange(len(samples)) < 8000, samples, tone[: len(samples)]))
+    held = courses.consistency(courses.course(model, changing, frames=frames))
+    assert (held["q"].sel(course=["whole", "beyond_level"]) < 0.05).mean() > 0.3
+
+
 def test_few_speakers_give_no_p_and_one_none_at_all():
     values = np.random.default_rng(0).standard_normal((7, 5, 2))
     found = courses.consistency(made(values, values[:, :, 0]))
@@ -157,5 +204,5 @@ def test_the_figure_of_courses_draws_means_over_speakers():
     centred = values[:, :, 1] - values[:, :, 1].mean(axis=1, keepdims=True)
     assert np.allclose(line, centred.mean(axis=0)) and len(figure.axes[1].collections) == 1
     few = courses_figure(data.isel(clip=slice(3)), table)
-    assert len(few.axes[1].lines) == 4 and not few.axes[1].collections
+    assert len(few.axes[1].lines) == 5 and not few.axes[1].collections
     plt.close("all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -228,6 +229,26 @@ def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, 
     assert counted["n"] == 5
     exhaustive_ablation(models.load(tiny_folder()), one, **options)
     assert counted["n"] == 5
+
+
+def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path, monkeypatch):
+    source = tmp_path / "xai_lib"
+    source.mkdir()
+    (source / "edits.py").write_text("flip = -1")
+
+    def forwards():
+        counted["n"] = 0
+        exhaustive_ablation(tiny(), clips[:1], target="sad", layers=3, folder=tmp_path / "kept")
+        return counted["n"]
+
+    assert (forwards(), forwards()) == (1, 0)
+    for text in ("flip = -1", "flip = 1"):
+        (source / "edits.py").write_text(text)
+        monkeypatch.setattr(resume, "CODE", resume._code(source))
+        assert (forwards(), forwards()) == (1, 0)
+    monkeypatch.setattr(resume, "__version__", "99")
+    assert (forwards(), forwards()) == (1, 0)
+    assert resume._code(Path(resume.__file__).parent) != resume._code(source)
 
 
 def test_without_a_folder_nothing_is_kept(tiny):

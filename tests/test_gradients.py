@@ -50,8 +50,13 @@ def first(output):
 
 
 def same(found, theirs, tolerance):
-    """Sums over frames, and of absolute values, of Captum's [1, frame, neuron]."""
+    """Captum's [1, frame, neuron], each where the result is by frame; and its sums over frames, also of absolutes."""
     theirs = first(theirs).detach()[0].cpu()
+    if "frame" in found.dims:
+        signed = found["signed"].transpose("frame", "neuron").values[: len(theirs)]
+        np.testing.assert_allclose(signed, theirs, rtol=0, atol=tolerance * theirs.abs().max().item())
+        np.testing.assert_array_equal(np.isfinite(found["signed"]).sum("frame"), len(theirs))
+        found = found[["signed", "absolute"]].sum("frame")
     scale = theirs.abs().sum(dim=0).max().item()
     for name, expected in {"signed": theirs.sum(dim=0), "absolute": theirs.abs().sum(dim=0)}.items():
         assert np.abs(found[name].values - expected.numpy()).max() <= tolerance * scale
@@ -65,9 +70,17 @@ def steps_of(model):
     return lambda x: execution.suffix(model, execution.prefix(model, x, 0))
 
 
+def summed(by_frame, plain):
+    """That a result is the sum over frames of the one by frame, which is returned."""
+    for name in ("signed", "absolute"):
+        np.testing.assert_allclose(by_frame[name].sum("frame"), plain[name], rtol=1e-4, atol=1e-5)
+    return by_frame
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_equals_captum_at_every_layer(model, clips, part):
-    found = gradients.grad_x_activation(model, clips, target="sad", part=part)
+    found = gradients.grad_x_activation(model, clips, target="sad", part=part, by_frame=True)
+    summed(found, gradients.grad_x_activation(model, clips, target="sad", part=part))
     assert found["layer"].values.tolist() == list(range(part != "block", model.n_layers + 1))
     for index in clips.index:
         x = model.tensor(audio.read(clips["path"][index]))
@@ -81,7 +94,9 @@ def test_equals_captum_at_every_layer(model, clips, part):
 @pytest.mark.parametrize("part", PARTS)
 def test_integrated_gradients_equal_captum_where_the_baseline_is_a_waveform(model, clips, part):
     options = {"target": "sad", "part": part, "steps": 12, "batch": 5}
-    found = gradients.integrated_gradients(model, clips, baseline=lambda wave: 0.3 * wave[::-1].copy(), **options)
+    options["baseline"] = lambda wave: 0.3 * wave[::-1].copy()
+    found = gradients.integrated_gradients(model, clips, by_frame=True, **options)
+    summed(found, gradients.integrated_gradients(model, clips, **options))
     for index in clips.index:
         x = model.tensor(audio.read(clips["path"][index]))
         for layer in found["layer"].values:
@@ -89,6 +104,27 @@ def test_integrated_gradients_equal_captum_where_the_baseline_is_a_waveform(mode
             more = {"n_steps": 12, "grad_kwargs": {"materialize_grads": True}}
             theirs = method.attribute(x, 0.3 * x.flip(1), target=model.target("sad"), **more)
             same(found.sel(clip=index, layer=layer), theirs, 1e-4)
+
+
+@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("scale", ["probability", "log_odds"])
+def test_equals_captum_on_other_scales(tiny, clips, part, scale):
+    model, options = tiny("large"), {"target": "sad", "part": part, "scale": scale, "by_frame": True}
+    once = gradients.grad_x_activation(model, clips[:1], **options).isel(clip=0)
+    path = gradients.integrated_gradients(model, clips[:1], baseline="silence", steps=12, **options).isel(clip=0)
+
+    def scaled(x):
+        p = torch.softmax(steps_of(model)(x), dim=-1)
+        return p if scale == "probability" else torch.logit(p)
+
+    x, more = model.tensor(audio.read(clips["path"].iloc[0])), {"grad_kwargs": {"materialize_grads": True}}
+    for layer in once["layer"].values:
+        module = model.family.module(model.check((layer, part)))
+        theirs = LayerGradientXActivation(scaled, module).attribute(x, target=model.target("sad"), **more)
+        same(once.sel(layer=layer), theirs, 1e-4)
+        method = LayerIntegratedGradients(scaled, module)
+        theirs = method.attribute(x, torch.zeros_like(x), target=model.target("sad"), n_steps=12, **more)
+        same(path.sel(layer=layer), theirs, 1e-4)
 
 
 def test_waveform_baselines_are_silence_an_array_or_a_function(tiny, clips):
@@ -108,7 +144,7 @@ def test_waveform_baselines_are_silence_an_array_or_a_function(tiny, clips):
 @pytest.mark.parametrize("baseline", ["zero", "mean"])
 def test_integrated_gradients_equal_captum_on_the_layers_above(model, clips, part, baseline):
     known = activations.moments(model, clips, part=part)
-    options = {"target": "sad", "baseline": baseline, "moments": known, "steps": 10}
+    options = {"target": "sad", "baseline": baseline, "moments": known, "steps": 10, "by_frame": True}
     found = gradients.integrated_gradients(model, clips[:1], part=part, **options)
     x = model.tensor(audio.read(clips["path"].iloc[0]))
     for layer in found["layer"].values:

@@ -3,6 +3,8 @@
 How well they tell the clips apart is counted over clips; whether it holds for people at large, over speakers.
 """
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -11,7 +13,7 @@ from . import statistics, targets
 from .activations import activations
 from .names import ordered
 
-CELL = ("label", "intensity", "statement")  # what clips agree in before they are compared
+CELL = ("label", "intensity", "statement")  # what clips agree in before they are compared: the last is given up first
 
 
 def activation_contrast(model, clips, *, target, layers="all", part="block", frames="speech") -> xr.Dataset:
@@ -45,9 +47,12 @@ def activation_contrast(model, clips, *, target, layers="all", part="block", fra
 def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
     """How each neuron differs between the clips where `column` is `a` and those where it is `b`, or anything else.
 
-    Where speakers have clips of both (emotion, intensity), they are compared within each speaker, between clips that
-    agree in what else is known of them: emotion, intensity, statement. Where not (sex), each speaker's mean over such
-    cells is compared between the speakers, in cells that both groups have.
+    Clips are compared that agree in what else is known of them: emotion, intensity, statement. This is done within each
+    speaker (for emotion, intensity) where 8 speakers have clips of both kinds, or half of those of the rarer kind.
+    Otherwise (for sex) each speaker's mean over such cells is compared between the speakers, in cells that both groups
+    have, without the few who have clips of both kinds. Where so many speakers do not agree in all three, as few of them
+    as possible are given up, the statement before the intensity, and that before the emotion: `cell` in the attrs says
+    what is left.
 
     Parameters
     ----------
@@ -64,31 +69,37 @@ def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
         all layers and neurons. NaN under 8 speakers, between speakers under 8 of each kind. By sign flips p is 2 / 2^n
         or more: with 8 speakers no q is below 0.05 unless a sixth of all neurons tell.
 
-        Over all clips of the two kinds, whoever speaks: ``auroc``, 0.5 is chance, and ``cohens_d``, over the pooled SD,
-        NaN where nothing varies. For `attribution.top_neurons`: ``signed``, d again, with 0 for NaN, and ``absolute``.
+        Over the same clips, whoever speaks, each counted once: ``auroc``, 0.5 is chance, and ``cohens_d``, over the
+        pooled SD, NaN where nothing varies. Clips without a counterpart do not count, but a cell of which one kind has
+        more clips weighs more there. For `attribution.top_neurons`: ``signed``, d again, with 0 for NaN, and
+        ``absolute``.
 
-        attrs: `a`, `b`, `paired` (0 or 1), `cell` (what agrees), `cells`, `speakers_a`, `speakers_b`.
+        attrs: `a`, `b`, `paired` (0 or 1), `cell` (what agrees), `cells`, `speakers_a`, `speakers_b`, `clips_a`,
+        `clips_b` (all of what is compared), `speakers_left_out` (how many have no clip there).
 
     Raises
     ------
     ValueError
-        An unknown column or value, no clips to compare with, no cell that has both, or a speaker of two sexes.
+        An unknown column or value, no clips to compare with, or a speaker of two sexes.
     """
     values = result[variable].transpose("clip", "layer", "neuron")
     first, second = _sides(_column(values, column), column, a, b)
     named = targets.speakers_known(values)
-    table = pd.DataFrame({"first": first, "cell": _cells(values, column)})
-    table["speaker"] = values["speaker"].values if named else "unknown"
+    table = pd.DataFrame({"first": first, "speaker": values["speaker"].values if named else "unknown"})
     table = table[first | second]
-    both = table.groupby("speaker")["first"].nunique() == 2
+    there = table.groupby("speaker")["first"].agg(["any", "all"])  # of kind a; of no other
+    both = there["any"] & ~there["all"]
     if column == "sex" and named and both.any():
         raise ValueError(f"the clips of speaker {both.idxmax()} have two sexes: correct the column, or leave them out")
-    paired = bool(both.any())
-    shared = table.groupby(["speaker", "cell"] if paired else "cell")["first"].transform("nunique") == 2
-    table = table[shared]
-    cell = ", ".join(name for name in CELL if name != column and name in values.coords) or "nothing else"
-    if table.empty:
-        raise ValueError(f"no clips can be compared: none of both kinds agree in speaker and {cell}")
+    paired = _enough(both.sum(), min(there["any"].sum(), (~there["all"]).sum()))
+    table = table[table["speaker"].map(both) == paired]
+    for names, cells in _cells(values, column):  # the last is one cell of all clips
+        some = table.assign(cell=cells)
+        some = some[some.groupby(["speaker", "cell"] if paired else "cell")["first"].transform("nunique") == 2]
+        n, most = (x.groupby("first")["speaker"].nunique() for x in (some, table))
+        if len(n) and all(map(_enough, n, most)):
+            break
+    table, first, second = some, some.index[some["first"]], some.index[~some["first"]]
     size = table.groupby(["speaker", "cell", "first"])["cell"].transform("size")
     share = 1 / size / table.groupby("speaker")["cell"].transform("nunique")
     # The mean of every speaker's cells, or their difference, as one matrix product.
@@ -106,13 +117,14 @@ def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
     d = statistics.cohens_d(data[first], data[second])
     parts = {"difference": difference, "low": low, "high": high, "p": p, "q": statistics.fdr(p), "auroc": auroc}
     parts |= {"cohens_d": d, "signed": np.nan_to_num(d), "absolute": np.abs(np.nan_to_num(d))}
-    n = table.groupby("first")["speaker"].nunique()
     about = {"column": column, "a": str(a), "b": "the rest" if b is None else str(b), "paired": int(paired)}
-    about |= {"cell": cell, "cells": len(table.groupby(["speaker", "cell"] if paired else "cell"))}
+    cells = len(table.groupby(["speaker", "cell"] if paired else "cell"))
+    about |= {"cell": ", ".join(names) or "nothing else", "cells": cells, "clips_a": len(first), "clips_b": len(second)}
+    about |= {"speakers_a": int(n[True]), "speakers_b": int(n[False]), "speakers_left_out": len(there) - len(speakers)}
     return xr.Dataset(
         {name: (("layer", "neuron"), part) for name, part in parts.items()},
         {"layer": values["layer"].values, "neuron": values["neuron"].values},
-        {**result.attrs, **about, "speakers_a": int(n[True]), "speakers_b": int(n[False])},
+        {**result.attrs, **about},
     )
 
 
@@ -120,14 +132,18 @@ def distribution(result, layer, neuron, column, *, variable="activation") -> pd.
     """Mean of one neuron by speaker (rows) and value of a column, for `plots.neuron_groups`: as `compare` counts them.
 
     Only clips that could be of any value count, of those cells (emotion, intensity, statement) that have them all: so
-    not the neutral ones where normal and strong are compared. Where there is no such cell, all clips do.
+    not the neutral ones where normal and strong are compared. Where there is no such cell, they agree in less.
     """
     values = result[variable].sel(layer=layer, neuron=neuron)
-    table = pd.DataFrame({"value": _column(values, column), "cell": _cells(values, column), "mean": values.values})
+    table = pd.DataFrame({"value": _column(values, column), "mean": values.values})
     table["speaker"] = values["speaker"].values if targets.speakers_known(values) else "unknown"
     table = table[_known(table["value"])]
-    shared = table.groupby("cell")["value"].transform("nunique") == table["value"].nunique()
-    table = table[shared] if shared.any() else table
+    for _, cells in _cells(values, column):
+        table["cell"] = cells
+        shared = table.groupby("cell")["value"].transform("nunique") == table["value"].nunique()
+        if shared.any():
+            break
+    table = table[shared]
     means = table.groupby(["speaker", "value", "cell"])["mean"].mean().groupby(["speaker", "value"]).mean().unstack()
     means = means[ordered(means.columns)].rename_axis(columns=column)
     means.attrs = {"layer": int(layer), "neuron": int(neuron), "part": result.attrs["part"]}
@@ -159,8 +175,15 @@ def _sides(column, name, a, b):
     return first, second
 
 
+def _enough(n, of):
+    """Whether `n` of so many speakers can be compared without the others."""
+    return n >= statistics.FEWEST or 2 * n >= of
+
+
 def _cells(values, column):
-    """A number for each clip, the same for those that agree in all of CELL but the column."""
-    names = [name for name in CELL if name != column and name in values.coords]
-    table = pd.DataFrame({name: values[name].values for name in names}, index=range(len(values)))
-    return table.groupby(names, dropna=False).ngroup() if names else 0
+    """What of CELL but the column clips agree in, from all of it to nothing, and a number for each clip by that."""
+    known = [name for name in CELL if name != column and name in values.coords]
+    for size in range(len(known), -1, -1):
+        for names in combinations(known, size):
+            table = pd.DataFrame({name: values[name].values for name in names}, index=range(len(values)))
+            yield names, table.groupby(list(names), dropna=False).ngroup() if names else 0

@@ -1,4 +1,8 @@
-"""Whether neurons follow a course in time, from the onset of the speech to its end, and more than its loudness."""
+"""Whether neurons follow a course in time, from the onset of the speech to its end, and more than its loudness.
+
+A model has onsets and edges of its own: in stationary noise nearly every neuron has a course. So courses are compared
+with those of the same speech cut into pieces and put together in random order.
+"""
 
 from itertools import product
 
@@ -14,43 +18,57 @@ COURSES = ("whole", "beyond_level", "other_words")
 
 
 @torch.no_grad()
-def course(model, clips, *, bins=10, layers="all", part="block", frames="speech") -> xr.Dataset:
+def course(model, clips, *, bins=10, layers="all", part="block", frames="speech", shuffles=3, seed=0):
     """Mean activation of every neuron by relative position between the first frame that counts and the last.
 
-    Pauses in between belong to the course. Clips with fewer than `bins` frames are in attrs["skipped"].
+    Pauses in between belong to the course. Clips with fewer than `bins` frames are in attrs["skipped"]. The same is done
+    with `shuffles` copies of each clip, in which pieces of 80 ms between those two frames are put in random order; they
+    and what lies outside stay.
 
     Returns
     -------
     Dataset
         `activation` [clip, position, layer, neuron] and `level` [clip, position] (dBFS, −80 or more, the mean over
-        frames); `position` is the middle of a bin, 0 to 1.
+        frames), and their means over the shuffled copies, `shuffled` and `shuffled_level`; `position` is the middle of a bin, 0 to 1.
     """
-    sites, skipped, rows = model.sites(part, layers), {}, {}
+    if shuffles < 1:
+        raise ValueError("a course is compared with that of shuffled copies: give shuffles of 1 or more")
+    sites, skipped, rows, rng = model.sites(part, layers), {}, {}, np.random.default_rng(seed)
     for index, waveform, keep in usable(model, clips, frames, skipped):
         first, last = np.flatnonzero(keep)[[0, -1]]
         if last + 1 - first < bins:
             skipped[index] = f"{last + 1 - first} frames are fewer than {bins} bins"
             continue
+        inner = first * model.hop + model.span, last * model.hop  # what the frames at the ends share stays
+        copies = [waveform, *(_shuffled(waveform, *inner, model.sample_rate, rng) for _ in range(shuffles))]
         with hooks.capture(model, sites) as seen:
-            execution.prefix(model, model.tensor(waveform), sites[-1].layer)
-        hidden = torch.stack([seen[site][0, first : last + 1] for site in sites], dim=1).cpu().numpy()
-        grid = {"hop": model.hop, "span": model.span}
-        rms = audio.features(torch.from_numpy(waveform), model.sample_rate, names=("rms",), **grid)["rms"].numpy()
-        level = 20 * np.log10(np.maximum(rms[first : last + 1], 1e-4))
-        parts = (np.array_split(x, bins) for x in (hidden, level))
-        rows[index] = [np.stack([part.mean(axis=0) for part in x]) for x in parts]
-    hidden, level = map(np.stack, zip(*rows.values()))
+            execution.prefix(model, torch.cat([model.tensor(one) for one in copies]), sites[-1].layer)
+        hidden = torch.stack([seen[site][:, first : last + 1] for site in sites], dim=2).cpu().numpy()
+        batch, grid = torch.from_numpy(np.stack(copies)), {"hop": model.hop, "span": model.span}
+        rms = audio.features(batch, model.sample_rate, names=("rms",), **grid)["rms"].numpy()
+        level = 20 * np.log10(np.maximum(rms[:, first : last + 1], 1e-4))
+        parts = (np.array_split(x, bins, axis=1) for x in (hidden, level))
+        means = (np.stack([part.mean(axis=1) for part in x], axis=1) for x in parts)
+        rows[index] = [found for x in means for found in (x[0], x[1:].mean(axis=0))]
+    hidden, shuffled, level, shuffled_level = map(np.stack, zip(*rows.values()))
+    dims = "clip", "position", "layer", "neuron"
     return xr.Dataset(
-        {"activation": (("clip", "position", "layer", "neuron"), hidden), "level": (("clip", "position"), level)},
+        {
+            "activation": (dims, hidden),
+            "shuffled": (dims, shuffled),
+            "level": (dims[:2], level),
+            "shuffled_level": (dims[:2], shuffled_level),
+        },
         {**targets.coordinates(clips, rows), **targets.axes(sites, hidden), "position": (np.arange(bins) + 0.5) / bins},
-        targets.attributes(model, skipped, method="course", part=part, frames=frames),
+        targets.attributes(model, skipped, method="course", part=part, frames=frames, shuffles=shuffles, seed=seed),
     )
 
 
 def consistency(courses, *, draws=9999, seed=0) -> xr.Dataset:
     """Whether the course of each neuron is the same from speaker to speaker, beyond loudness, and beyond the words.
 
-    Courses are averaged over the clips of a speaker, centred over positions, and brought to equal length.
+    Courses are those of `course` less what they are in shuffled speech: they are averaged over the clips of a speaker,
+    centred over positions, and brought to equal length.
 
     Returns
     -------
@@ -58,27 +76,28 @@ def consistency(courses, *, draws=9999, seed=0) -> xr.Dataset:
         `r`, the mean correlation between the courses of two speakers; `p`, one-sided: how often it would be as great if
         each speaker's course were upside down by chance (all such sign flips up to 14 speakers, else `draws`; NaN under
         8); `q`, at a false discovery rate over neurons and layers. The `course` is "whole"; "beyond_level", what a
-        regression on the speaker's own course of the level leaves; and, where there are several statements,
-        "other_words": of that, one speaker's in a statement with another's in another one. Also `level_r` [layer,
-        neuron], the correlation with the level, averaged over speakers.
+        linear regression on the speaker's own course of the level (less that in shuffled speech) leaves, so linearly
+        beyond the level; and, where there are several statements, "other_words": of that, one speaker's in a statement
+        with another's in another one.
 
     Raises
     ------
     ValueError
         Fewer than two speakers, or speakers that are not known.
     """
-    values = courses["activation"].transpose("clip", "position", "layer", "neuron")
-    names = np.unique(statistics.by_speaker(courses["level"])["speaker"])
+    values = (courses["activation"] - courses["shuffled"]).transpose("clip", "position", "layer", "neuron")
+    level = courses["level"] - courses["shuffled_level"]
+    names = np.unique(statistics.by_speaker(level)["speaker"])
     n, shape = len(names), values.shape[2:]
     if n < 2:
         raise ValueError("courses are compared between speakers: give clips of two or more")
-    x, rest, level_r = _courses(values, courses["level"], names)
+    x, rest = _courses(values, level, names)
     one, other = np.triu_indices(n, 1)
     kinds = {kind: (np.einsum("ipu,ipu->iu", z[one], z[other]), len(one)) for kind, z in zip(COURSES, (x, rest))}
     said = courses["statement"].to_series() if "statement" in courses.coords else pd.Series()
     rows = [np.flatnonzero(said == name) for name in said.dropna().unique()]
     if len(rows) > 1:
-        each = np.stack([_courses(values[some], courses["level"][some], names)[1] for some in rows])
+        each = np.stack([_courses(values[some], level[some], names)[1] for some in rows])
         total, there = each.sum(axis=0), each.any(axis=(2, 3)).astype(int)  # [speaker, …], [statement, speaker]
         pairs = np.einsum("ipu,ipu->iu", total[one], total[other])
         pairs -= np.einsum("sipu,sipu->iu", each[:, one], each[:, other])
@@ -101,15 +120,22 @@ def consistency(courses, *, draws=9999, seed=0) -> xr.Dataset:
         {name: (("course", "layer", "neuron"), np.stack(value)) for name, value in found.items()},
         {"course": list(kinds), "layer": values["layer"].values, "neuron": values["neuron"].values},
         {"method": "consistency", "draws": len(flips), "seed": seed, "speakers": n},
-    ).assign(level_r=(("layer", "neuron"), level_r.reshape(shape)))
+    )
 
 
 def _courses(values, level, names):
-    """Courses [speaker, position, unit] of unit length, what the level leaves of them, and their mean r with it."""
+    """Courses [speaker, position, unit] of unit length, and what the level leaves of them."""
     means = (statistics.by_speaker(part).reindex(speaker=names).values.astype(float) for part in (values, level))
     x, loud = (_unit(np.nan_to_num(part.reshape(*part.shape[:2], -1))) for part in means)
-    r = (x * loud).sum(axis=1, keepdims=True)
-    return x, _unit(x - loud * r), r.mean(axis=0)
+    return x, _unit(x - loud * (x * loud).sum(axis=1, keepdims=True))
+
+
+def _shuffled(waveform, start, stop, rate, rng, piece=0.08):
+    """The waveform [time] with what lies between two samples cut into pieces (s), in random order."""
+    stop = max(start, stop)
+    pieces = np.array_split(waveform[start:stop], max(round((stop - start) / (piece * rate)), 2))
+    mixed = np.concatenate([pieces[place] for place in rng.permutation(len(pieces))])
+    return np.concatenate([waveform[:start], mixed, waveform[stop:]])
 
 
 def _unit(x):

@@ -30,8 +30,12 @@ MANNERS = {  # of consonants, in IPA
     "approximant": "l ɫ ɹ ɻ j w ʋ ʎ",
 }
 VOWELS = "aeiouyæøœɐɑɒɔəɘɚɛɜɝɞɤɨɪʉʊʌʏɵɯ"  # what begins with one is a vowel
-_CELL = ("label", "intensity", "statement")
-TASKS = {"manner": ("manner", ("phoneme",)), "statement": ("statement", _CELL), "emotion": ("label", _CELL)}
+TASKS = {  # what is told, and which types of example a control task keeps together
+    "manner": ("manner", ("phoneme", "manner")),
+    "statement": ("statement", ("statement", "label")),
+    "emotion": ("label", ("label", "intensity")),
+}
+FEWEST = 5  # training examples of a type, on average, for a control task that can be learnt
 
 
 def manner(phoneme) -> str:
@@ -112,16 +116,17 @@ def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Datase
         Principal components of a layer that a probe is given; None: all neurons. With all it can learn the few phonemes
         of a small corpus by heart, and does the control task as well as the other.
     controls : int
-        Control tasks, which are averaged. Each type of example (a phoneme; a cell of emotion, intensity and statement)
-        is given the class of another type at random, in training and test alike. So classes have as many types as
-        before, and nothing in common but what is learnt by heart.
+        Control tasks, which are averaged. Each type of example (a phoneme; an emotion in a statement; an emotion at an
+        intensity) is given the class of another type at random, in training and test alike. So classes have as many
+        types as before, and nothing in common but what is learnt by heart.
 
     Returns
     -------
     Dataset
         `accuracy`, `control` and `selectivity`, their difference, [task, layer, speaker]: recalls of the classes
-        averaged, for each test speaker. `chance` [task]. `control` is NaN where there are no more types than classes.
-        Tasks are "manner" (of sounds), "statement" and "emotion" (of clips), those that there are examples of.
+        averaged, for each test speaker. `chance` [task]. `control` and `selectivity` of a task are NaN throughout where
+        there are no more types than classes, or fewer than 5 training examples a type on average: what cannot be learnt
+        by heart is no control, and would pass for selectivity. Tasks are "manner" (of sounds), "statement" and "emotion" (of clips), those that there are examples of.
 
     Raises
     ------
@@ -149,7 +154,8 @@ def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Datase
         dealt = [types, *(types.sample(frac=1, random_state=rng).set_axis(types.index) for _ in range(controls))]
         tasks = [(about["type"].map(given), asked["type"].map(given)) for given in dealt]
         real, *null = _recalls(x, new, tasks, asked["speaker"], components)
-        control = np.mean(null, axis=0) if null and len(types) > types.nunique() else np.full(real.shape, np.nan)
+        learnt = len(types) > types.nunique() and len(about) >= FEWEST * about["type"].nunique()
+        control = np.mean(null, axis=0) if null and learnt else np.full(real.shape, np.nan)
         found[task] = xr.Dataset(
             {"accuracy": (("speaker", "layer"), real.to_numpy()), "control": (("speaker", "layer"), control)},
             {"speaker": real.index.to_numpy(), "layer": train["layer"].values},
@@ -164,16 +170,19 @@ def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Datase
 def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
     """Share of each neuron's variance within speakers that goes with phonetics, and that which goes with emotion.
 
-    Both are shares of the same variance: that over the sounds of all clips (of `read`), each speaker's mean taken off,
-    so that they can be set side by side. Where no phonemes are timed it is that over clips, and the statement stands
-    for phonetics.
+    Both are shares of the same variance: that over the sounds of all clips (of `read`), each speaker's mean taken off.
+    Where no phonemes are timed it is that over clips, and the statement stands for phonetics. Any labels explain some,
+    and more of them more: so compare what is beyond chance, `excess`. Chance is `draws` shuffles: manners dealt out
+    among the phonemes, the same way in all clips, since a neuron may know phonemes and nothing of manners; statements
+    and emotions among the clips of a speaker.
 
     Returns
     -------
-    Dataset [task, layer, neuron]
-        `eta_squared`, 0 to 1. `shuffled`, the 95th percentile of the same with labels shuffled: manners among the
-        sounds of a clip, statements and emotions among the clips of a speaker. `p`, from those `draws`, and `q`, at a
-        false discovery rate over all of them.
+    Dataset
+        [task, layer, neuron]: `eta_squared`, 0 to 1; `excess`, that less its mean over shuffles; `shuffled`, their 95th
+        percentile; `p`, and `q`, at a false discovery rate over all of them. `typical` [task, layer, speaker] is the
+        share of the median neuron, less its mean over shuffles, in the variance of one speaker, of the effects that the
+        labels have over all speakers; for intervals.
 
     Raises
     ------
@@ -184,29 +193,42 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
     about, values = _about(read, dim), read[f"{dim}_mean"].transpose(dim, "layer", "neuron").values.astype(float)
     parts = {}
     for task in ("manner" if dim == "sound" else "statement", "emotion"):
-        column = TASKS[task][0]
+        column, kind = TASKS[task]
         use = about[column].notna().to_numpy() if column in about else np.zeros(len(about), bool)
         if not use.any() or about[column][use].nunique() < 2:
             continue
-        unit, group = (about.index, "clip") if task == "manner" else (about["clip"], "speaker")
-        y = pd.DataFrame(values[use].reshape(use.sum(), -1))
-        y = y - y.groupby(about["speaker"][use].to_numpy()).transform("mean")
-        total = (y**2).sum().where(lambda squares: squares > 1e-12).to_numpy()  # NaN of a silent neuron
-        sums = y.groupby(np.asarray(unit)[use], sort=False)  # by what has a label of its own: a sound, or a clip
-        own = about[use][~pd.Index(unit[use]).duplicated()]
-        of = sums.sum().to_numpy(), sums.size().to_numpy(), pd.get_dummies(own["speaker"]).to_numpy(float)
-        dealt = tqdm(
-            _shuffled(own[column], own[group], draws, seed), f"shuffles of {task}", draws, leave=False, delay=2
-        )
-        real, null = _explained(own[column], *of) / total, np.array([_explained(one, *of) for one in dealt]) / total
-        p = (1 + (null >= real - 1e-9).sum(axis=0)) / np.where(np.isnan(real), np.nan, 1 + draws)
-        found = {"eta_squared": real, "shuffled": np.quantile(null, 0.95, axis=0), "p": p}
-        found = {name: value.reshape(values.shape[1:]) for name, value in found.items()}
-        parts[task] = xr.Dataset({name: (("layer", "neuron"), value) for name, value in found.items()})
+        some, y = about[use], pd.DataFrame(values[use].reshape(use.sum(), -1))
+        y = y - y.groupby(some["speaker"].to_numpy()).transform("mean")
+        # What has a label of its own: a phoneme, of all a speaker's clips, or a clip.
+        unit = some.groupby(["speaker", *(kind if task == "manner" else ["clip"])], sort=False).ngroup().to_numpy()
+        sums, own = y.groupby(unit), some[~pd.Index(unit).duplicated()]  # units are numbered as they appear
+        speakers = pd.get_dummies(own["speaker"])
+        of = sums.sum().to_numpy(), sums.size().to_numpy(), speakers.to_numpy(float)
+        total = (y**2).groupby(some["speaker"].to_numpy()).sum().loc[speakers.columns].to_numpy()  # [speaker, neuron]
+        whole = np.where(total.sum(axis=0) > 1e-12, total.sum(axis=0), np.nan)  # NaN of a silent neuron
+        total, names = np.where(total > 1e-12, total, np.nan), own[column].to_numpy(object)
+        if task == "manner":
+            types = own.groupby([*kind]).ngroup().to_numpy()
+            _, first = np.unique(types, return_index=True)
+            dealt = (given[types] for given in _shuffled(names[first], 0 * first, draws, seed))
+        else:
+            dealt = _shuffled(names, own["speaker"], draws, seed)
+        real, null, shape, chance = _explained(names, *of), [], (len(total), *values.shape[1:]), 0
+        for one in tqdm(dealt, f"shuffles of {task}", draws, leave=False, delay=2):
+            found = _explained(one, *of)
+            null.append(found.sum(axis=0) / whole)
+            chance = chance + _typical(found / total, shape) / draws
+        eta, null = real.sum(axis=0) / whole, np.array(null)
+        p = (1 + (null >= eta - 1e-9).sum(axis=0)) / np.where(np.isnan(eta), np.nan, 1 + draws)
+        found = {"eta_squared": eta, "excess": eta - null.mean(axis=0), "shuffled": np.quantile(null, 0.95, axis=0)}
+        found = {name: (("layer", "neuron"), x.reshape(values.shape[1:])) for name, x in {**found, "p": p}.items()}
+        found["typical"] = ("speaker", "layer"), _typical(real / total, shape) - chance
+        parts[task] = xr.Dataset(found, {"speaker": speakers.columns.to_numpy(object)})
     if not parts:
         raise ValueError("there is nothing to tell apart: the clips need labels, statements or phonemes")
-    out = xr.concat(parts.values(), pd.Index([*parts], dtype=object, name="task"))
+    out = xr.concat(parts.values(), pd.Index([*parts], dtype=object, name="task"), join="outer")
     out = out.assign_coords(layer=read["layer"].values, neuron=read["neuron"].values)
+    out = out.transpose("task", "layer", "neuron", "speaker")
     return out.assign(q=(out["p"].dims, statistics.fdr(out["p"]))).assign_attrs(over=dim, draws=draws, seed=seed)
 
 
@@ -256,6 +278,11 @@ def _recalls(x, new, tasks, speakers, components):
     return [pd.DataFrame(found).groupby(key).mean().groupby(level=0).mean() for found, key in zip(right, keys)]
 
 
+def _typical(shares, shape):
+    """The median neuron's, [speaker, layer]; NaN where a speaker's neurons do not vary at all."""
+    return pd.DataFrame(shares.reshape(-1, shape[-1])).median(axis=1).to_numpy().reshape(shape[:-1])
+
+
 def _shuffled(labels, groups, draws, seed):
     """Labels [unit], dealt out at random within each group, `draws` times."""
     labels, groups, rng = np.asarray(labels, object), pd.factorize(groups)[0], np.random.default_rng(seed)
@@ -267,7 +294,7 @@ def _shuffled(labels, groups, draws, seed):
 
 
 def _explained(labels, sums, sizes, speakers):
-    """Sum of squares within speakers that the labels [unit] explain, [neuron].
+    """Sum of squares within speakers that the labels [unit] explain, and each speaker's part of it: [speaker, neuron].
 
     `sums` [unit, neuron] are of the unit's examples, less their speaker's mean; `sizes` [unit], how many there are;
     `speakers` [unit, speaker], 0 or 1.
@@ -275,5 +302,5 @@ def _explained(labels, sums, sizes, speakers):
     codes = pd.get_dummies(labels).to_numpy(float)
     counts = (speakers * sizes[:, None]).T @ codes  # [speaker, label]
     gram = np.diag(counts.sum(axis=0)) - counts.T @ (counts / counts.sum(axis=1, keepdims=True))
-    between = codes.T @ sums
-    return (between * (np.linalg.pinv(gram, hermitian=True) @ between)).sum(axis=0)
+    effects = np.linalg.pinv(gram, hermitian=True) @ (codes.T @ sums)
+    return speakers.T @ (sums * (codes @ effects))

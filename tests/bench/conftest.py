@@ -1,17 +1,27 @@
-"""Plumbing of `make bench`: each row times our path against another of equal answers, and counts FLOPs.
+"""Plumbing of `make bench`: each row times our path against others of equal answers, and counts FLOPs and memory.
 
-    @pytest.mark.parametrize("path", ["ours", "captum"])
+    @pytest.mark.parametrize("path", ["ours", "Captum"])
     def test_bench_sweep(measure, path):
-        measure({"ours": ..., "captum": ...}[path], row="sweep, 12 layers", path=path)
+        measure({"ours": ..., "Captum": ...}[path], row="sweep, 12 layers", path=path, same=np.asarray)
 
-The rows are put together at the end: seconds (median), how many times faster, and how many times fewer FLOPs.
+The rows are put together at the end: seconds (median), how many times faster, how many times fewer FLOPs, and the
+peak of what torch allocates, the model not counted. With the fixture `threads` a row is timed with all and with one.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ALL = torch.get_num_threads()
+COLUMNS = ("what", "against", "threads", "ours, s", "other, s", "times faster")
+COLUMNS += ("ours, GFLOP", "other, GFLOP", "fewer FLOPs", "ours, peak MB", "other, peak MB")
 
 
 def pytest_collection_modifyitems(items):
@@ -21,42 +31,104 @@ def pytest_collection_modifyitems(items):
             item.add_marker("bench")
 
 
+@pytest.fixture(scope="session")
+def model():
+    """WavLM base in shape, 12 layers of 768 neurons, with random weights."""
+    from transformers import WavLMConfig, WavLMForSequenceClassification
+
+    from xai_lib import models
+
+    torch.manual_seed(0)
+    network, labels = WavLMForSequenceClassification(WavLMConfig(num_labels=8)), [str(i) for i in range(8)]
+    told = {"name": "base", "trained": "not trained: a benchmark", "preprocessor": {}, "device": "cpu"}
+    return models.Model(network, labels=labels, **told)
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory):
+    """noise(seconds): a corpus of one clip."""
+    import pandas as pd
+    import soundfile
+
+    def make(seconds):
+        path = tmp_path_factory.mktemp("noise") / "noise.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(round(16_000 * seconds)), 16_000)
+        return pd.DataFrame({"path": [str(path)]})
+
+    return make
+
+
+@pytest.fixture(params=dict.fromkeys([ALL, 1]), ids="{} threads".format)
+def threads(request):
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(ALL)
+
+
+class Untracked(nullcontext):
+    """Counts FLOPs where the input of a module is a leaf, as with Captum: without asking which module they are of."""
+
+    parents = frozenset({"Global"})
+
+
+def count(function) -> tuple:
+    """What `function()` returns, its FLOPs, and the most bytes that torch's allocations in it held at once."""
+    counter, memory = FlopCounterMode(display=False), torch.profiler.profile(profile_memory=True)
+    counter.mod_tracker = Untracked()
+    with memory, counter:
+        found = function()
+    events = [event for event in memory.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return found, int(counter.get_total_flops()), max(accumulate(sizes), default=0)
+
+
+@pytest.fixture(scope="session")
+def counted():
+    """{row: {path: (FLOPs, bytes, the part of the answer that all paths share)}}: counted once, timed by thread."""
+    return {}
+
+
 @pytest.fixture
-def measure(benchmark):
-    """measure(function, row=..., path="ours", rounds=3): time `function()` and count its FLOPs."""
+def measure(benchmark, counted):
+    """measure(function, row=..., path="ours"): count FLOPs and memory of `function()`, then time it.
 
-    def run(function, *, row: str, path: str = "ours", rounds: int = 3):
-        from torch.utils.flop_counter import FlopCounterMode
+    Where `same` makes an array of what the function returns, that of all paths must be equal. `times`: how many times
+    as long the whole of it takes, where only a part of the other path is run.
+    """
 
-        with FlopCounterMode(display=False) as counter:
-            function()  # also the warm-up
+    def run(function, *, row: str, path: str = "ours", rounds: int = 3, times: float = 1, same=None):
+        known = counted.setdefault(row, {})
+        if path not in known:  # also the warm-up
+            found, flops, peak = count(function)
+            known[path] = flops, peak, None if same is None else np.asarray(same(found))
+        flops, peak, answer = known[path]
+        for *_, other in known.values():
+            if answer is not None:
+                assert answer.shape == other.shape and np.abs(answer - other).max() <= 1e-4 * np.abs(other).max() > 0
         benchmark.group = row
-        benchmark.extra_info.update(path=path, flops=int(counter.get_total_flops()))
+        benchmark.extra_info.update(path=path, threads=torch.get_num_threads(), flops=flops, peak=peak, times=times)
         return benchmark.pedantic(function, rounds=rounds, iterations=1)
 
     return run
 
 
 def table(benchmarks) -> list[str]:
-    """Markdown rows from pytest-benchmark's records: the other path over ours, by group."""
+    """Markdown rows from pytest-benchmark's records: each other path against ours, by group and number of threads."""
     groups: dict = {}
     for record in benchmarks:
-        groups.setdefault(record["group"], {})[record["extra_info"]["path"]] = (
-            record["stats"]["median"],
-            record["extra_info"]["flops"],
-        )
-    lines = [
-        "| what | against | ours, s | other, s | times faster | ours, GFLOP | other, GFLOP | fewer FLOPs |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row, paths in groups.items():
-        seconds, flops = paths.get("ours", (float("nan"), 0))
-        for path, (other_seconds, other_flops) in sorted(paths.items()):
+        info = record["extra_info"]
+        found = record["stats"]["median"] * info["times"], info["flops"] * info["times"], info["peak"]
+        groups.setdefault((record["group"], info["threads"]), {})[info["path"]] = found
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for (row, threads), paths in groups.items():
+        seconds, flops, peak = paths.get("ours", (float("nan"), 0, 0))
+        for path, (other_seconds, other_flops, other_peak) in sorted(paths.items()):
             if path != "ours" or len(paths) == 1:
                 fewer = f"{other_flops / flops:.1f}" if flops else "–"
                 lines.append(
-                    f"| {row} | {path} | {seconds:.3f} | {other_seconds:.3f} | {other_seconds / seconds:.1f} "
-                    f"| {flops / 1e9:.2f} | {other_flops / 1e9:.2f} | {fewer} |"
+                    f"| {row} | {path} | {threads} | {seconds:.3f} | {other_seconds:.3f} "
+                    f"| {other_seconds / seconds:.2f} | {flops / 1e9:.2f} | {other_flops / 1e9:.2f} | {fewer} "
+                    f"| {peak / 1e6:.0f} | {other_peak / 1e6:.0f} |"
                 )
     return lines
 

@@ -7,18 +7,6 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForSequenceClassification
-
-    from xai_lib import models
-
-    folder = tmp_path_factory.mktemp("base_plus")
-    WavLMForSequenceClassification(WavLMConfig(num_labels=8)).save_pretrained(folder)  # its defaults are base-plus
-    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
-    return models.load(folder, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def plan(model):
     from xai_lib import edits, hooks
 

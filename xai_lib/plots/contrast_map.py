@@ -31,6 +31,7 @@ def contrast_map(contrast, chosen=None, *, variable="cohens_d", level=0.05):
     beside.set_visible(tested)
     n = about["speakers_a"] if about["paired"] else f"{about['speakers_a']} against {about['speakers_b']}"
     how = f"pale, not counted: q ≥ {level:g}" if tested else "too few for a test"
-    axes.set_title(f"{about['a']} against {about['b']}: {n} speakers ({how})", parse_math=False)
+    title = f"{about['a']} against {about['b']}: {n} speakers ({how})\nclips that agree in {about['cell']}"
+    axes.set_title(title, parse_math=False)
     figure.colorbar(image, ax=axes, label=label, location="left", pad=0.02)
     return figure

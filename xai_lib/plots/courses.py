@@ -6,7 +6,7 @@ def courses(course, neurons, consistency=None):
     """Mean course of some neurons from the onset of the speech to its end (`courses.course`), the level in grey.
 
     The table `neurons` has the columns `layer` and `neuron`, a panel each. Each speaker's mean is taken off; bands are
-    intervals over speakers, and from 7 down each speaker is a line. With `courses.consistency`, titles tell the mean
+    intervals over speakers, and from 7 down each speaker is a line; dashed, the mean in shuffled speech. With `courses.consistency`, titles tell the mean
     correlation between two speakers for each kind of course.
     """
     rows, at = -(-len(neurons) // 3), course["position"].values
@@ -23,6 +23,8 @@ def courses(course, neurons, consistency=None):
             axes.fill_between(at, over["low"], over["high"], color=style.COLORS[0], alpha=0.25, lw=0)
         else:
             axes.plot(at, units.transpose("position", ...), color=style.COLORS[0], lw=0.6, alpha=0.4)
+        other = targets.average(course["shuffled"].sel(here))
+        axes.plot(at, other - other.mean(), color=style.COLORS[0], ls="--", lw=1)
         axes.plot(at, units.mean([dim for dim in units.dims if dim != "position"]), color=style.COLORS[0])
         axes.set_xlim(0, 1)
         axes.set_zorder(loud.get_zorder() + 1)

@@ -8,14 +8,15 @@ def layer_probes(result):
     """What linear probes read from each layer for unseen speakers (`probes.layer_probes`), beside their control tasks.
 
     Left: accuracy, open and dashed the control task, dotted chance. Right: their difference. Intervals over speakers
-    from 8 up; below that each speaker is a dot.
+    from 8 up; below that each speaker is a dot. Where a control cannot be learnt, neither it nor a difference is drawn.
     """
     figure, panels = style.panels(1, 2, width_ratios=[1.2, 1])
     layers, n = result["layer"].values, result.sizes["speaker"]
     for place, task in enumerate(result["task"].values.tolist()):
         one, color = result.sel(task=task), dict(zip(_NAMES, style.COLORS))[task]
+        told = "" if one["control"].notnull().any() else " (too few examples for a control)"
         at = layers + 0.12 * (place - (result.sizes["task"] - 1) / 2)
-        solid = {"color": color, "marker": "o", "ms": 5, "label": _NAMES[task]}
+        solid = {"color": color, "marker": "o", "ms": 5, "label": _NAMES[task] + told}
         hollow = {"color": color, "marker": "o", "ms": 4, "mfc": "white", "ls": "--", "lw": 1, "label": None}
         for axes, name, look in (
             (panels[0], "accuracy", solid),
