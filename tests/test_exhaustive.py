@@ -1,9 +1,8 @@
-"""Exhaustive ablation against one hooked forward after another, and runs that are stopped and go on."""
+"""Exhaustive ablation against one hooked forward after another."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,16 +12,9 @@ import torch
 import xarray as xr
 from scipy.special import log_softmax
 
-from xai_lib import audio, edits, execution, exhaustive, hooks, models, resume
+from xai_lib import audio, edits, hooks, models
 from xai_lib.activations import moments
 from xai_lib.exhaustive import exhaustive_ablation
-
-KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
-
-
-@pytest.fixture(params=KINDS)
-def model(request, tiny):
-    return tiny(request.param.split("-")[0], **KINDS[request.param])
 
 
 @pytest.fixture
@@ -170,86 +162,3 @@ def test_moments_of_another_part_and_a_random_head_are_refused(tiny, tiny_folder
     model.trained = None
     with pytest.raises(models.UntrainedHead):
         exhaustive_ablation(model, clips, target="sad")
-
-
-@pytest.fixture
-def counted(monkeypatch):
-    """Forwards of clips, counted; after `stop` of them the run is interrupted."""
-    seen, plain = {"n": 0, "stop": None}, execution.cascade
-
-    def cascade(*args, **options):
-        if seen["n"] == seen["stop"]:
-            raise KeyboardInterrupt
-        seen["n"] += 1
-        return plain(*args, **options)
-
-    monkeypatch.setattr(execution, "cascade", cascade)
-    return seen
-
-
-def test_a_run_that_was_stopped_goes_on(tiny, clips, counted, tmp_path):
-    model, options = tiny(), {"target": "sad", "layers": [1, 3], "mode": "flip"}
-    straight = exhaustive_ablation(model, clips, **options)
-    counted.update(n=0, stop=2)
-    with pytest.raises(KeyboardInterrupt):
-        exhaustive_ablation(model, clips, **options, folder=tmp_path / "kept")
-    counted.update(n=0, stop=None)
-    xr.testing.assert_identical(exhaustive_ablation(model, clips, **options, folder=tmp_path / "kept"), straight)
-    assert counted["n"] == 1
-    again = exhaustive_ablation(model, clips[::-1], **options, batch=5, folder=tmp_path / "kept")
-    assert counted["n"] == 1
-    xr.testing.assert_identical(again.sel(clip=clips.index), straight)
-
-
-def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, counted, tmp_path):
-    one, options = clips[:1], {"target": "sad", "layers": 3, "folder": tmp_path / "kept"}
-    first = exhaustive_ablation(tiny(), one, **options)
-    others = [
-        {"target": "calm"},
-        {"layers": 2},
-        {"mode": "flip"},
-        {"frames": "speech"},
-        {"scale": "logit"},
-        {"seed": 1},
-    ]
-    for n, other in enumerate(others, 2):
-        exhaustive_ablation(tiny(), one, **{**options, **other})
-        assert counted["n"] == n, other
-    counted["n"] = 0
-    soundfile.write(one["path"].iloc[0], 0.5 * audio.read(clips["path"].iloc[1]), 16000, subtype="FLOAT")
-    assert not np.allclose(exhaustive_ablation(tiny(), one, **options)["signed"], first["signed"])
-    assert counted["n"] == 1
-    changed = models.load(tiny_folder())
-    changed.network.classifier.weight.data[0, 0] += 1
-    exhaustive_ablation(changed, one, **options)
-    relabelled = models.load(tiny_folder(), labels=changed.labels[::-1])
-    exhaustive_ablation(relabelled, one, **options)
-    exhaustive_ablation(linear(tiny_folder, np.eye(24)[5]), one, **{**options, "target": "yes"})
-    exhaustive_ablation(linear(tiny_folder, np.eye(24)[6]), one, **{**options, "target": "yes"})
-    assert counted["n"] == 5
-    exhaustive_ablation(models.load(tiny_folder()), one, **options)
-    assert counted["n"] == 5
-
-
-def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path, monkeypatch):
-    source = tmp_path / "xai_lib"
-    source.mkdir()
-    (source / "edits.py").write_text("flip = -1")
-
-    def forwards():
-        counted["n"] = 0
-        exhaustive_ablation(tiny(), clips[:1], target="sad", layers=3, folder=tmp_path / "kept")
-        return counted["n"]
-
-    assert (forwards(), forwards()) == (1, 0)
-    for text in ("flip = -1", "flip = 1"):
-        (source / "edits.py").write_text(text)
-        monkeypatch.setattr(resume, "CODE", resume._code(source))
-        assert (forwards(), forwards()) == (1, 0)
-    monkeypatch.setattr(resume, "__version__", "99")
-    assert (forwards(), forwards()) == (1, 0)
-    assert resume._code(Path(resume.__file__).parent) != resume._code(source)
-
-
-def test_without_a_folder_nothing_is_kept(tiny):
-    assert resume.kept(exhaustive._losses, tiny(), None) is exhaustive._losses

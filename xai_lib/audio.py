@@ -27,6 +27,14 @@ class BadClip(ValueError):
     """A clip that cannot be used; the message names the file and says why."""
 
 
+class NoClips(ValueError):
+    """Not one of the clips could be used; `skipped` is {index: reason}."""
+
+    def __init__(self, skipped):
+        super().__init__(f"not one clip could be used ({len(skipped)} asked for): {next(iter(skipped.values()))}")
+        self.skipped = skipped
+
+
 def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
     """Read a sound file as mono float32 [time] at `sample_rate`; full scale is 1.
 
@@ -73,7 +81,9 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
     Raises
     ------
     ValueError
-        `clips` has no rows, or not one of them could be used.
+        `clips` has no rows.
+    NoClips
+        Not one of them could be used.
     """
     if len(clips) == 0:
         raise ValueError("there are no clips to read: the selection is empty")
@@ -93,9 +103,9 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
             continue
         yield index, waveform
     if bad:
-        message = f"{len(bad)} of {len(clips)} clips were skipped, e.g. {next(iter(bad.values()))}"
         if len(bad) == len(clips):
-            raise ValueError(f"not one clip could be used: {message}")
+            raise NoClips(bad)
+        message = f"{len(bad)} of {len(clips)} clips were skipped, e.g. {next(iter(bad.values()))}"
         warnings.warn(message, stacklevel=2)
 
 

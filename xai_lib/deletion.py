@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from scipy.stats import rankdata
 
-from . import execution, targets
+from . import audio, execution, targets
 from .gradient_shap import one_clip
 
 
@@ -53,7 +53,7 @@ def frame_deletion(
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
     for index, waveform in model.stream(clips):
-        one, rng = one_clip(shap, index), np.random.default_rng([seed, clips.index.get_loc(index)])
+        one, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index))
         pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
         if len(pool) == 0:
             skipped[index] = "no speech was found in it: use frames='all'"
@@ -66,7 +66,7 @@ def frame_deletion(
         drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
     if not rows:
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
+        raise audio.NoClips(skipped)
     coords = {**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
     made = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale}
     attributes = targets.attributes(model, skipped, **made)

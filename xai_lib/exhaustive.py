@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from . import edits, execution, resume, targets
+from . import edits, execution, targets
 from .activations import usable
 
 
@@ -20,7 +20,6 @@ def exhaustive_ablation(
     moments=None,
     seed=0,
     batch=None,
-    folder=None,
 ) -> xr.Dataset:
     """Edit each neuron of each layer alone, and read what the target loses by it.
 
@@ -38,8 +37,6 @@ def exhaustive_ablation(
         Of `activations.moments` on training clips, for the same part: needed for the modes "mean" and "noise".
     batch : int, optional
         Edited copies that share a forward.
-    folder : str or Path, optional
-        Where to keep what is done of each clip: the same call goes on from there after it was stopped.
 
     Returns
     -------
@@ -69,11 +66,11 @@ def exhaustive_ablation(
             raise ValueError(f"the moments are of another model, or of {moments.attrs['part']} instead of {part}")
         known = [moments.sel(layer=site.layer) for site in sites]
         training = [{"means": at["mean"].values, "stds": at["std"].values} for at in known]
-    measure, skipped, rows, about = resume.kept(_losses, model, folder), {}, {}, []
+    skipped, rows, about = {}, {}, []
     spoken = isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
         options = {"mode": mode, "frames": frames, "speech": speech, "seed": seed}
-        rows[index], *found = measure(model, waveform, sites, training, options, target, scale, batch)
+        rows[index], *found = _losses(model, waveform, sites, training, options, target, scale, batch)
         about.append(found)
     names, values = zip(*about)
     signed, dims = np.stack(list(rows.values())), ("clip", "layer", "neuron")

@@ -78,7 +78,7 @@ def segment_response(
             continue
         width, count = windows(model, len(waveform), seconds)
         edges = [*range(0, count * width, width), len(waveform)]
-        rng = np.random.default_rng([seed, clips.index.get_loc(index)])
+        rng = np.random.default_rng(targets.key(seed, index))
         other = model.tensor(_replacement(baseline, waveform, edges, rng, index))[0]
         x, cut = model.tensor(waveform)[0], round(fade * model.sample_rate)
         rows[index] = _respond(model, x, other, edges, cut, sites, [int(frames)] if at_one else keep, respond, batch)

@@ -1,6 +1,7 @@
 """What is explained: a class or a contrast of two, on a scale; and how results name their clips."""
 
 import json
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -56,6 +57,11 @@ def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     known = [column for column in ("label", "speaker", "sex", "intensity", "statement") if column in rows]
     coords = {column: ("clip", rows[column].astype(object).to_numpy()) for column in known}
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
+
+
+def key(seed, index) -> tuple[int, int]:
+    """Key of a clip's own random numbers, the same whichever other clips are asked for."""
+    return seed, crc32(str(index).encode())
 
 
 def axes(sites, values) -> dict:

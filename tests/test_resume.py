@@ -1,0 +1,152 @@
+"""Runs that are stopped and go on: equal to those that were not, and never from what was kept of something else."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+
+from xai_lib import activations, attribution, audio, models, resume
+
+METHODS = {
+    "grad_x_activation": {"target": "predicted", "frames": "speech"},
+    "gradient": {"target": "sad", "by_frame": True},
+    "integrated_gradients": {"target": "sad", "baseline": "silence", "steps": 4},
+    "gradient_shap": {"target": "sad", "n": 4, "steps": 2, "layers": "all", "seed": 3},
+    "segment_response": {"baseline": "noise", "seed": 3},
+    "exhaustive_ablation": {"target": "sad", "layers": [1, 3], "mode": "flip"},
+}
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three clips of unequal length by three speakers."""
+    rows = []
+    for place in range(3):
+        samples = 0.2 * np.random.default_rng(place).standard_normal(6000 + 700 * place)
+        soundfile.write(tmp_path / f"{place}.wav", samples.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": str(tmp_path / f"{place}.wav"), "label": "angry", "speaker": f"s{place}"})
+    return pd.DataFrame(rows, index=[7, 9, 4])
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Clips read by the model, counted; after `stop` of them the run is interrupted."""
+    seen, plain = {"n": 0, "stop": None}, models.Model.stream
+
+    def stream(*args, **options):
+        for found in plain(*args, **options):
+            if seen["n"] == seen["stop"]:
+                raise KeyboardInterrupt
+            seen["n"] += 1
+            yield found
+
+    monkeypatch.setattr(models.Model, "stream", stream)
+    return seen
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_was_stopped_goes_on(tiny, clips, counted, tmp_path, name):
+    model, method, folder = tiny(), getattr(attribution, name), tmp_path / "kept"
+    run = partial(resume.by_clip, method, model, folder=folder, **METHODS[name])
+    straight = method(model, clips, **METHODS[name])
+    counted.update(n=0, stop=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(clips)
+    counted.update(n=0, stop=None)
+    found = run(clips)
+    assert counted["n"] == 1
+    xr.testing.assert_allclose(found, straight, rtol=1e-6)
+    assert found.attrs == straight.attrs and found.sizes == straight.sizes
+    assert set(found.coords) == set(straight.coords)
+    xr.testing.assert_identical(run(clips[::-1]).sel(clip=clips.index), run(clips))
+    assert counted["n"] == 1
+    found.to_netcdf(tmp_path / "found.nc")
+
+
+def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, counted, tmp_path):
+    def forwards(model=None, clips=clips[:1], method=attribution.segment_response, **options):
+        counted["n"] = 0
+        resume.by_clip(method, model or tiny(), clips, folder=tmp_path / "kept", **{"layers": 3, **options})
+        return counted["n"]
+
+    assert (forwards(), forwards(), forwards(batch=1)) == (1, 0, 0)
+    loudest, mean = (lambda hidden: hidden.amax(dim=(1, 2))), (lambda hidden: hidden.mean(dim=(1, 2)))
+    ramp = np.linspace(0, 1, 6000, dtype=np.float32)
+    others = [{"layers": 2}, {"frames": "all"}, {"seed": 1}, {"respond": loudest}, {"respond": mean}]
+    others += [{"baseline": ramp}, {"baseline": 2 * ramp}]
+    for other in others:
+        assert (forwards(**other), forwards(**other)) == (1, 0), other
+    assert forwards(method=partial(attribution.segment_response, fade=0)) == 1
+    changed = models.load(tiny_folder())
+    changed.network.classifier.weight.data[0, 0] += 1
+    relabelled = models.load(tiny_folder(), labels=changed.labels[::-1])
+    headed = [models.load(tiny_folder(), head=torch.nn.Linear(24, 2), labels=["a", "b"], device="cpu") for _ in "ab"]
+    for model in (changed, relabelled, *headed):
+        assert (forwards(model), forwards(model)) == (1, 0)
+    assert forwards(models.load(tiny_folder())) == 0
+    assert forwards(clips=clips[:1].assign(label="sad")) == 1
+    moved = clips[:1].assign(path=str(tmp_path / "moved.wav"))
+    (tmp_path / "moved.wav").write_bytes(Path(clips["path"].iloc[0]).read_bytes())
+    assert forwards(clips=moved) == 0
+    soundfile.write(clips["path"].iloc[0], 0.5 * audio.read(clips["path"].iloc[0]), 16000, subtype="FLOAT")
+    assert forwards() == 1
+
+
+def test_clips_as_an_option_count_by_their_sound(tiny, clips, counted, tmp_path):
+    options = {"target": "sad", "n": 2, "steps": 1, "baseline": clips[1:]}
+
+    def found():
+        return resume.by_clip(attribution.gradient_shap, tiny(), clips[:1], folder=tmp_path / "kept", **options)
+
+    first, n = found(), counted["n"]
+    xr.testing.assert_identical(found(), first)
+    assert counted["n"] == n
+    for path in clips["path"][1:]:
+        soundfile.write(path, 0.1 * audio.read(path), 16000, subtype="FLOAT")
+    assert not np.allclose(found()["attribution"], first["attribution"])
+
+
+def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path, monkeypatch):
+    source = tmp_path / "xai_lib"
+    source.mkdir()
+    (source / "edits.py").write_text("flip = -1")
+
+    def forwards():
+        counted["n"] = 0
+        resume.by_clip(attribution.gradient, tiny(), clips[:1], target="sad", folder=tmp_path / "kept")
+        return counted["n"]
+
+    assert (forwards(), forwards()) == (1, 0)
+    for text in ("flip = -1", "flip = 1"):
+        (source / "edits.py").write_text(text)
+        monkeypatch.setattr(resume, "CODE", resume._code(source))
+        assert (forwards(), forwards()) == (1, 0)
+    monkeypatch.setattr(resume, "__version__", "99")
+    assert (forwards(), forwards()) == (1, 0)
+    assert resume._code(Path(resume.__file__).parent) != resume._code(source)
+
+
+def test_clips_that_cannot_be_used_are_named(tiny, clips, tmp_path):
+    clips.loc[9, "path"] = str(tmp_path / "nowhere.wav")
+    run = partial(resume.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
+    found = run(clips)
+    assert found["clip"].values.tolist() == [7, 4] and list(json.loads(found.attrs["skipped"])) == ["9"]
+    assert "nowhere" in found.attrs["skipped"]
+    with pytest.raises(audio.NoClips, match="nowhere"):
+        run(clips.loc[[9]])
+
+
+def test_errors_are_those_of_the_method(tiny, clips, tmp_path):
+    run = partial(resume.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
+    with pytest.raises(ValueError, match="bored"):
+        run(attribution.gradient, target="bored")
+    with pytest.raises(ValueError, match="activations gives more than results of single clips"):
+        run(activations.activations)
