@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -205,3 +206,13 @@ def test_normalisation_left_out_of_the_preprocessor_is_on_as_in_transformers(tin
     want = AutoFeatureExtractor.from_pretrained(tmp_path / "m")(wave, sampling_rate=16_000)["input_values"][0]
     np.testing.assert_allclose(model.prepare(model.tensor(wave))[0], want, atol=1e-5)
     assert abs(want.std() - wave.std()) > 0.01
+
+
+@pytest.mark.parametrize("head", [None, torch.nn.Linear(24, 2)])
+def test_it_can_be_sent_to_another_process(tiny_folder, wave, head):
+    labels = head and ["calm", "angry"]
+    model = models.load(tiny_folder("large"), head=head, labels=labels, device="cpu")
+    again = pickle.loads(pickle.dumps(model))
+    x = model.tensor(wave)
+    assert torch.equal(again.logits(x), model.logits(x)) and again.family.network is again.network
+    assert (repr(again), again.trained, again.hop, again.span) == (repr(model), model.trained, model.hop, model.span)

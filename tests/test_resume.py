@@ -6,6 +6,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,6 +101,13 @@ def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, 
     assert forwards() == 1
 
 
+def test_clips_side_by_side_give_the_same(tiny, clips, tmp_path):
+    run = partial(resume.by_clip, attribution.segment_response, tiny(), clips)
+    with joblib.parallel_config(n_jobs=2):
+        found = run(folder=tmp_path / "one")
+    xr.testing.assert_allclose(found, run(folder=tmp_path / "other"), rtol=1e-4, atol=1e-5)
+
+
 def test_clips_as_an_option_count_by_their_sound(tiny, clips, counted, tmp_path):
     options = {"target": "sad", "n": 2, "steps": 1, "baseline": clips[1:]}
 
@@ -148,5 +156,5 @@ def test_errors_are_those_of_the_method(tiny, clips, tmp_path):
     run = partial(resume.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
     with pytest.raises(ValueError, match="bored"):
         run(attribution.gradient, target="bored")
-    with pytest.raises(ValueError, match="activations gives more than results of single clips"):
+    with pytest.raises(ValueError, match="sums over clips"):
         run(activations.activations)

@@ -103,6 +103,11 @@ class Model:
         if head is not None:
             self._check_head()
 
+    def __reduce__(self):
+        """For other processes: a network whose convolution is parametrised cannot be pickled as it is."""
+        known = {name: x for name, x in vars(self).items() if name not in ("network", "family")}
+        return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), known)
+
     def __repr__(self):
         return f"<{self.name}: {self.network.config.model_type}, layers 0–{self.n_layers}, {', '.join(self.labels)}>"
 
@@ -239,3 +244,13 @@ class Model:
             raise ValueError(f"{taken}: {error}") from error
         if given != (1, n):
             raise ValueError(f"the head gives {given} for one clip and {n} labels were named: it should give {(1, n)}")
+
+
+def _unpickled(kind, config, state, known):
+    """The Model again."""
+    model, network = Model.__new__(Model), kind(config)
+    network.load_state_dict(state)
+    model.network = network.eval().requires_grad_(False).to(known["device"])
+    model.family = FAMILIES[config.model_type](network)
+    vars(model).update(known)
+    return model

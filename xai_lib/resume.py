@@ -17,14 +17,15 @@ from .audio import NoClips
 def by_clip(method, model, clips, *, folder, **options):
     """`method(model, clips, **options)`, clip by clip: what another run has computed is taken from `folder`.
 
-    What is kept counts for the same clip (its sound, index and what is known of it), method, options (all but `batch`),
+    Clips run side by side where joblib is told so, `with joblib.parallel_config(n_jobs=4)` or, on a cluster,
+    `backend="dask"`: in processes, since threads would share the hooks. What is kept counts for the same clip (its sound, index and what is known of it), method, options (all but `batch`),
     weights, labels and settings of the model, and modules of xai_lib. The files are pickles: open folders of your own
     only.
 
     Parameters
     ----------
     method : function
-        Gives a Dataset or DataArray of which all is of single clips, such as `attribution.gradient_shap`.
+        Gives a Dataset or DataArray, nothing in which is summed over clips, such as `attribution.gradient_shap`.
     folder : str or Path
         Made where it does not exist; delete it to begin anew.
 
@@ -35,7 +36,7 @@ def by_clip(method, model, clips, *, folder, **options):
     Raises
     ------
     ValueError
-        As `method`, and if it gives something that is not of single clips.
+        As `method`, and where it sums over clips.
 
     References
     ----------
@@ -44,33 +45,42 @@ def by_clip(method, model, clips, *, folder, **options):
     memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, _state(model)])}", verbose=0)
     one = memory.cache(_one, ignore=["method", "model", "clip", "options"])
     asked = [cloudpickle.dumps(method), {name: _content(x) for name, x in options.items() if name != "batch"}]
-    parts, skipped = [], {}
-    for place, index in enumerate(tqdm(clips.index, unit="clip", leave=False, delay=2)):
-        clip = clips.iloc[[place]]
-        try:
-            parts.append(one([asked, _content(clip)], method, model, clip, options))
-        except NoClips as error:
-            skipped |= error.skipped
+    rows = [clips.iloc[[place]] for place in range(len(clips))]
+    calls = (joblib.delayed(_attempt)(one, [asked, _content(row)], method, model, row, options) for row in rows)
+    every = joblib.Parallel(return_as="generator", prefer="processes")(calls)
+    every = [*tqdm(every, total=len(rows), unit="clip", leave=False, delay=2)]
+    parts, errors = ([x for x in every if isinstance(x, NoClips) == bad] for bad in (False, True))
+    skipped = {index: reason for error in errors for index, reason in error.skipped.items()}
     if not parts:
         raise NoClips(skipped)
     found = _joined(parts)
     return found.assign_attrs(skipped=json.dumps({str(index): reason for index, reason in skipped.items()}))
 
 
+def _attempt(one, *arguments):
+    """What `one` returns, or the error where the clip cannot be used."""
+    try:
+        return one(*arguments)
+    except NoClips as error:
+        return error
+
+
 def _one(key, method, model, clip, options):
     """What is kept, under the key."""
-    found = method(model, clip, **options)
-    every = found.data_vars.values() if isinstance(found, xr.Dataset) else [found]
-    if not all("clip" in values.dims for values in every):
-        raise ValueError(f"{method.__name__} gives more than results of single clips: call it without by_clip")
-    return found
+    return method(model, clip, **options)
 
 
 def _joined(parts):
     """Results of single clips as one; NaN beyond each one's frames."""
     added = {dim for dim in parts[0].dims if dim not in parts[0].coords}
     parts = [part.assign_coords({dim: np.arange(part.sizes[dim]) for dim in added}) for part in parts]
-    found = xr.concat(parts, "clip", coords="minimal", compat="no_conflicts", join="outer", combine_attrs="override")
+    how = {"coords": "minimal", "compat": "no_conflicts", "join": "outer", "combine_attrs": "override"}
+    if isinstance(parts[0], xr.Dataset):
+        how["data_vars"] = "minimal"
+    try:
+        found = xr.concat(parts, "clip", **how)
+    except xr.MergeError as error:
+        raise ValueError("this method sums over clips, so it cannot go clip by clip: call it by itself") from error
     return found.drop_vars(added).transpose(*parts[0].dims)
 
 

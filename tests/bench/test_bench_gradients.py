@@ -33,13 +33,13 @@ def test_bench_grad_x_activation(measure, model, noise, threads, path):
         "Captum, list of layers": lambda: LayerGradientXActivation(model.logits, at).attribute(x, target=3),
         "Captum, 12 calls": lambda: [LayerGradientXActivation(model.logits, one).attribute(x, target=3) for one in at],
     }
-    rounds = 3 if path == "Captum, 12 calls" else 9
+    rounds = 2 if path == "Captum, 12 calls" else 7
     measure(run[path], row="gradient × activation, 12 layers, 1 s", path=path, rounds=rounds, same=by_layer)
 
 
 @pytest.mark.parametrize("path", ["ours", "Captum, 12 calls"])
 def test_bench_integrated_gradients(measure, model, noise, threads, path):
-    clips, options = noise(0.5), {"target": 3, "baseline": "silence", "steps": 20}
+    clips, options = noise(0.33), {"target": 3, "baseline": "silence", "steps": 20}
     x = model.tensor(audio.read(clips["path"][0]))
 
     def captum():
@@ -49,13 +49,13 @@ def test_bench_integrated_gradients(measure, model, noise, threads, path):
     def ours():
         return attribution.integrated_gradients(model, clips, layers=LAYERS, **options)
 
-    row = "integrated gradients, 12 layers, 20 steps, 0.5 s"
+    row = "integrated gradients, 12 layers, 20 steps, 0.33 s"
     measure(ours if path == "ours" else captum, row=row, path=path, rounds=1, same=by_layer)
 
 
 @pytest.mark.parametrize("path", ["ours", "Captum, waveform alone"])
 def test_bench_gradient_shap(measure, model, noise, threads, path):
-    clips, n = noise(0.5), 32
+    clips, n = noise(0.33), 16
     x = model.tensor(audio.read(clips["path"][0]))
     told = {"steps": 8, "baseline": "noise", "key": targets.key(0, 0), "rate": 16_000}
 
@@ -74,5 +74,5 @@ def test_bench_gradient_shap(measure, model, noise, threads, path):
             return found["attribution"][0]
         return np.add.reduceat(found[0].detach().numpy(), np.arange(model.n_frames(x.shape[1])) * model.hop)
 
-    row = "GradientSHAP of frames and all layers, 32 draws, 0.5 s"
-    measure(ours if path == "ours" else captum, row=row, path=path, rounds=2, same=by_frame)
+    row = "GradientSHAP of frames and all layers, 16 draws, 0.33 s"
+    measure(ours if path == "ours" else captum, row=row, path=path, same=by_frame)
