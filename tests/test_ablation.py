@@ -217,8 +217,8 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
         ({"neurons": {}}, "no neurons are given for any layer"),
         ({"layers": [9]}, "no neurons are given for layer 9"),
         ({"modes": ("explode",)}, "unknown mode"),
-        ({"modes": ("mean",)}, "need moments="),
-        ({"nulls": 5}, "need moments="),
+        ({"modes": ("mean",)}, "needs moments="),
+        ({"nulls": 5}, "needs moments="),
         ({"frames": "some"}, "unknown frames"),
         ({"target": "bored"}, "bored"),
     ],
@@ -233,6 +233,8 @@ def test_moments_and_scores_of_another_part_are_refused(tiny, clips):
     one = clips.iloc[:1]
     with pytest.raises(ValueError, match="of ffn_out instead of block"):
         ablation.sweep(model, one, neurons=NEURONS, moments=ablation.moments(model, one, part="ffn_out"))
+    with pytest.raises(ValueError, match="of another model"):
+        ablation.sweep(model, one, neurons=NEURONS, moments=ablation.moments(model, one).isel(neuron=slice(9)))
     scores = attribution.grad_x_activation(model, one, target="sad", part="ffn_out")
     with pytest.raises(ValueError, match="the scores are of ffn_out, and the edit is of block"):
         ablation.sweep(model, one, neurons=scores, nulls=0)

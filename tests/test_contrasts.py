@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from xai_lib import contrasts, hooks, plots, statistics
+from xai_lib import audio, contrasts, hooks, plots, statistics
 from xai_lib.activations import activations
 from xai_lib.contrasts import compare, distribution
 from xai_lib.plots.contrast_map import contrast_map
@@ -344,6 +345,27 @@ def test_a_planted_neuron_is_found(tiny, clips, size):
     here = found.sel(layer=2, neuron=17)
     assert here["auroc"] == 1 and here["difference"] == 10 and here["p"] == 2 / 2**9
     assert other["auroc"].sel(layer=2, neuron=17) == 0 and other.attrs["a"] == "keen"
+
+
+def test_a_neuron_that_is_linear_in_the_waveform_differs_by_that(tiny, clips, monkeypatch):
+    model, waves = tiny(), []
+    prepare, weights = model.prepare, torch.randn(9000, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(model, "prepare", lambda x: waves.append(x) or prepare(x))
+
+    def plant(hidden):
+        hidden[..., 5] = waves[-1] @ weights[: waves[-1].shape[1]].to(hidden.device)
+        return hidden
+
+    with hooks.edit(model, {2: plant}):
+        found = contrasts.activation_contrast(model, clips, target="bored", layers=2, frames="all").sel(layer=2)
+    waveforms = map(audio.read, clips["path"])
+    sums = [wave @ weights.numpy()[: len(wave)] for wave in waveforms]
+    means = clips.assign(given=sums).groupby(["speaker", "label"])["given"].mean().unstack()
+    difference, bored = means["bored"] - means["keen"], clips["label"] == "bored"
+    here = found.sel(neuron=5)
+    assert here["difference"].item() == pytest.approx(difference.mean(), rel=1e-4)
+    assert here["auroc"].item() == pytest.approx(roc_auc_score(bored, sums))
+    assert here["p"].item() == pytest.approx(statistics.sign_flip_test(difference))
 
 
 def test_a_contrast_is_the_comparison_of_the_mean_activations(tiny, clips):

@@ -15,27 +15,6 @@ from matplotlib import pyplot as plt
 from xai_lib import audio, courses, hooks
 from xai_lib.plots.courses import courses as courses_figure
 
-KINDS = {"base": {}, "large": {}, "large-sum": {"use_weighted_layer_sum": True}}
-
-
-@pytest.fixture(params=KINDS)
-def model(request, tiny):
-    return tiny(request.param.split("-")[0], **KINDS[request.param])
-
-
-@pytest.fixture
-def clips(tmp_path):
-    """Two clips of unequal length by two speakers, silent at both ends."""
-    rows = []
-    for place, length in enumerate((8000, 10000)):
-        samples = 0.2 * np.random.default_rng(place).standard_normal(length)
-        samples[:2000] *= 1e-4
-        samples[-1000:] *= 1e-4
-        path = tmp_path / f"{place}.wav"
-        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
-        rows.append({"path": str(path), "label": "angry", "speaker": f"s{place}"})
-    return pd.DataFrame(rows, index=[7, 9])
-
 
 def test_a_course_is_the_mean_activation_by_position(model, clips):
     found = courses.course(model, clips, bins=5, layers=[0, 2], part="block")

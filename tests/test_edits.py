@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xai_lib import hooks
-from xai_lib.edits import FRAMES, MODES, edit, matched
+from xai_lib.edits import FRAMES, MODES, directions, edit, matched
 
 HIDDEN = torch.tensor([[[1.0, -9.0, 2.0], [4.0, 1.0, 3.0], [-5.0, 2.0, 3.5], [0.5, 8.0, -1.0]]])  # [1, 4, 3]
-NEEDS = {"means": [7.0, 8.0, 9.0], "stds": [1.0, 2.0, 3.0], "speech": [False, True, True, False]}
+OTHER = torch.tensor([[1.5, 2.5, 3.5], [6.0, 7.0, 8.0], [-6.0, -7.0, -8.0], [0.1, 0.2, 0.3], [9.0, 9.0, 9.0]])
+NEEDS = {"values": OTHER, "means": [7.0, 8.0, 9.0], "stds": [1.0, 2.0, 3.0], "speech": [False, True, True, False]}
 
 
 def test_modes():
@@ -28,6 +29,45 @@ def test_noise_has_the_size_asked_for_and_the_same_draw():
     assert added.mean(dim=0).tolist() == pytest.approx([0, 0, 0], abs=0.2)
     assert torch.equal(noisy(hidden), noisy(hidden))
     assert not torch.equal(noisy(hidden), edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0, seed=1)(hidden))
+
+
+def test_a_donor_is_cut_repeated_or_stretched():
+    def first(mode, n):
+        return edit(0, mode, values=OTHER[:n])(HIDDEN)[0, :, 0].tolist()
+
+    assert first("resample", 5) == pytest.approx([1.5, 6, -6, 0.1])
+    assert first("resample", 3) == pytest.approx([1.5, 6, -6, 1.5])
+    assert first("patch", 3) == pytest.approx([1.5, 6, 6, -6])
+    assert first("patch", 5) == pytest.approx([1.5, 6, 0.1, 9])
+    assert first("patch", 1) == [1.5] * 4
+    here = edit([0, 2], "patch", values=OTHER, frames=[1])(HIDDEN)
+    assert torch.equal(here[0, 1], torch.tensor([6.0, 1.0, 8.0])) and torch.equal(
+        here[0, [0, 2, 3]], HIDDEN[0, [0, 2, 3]]
+    )
+    assert torch.equal(edit("all", "patch", values=HIDDEN[0])(HIDDEN), HIDDEN)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "noise"])
+def test_neurons_are_directions_too(mode):
+    unit = np.eye(3)[:, [0, 2]]
+    for frames in FRAMES:
+        told = {"frames": frames, "n_peaks": 2, **NEEDS}
+        assert torch.allclose(edit(unit, mode, **told)(HIDDEN), edit([0, 2], mode, **told)(HIDDEN), atol=1e-6)
+    (basis,) = directions(3, 2, 1, seed=4)
+    turned = HIDDEN @ torch.as_tensor(np.linalg.qr(basis, "complete")[0], dtype=torch.float32)
+    out = edit(basis, "flip")(HIDDEN)
+    again = out @ torch.as_tensor(np.linalg.qr(basis, "complete")[0], dtype=torch.float32)
+    assert torch.allclose(again[..., :2], -turned[..., :2], atol=1e-5)
+    assert torch.allclose(again[..., 2], turned[..., 2], atol=1e-5)
+    with pytest.raises(ValueError, match="noise is of neurons, not of directions"):
+        edit(basis, "noise", stds=NEEDS["stds"])
+
+
+def test_random_directions_are_orthonormal():
+    sets = directions(20, 6, 3, seed=1)
+    assert len(sets) == 3 and not np.allclose(sets[0], sets[1])
+    for basis in sets:
+        np.testing.assert_allclose(basis.T @ basis, np.eye(6), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +139,7 @@ def test_in_a_model(tiny, wave):
         ({"frames": "some"}, "unknown frames 'some'"),
         ({"mode": "mean"}, "means= is needed for mean"),
         ({"mode": "noise"}, "stds= is needed for noise"),
+        ({"mode": "patch"}, "values= is needed for patch"),
         ({"frames": "speech"}, "speech= is needed for frames='speech'"),
         ({"window": -1}, "window must be 0 or more"),
     ],

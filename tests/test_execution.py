@@ -8,19 +8,6 @@ from transformers import WavLMConfig, WavLMForSequenceClassification
 from xai_lib import execution, hooks, models
 from xai_lib.families import PARTS, Site
 
-KINDS = [
-    ("base", {}),
-    ("large", {}),
-    ("base", {"use_weighted_layer_sum": True}),
-    ("large", {"use_weighted_layer_sum": True}),
-]
-
-
-@pytest.fixture(params=KINDS, ids=["base", "large", "base-sum", "large-sum"])
-def model(request, tiny):
-    size, options = request.param
-    return tiny(size, **options)
-
 
 def flip(hidden):
     out = hidden.clone()

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from scipy.special import log_softmax
 
-from xai_lib import audio, edits, hooks, models
+from xai_lib import audio, donors, edits, hooks, models
 from xai_lib.activations import moments
 from xai_lib.exhaustive import exhaustive_ablation
 
@@ -45,17 +45,18 @@ def log_odds(logits, c):
 @pytest.mark.parametrize("mode", edits.MODES)
 def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
     known = moments(model, clips, part=part)
-    options = {"mode": mode, "seed": 5}
-    found = exhaustive_ablation(
-        model, clips[:1], target="sad", part=part, frames="speech", moments=known, batch=7, **options
-    )
+    options, donor = {"mode": mode, "seed": 5}, clips[1:2].set_axis(clips.index[:1])
+    more = {"moments": known, "donors": donor, "batch": 7}
+    found = exhaustive_ablation(model, clips[:1], target="sad", part=part, frames="speech", **options, **more)
     assert found["layer"].values.tolist() == known["layer"].values.tolist()
     assert found.sizes["neuron"] == model.n_neurons((1, part))
     path, c = clips["path"].iloc[0], model.target("sad")
     clean, speech = hooked(model, path, {}), model.speech(audio.read(path))
+    values = donors.read(model, donor["path"].iloc[0], model.sites(part))[0]
     assert 0 < speech.sum() < len(speech)
     for layer in found["layer"].values:
         training = {"means": known["mean"].sel(layer=layer).values, "stds": known["std"].sel(layer=layer).values}
+        training["values"] = values[hooks.Site(layer, part)]
         for neuron in range(0, found.sizes["neuron"], 3):
             function = edits.edit(neuron, frames="speech", speech=speech, **options, **training)
             edited = hooked(model, path, {hooks.Site(layer, part): function})
@@ -148,6 +149,7 @@ def test_clips_that_cannot_be_used_are_named_and_it_can_be_saved(tiny, clips, tm
         ({"batch": 0}, "batch must be 1 or more"),
         ({"mode": "mean"}, r"mean needs moments=activations.moments\(model, training clips, part='block'\)"),
         ({"mode": "noise"}, "noise needs moments="),
+        ({"mode": "patch"}, "patch needs a donor for each clip: donors=donors.minimal_pairs"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):

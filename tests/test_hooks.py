@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from xai_lib import hooks
+from xai_lib import edits, execution, hooks
 from xai_lib.families import PARTS, Site
 
 
@@ -14,6 +16,7 @@ def model(request, tiny):
 
 
 def hook_count(model):
+    model.logits(torch.zeros(1, 800))  # the library installs hooks of its own
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.network.modules())
 
 
@@ -118,3 +121,51 @@ def test_an_edit_may_write_in_place(model, wave):
     with hooks.edit(model, {Site(1, "attention"): torch.zeros_like}):
         assert torch.equal(model.logits(x), written)
     assert np.abs((written - model.logits(x)).cpu().numpy()).max() > 1e-4
+
+
+def test_heads_are_what_attention_mixes(model, wave):
+    x, layers, before = model.tensor(wave), range(1, model.n_layers + 1), hook_count(model)
+    with torch.no_grad():
+        clean = model.logits(x)
+        with hooks.capture(model, model.sites(("heads", "attention"))) as seen:
+            assert torch.allclose(model.logits(x), clean, atol=1e-5)
+    for layer in layers:
+        mixed = model.family.layers[layer - 1].attention.out_proj(seen[Site(layer, "heads")])
+        assert torch.allclose(mixed, seen[Site(layer, "attention")], atol=1e-5)
+    assert torch.equal(model.logits(x), clean) and hook_count(model) == before
+
+
+def test_an_edited_head_is_one_whose_weights_are(model, wave, tiny):
+    """Silencing a head is taking its columns out of the mixing weights, and turning it over is turning those over."""
+    x, own = model.tensor(wave), model.head_neurons(1)
+    assert len(own) == model.n_neurons((2, "heads")) // model.family.n_heads
+    for mode, factor in (("zero", 0), ("flip", -1)):
+        with torch.no_grad():
+            with (
+                hooks.edit(model, {(2, "heads"): edits.edit(own, mode)}),
+                hooks.capture(model, Site(2, "heads")) as seen,
+            ):
+                edited = model.logits(x)
+            change = execution.cascade(model, wave, [((2, "heads"), edits.edit(own, mode))])[1]
+            other = copy.deepcopy(model.network.state_dict())
+            mix = model.family.layers[1].attention.out_proj.weight
+            kept = mix.clone()
+            mix[:, own] *= factor
+            assert torch.allclose(model.logits(x), edited, atol=1e-5)
+            assert torch.allclose(change, edited[0], atol=1e-5)
+            mix.copy_(kept)
+            assert all(torch.equal(other[name], value) for name, value in model.network.state_dict().items())
+        assert not torch.allclose(model.logits(x), edited, atol=1e-4)
+        assert seen[Site(2, "heads")].shape[-1] == model.n_neurons((2, "heads"))
+    with pytest.raises(ValueError, match="head 9 out of range: each layer has 0–"):
+        model.head_neurons([0, 9])
+
+
+def test_heads_close_again_after_an_error(model, wave):
+    def broken(hidden):
+        raise KeyError("stop")
+
+    mix, before = model.family.layers[1].attention.out_proj, hook_count(model)
+    with pytest.raises(KeyError), hooks.edit(model, {(2, "heads"): broken}):
+        model.logits(model.tensor(wave))
+    assert model.family.layers[1].attention.out_proj is mix and hook_count(model) == before

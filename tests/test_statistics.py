@@ -206,7 +206,17 @@ def test_eta_squared():
     x, g = rng.normal(size=60), np.repeat([0, 1, 2], 20)
     f = stats.f_oneway(*(x[g == i] for i in range(3))).statistic
     assert statistics.eta_squared(np.r_[x, np.nan], np.r_[g, 2]) == pytest.approx(f * 2 / (f * 2 + 57))
+    many = np.c_[np.r_[x[::-1], np.nan], np.r_[np.inf, x], np.r_[x, 1]]
+    one_by_one = [statistics.eta_squared(column, np.r_[g, 2]) for column in many.T]
+    np.testing.assert_allclose(statistics.eta_squared(many, np.r_[g, 2]), one_by_one)
     assert np.isnan(statistics.eta_squared([2, 2], ["a", "b"])) and np.isnan(statistics.eta_squared([], []))
+
+
+def test_unit_makes_correlations_of_products():
+    x = np.random.default_rng(0).normal(3, 2, size=(9, 4))
+    np.testing.assert_allclose(statistics.unit(x).T @ statistics.unit(x), np.corrcoef(x.T))
+    np.testing.assert_allclose(statistics.unit(x.T, axis=1), statistics.unit(x).T)
+    np.testing.assert_array_equal(statistics.unit(np.full((5, 2), 7.3)), np.zeros((5, 2)))
 
 
 def test_uar():

@@ -5,7 +5,6 @@ chosen neurons go matched random ones, the null.
 """
 
 import json
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from scipy import stats
 
 from . import attribution, edits, execution, hooks, readouts, statistics, targets
 from . import proxies as proxies_
-from .activations import moments, usable
+from .activations import check_moments, moments, usable
 
 __all__ = ["contrast", "moments", "summary", "sweep"]
 
@@ -88,11 +87,8 @@ def sweep(
     """
     targets.check(model, target)
     chosen = _chosen(model, neurons, k, layers, part)
-    if moments is None and (nulls or {"mean", "noise"} & set(modes)):
-        raise ValueError("nulls, mean and noise need moments=ablation.moments(model, training clips); or set nulls=0")
-    here = part, model.family.width(part)
-    if moments is not None and (moments.attrs["part"], moments.sizes["neuron"]) != here:
-        raise ValueError(f"the moments are of another model, or of {moments.attrs['part']} instead of {part}")
+    needing = nulls or {"mean", "noise"} & set(modes)
+    check_moments(moments, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)")
     known = {} if moments is None else {layer: moments.sel(layer=layer) for layer in chosen}
     training = {layer: {"means": at["mean"].values, "stds": at["std"].values} for layer, at in known.items()}
     sets = {layer: [own] for layer, own in chosen.items()}
@@ -192,10 +188,11 @@ def contrast(values, others, *, null=None) -> xr.Dataset:
     """
     units = statistics.by_speaker(values - others)
     out = statistics.over_speakers(units)
-    out["p"] = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], vectorize=True)
+    last = {"kwargs": {"axis": -1}}
+    out["p"] = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], **last)
     if null is not None:
         draws = statistics.by_speaker(null).mean("speaker")
-        p = xr.apply_ufunc(partial(statistics.null_test, axis=-1), out["mean"], draws, input_core_dims=[[], ["null"]])
+        p = xr.apply_ufunc(statistics.null_test, out["mean"], draws, input_core_dims=[[], ["null"]], **last)
         out["p_null"] = p.where(out["mean"].notnull())
         out["p"] = np.maximum(out["p"], out["p_null"])  # both must tell: NaN where one is
     dims = [dim for dim in out["p"].dims if dim != "mode"]
@@ -208,8 +205,7 @@ def _chosen(model, neurons, k, layers, part) -> dict[int, np.ndarray]:
     if isinstance(neurons, xr.Dataset):
         if neurons.attrs["part"] != part:
             raise ValueError(f"the scores are of {neurons.attrs['part']}, and the edit is of {part}")
-        every, scores = neurons["layer"].values, neurons
-        neurons = {layer: attribution.top_neurons(scores, k, layer=layer)["neuron"] for layer in every}
+        neurons = {at: attribution.top_neurons(neurons, k, layer=at)["neuron"] for at in neurons["layer"].values}
     found = {int(layer): np.unique(np.asarray(some, int)) for layer, some in sorted(neurons.items())}
     wanted = list(found) if isinstance(layers, str) and layers == "all" else sorted(set(layers))
     lacking = [layer for layer in wanted if layer not in found or not len(found[layer])]

@@ -27,12 +27,10 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
     grid = audio.grid(sample_rate)
     speech = audio.speech_mask(waveform, sample_rate, **grid)
     f0 = audio.features(torch.from_numpy(waveform), sample_rate, names=("f0",), **grid)["f0"].numpy()
+    at = audio.frame_times(len(speech), sample_rate, **grid)
     return xr.Dataset(
         {"waveform": ("sample", waveform), "speech": ("frame", speech), "f0": ("frame", f0)},
-        {
-            "sample": np.arange(len(waveform)) / sample_rate,
-            "frame": audio.frame_times(len(speech), sample_rate, **grid),
-        },
+        {"sample": np.arange(len(waveform)) / sample_rate, "frame": at},
         {"sample_rate": sample_rate},
     )
 
@@ -61,12 +59,8 @@ def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFra
     values, label = centred(table, clips), _column(clips, table, by)
     groups = label.groupby(_column(clips, table, "speaker").to_numpy())
     rng = np.random.default_rng(seed)
-
-    def shares(labels):
-        return [statistics.eta_squared(column, labels) for column in values.to_numpy().T]
-
-    null = [shares(groups.transform(lambda x: rng.permutation(x))) for _ in range(shuffles)]
-    columns = {"eta_squared": shares(label), "shuffled": np.quantile(null, 0.95, axis=0)}
+    null = [statistics.eta_squared(values, groups.transform(rng.permutation)) for _ in range(shuffles)]
+    columns = {"eta_squared": statistics.eta_squared(values, label), "shuffled": np.quantile(null, 0.95, axis=0)}
     return pd.DataFrame(columns, index=table.columns)
 
 
@@ -120,7 +114,7 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
     difference = _named(difference.transpose("factor", "label", "speaker"), unit=2)
     if difference.isnull().all():
         raise ValueError(f"no speaker has clips of both {base} and another label: none can be compared")
-    p = np.apply_along_axis(statistics.sign_flip_test, 2, difference.values, seed=seed)
+    p = statistics.sign_flip_test(difference.values, axis=2, seed=seed)
     result = statistics.over_speakers(difference).assign(difference=difference)
     tests = {"d": statistics.cohens_d(difference.values, axis=2), "p": p, "q": statistics.fdr(p)}
     return result.assign({k: (("factor", "label"), v) for k, v in tests.items()}).assign_attrs(base=base)

@@ -25,7 +25,7 @@ def usable(model, clips, frames, skipped, *, silent="skip"):
         else:
             skipped[index] = "no speech was found in it: use frames='all'"
     if skipped and len(skipped) == len(clips):
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
+        raise audio.NoClips(skipped)
 
 
 @torch.no_grad()
@@ -88,6 +88,16 @@ def moments(model, clips, *, part="block") -> xr.Dataset:
         targets.axes(sites, mean),
         targets.attributes(model, skipped, method="moments", part=part, frames=n),
     )
+
+
+def check_moments(moments, model, part, needed_by=None) -> None:
+    """Refuse (ValueError) `moments` of another model or part, or None where `needed_by`, such as "mean", needs them."""
+    if moments is None:
+        if needed_by:
+            made = f"moments=activations.moments(model, training clips, part={part!r})"
+            raise ValueError(f"{needed_by} needs {made}")
+    elif (moments.attrs["part"], moments.sizes["neuron"]) != (part, model.family.width(part)):
+        raise ValueError(f"the moments are of another model, or of {moments.attrs['part']} instead of {part}")
 
 
 def exemplars(activations, layer, neuron, k=5) -> pd.DataFrame:

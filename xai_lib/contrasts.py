@@ -44,7 +44,7 @@ def activation_contrast(model, clips, *, target, layers="all", part="block", fra
     return compare(found, "label", a, b).assign_attrs(method="activation_contrast")
 
 
-def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
+def compare(result, column, a, b=None) -> xr.Dataset:
     """How each neuron differs between the clips where `column` is `a` and those where it is `b`, or anything else.
 
     Clips are compared that agree in what else is known of them: emotion, intensity, statement. This is done within each
@@ -57,7 +57,7 @@ def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
     Parameters
     ----------
     result : Dataset
-        Of `activations.activations`, or another with a `variable` [clip, layer, neuron].
+        Of `activations.activations`.
     column : str
         A coordinate on `clip`: "label", "sex", "intensity", ...
 
@@ -82,7 +82,7 @@ def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
     ValueError
         An unknown column or value, no clips to compare with, or a speaker of two sexes.
     """
-    values = result[variable].transpose("clip", "layer", "neuron")
+    values = result["activation"].transpose("clip", "layer", "neuron")
     first, second = _sides(_column(values, column), column, a, b)
     named = targets.speakers_known(values)
     table = pd.DataFrame({"first": first, "speaker": values["speaker"].values if named else "unknown"})
@@ -128,13 +128,13 @@ def compare(result, column, a, b=None, *, variable="activation") -> xr.Dataset:
     )
 
 
-def distribution(result, layer, neuron, column, *, variable="activation") -> pd.DataFrame:
+def distribution(result, layer, neuron, column) -> pd.DataFrame:
     """Mean of one neuron by speaker (rows) and value of a column, for `plots.neuron_groups`: as `compare` counts them.
 
     Only clips that could be of any value count, of those cells (emotion, intensity, statement) that have them all: so
     not the neutral ones where normal and strong are compared. Where there is no such cell, they agree in less.
     """
-    values = result[variable].sel(layer=layer, neuron=neuron)
+    values = result["activation"].sel(layer=layer, neuron=neuron)
     table = pd.DataFrame({"value": _column(values, column), "mean": values.values})
     table["speaker"] = values["speaker"].values if targets.speakers_known(values) else "unknown"
     table = table[_known(table["value"])]

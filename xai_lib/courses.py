@@ -50,15 +50,10 @@ def course(model, clips, *, bins=10, layers="all", part="block", frames="speech"
         parts = (np.array_split(x, bins, axis=1) for x in (hidden, level))
         means = (np.stack([part.mean(axis=1) for part in x], axis=1) for x in parts)
         rows[index] = [found for x in means for found in (x[0], x[1:].mean(axis=0))]
-    hidden, shuffled, level, shuffled_level = map(np.stack, zip(*rows.values()))
-    dims = "clip", "position", "layer", "neuron"
+    names, dims = ("activation", "shuffled", "level", "shuffled_level"), ("clip", "position", "layer", "neuron")
+    data = {name: (dims[: x[0].ndim + 1], np.stack(x)) for name, x in zip(names, zip(*rows.values()))}
     return xr.Dataset(
-        {
-            "activation": (dims, hidden),
-            "shuffled": (dims, shuffled),
-            "level": (dims[:2], level),
-            "shuffled_level": (dims[:2], shuffled_level),
-        },
+        data,
         {**targets.coordinates(clips, rows), **targets.axes(sites, hidden), "position": (np.arange(bins) + 0.5) / bins},
         targets.attributes(model, skipped, method="course", part=part, frames=frames, shuffles=shuffles, seed=seed),
     )
@@ -126,8 +121,8 @@ def consistency(courses, *, draws=9999, seed=0) -> xr.Dataset:
 def _courses(values, level, names):
     """Courses [speaker, position, unit] of unit length, and what the level leaves of them."""
     means = (statistics.by_speaker(part).reindex(speaker=names).values.astype(float) for part in (values, level))
-    x, loud = (_unit(np.nan_to_num(part.reshape(*part.shape[:2], -1))) for part in means)
-    return x, _unit(x - loud * (x * loud).sum(axis=1, keepdims=True))
+    x, loud = (statistics.unit(np.nan_to_num(part.reshape(*part.shape[:2], -1)), axis=1, least=1e-9) for part in means)
+    return x, statistics.unit(x - loud * (x * loud).sum(axis=1, keepdims=True), axis=1, least=1e-9)
 
 
 def _shuffled(waveform, start, stop, rate, rng, piece=0.08):
@@ -136,10 +131,3 @@ def _shuffled(waveform, start, stop, rate, rng, piece=0.08):
     pieces = np.array_split(waveform[start:stop], max(round((stop - start) / (piece * rate)), 2))
     mixed = np.concatenate([pieces[place] for place in rng.permutation(len(pieces))])
     return np.concatenate([waveform[:start], mixed, waveform[stop:]])
-
-
-def _unit(x):
-    """Centred over positions, of norm 1; zeros where nothing varies."""
-    x = x - x.mean(axis=1, keepdims=True)
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norm > 1e-9, norm, np.inf)

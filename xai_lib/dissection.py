@@ -145,9 +145,7 @@ def identify(activations, fit, *, similarity="cosine", top=None, draws=400, seed
 
 def cosine(fits, values) -> np.ndarray:
     """Cosine of activations [clip, neuron] and fits [clip, concept], both centred over clips: [neuron, concept]."""
-    unit = [x - x.mean(0) for x in (values, fits)]
-    unit = [x / np.maximum(np.linalg.norm(x, axis=0), 1e-12) for x in unit]
-    return unit[0].T @ unit[1]
+    return statistics.unit(values).T @ statistics.unit(fits)
 
 
 def soft_wpmi(fits, order) -> np.ndarray:
@@ -187,17 +185,13 @@ def selectivity(activations) -> xr.Dataset:
         raise ValueError("selectivity needs clips of two labels or more")
     values, shape = _flat(activations)
     names = ordered(labels)
-    groups = _groups(activations)
-    auroc = np.full((len(groups), values.shape[1], len(names)), np.nan)
-    variance = np.full((len(groups), len(names)), np.nan)
-    for i, rows in enumerate(groups):
-        ranks, own = stats.rankdata(values[rows], axis=0), activations["label"].values[rows]
-        for j, name in enumerate(names):
-            m = int((own == name).sum())
-            n = len(rows) - m
-            if m and n:
-                auroc[i, :, j] = (ranks[own == name].sum(0) - m * (m + 1) / 2) / (m * n)
-                variance[i, j] = (m + n + 1) / (12 * m * n)
+    said = (activations["label"].values[:, None] == np.array(names, object)).astype(float)
+    auroc, variance = [], []
+    for rows in _groups(activations):
+        m, n = said[rows].sum(0), (1 - said[rows]).sum(0)
+        pairs = np.where(m * n > 0, m * n, np.nan)
+        auroc.append((stats.rankdata(values[rows], axis=0).T @ said[rows] - m * (m + 1) / 2) / pairs)
+        variance.append((m + n + 1) / (12 * pairs))
     mean, low, high = statistics.interval(auroc)
     strata = np.isfinite(variance).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):  # speakers who all agree have no error: p is the other test's
@@ -264,8 +258,5 @@ def _ranks(x, groups) -> np.ndarray:
     """Ranks of each column within each group, centred, of norm 1, so that products are Spearman's; 0 if all alike."""
     out = np.zeros(x.shape)
     for rows in groups:
-        ranks = stats.rankdata(x[rows], axis=0)
-        ranks -= ranks.mean(0)
-        norm = np.linalg.norm(ranks, axis=0)
-        out[rows] = ranks / np.where(norm > 0, norm, 1)
+        out[rows] = statistics.unit(stats.rankdata(x[rows], axis=0))
     return out

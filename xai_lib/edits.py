@@ -5,22 +5,36 @@ from functools import partial
 import numpy as np
 import torch
 
-MODES = ("flip", "zero", "mean", "noise")
+MODES = ("flip", "zero", "mean", "noise", "resample", "patch")
+NEEDS = {"mean": "means", "noise": "stds", "resample": "values", "patch": "values"}
 FRAMES = ("all", "speech", "max_frame", "peak_frames")
 
 
 def edit(
-    neurons, mode="flip", *, frames="all", window=0, n_peaks=5, speech=None, means=None, stds=None, scale=1.0, seed=0
+    neurons,
+    mode="flip",
+    *,
+    frames="all",
+    window=0,
+    n_peaks=5,
+    speech=None,
+    means=None,
+    stds=None,
+    values=None,
+    scale=1.0,
+    seed=0,
 ):
     """Make a function on [batch, frame, neuron] that edits some neurons in some frames and leaves the rest.
 
     Parameters
     ----------
-    neurons : int or sequence of int
-        Which neurons of the site; "all" for every one.
-    mode : {"flip", "zero", "mean", "noise"}
+    neurons : int, sequence of int, or array [neuron, direction]
+        Which neurons of the site; "all" for every one. Or orthonormal directions, of `directions`: what the activation
+        is along each of them is edited as if it were a neuron (not with noise).
+    mode : {"flip", "zero", "mean", "noise", "resample", "patch"}
         × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its deviation (`stds`), the same at
-        every call with the same `seed`.
+        every call with the same `seed`; what it is in another clip (`values`), cut or repeated to this one's length
+        (resample), or stretched to it, as fits the same words said otherwise (patch).
     frames : {"all", "speech", "max_frame", "peak_frames"} or sequence of int
         Every frame; those where `speech` is true; for each neuron its own frame of largest magnitude; the `n_peaks`
         frames where the chosen neurons together are largest (sum of magnitudes); or the given ones.
@@ -30,6 +44,8 @@ def edit(
         From `audio.speech_mask`.
     means, stds : array [all neurons of the site], optional
         Over the training clips.
+    values : tensor [frame, all neurons of the site], optional
+        Activation of the other clip, the donor.
 
     Raises
     ------
@@ -42,13 +58,34 @@ def edit(
         raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
     if window < 0 or n_peaks < 1:
         raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
-    if mode == "mean" and means is None or mode == "noise" and stds is None:
-        raise ValueError(f"{'means' if mode == 'mean' else 'stds'}= is needed for {mode}")
+    if {"means": means, "stds": stds, "values": values}.get(NEEDS.get(mode), 0) is None:
+        raise ValueError(f"{NEEDS[mode]}= is needed for {mode}")
     if isinstance(frames, str) and frames == "speech" and speech is None:
         raise ValueError("speech= is needed for frames='speech'")
-    if not isinstance(neurons, str):
+    if np.ndim(neurons) == 2:
+        if mode == "noise":
+            raise ValueError("noise is of neurons, not of directions: how far those vary is not known")
+    elif not isinstance(neurons, str):
         neurons = np.unique(np.atleast_1d(np.asarray(neurons, dtype=np.int64)))
-    return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed)
+    return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
+
+
+def directions(width, k, n, *, seed=0) -> list[np.ndarray]:
+    """`n` random sets of `k` orthonormal directions among `width` neurons, each [neuron, direction], for `edit`.
+
+    What editing so many neurons does beside what editing any k dimensions does: for neurons are a basis like any other
+    unless the network makes them one.
+    """
+    rng = np.random.default_rng(seed)
+    return [np.linalg.qr(rng.standard_normal((width, k)))[0] for _ in range(n)]
+
+
+def given(sites, moments) -> dict:
+    """{site: what `edit` needs of `activations.moments`}; nothing where they are None."""
+    if moments is None:
+        return {site: {} for site in sites}
+    parts = {site: moments.sel(layer=site.layer) for site in sites}
+    return {site: {"means": at["mean"].values, "stds": at["std"].values} for site, at in parts.items()}
 
 
 def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
@@ -80,28 +117,46 @@ def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
     return sets
 
 
-def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, scale, seed, hidden):
+def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed, hidden):
     """The edited copy of `hidden`."""
     neurons = np.arange(hidden.shape[-1]) if isinstance(neurons, str) else neurons
     if len(neurons) == 0:
         return hidden
-    if neurons[0] < 0 or neurons[-1] >= hidden.shape[-1]:
+    if neurons.ndim == 2:
+        basis = _like(neurons, hidden)
+        pick = partial(torch.matmul, other=basis)
+    elif neurons[0] < 0 or neurons[-1] >= hidden.shape[-1]:
         raise ValueError(f"neuron {neurons[-1]} out of range: this site has 0–{hidden.shape[-1] - 1}")
-    index = torch.from_numpy(neurons).to(hidden.device)
-    chosen = hidden[..., index]
+    else:
+        index = torch.from_numpy(neurons).to(hidden.device)
+        pick = partial(torch.index_select, dim=-1, index=index)
+    chosen = pick(hidden)
     if mode == "flip":
         new = -chosen
     elif mode == "zero":
         new = torch.zeros_like(chosen)
     elif mode == "mean":
-        new = torch.as_tensor(means, dtype=hidden.dtype, device=hidden.device)[index].expand_as(chosen)
-    else:
-        std = torch.as_tensor(stds, dtype=hidden.dtype, device=hidden.device)[index]
+        new = pick(_like(means, hidden)).expand_as(chosen)
+    elif mode == "noise":
         draw = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(seed), dtype=hidden.dtype)
-        new = chosen + scale * std * draw.to(hidden.device)
+        new = chosen + scale * pick(_like(stds, hidden)) * draw.to(hidden.device)
+    else:
+        new = pick(_like(values, hidden))[_other(mode, len(values), chosen.shape[1])].expand_as(chosen)
+    new = torch.where(_where(frames, chosen, window, n_peaks, speech), new, chosen)
+    if neurons.ndim == 2:
+        return hidden + (new - chosen) @ basis.T
     out = hidden.clone()
-    out[..., index] = torch.where(_where(frames, chosen, window, n_peaks, speech), new, chosen)
+    out[..., index] = new
     return out
+
+
+def _like(values, hidden):
+    return torch.as_tensor(values, dtype=hidden.dtype, device=hidden.device)
+
+
+def _other(mode, n, count) -> np.ndarray:
+    """Which of a donor's `n` frames stand in for those of a clip of `count`."""
+    return np.resize(np.arange(n), count) if mode == "resample" else np.linspace(0, n - 1, count).round().astype(int)
 
 
 def _where(frames, chosen, window, n_peaks, speech) -> torch.Tensor:

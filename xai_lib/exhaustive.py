@@ -3,8 +3,9 @@
 import numpy as np
 import xarray as xr
 
+from . import donors as donors_
 from . import edits, execution, targets
-from .activations import usable
+from .activations import check_moments, usable
 
 
 def exhaustive_ablation(
@@ -18,6 +19,7 @@ def exhaustive_ablation(
     frames="all",
     scale="log_odds",
     moments=None,
+    donors=None,
     seed=0,
     batch=None,
 ) -> xr.Dataset:
@@ -35,6 +37,8 @@ def exhaustive_ablation(
         What is explained.
     moments : Dataset, optional
         Of `activations.moments` on training clips, for the same part: needed for the modes "mean" and "noise".
+    donors : DataFrame, optional
+        A clip for each clip, by index, of `donors.drawn` or `donors.minimal_pairs`: for "resample" and "patch".
     batch : int, optional
         Edited copies that share a forward.
 
@@ -48,8 +52,8 @@ def exhaustive_ablation(
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; an unknown target, layer, part, mode, frames or scale; `moments` are needed and missing, or of
-        something else; not one usable clip.
+        A random head; an unknown target, layer, part, mode, frames or scale; `moments` or `donors` are needed and missing,
+        or of something else; not one usable clip.
 
     Notes
     -----
@@ -58,22 +62,23 @@ def exhaustive_ablation(
     """
     targets.check(model, target, scale)
     sites = model.sites(part, layers)
-    if moments is None and mode in ("mean", "noise"):
-        raise ValueError(f"{mode} needs moments=activations.moments(model, training clips, part={part!r})")
-    training = [{}] * len(sites)
-    if moments is not None:
-        if (moments.attrs["part"], moments.sizes["neuron"]) != (part, model.n_neurons(sites[0])):
-            raise ValueError(f"the moments are of another model, or of {moments.attrs['part']} instead of {part}")
-        known = [moments.sel(layer=site.layer) for site in sites]
-        training = [{"means": at["mean"].values, "stds": at["std"].values} for at in known]
-    skipped, rows, about = {}, {}, []
+    check_moments(moments, model, part, mode if mode in ("mean", "noise") else None)
+    donors_.check(donors, clips, [mode])
+    given, skipped, rows, about = edits.given(sites, moments), {}, {}, []
     spoken = isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
         options = {"mode": mode, "frames": frames, "speech": speech, "seed": seed}
-        rows[index], *found = _losses(model, waveform, sites, training, options, target, scale, batch)
+        values = {} if donors is None else donors_.read(model, donors["path"][index], sites)[0]
+        plan = [
+            (site, edits.edit(neuron, **options, **given[site], values=values.get(site)))
+            for site in sites
+            for neuron in range(model.n_neurons(site))
+        ]
+        rows[index], *found = _losses(model, waveform, plan, target, scale, batch)
         about.append(found)
     names, values = zip(*about)
-    signed, dims = np.stack(list(rows.values())), ("clip", "layer", "neuron")
+    signed = np.stack(list(rows.values())).reshape(len(rows), len(sites), -1)
+    dims = ("clip", "layer", "neuron")
     frames = frames if isinstance(frames, str) else str(np.asarray(frames).tolist())
     made = {"mode": mode, "part": part, "frames": frames, "scale": scale, "seed": seed}
     return xr.Dataset(
@@ -83,15 +88,9 @@ def exhaustive_ablation(
     )
 
 
-def _losses(model, waveform, sites, training, options, target, scale, batch):
-    """Of one clip: what the target loses [layer, neuron], its name, and its value in the clean clip."""
-    plan = [
-        (site, edits.edit(neuron, **options, **known))
-        for site, known in zip(sites, training)
-        for neuron in range(model.n_neurons(site))
-    ]
+def _losses(model, waveform, plan, target, scale, batch):
+    """Of one clip: what the target loses by each edit, its name, and its value in the clean clip."""
     logits = execution.cascade(model, waveform, plan, batch=batch).double()
     classes = targets.resolve(model, target, logits[:1])
     value = targets.value(logits, classes, scale)
-    lost = (value[0] - value[1:]).reshape(len(sites), -1)
-    return lost.float().cpu().numpy(), targets.name(model, classes), value[0].item()
+    return (value[0] - value[1:]).float().cpu().numpy(), targets.name(model, classes), value[0].item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,8 @@ class Site(NamedTuple):
     """A place in the network: `layer` 0…L and `part`.
 
     `block` is the residual stream after the layer (layer 0: what enters the first one), `attention` and `ffn_out` are
-    what is added to it, `ffn_hidden` is the feed-forward's inside, after the non-linearity.
+    what is added to it, `ffn_hidden` is the feed-forward's inside, after the non-linearity. `heads`, where a family
+    allows, is what the attention heads give, side by side, before they are mixed into `attention`.
     """
 
     layer: int
@@ -37,12 +39,16 @@ class State(NamedTuple):
 class WavLM:
     """WavLM, base (layer norm after) and large (before). Its blocks return (hidden, position bias)."""
 
+    parts = (*PARTS, "heads")
+
     def __init__(self, network):
         self.network = network
         self.base = getattr(network, network.base_model_prefix, network)
         self.encoder = self.base.encoder
         self.layers = self.encoder.layers
         self.stable = self.base.config.do_stable_layer_norm
+        self.n_heads = self.base.config.num_attention_heads
+        self._open = {}  # layer: [what passes its heads on, how many want that, how to close it]
         if getattr(self.base, "adapter", None) is not None:
             raise ValueError("WavLM with add_adapter=True is not supported: its frames are not the encoder's")
 
@@ -59,6 +65,37 @@ class WavLM:
         ffn = layer.feed_forward
         parts = {"block": layer, "attention": layer.dropout, "ffn_hidden": ffn.intermediate_dropout, "ffn_out": ffn}
         return parts[site.part]
+
+    @contextmanager
+    def opened(self, site: Site):
+        """The module whose output, or its first item, is the site, while it is; the heads have one only then.
+
+        Attention mixes its heads in one function with the weights of `out_proj`. Meanwhile those are the identity, and
+        `out_proj` follows as a step of its own.
+        """
+        if site.part != "heads":
+            yield self.module(site)
+            return
+        attention = self.layers[site.layer - 1].attention
+        if site.layer not in self._open:
+            mix, inside, same = (
+                attention.out_proj,
+                torch.nn.Identity(),
+                torch.nn.Linear(*attention.out_proj.weight.shape),
+            )
+            torch.nn.init.eye_(same.weight.requires_grad_(False))
+            torch.nn.init.zeros_(same.bias.requires_grad_(False))
+            attention.out_proj = same.to(mix.weight)
+            hook = attention.register_forward_hook(lambda *call: (mix(inside(call[2][0])), *call[2][1:]), prepend=True)
+            self._open[site.layer] = [inside, 0, lambda: (setattr(attention, "out_proj", mix), hook.remove())]
+        opened = self._open[site.layer]
+        opened[1] += 1
+        try:
+            yield opened[0]
+        finally:
+            opened[1] -= 1
+            if not opened[1]:
+                self._open.pop(site.layer)[2]()
 
     def weights(self) -> torch.Tensor | None:
         """Share of each layer 0…L in what the head reads; None where it reads the last."""

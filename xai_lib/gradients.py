@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from . import execution, hooks, targets
-from .activations import usable
+from .activations import check_moments, usable
 
 
 def grad_x_activation(
@@ -122,10 +122,7 @@ def integrated_gradients(
         raise ValueError(f"a baseline waveform is one-dimensional, [time]; this one has {np.ndim(baseline)} dimensions")
     named = baseline if isinstance(baseline, str) else "waveform"
     if named == "mean":
-        here = part, model.family.width(part)
-        if moments is None or (moments.attrs["part"], moments.sizes["neuron"]) != here:
-            needed = f'moments=activations.moments(model, training clips, part="{part}")'
-            raise ValueError(f"baseline='mean' needs {needed}, of this model")
+        check_moments(moments, model, part, "baseline='mean'")
     path = partial(_integrate, baseline=baseline, moments=moments, steps=steps, batch=batch)
     made = {"method": "integrated_gradients", "baseline": named, "steps": steps}
     made |= {"part": part, "frames": frames, "scale": scale}

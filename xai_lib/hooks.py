@@ -28,7 +28,7 @@ def capture(model, sites):
 
     with ExitStack() as stack:
         for site in map(model.check, sites):
-            handle = model.family.module(site).register_forward_hook(keep(site))
+            handle = stack.enter_context(model.family.opened(site)).register_forward_hook(keep(site))
             stack.callback(handle.remove)
         yield kept
 
@@ -57,7 +57,7 @@ def edit(model, edits):
                     return (apply(function, output[0], site), *output[1:])
                 return apply(function, output, site)
 
-            handle = model.family.module(site).register_forward_hook(hook, prepend=True)
+            handle = stack.enter_context(model.family.opened(site)).register_forward_hook(hook, prepend=True)
             stack.callback(handle.remove)
         yield
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from . import audio, checkpoints
-from .families import FAMILIES, PARTS, Site
+from .families import FAMILIES, Site
 
 
 class UntrainedHead(ValueError):
@@ -143,11 +143,25 @@ class Model:
         """Number of neurons of a site."""
         return self.family.width(self.check(site).part)
 
+    def head_neurons(self, heads) -> np.ndarray:
+        """Neurons of the part `heads` that belong to some attention heads, numbers from 0."""
+        n, width = self.family.n_heads, self.family.width("heads")
+        wrong = [head for head in np.atleast_1d(heads) if not 0 <= head < n]
+        if wrong:
+            raise ValueError(f"head {wrong[0]} out of range: each layer has 0–{n - 1}")
+        return np.arange(width).reshape(n, -1)[np.atleast_1d(heads)].ravel()
+
+    def between(self, start, stop) -> np.ndarray:
+        """Frames whose centres lie in a stretch of time, from `start` to before `stop` in seconds."""
+        frames = np.arange(int(np.ceil(max(stop, 0) / self.frame_seconds)) + 1)
+        at = audio.frame_times(len(frames), self.sample_rate, hop=self.hop, span=self.span)
+        return frames[(at >= start) & (at < stop)]
+
     def check(self, site, neuron=None) -> Site:
         """The site, given as `Site`, (layer, part) or a layer; ValueError if it, or its neuron, is not there."""
         site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
-        if site.part not in PARTS:
-            raise ValueError(f"unknown part {site.part!r}: the parts are {', '.join(PARTS)}")
+        if site.part not in self.family.parts:
+            raise ValueError(f"unknown part {site.part!r}: the parts are {', '.join(self.family.parts)}")
         if not isinstance(site.layer, (int, np.integer)) or isinstance(site.layer, bool):
             raise ValueError(f"layer must be a whole number, not {site.layer!r}")
         if not 0 <= site.layer <= self.n_layers:

@@ -163,7 +163,7 @@ def effects(compared, label) -> xr.Dataset:
         found["margin"] = chosen - random.mean("who")
         sets = random.mean("speaker").transpose("who", "dose").values
         across = statistics.null_test(_independent(chosen.mean("speaker").values, sets, compared), sets)
-        over = np.apply_along_axis(statistics.sign_flip_test, 1, found["margin"].transpose("dose", "speaker").values)
+        over = statistics.sign_flip_test(found["margin"].transpose("dose", "speaker").values, axis=1)
         tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
         parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
     return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)

@@ -66,10 +66,9 @@ def over_speakers(data: xr.DataArray) -> xr.Dataset:
     `high` (NaN where `n` is under 8) and `n` (speakers that have a value) on its other dims.
     """
     units = data if "speaker" in data.dims else by_speaker(data)
-    axis, rest = units.get_axis_num("speaker"), units.isel(speaker=0, drop=True)
-    mean, low, high = interval(units.values, axis=axis)
-    parts = {"mean": mean, "low": low, "high": high, "n": np.isfinite(units.values).sum(axis=axis)}
-    return xr.Dataset({name: rest.copy(data=value) for name, value in parts.items()}, attrs={"confidence": 0.95})
+    over = {"input_core_dims": [["speaker"]], "output_core_dims": [[]] * 3, "kwargs": {"axis": -1}}
+    parts = dict(zip(("mean", "low", "high"), xr.apply_ufunc(interval, units, **over)))
+    return xr.Dataset({**parts, "n": np.isfinite(units).sum("speaker")}, attrs={"confidence": 0.95})
 
 
 def sign_flip_test(values, *, axis=0, permutations=9999, seed=0):
@@ -129,8 +128,7 @@ def fdr(p) -> np.ndarray:
     p = np.asarray(p, float)
     adjusted = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)
-    if tested.any():
-        adjusted[tested] = stats.false_discovery_control(p[tested])
+    adjusted[tested] = stats.false_discovery_control(p[tested])
     return adjusted
 
 
@@ -173,15 +171,21 @@ def _moments(x, axis):
     return mean, np.nansum((x - np.expand_dims(mean, axis)) ** 2, axis=axis), n
 
 
-def eta_squared(values, groups) -> float:
-    """Share of the variance of `values` [n] that the group means explain, 0 to 1; NaN values are left out."""
+def eta_squared(values, groups):
+    """Share of the variance of `values` [n] or [n, column] that the group means explain, 0 to 1; NaN are left out."""
     values, groups = np.asarray(values, float), np.asarray(groups)
-    groups, values = groups[np.isfinite(values)], values[np.isfinite(values)]
-    total = np.sum((values - values.mean()) ** 2) if len(values) else 0.0
-    if total == 0:
-        return float("nan")
-    between = sum((groups == g).sum() * (values[groups == g].mean() - values.mean()) ** 2 for g in np.unique(groups))
-    return float(between / total)
+    mean, total, _ = _moments(values, 0)
+    away, there = np.where(np.isfinite(values), values - mean, 0), np.isfinite(values)
+    member = (np.unique(groups)[:, None] == groups).astype(float)
+    between = ((member @ away) ** 2 / np.maximum(member @ there, 1)).sum(axis=0)
+    return (between / np.where(total > 0, total, np.nan))[()]
+
+
+def unit(x, *, axis=0, least=1e-12) -> np.ndarray:
+    """`x` centred along `axis`, of norm 1: sums of products are correlations. 0 where the norm is `least` or less."""
+    x = x - x.mean(axis=axis, keepdims=True)
+    norm = np.linalg.norm(x, axis=axis, keepdims=True)
+    return x / np.where(norm > least, norm, np.inf)
 
 
 def uar(truth, predicted) -> float:

@@ -1,0 +1,64 @@
+"""Clips whose activations stand in for those of others: any other clip, or the same words said otherwise."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import audio, hooks
+
+AGREE = ("intensity", "repetition")  # what a minimal pair agrees in besides speaker and statement, where it can
+
+
+def drawn(clips, pool, *, seed=0) -> pd.DataFrame:
+    """A random clip of `pool` for each of `clips`, never the clip itself: for the mode "resample".
+
+    The table has the rows of `clips`, by index, and the columns of `pool`.
+    """
+    rng, chosen = np.random.default_rng(seed), []
+    for path in clips["path"]:
+        others = np.flatnonzero((pool["path"] != path).to_numpy())
+        if not len(others):
+            raise ValueError("there is no other clip to draw: give a larger pool")
+        chosen.append(rng.choice(others))
+    return pool.iloc[chosen].set_axis(clips.index)
+
+
+def minimal_pairs(clips, pool, label) -> pd.DataFrame:
+    """The same speaker saying the same statement with another emotion, `label`: for the mode "patch".
+
+    Of several, one that agrees in intensity, and then repetition, comes first. Clips that have no such donor, or have
+    the label themselves, are left out: go on with `clips.loc[pairs.index]`.
+
+    Raises
+    ------
+    ValueError
+        Speakers or statements are not known, or not one clip has a donor.
+    """
+    for name in ("speaker", "statement", "label"):
+        if name not in clips or name not in pool:
+            raise ValueError(f"minimal pairs need the column {name!r}: the same speaker, the same statement")
+    pool, found = pool[pool["label"] == label], {}
+    known = [name for name in AGREE if name in clips and name in pool]
+    for index, clip in clips[clips["label"] != label].iterrows():
+        some = pool[(pool["speaker"] == clip["speaker"]) & (pool["statement"] == clip["statement"])]
+        if len(some):
+            agree = (some[known] == clip[known]).to_numpy() @ [2, 1][: len(known)] if known else np.zeros(len(some))
+            found[index] = some.iloc[int(np.argmax(agree))]
+    if not found:
+        raise ValueError(f"no clip has a counterpart that is {label}, of the same speaker and statement")
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+@torch.no_grad()
+def read(model, path, sites) -> tuple[dict, torch.Tensor]:
+    """{site: activation [frame, neuron]} and logits [label] of a donor."""
+    with hooks.capture(model, sites) as seen:
+        logits = model.logits(model.tensor(audio.read(path, model.sample_rate)))
+    return {site: seen[site][0] for site in sites}, logits[0]
+
+
+def check(donors, clips, modes) -> None:
+    """ValueError where a mode needs donors and a clip has none."""
+    for mode, how in {"resample": "drawn", "patch": "minimal_pairs"}.items():
+        if mode in modes and (donors is None or not clips.index.isin(donors.index).all()):
+            raise ValueError(f"{mode} needs a donor for each clip: donors=donors.{how}(clips, pool, …)")
