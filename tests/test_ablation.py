@@ -116,7 +116,7 @@ def test_window_scale_and_seed_reach_the_edit(tiny, clips):
 def test_the_reader_by_hand():
     clean = torch.tensor([[[3.0, 4], [0, 10], [6, 8], [5, 0]]])  # norms 5, 10, 10, 5
     edited = clean + torch.tensor([[[0.0, 3], [0, 0], [0.99, 0], [0, -0.51]]])  # 60, 0, 9.9 and 10.2 %
-    read = readouts.reader(lambda hidden: hidden[:, 0])
+    read = readouts.reader([lambda hidden: hidden[:, 0]])
     assert read(clean).tolist() == [[0, 0, 3, 4]]
     size = np.sqrt((9 + 0.99**2 + 0.51**2) / 250)
     assert read(torch.cat([edited, clean])).numpy() == pytest.approx(np.array([[size, 0.5, 3, 7], [0, 0, 3, 4]]))

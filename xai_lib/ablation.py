@@ -5,17 +5,38 @@ chosen neurons go matched random ones, the null.
 """
 
 import json
+from itertools import product
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy import stats
 
-from . import attribution, edits, execution, hooks, readouts, statistics, targets
+from . import attribution, edits, execution, hooks, readouts, targets
+from . import decoders as decoders_
+from . import donors as donors_
 from . import proxies as proxies_
+from . import speakers as speakers_
 from .activations import check_moments, moments, usable
+from .effects import averaged, contrast, distance, recognition, report, restored, summary
 
-__all__ = ["contrast", "moments", "summary", "sweep"]
+__all__ = [
+    "averaged",
+    "contrast",
+    "distance",
+    "groups",
+    "moments",
+    "recognition",
+    "report",
+    "restored",
+    "summary",
+    "sweep",
+]
+
+
+def groups(model, names=("early", "middle", "late")) -> dict:
+    """{name: layers}: the layers 0 to L, as evenly as can be, in as many groups as there are names."""
+    parts = np.array_split(np.arange(model.n_layers + 1), len(names))
+    return {f"{name} {part[0]}–{part[-1]}": part.tolist() for name, part in zip(names, parts)}
 
 
 def sweep(
@@ -30,9 +51,14 @@ def sweep(
     frames="all",
     window=0,
     nulls=50,
+    nearest=5,
+    directions=0,
     target="predicted",
     moments=None,
+    donors=None,
     proxies=None,
+    decoders=None,
+    speakers=None,
     scale=1.0,
     seed=0,
     batch=None,
@@ -43,174 +69,227 @@ def sweep(
     ----------
     clips : DataFrame
         Of other speakers than those on whom the neurons were chosen.
-    neurons : dict or Dataset
-        {layer: neurons}, or scores of `attribution.grad_x_activation`, of which the `k` greatest of each layer are
-        taken.
+    neurons : Dataset or dict
+        Scores of any method of `attribution`, of which the `k` greatest of each layer are taken; or {layer: neurons};
+        or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `chosen`.
+    k : int or sequence of int
+        How many of the scores; several add the dim `k`.
     modes : sequence of str
         Of `edits.MODES`.
-    layers : "all" or sequence of int
-        Of those in `neurons`.
+    layers : "all", sequence of int, or dict
+        Of those in `neurons`. Groups by name, {"early": [0, 1, 2], ...} as of `groups`, are edited jointly, and the dim
+        is `group`.
     part, frames, window, scale
-        As in `edits.edit`; `scale` is that of the noise.
+        As in `edits.edit`; `scale` is that of the noise. For frames between two moments, `model.between(0.5, 1.0)`; for
+        attention heads the part "heads" and `model.head_neurons`.
     nulls : int
-        Random sets per layer, matched in mean |activation| (`edits.matched`), the same for all clips.
-    target : str, int or pair
-        A class, a contrast of two, or "predicted".
+        Random sets per layer, matched in mean |activation| (`edits.matched`), the same for all clips and modes.
+    nearest : int
+        Of how many nearest neurons each is drawn; as many as a layer has: of any.
+    directions : int
+        So many sets of as many random directions (`edits.directions`) beside the neurons.
+    target : str, int, pair, or dict
+        A class, a contrast of two, or "predicted"; of several `neurons`, each one's by name.
     moments : Dataset, optional
         Of `moments` on training clips, for the same part: needed for nulls and for the modes "mean" and "noise".
-    proxies : Dataset, optional
-        Of `proxies.fit` on training clips; without it no proxies are read.
+    donors : DataFrame, optional
+        A clip for each clip, for "resample" (`donors.drawn`) and "patch" (`donors.minimal_pairs`).
+    proxies, decoders, speakers : Dataset, optional
+        Of `proxies.fit`, `decoders.fit`, `speakers.fit` on training clips; what is not given is not read.
     batch : int, optional
         Edited copies that share a forward (`execution.cascade_read`, equal to one hooked forward per edit).
 
     Returns
     -------
     Dataset
-        [clip, layer, mode, ...], and for the random sets the same with the prefix `null_` and the dim `null`:
+        [clip, (chosen), layer, mode, (k), ...], for the random sets the same with the prefix `null_` and the dim
+        `null`, for directions with the prefix `direction_`:
 
-        ``delta``, log-odds of the target, edited minus clean (nats); ``logits``, ``probability`` [..., label]; ``kl``,
-        divergence of the edited from the clean probabilities (nats); ``changed``, whether another label wins;
-        ``spread`` [..., later], ‖h′ − h‖ / ‖h‖ of the block `later`, for a block edit that of the edited layer too,
-        which is the size of the edit; ``felt``, the share of its frames in which that exceeds 10 %; ``proxy_value`` and
-        ``proxy_sd`` [..., later, proxy], the value and its change in standard deviations between training clips. Later
-        blocks hold NaN below the edit, proxies also at the edited block.
+        ``delta``, log-odds of the target, edited minus clean (nats); ``log_odds`` [..., label], the same of every
+        class; ``logits``, ``probability`` [..., label]; ``kl``, divergence of the edited from the clean probabilities
+        (nats); ``changed``, whether another label wins; ``correct``, whether the clip's own does (NaN where the model
+        does not know it).
+
+        At later blocks, [..., later]: ``spread``, ‖h′ − h‖ / ‖h‖, for a block edit that of the edited layer too, which
+        is the size of the edit; ``felt``, the share of frames in which that exceeds 10 %; ``proxy_value``,
+        ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between training clips, [..., proxy];
+        ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit; ``similarity``, cosine of the edited
+        and the clean clip's speaker embedding. NaN below the edit, and but for the first two at the edited block.
 
         The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
-        ``clean_probability``, ``clean_proxy_value``. Of the sets: ``magnitude`` and ``null_magnitude`` [layer, (null)],
-        how well they are matched. attrs["neurons"]: the chosen ones, as JSON.
+        ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors:
+        ``donor_logits`` and the coordinate ``donor_label``. Of the sets: ``magnitude`` and ``null_magnitude``, how
+        well they are matched. attrs["neurons"]: the chosen ones, as JSON.
 
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; unknown layers, neurons, modes, frames or target; `moments` are needed and missing; no clip could
-        be used.
+        A random head; unknown layers, neurons, modes, frames or target; `moments` or `donors` are needed and missing;
+        no clip could be used.
     """
-    targets.check(model, target)
-    chosen = _chosen(model, neurons, k, layers, part)
+    named, ks = _named(neurons), np.atleast_1d(k).tolist()
+    aims = {name: target[name] if isinstance(target, dict) else target for name in named}
+    for aim in aims.values():
+        targets.check(model, aim)
+    joint = isinstance(layers, dict)
+    wanted = sorted({layer for members in layers.values() for layer in members}) if joint else layers
+    chosen = {name: _chosen(model, one, ks, wanted, part) for name, one in named.items()}
+    there = sorted(set.intersection(*({layer for layer, _ in one} for one in chosen.values())))
+    places = {name: sorted(members) for name, members in layers.items()} if joint else {at: [at] for at in there}
     needing = nulls or {"mean", "noise"} & set(modes)
     check_moments(moments, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)")
-    known = {} if moments is None else {layer: moments.sel(layer=layer) for layer in chosen}
-    training = {layer: {"means": at["mean"].values, "stds": at["std"].values} for layer, at in known.items()}
-    sets = {layer: [own] for layer, own in chosen.items()}
-    for layer in sets if nulls else ():
-        sets[layer] += edits.matched(known[layer]["magnitude"], chosen[layer], nulls, seed=[seed, layer])
-    reading = {} if proxies is None else proxies_.readers(model, proxies)
-    rows, names, skipped = {}, [], {}
+    donors_.check(donors, clips, modes)
+    sites = [hooks.Site(layer, part) for layer in there]
+    known = edits.given(sites, moments)
+    random = {"nulls": nulls, "nearest": nearest, "directions": directions, "seed": seed}
+    sets = {name: {key: _sets(model, moments, key[0], own, part, **random) for key, own in one.items()}
+            for name, one in chosen.items()}  # fmt: skip
+    shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
+    shape["null"] = 1 + nulls + directions
+    conditions = [*product(named, places.values(), modes, ks, range(shape["null"]))]
+    columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
+    columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
+    columns |= {} if speakers is None else {"similarity": (None, [0])}
+    fixed = {} if proxies is None else proxies_.readers(model, proxies)
+    rows, about, skipped = {}, [], {}
     spoken = isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
         options = {"frames": frames, "window": window, "speech": speech, "scale": scale, "seed": seed}
+        values, donor = ({}, None) if donors is None else donors_.read(model, donors["path"][index], sites)
         plan = [
-            (hooks.Site(layer, part), edits.edit(numbers, mode, **options, **training.get(layer, {})))
-            for layer, lists in sets.items()
-            for mode in modes
-            for numbers in lists
+            {
+                site: edits.edit(
+                    sets[name][site.layer, size][i], mode, **options, **known[site], values=values.get(site)
+                )
+                for site in sites
+                if site.layer in members
+            }
+            for name, members, mode, size, i in conditions
         ]
-        readers = {site: readouts.reader(reading.get(site)) for site in model.sites()}
+        every = [fixed] if fixed else []
+        every += [] if decoders is None else [decoders_.readers(model, decoders, waveform)]
+        every += [] if speakers is None else [_similar(model, speakers_.readers(model, speakers, waveform))]
+        readers = {site: readouts.reader([one[site] for one in every]) for site in model.sites()}
         logits, seen = execution.cascade_read(model, waveform, plan, readers, batch=batch)
-        classes = targets.resolve(model, target, logits[:1])
-        names.append(targets.name(model, classes))
-        found = logits, targets.value(logits, classes, "log_odds"), torch.stack(list(seen.values()), dim=1)
+        logits, parts = logits.double(), logits[1:].double().chunk(len(named))
+        classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
+        delta = [_odds(part, one) - _odds(logits[:1], one) for part, one in zip(parts, classes)]
+        found = logits, torch.cat(delta), torch.stack(list(seen.values()), dim=1)
         rows[index] = [x.cpu().double().numpy() for x in found]
-    about = targets.coordinates(clips, rows, target=names)
-    about["emotion"] = about.pop("label", ("clip", [None] * len(rows)))  # `label` is a dim: the model's
-    every = readouts.table(
-        *map(np.stack, zip(*rows.values())),
-        sd=None if proxies is None else proxies["sd"].values,
-        shape={"layer": len(sets), "mode": len(modes), "null": 1 + nulls},
-    )
-    later = range(model.n_layers + 1)
-    every = every.assign_coords(**about, layer=list(sets), mode=list(modes), label=model.labels, later=later)
-    every = every if proxies is None else every.assign_coords(proxy=proxies["proxy"].values)
-    below = every["later"] - every["layer"]
-    for name in readouts.LATER & set(every):  # only what the edit can have reached, and proxies could show
-        every[name] = every[name].where(below >= (name in readouts.PROXIES and part == "block"))
-    if known:
-        sizes = {layer: at["magnitude"].values for layer, at in known.items()}
-        every["magnitude"] = ("layer", "null"), [[sizes[at][own].mean() for own in sets[at]] for at in sets]
-    drawn = [name for name in every if "null" in every[name].dims]
-    null = every[drawn].isel(null=slice(1, None)).rename({name: f"null_{name}" for name in drawn})
-    listed = json.dumps({str(layer): numbers.tolist() for layer, numbers in chosen.items()})
+        about.append(([targets.name(model, one) for one in classes], None if donor is None else donor.cpu().numpy()))
+    coords = targets.coordinates(clips, rows)
+    own = coords.pop("label", ("clip", np.full(len(rows), None)))[1]  # `label` is a dim: the model's
+    numbers = np.array([model.labels.index(name) if name in model.labels else -1 for name in own])
+    sd = None if proxies is None else proxies["sd"].values
+    every = readouts.table(*map(np.stack, zip(*rows.values())), columns, own=numbers, sd=sd, shape=shape)
+    coords |= {"emotion": ("clip", own), "target": (("clip", "chosen"), [names for names, _ in about])}
+    coords |= {dim: list(names) for dim, names in columns.values() if dim}
+    every = every.assign_coords(**coords, chosen=list(named), layer=list(places), mode=list(modes), k=ks)
+    every = every.assign_coords(label=model.labels, later=range(model.n_layers + 1))
+    if donors is not None:
+        every["donor_logits"] = ("clip", "label"), [logits for _, logits in about]
+        every = every.assign_coords(donor_label=("clip", donors["label"][list(rows)].to_numpy(object)))
+    every = _masked(every, places, part)
+    if moments is not None:
+        sizes = moments["magnitude"]
+        every["magnitude"] = (
+            ("chosen", "layer", "k", "null"),
+            [
+                [[_magnitude(sizes, sets[name], members, size) for size in ks] for members in places.values()]
+                for name in named
+            ],
+        )
+    every = _split(every, nulls).rename({"layer": "group"} if joint else {})
+    every = every if named is neurons else every.isel(chosen=0, drop=True)
+    every = every if np.ndim(k) else every.isel(k=0, drop=True)
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
-    options = {"part": part, "frames": frames, "window": window, "seed": seed, "neurons": listed}
-    made = targets.attributes(model, skipped, method="ablation", **options)
-    return every.isel(null=0).merge(null).assign_attrs(made)
+    options = {"part": part, "frames": frames, "window": window, "seed": seed}
+    options["neurons"] = json.dumps(_listed(chosen, ks, named is neurons, np.ndim(k)))
+    return every.assign_attrs(targets.attributes(model, skipped, method="ablation", **options))
 
 
-def summary(result, variable="delta", **where) -> xr.Dataset:
-    """Effect over speakers, and against the matched random neurons.
-
-    Parameters
-    ----------
-    result : Dataset
-        Of `sweep`.
-    variable : str
-        One of its variables, such as "delta", "kl" or "changed".
-    **where
-        Picks from further dims: label="angry", later=6, proxy="rms".
-
-    Returns
-    -------
-    Dataset [layer, mode]
-        ``speakers`` [speaker, ...], each one's mean; ``mean``, ``low``, ``high`` and ``n`` over them. ``difference``,
-        chosen minus mean of the null, with its interval, ``p_null``, ``p`` and ``q`` as in `contrast`. ``null_mean``,
-        and ``null_low`` to ``null_high``, where 95 % of further random sets would lie, each averaged over the same
-        speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
-    """
-    chosen, null = result[variable].sel(where), result[f"null_{variable}"].sel(where)
-    units = statistics.by_speaker(chosen)
-    null = null if null.sizes["null"] else null.pad(null=(0, 1))
-    draws, n = statistics.by_speaker(null).mean("speaker"), null.sizes["null"]
-    mean, sd = draws.mean("null"), draws.std("null", ddof=int(n > 1))
-    half = stats.t.ppf(0.975, n - 1) * np.sqrt(1 + 1 / n) * sd  # NaN of a single draw
-    out = statistics.over_speakers(units)
-    out = out.assign(speakers=units, null_mean=mean, null_low=mean - half, null_high=mean + half)
-    against = contrast(chosen, null.mean("null"), null=null - null.mean("null")).drop_vars("n")
-    names = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
-    return out.assign(against.rename(names)).assign_attrs(result.attrs, variable=variable)
+def _named(neurons) -> dict:
+    """{name: scores or {layer: neurons}}; one of them under the name ""."""
+    several = isinstance(neurons, dict) and neurons and all(isinstance(x, (dict, xr.Dataset)) for x in neurons.values())
+    return neurons if several else {"": neurons}
 
 
-def contrast(values, others, *, null=None) -> xr.Dataset:
-    """Paired comparison of two results over the same clips, with the speaker as the unit.
-
-    Parameters
-    ----------
-    null : DataArray, optional
-        Differences, around 0, that chance would make: of the same dims and `null`, the draws. A test over speakers
-        takes the sets of neurons as given, so that any two sets differ once there are speakers enough; to claim
-        something of how a set was chosen, its difference must stand out from those between random sets too.
-
-    Returns
-    -------
-    Dataset
-        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over speakers, NaN
-        below 8. With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the
-        larger of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
-    """
-    units = statistics.by_speaker(values - others)
-    out = statistics.over_speakers(units)
-    last = {"kwargs": {"axis": -1}}
-    out["p"] = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], **last)
-    if null is not None:
-        draws = statistics.by_speaker(null).mean("speaker")
-        p = xr.apply_ufunc(statistics.null_test, out["mean"], draws, input_core_dims=[[], ["null"]], **last)
-        out["p_null"] = p.where(out["mean"].notnull())
-        out["p"] = np.maximum(out["p"], out["p_null"])  # both must tell: NaN where one is
-    dims = [dim for dim in out["p"].dims if dim != "mode"]
-    q = xr.apply_ufunc(statistics.fdr, out["p"], input_core_dims=[dims], output_core_dims=[dims], vectorize=True)
-    return out.assign(q=q.transpose(*out["p"].dims))
-
-
-def _chosen(model, neurons, k, layers, part) -> dict[int, np.ndarray]:
-    """{layer: neurons}, checked, lowest first."""
+def _chosen(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
+    """{(layer, k): neurons}, checked, lowest first."""
     if isinstance(neurons, xr.Dataset):
         if neurons.attrs["part"] != part:
             raise ValueError(f"the scores are of {neurons.attrs['part']}, and the edit is of {part}")
-        neurons = {at: attribution.top_neurons(neurons, k, layer=at)["neuron"] for at in neurons["layer"].values}
-    found = {int(layer): np.unique(np.asarray(some, int)) for layer, some in sorted(neurons.items())}
-    wanted = list(found) if isinstance(layers, str) and layers == "all" else sorted(set(layers))
-    lacking = [layer for layer in wanted if layer not in found or not len(found[layer])]
+        ranked = {at: attribution.top_neurons(neurons, max(ks), layer=at)["neuron"] for at in neurons["layer"].values}
+        found = {(int(at), k): np.sort(some[:k].to_numpy()) for at, some in ranked.items() for k in ks}
+    else:
+        if len(ks) > 1:
+            raise ValueError("several k are of scores: neurons that are listed are taken as they are")
+        found = {(int(at), ks[0]): np.unique(np.asarray(some, int)) for at, some in sorted(neurons.items())}
+    every = sorted({at for at, _ in found})
+    wanted = every if isinstance(layers, str) and layers == "all" else sorted(set(np.atleast_1d(layers).tolist()))
+    lacking = [at for at in wanted if at not in every or not len(found[at, ks[0]])]
     if lacking or not wanted:
         raise ValueError(f"no neurons are given for {f'layer {lacking[0]}' if lacking else 'any layer'}")
-    for layer in wanted:
-        model.check((layer, part), found[layer])
-    return {layer: found[layer] for layer in wanted}
+    found = {key: own for key, own in found.items() if key[0] in wanted}
+    for (at, _), own in found.items():
+        model.check((at, part), own)
+    return found
+
+
+def _sets(model, moments, layer, own, part, *, nulls, nearest, directions, seed) -> list:
+    """The chosen neurons, as many random ones, and as many random directions."""
+    key = [seed, layer]
+    null = edits.matched(moments["magnitude"].sel(layer=layer), own, nulls, nearest=nearest, seed=key) if nulls else []
+    return [own, *null, *edits.directions(model.family.width(part), len(own), directions, seed=key)]
+
+
+def _similar(model, readers):
+    """Readers of the similarity with the clean clip's speaker; NaN at layers that have none (an x-vector has one)."""
+    found = {site: speakers_.similarity(reader) for site, reader in readers.items()}
+    return {
+        site: found.get(site, lambda hidden: hidden.new_full((len(hidden), 1), torch.nan)) for site in model.sites()
+    }
+
+
+def _odds(logits, classes):
+    return targets.value(logits, classes, "log_odds")
+
+
+def _masked(every, places, part):
+    """Read-outs only where the edit can have reached, and could be seen."""
+    first, last = (xr.DataArray([f(x) for x in places.values()], {"layer": list(places)}) for f in (min, max))
+    for name, values in every.items():
+        if "later" in values.dims and "layer" in values.dims:
+            seen = every["later"] >= first if name in readouts.MOVED else every["later"] - last >= (part == "block")
+            every[name] = values.where(seen)
+    return every
+
+
+def _magnitude(sizes, sets, members, k):
+    """Mean |activation| of each set of neurons over the layers of a place; NaN of directions."""
+    each = [
+        [sizes.sel(layer=at).values[own].mean() if own.ndim == 1 else np.nan for own in sets[at, k]] for at in members
+    ]
+    return np.mean(each, axis=0)
+
+
+def _split(every, nulls):
+    """Chosen neurons, random ones and directions, which are along the dim `null`, as variables of their own."""
+    drawn = [name for name in every if "null" in every[name].dims]
+    parts = {"null_": slice(1, 1 + nulls), "direction_": slice(1 + nulls, None)}
+    found = every.isel(null=0)
+    for prefix, rows in parts.items():
+        some = every[drawn].isel(null=rows).rename({name: f"{prefix}{name}" for name in drawn})
+        some = some.rename(null="direction") if prefix == "direction_" else some
+        found = found.merge(some) if prefix == "null_" or some.sizes["direction"] else found
+    return found
+
+
+def _listed(chosen, ks, several, many):
+    """The chosen neurons for JSON: [name][k][layer], without what there is but one of."""
+    found = {
+        name: {k: {layer: own.tolist() for (layer, size), own in one.items() if size == k} for k in ks}
+        for name, one in chosen.items()
+    }
+    found = found if many else {name: one[ks[0]] for name, one in found.items()}
+    return found if several else found[""]

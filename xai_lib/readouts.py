@@ -1,45 +1,70 @@
-"""What is measured downstream of an edit: the decision, and how far later layers moved."""
+"""What is measured downstream of an edit: the decision, how far later layers moved, and what is decoded from them."""
 
 import numpy as np
 import torch
 import xarray as xr
 
 FELT = 0.1  # a frame counts as moved from this relative change up
-LATER = {"spread", "felt", "proxy_value", "proxy_sd"}  # read at later blocks
-PROXIES = {"proxy_value", "proxy_sd"}
-_CLEAN = {"logits", "probability", "proxy_value"}  # known of the clean clip too
+MOVED = ("spread", "felt")  # read at later blocks, and at an edited one
+_CLEAN = {"logits", "probability", "correct", "proxy_value", "decoded"}  # known of the clean clip too
 
 
-def table(logits, value, seen, *, sd, shape) -> xr.Dataset:
-    """Every read-out by name, from logits [clip, 1 + edit, label], the target's log-odds and what `reader` saw.
+def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
+    """Every read-out by name.
 
-    `sd` [later, proxy] is that of proxies between training clips, or None; `shape` the dims that edits are made of.
+    Parameters
+    ----------
+    logits : array [clip, 1 + edit, label]
+        The clean clip's come first.
+    delta : array [clip, edit]
+        Change of the target's log-odds.
+    seen : array [clip, 1 + edit, later, column]
+        What `reader` saw, whose `columns` are {variable: (dim, names)} of what was read besides `MOVED`.
+    own : array [clip]
+        Index of each clip's own label, −1 where the model does not know it.
+    sd : array [later, proxy] or None
+        Of proxies between training clips.
+    shape : dict
+        Dims that edits are made of, and their sizes.
     """
     log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    best = logits.argmax(-1)
+    best, p = logits.argmax(-1), np.exp(log_p)
+    with np.errstate(divide="ignore"):  # certainty
+        odds = log_p - np.log1p(-np.minimum(p, 1))
+    right = np.where(own[:, None] < 0, np.nan, best == own[:, None])
     found = {
-        "delta": ((), value - value[:, :1]),
-        "kl": ((), (np.exp(log_p[:, :1]) * (log_p[:, :1] - log_p)).sum(-1)),
+        "kl": ((), (p[:, :1] * (log_p[:, :1] - log_p)).sum(-1)),
         "changed": ((), (best != best[:, :1]).astype(float)),
+        "correct": ((), right),
         "logits": (("label",), logits),
-        "probability": (("label",), np.exp(log_p)),
-        "spread": (("later",), seen[..., 0]),
-        "felt": (("later",), seen[..., 1]),
+        "log_odds": (("label",), odds - odds[:, :1]),
+        "probability": (("label",), p),
+        **{name: (("later",), seen[..., i]) for i, name in enumerate(MOVED)},
     }
+    at = len(MOVED)
+    for name, (dim, names) in columns.items():
+        part, at = seen[..., at : at + len(names)], at + len(names)
+        found[name] = (("later", dim), part) if dim else (("later",), part[..., 0])
     if sd is not None:
-        proxies, dims = seen[..., 2:], ("later", "proxy")
-        found["proxy_value"] = dims, proxies
-        found["proxy_sd"] = dims, (proxies - proxies[:, :1]) / np.where(sd > 0, sd, np.nan)
+        proxies, dims = found["proxy_value"][1], ("later", "proxy")
+        change, clean = proxies - proxies[:, :1], np.abs(proxies[:, :1])
+        found["proxy_sd"] = dims, change / np.where(sd > 0, sd, np.nan)
+        found["proxy_change"] = dims, change / np.where(clean > 0, clean, np.nan)
+    if "decoded" in found:
+        dims, values = found["decoded"]
+        found["decoded_change"] = dims, values - values[:, :1]
     clean = {f"clean_{name}": (("clip", *dims), x[:, 0]) for name, (dims, x) in found.items() if name in _CLEAN}
+    edited = {name: (dims, x[:, 1:]) for name, (dims, x) in found.items()} | {"delta": ((), delta)}
     edited = {
-        name: (("clip", *shape, *dims), x[:, 1:].reshape(len(x), *shape.values(), *x.shape[2:]))
-        for name, (dims, x) in found.items()
+        name: (("clip", *shape, *dims), x.reshape(len(x), *shape.values(), *x.shape[2:]).astype(np.float32))
+        for name, (dims, x) in edited.items()
     }
     return xr.Dataset(clean | edited)
 
 
 def reader(inner):
-    """For `execution.cascade_read`, which shows the clean row first: how far from it others are, `inner`'s values."""
+    """For `execution.cascade_read`, which shows the clean row first: how far from it others are, and what `inner`,
+    functions from [row, frame, neuron] to [row, column], say of them."""
     clean = []
 
     def read(hidden):
@@ -48,6 +73,6 @@ def reader(inner):
         away, size = (hidden - clean[0]).norm(dim=-1), clean[0].norm(dim=-1)
         spread = away.norm(dim=-1) / size.norm(dim=-1)
         moved = torch.stack([spread, (away > FELT * size).float().mean(dim=-1)], dim=-1)
-        return moved if inner is None else torch.cat([moved, inner(hidden)], dim=-1)
+        return torch.cat([moved, *(function(hidden) for function in inner)], dim=-1)
 
     return read

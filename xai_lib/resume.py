@@ -81,7 +81,10 @@ def _joined(parts):
         found = xr.concat(parts, "clip", **how)
     except xr.MergeError as error:
         raise ValueError("this method sums over clips, so it cannot go clip by clip: call it by itself") from error
-    return found.drop_vars(added).transpose(*parts[0].dims)
+    found = found.drop_vars(added)
+    if isinstance(found, xr.Dataset):
+        return found.assign({name: found[name].transpose(*values.dims) for name, values in parts[0].items()})
+    return found.transpose(*parts[0].dims)
 
 
 def _content(value):

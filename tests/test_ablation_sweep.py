@@ -1,0 +1,307 @@
+"""What a sweep crosses: modes, sets of neurons, numbers of them, groups of layers, donors; and what is read of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from sklearn.metrics import recall_score
+
+from xai_lib import ablation, activations, attribution, audio, decoders, donors, edits, hooks, proxies, resume, speakers
+
+NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
+LABELS = ("angry", "sad", "calm")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Nine speakers who say one thing in three ways, clips of different lengths; buzzes between silences."""
+    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
+    for who, (place, label) in itertools.product(range(9), enumerate(LABELS)):
+        n = 6400 + 320 * who + 640 * place
+        wave, at = 0.001 * rng.standard_normal(n), np.arange(1600, n - 1600)
+        phase = np.cumsum((110 + 12 * who + 40 * place) * (1 + 0.1 * np.sin(at / 900)) / 16000)
+        wave[at] += 0.1 * (1 + place) * ((phase % 1) - 0.5) * (1 + 0.5 * np.sin(at / 700))
+        path = folder / f"{who}-{label}.wav"
+        soundfile.write(path, wave, 16000, subtype="FLOAT")
+        rows.append({"path": str(path), "label": label, "speaker": f"s{who}", "statement": 1})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny, clips):
+    """What a sweep needs of training clips."""
+    model, train = tiny(), clips.iloc[:15]
+    return {
+        "moments": ablation.moments(model, train),
+        "proxies": proxies.fit(model, train),
+        "decoders": decoders.fit(model, train),
+        "speakers": speakers.fit(model, train),
+    }
+
+
+def hooked(model, path, edit):
+    with torch.no_grad(), hooks.edit(model, edit):
+        return model.logits(model.tensor(audio.read(path)))[0].cpu().numpy()
+
+
+def test_every_read_out_responds_to_every_mode(tiny, clips, fitted):
+    model, test = tiny(), clips.iloc[[21, 22]]
+    others = donors.drawn(test, clips.iloc[:15])
+    found = ablation.sweep(model, test, neurons=NEURONS, modes=edits.MODES, donors=others, nulls=0, **fitted)
+    moved = {name: found[name] for name in ("delta", "kl", "spread", "proxy_change", "proxy_sd", "decoded_change")}
+    moved |= {"similarity": 1 - found["similarity"], "felt": found["felt"].max("layer")}
+    moved |= {name: found[name] - found[f"clean_{name}"] for name in ("logits", "probability")}
+    moved |= {"log_odds": found["log_odds"]}
+    for name, values in moved.items():
+        beyond = [dim for dim in values.dims if dim not in ("mode", "clip")]
+        assert (np.abs(values).max(beyond) > 1e-5).all(), name
+    for name in ("proxy_value", "decoded", "similarity"):  # read after the edit and nowhere else
+        where = found[name].notnull().any([dim for dim in found[name].dims if dim not in ("layer", "later")])
+        assert (where == (found["later"] > found["layer"])).all()
+    assert found["similarity"].max() <= 1 + 1e-5 and set(found["feature"].values) == set(decoders.FEATURES)
+    clean = found["clean_decoded"].broadcast_like(found["decoded"])
+    assert np.allclose(found["decoded"] - clean, found["decoded_change"], equal_nan=True, atol=1e-3)
+    odds = np.log(found["probability"] / (1 - found["probability"]))
+    before = np.log(found["clean_probability"] / (1 - found["clean_probability"]))
+    assert np.allclose(odds - before, found["log_odds"], atol=1e-4)
+    best = found["clean_logits"].argmax("label")
+    assert np.allclose(found["log_odds"].isel(label=best), found["delta"], atol=1e-4)  # the target: "predicted"
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_two_flips_restore_the_clean_logits_bit_for_bit(tiny, clips, size):
+    model, path = tiny(size), clips["path"][0]
+    clean = hooked(model, path, {})
+    for part in ("block", "attention", "ffn_hidden", "ffn_out"):
+        for frames in ("all", "max_frame", "peak_frames", [3, 5]):
+            flip = edits.edit([1, 5, 17], "flip", frames=frames, window=1 if frames != "all" else 0)
+            with hooks.edit(model, {(2, part): flip}):
+                assert not np.array_equal(hooked(model, path, {}), clean)
+                assert np.array_equal(hooked(model, path, {(2, part): flip}), clean), (part, frames)
+
+
+def test_names_and_numbers_of_neurons_are_so_many_sweeps(tiny, clips, fitted):
+    model, test = tiny(), clips.iloc[[21, 24]]
+    scores = {
+        label: attribution.grad_x_activation(model, clips[clips["label"] == label], target=label)
+        for label in LABELS[:2]
+    }
+    options = {"moments": fitted["moments"], "nulls": 2, "directions": 2, "modes": ("flip", "zero"), "layers": [1, 3]}
+    aims = {"angry": "angry", "sad": ("sad", "calm")}
+    found = ablation.sweep(model, test, neurons=scores, k=(1, 4), target=aims, **options)
+    assert found["chosen"].values.tolist() == ["angry", "sad"] and found["k"].values.tolist() == [1, 4]
+    for name, k in itertools.product(scores, (1, 4)):
+        one = ablation.sweep(model, test, neurons=scores[name], k=k, target=aims[name], **options)
+        here = found.sel(chosen=name, k=k, drop=True)
+        for variable, values in one.data_vars.items():
+            here_, values = (x.drop_vars("target", errors="ignore") for x in (here[variable], values))
+            xr.testing.assert_allclose(here_, values, atol=1e-5)
+        assert here["target"].values.tolist() == one["target"].values.tolist()
+        assert json.loads(found.attrs["neurons"])[name][str(k)] == json.loads(one.attrs["neurons"])
+    ends = {"top": scores["sad"], "bottom": scores["sad"].assign(absolute=-scores["sad"]["absolute"])}
+    both = ablation.sweep(model, test, neurons=ends, k=3, layers=[2], nulls=0, target="sad")
+    order = attribution.top_neurons(scores["sad"], 24, layer=2)["neuron"].tolist()
+    listed = json.loads(both.attrs["neurons"])
+    assert listed == {"top": {"2": sorted(order[:3])}, "bottom": {"2": sorted(order[-3:])}}
+
+
+def test_directions_are_edited_like_neurons(tiny, clips):
+    model, test = tiny(), clips.iloc[[21]]
+    found = ablation.sweep(model, test, neurons=NEURONS, nulls=0, directions=2, seed=3)
+    for layer, place in itertools.product(NEURONS, range(2)):
+        basis = edits.directions(24, 3, 2, seed=[3, layer])[place]
+        want = hooked(model, test["path"].iloc[0], {layer: edits.edit(basis, "flip")})
+        got = found["direction_logits"].sel(layer=layer).isel(direction=place, clip=0, mode=0)
+        assert got.values == pytest.approx(want, abs=1e-5)
+    with pytest.raises(ValueError, match="noise is of neurons"):
+        moments = ablation.moments(model, clips.iloc[:2])
+        ablation.sweep(model, test, neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, directions=1)
+
+
+def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
+    model, test = tiny(), clips.iloc[[21, 22]]
+    halves = ablation.groups(model, ("lower", "upper"))
+    assert halves == {"lower 0–1": [0, 1], "upper 2–3": [2, 3]}
+    thirds = ablation.groups(model)
+    assert [*itertools.chain(*thirds.values())] == [0, 1, 2, 3] and [name.split()[0] for name in thirds] == [
+        "early",
+        "middle",
+        "late",
+    ]
+    joint = ablation.sweep(model, test, neurons=NEURONS, layers=halves, nulls=2, target="sad", **fitted)
+    assert joint["group"].values.tolist() == list(halves) and "layer" not in joint.dims
+    sets = {
+        at: edits.matched(fitted["moments"]["magnitude"].sel(layer=at), own, 2, seed=[0, at])
+        for at, own in NEURONS.items()
+    }
+    for name, members in halves.items():
+        for clip, path in test["path"].items():
+            want = hooked(model, path, {at: edits.edit(NEURONS[at]) for at in members})
+            assert joint["logits"].sel(group=name, clip=clip, mode="flip").values == pytest.approx(want, abs=1e-5)
+            want = hooked(model, path, {at: edits.edit(sets[at][1]) for at in members})
+            got = joint["null_logits"].sel(group=name, clip=clip, mode="flip").isel(null=1)
+            assert got.values == pytest.approx(want, abs=1e-5)
+        spread, value = (joint[variable].sel(group=name, mode="flip") for variable in ("spread", "proxy_value"))
+        assert (spread.notnull() == (joint["later"] >= members[0])).all()
+        assert (value.notnull() == (joint["later"] > members[-1])).all()
+    single = ablation.sweep(model, test, neurons=NEURONS, nulls=2, target="sad", **fitted)
+    mean = ablation.averaged(single, halves)
+    want = single["delta"].sel(layer=[2, 3]).mean("layer")
+    np.testing.assert_allclose(mean["delta"].sel(group="upper 2–3"), want, rtol=1e-5)
+    assert ablation.summary(mean)["mean"].dims == ablation.summary(joint)["mean"].dims
+
+
+def test_a_whole_layer_and_its_attention_heads(tiny, clips):
+    model, path = tiny(), clips["path"][21]
+    whole = ablation.sweep(model, clips.iloc[[21]], neurons={2: range(24)}, modes=("zero",), nulls=0)
+    assert whole["logits"].values.ravel() == pytest.approx(hooked(model, path, {2: torch.zeros_like}), abs=1e-5)
+    own = model.head_neurons(1)
+    moments = ablation.moments(model, clips.iloc[:3], part="heads")
+    found = ablation.sweep(
+        model, clips.iloc[[21]], neurons={2: own}, part="heads", modes=("mean",), nulls=1, moments=moments
+    )
+    mean = edits.edit(own, "mean", means=moments["mean"].sel(layer=2).values)
+    assert found["logits"].values.ravel() == pytest.approx(hooked(model, path, {(2, "heads"): mean}), abs=1e-5)
+
+
+def test_a_patch_restores_what_it_carries(tiny, clips):
+    """All neurons of a layer are all there is to the decision; none are nothing of it."""
+    model, test = tiny(), clips[clips["label"] == "sad"].iloc[5:]
+    pairs = donors.minimal_pairs(test, clips, "angry")
+    assert (pairs["speaker"] == test["speaker"]).all() and set(pairs["label"]) == {"angry"}
+    neurons = {"all": {3: range(24)}, "some": {3: [1, 5, 9]}}
+    found = ablation.sweep(model, test, neurons=neurons, modes=("patch",), donors=pairs, nulls=0)
+    for clip, path in pairs["path"].items():
+        assert found["donor_logits"].sel(clip=clip).values == pytest.approx(hooked(model, path, {}), abs=1e-5)
+        values = donors.read(model, path, [hooks.Site(3)])[0][hooks.Site(3)]
+        want = hooked(model, test["path"][clip], {3: edits.edit([1, 5, 9], "patch", values=values)})
+        got = found["logits"].sel(clip=clip, chosen="some").values.ravel()
+        assert got == pytest.approx(want, abs=1e-5)
+    share = ablation.summary(ablation.restored(found), "restored")["speakers"].squeeze()
+    as_long = clips[clips["label"] == "angry"].iloc[7:].set_axis(test.index[:2])
+    whole = ablation.sweep(model, test[:2], neurons=neurons["all"], modes=("patch",), donors=as_long, nulls=0)
+    assert ablation.restored(whole)["restored"].values.ravel() == pytest.approx(np.ones(2), abs=1e-3)
+    side = found.sel(chosen="some", mode="patch", layer=3)
+
+    def apart(logits):
+        return (logits.sel(label="angry") - logits.sel(label="sad")).values
+
+    clean = apart(side["clean_logits"])
+    want = (apart(side["logits"]) - clean) / (apart(side["donor_logits"]) - clean)
+    assert share.sel(chosen="some").values == pytest.approx(want, rel=1e-4)
+    with pytest.raises(ValueError, match="nothing was patched"):
+        ablation.restored(ablation.sweep(model, test[:1], neurons=NEURONS, nulls=0))
+    with pytest.raises(ValueError, match="patch needs a donor for each clip"):
+        ablation.sweep(model, clips, neurons=NEURONS, nulls=0, modes=("patch",), donors=pairs)
+
+
+def test_donors():
+    rows = [("a", 1, "sad", "normal", 1), ("a", 1, "calm", "normal", 2), ("a", 1, "calm", "strong", 1)]
+    rows += [("a", 2, "calm", "normal", 1), ("b", 1, "calm", "normal", 1), ("a", 1, "calm", "normal", 1)]
+    names = ["speaker", "statement", "label", "intensity", "repetition"]
+    table = pd.DataFrame(rows, columns=names, index=list("uvwxyz")).assign(path=list("UVWXYZ"))
+    assert donors.minimal_pairs(table, table, "calm")["path"].to_dict() == {"u": "Z"}
+    assert donors.minimal_pairs(table, table.drop(index="z"), "calm")["path"].to_dict() == {"u": "V"}
+    plain = donors.minimal_pairs(table, table.drop(columns=["intensity", "repetition"]), "calm")
+    assert plain["path"].to_dict() == {"u": "V"}
+    with pytest.raises(ValueError, match="no clip has a counterpart that is happy"):
+        donors.minimal_pairs(table, table, "happy")
+    with pytest.raises(ValueError, match="need the column 'statement'"):
+        donors.minimal_pairs(table.drop(columns="statement"), table, "calm")
+    for seed in range(5):
+        drawn = donors.drawn(table, table, seed=seed)
+        assert drawn.index.tolist() == table.index.tolist() and (drawn["path"] != table["path"]).all()
+    with pytest.raises(ValueError, match="no other clip"):
+        donors.drawn(table[:1], table[:1])
+
+
+def test_recognition_is_scikit_learns(tiny, clips):
+    model = tiny()
+    odd = clips.iloc[12:].assign(label=[*LABELS] * 4 + ["bored"] * 3)
+    found = ablation.sweep(model, odd, neurons=NEURONS, nulls=2, moments=ablation.moments(model, clips.iloc[:3]))
+    known = found.isel(clip=slice(12))
+    said = known["logits"].sel(layer=2, mode="flip").argmax("label").values
+    truth = [model.labels.index(name) for name in known["emotion"].values]
+    scores = ablation.recognition(found)
+    each = recall_score(truth, said, labels=[model.labels.index(x) for x in LABELS], average=None, zero_division=0)
+    here = scores.sel(layer=2, mode="flip")
+    assert here["recall"].sel(emotion=list(LABELS)).values == pytest.approx(each)
+    assert here["uar"].item() == pytest.approx(each.mean()) and scores["null_uar"].sizes["null"] == 2
+    assert set(scores["emotion"].values) == set(LABELS) and scores["clean_uar"].shape == ()
+
+
+def test_an_effect_fades_with_the_distance():
+    spread = np.full((2, 3, 4), np.nan)
+    for layer, later in itertools.product(range(3), range(4)):
+        if later >= layer:
+            spread[:, layer, later] = 10 - (later - layer)
+    dims = {"clip": [0, 1], "layer": [0, 1, 2], "later": [0, 1, 2, 3]}
+    found = ablation.distance(xr.Dataset({"spread": (tuple(dims), spread)}, dims))
+    assert found.sel(clip=0).values.tolist() == [10, 9, 8, 7] and found["distance"].values.tolist() == [0, 1, 2, 3]
+
+
+def test_the_report_names_the_layer_and_its_neurons():
+    rng, names = np.random.default_rng(0), [f"s{i}" for i in range(9)]
+    effect = 0.1 * rng.standard_normal((9, 3, 2))
+    effect[:, 1, 0] -= 4
+    null = 0.1 * rng.standard_normal((9, 3, 2, 20))
+    dims = ("clip", "layer", "mode")
+    result = xr.Dataset(
+        {"delta": (dims, effect), "null_delta": ((*dims, "null"), null)},
+        {"layer": [1, 2, 5], "mode": ["flip", "zero"], "speaker": ("clip", names)},
+        {"neurons": json.dumps({"1": [0], "2": [3, 4, 8], "5": [1]})},
+    )
+    told = {"delta": ("log-odds of sad", "nats")}
+    first, second = ablation.report(result, readouts=told).splitlines()
+    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "3, 4, 8 come first" in first
+    assert (
+        "nats beyond the null (q = 0." in first and second == "zero, log-odds of sad: none beyond the null, in 3 layers"
+    )
+    sizes = np.arange(30.0).reshape(1, 3, 10)
+    sizes[0, 1, [3, 4, 8]] = 1, 3, 2
+    scores = xr.Dataset({"absolute": (("clip", "layer", "neuron"), sizes)}, {"layer": [1, 2, 5], "neuron": range(10)})
+    assert "of its neurons, 4, 8 come first" in ablation.report(result, scores, readouts=told, top=2)
+    few = ablation.report(result.isel(clip=slice(5)), readouts=told)
+    assert few.splitlines()[0] == "flip, log-odds of sad: too few speakers, or random sets, for a test"
+
+
+def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
+    model, test = tiny(), clips.iloc[[21, 22, 24]]
+    pairs = donors.drawn(test, clips)
+    options = {"neurons": NEURONS, "nulls": 2, "modes": ("flip", "resample"), "donors": pairs, **fitted}
+    straight = ablation.sweep(model, test, **options)
+    found = resume.by_clip(ablation.sweep, model, test, folder=tmp_path / "kept", **options)
+    xr.testing.assert_allclose(found, straight, atol=1e-5)
+    assert found.attrs == straight.attrs
+    found.to_netcdf(tmp_path / "sweep.nc")
+    with xr.open_dataset(tmp_path / "sweep.nc") as again:
+        assert again.attrs == straight.attrs and set(again.data_vars) == set(straight.data_vars)
+
+
+def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
+    model = tiny()
+    moments = activations.moments(model, clips.iloc[:9])
+    options = {"neurons": {2: [1, 5, 9]}, "moments": moments, "nulls": 30}
+    near, any_ = (ablation.sweep(model, clips.iloc[[21]], **options, nearest=n) for n in (2, 24))
+    spread = [found["null_magnitude"].std().item() for found in (near, any_)]
+    assert spread[0] < spread[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": (1, 2)}, "several k are of scores"),
+        ({"layers": {"odd": [1, 9]}}, "no neurons are given for layer 9"),
+        ({"modes": ("resample",)}, "resample needs a donor for each clip: donors=donors.drawn"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tiny, clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "nulls": 0, **options})

@@ -1,0 +1,194 @@
+"""What a sweep of edits comes to: effects over speakers, beside the null, in tables and in words."""
+
+import json
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from . import statistics, targets
+
+READOUTS = {  # of `report`: variable, what it is called, what it is measured in
+    "delta": ("log-odds of the target", "nats"),
+    "kl": ("divergence of the probabilities", "nats"),
+    "changed": ("share of clips with another label", ""),
+}
+
+
+def summary(result, variable="delta", **where) -> xr.Dataset:
+    """Effect over speakers, and against the matched random neurons.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of `sweep`.
+    variable : str
+        One of its variables, such as "delta", "kl" or "changed".
+    **where
+        Picks from further dims: label="angry", later=6, proxy="rms".
+
+    Returns
+    -------
+    Dataset [layer, mode]
+        ``speakers`` [speaker, ...], each one's mean; ``mean``, ``low``, ``high`` and ``n`` over them. ``difference``,
+        chosen minus mean of the null, with its interval, ``p_null``, ``p`` and ``q`` as in `contrast`. ``null_mean``,
+        and ``null_low`` to ``null_high``, where 95 % of further random sets would lie, each averaged over the same
+        speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
+    """
+    chosen, null = result[variable].sel(where), result[f"null_{variable}"].sel(where)
+    units = statistics.by_speaker(chosen)
+    null = null if null.sizes["null"] else null.pad(null=(0, 1))
+    draws, n = statistics.by_speaker(null).mean("speaker"), null.sizes["null"]
+    mean, sd = draws.mean("null"), draws.std("null", ddof=int(n > 1))
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt(1 + 1 / n) * sd  # NaN of a single draw
+    out = statistics.over_speakers(units)
+    out = out.assign(speakers=units, null_mean=mean, null_low=mean - half, null_high=mean + half)
+    against = contrast(chosen, null.mean("null"), null=null - null.mean("null")).drop_vars("n")
+    names = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
+    return out.assign(against.rename(names)).assign_attrs(result.attrs, variable=variable)
+
+
+def contrast(values, others, *, null=None) -> xr.Dataset:
+    """Paired comparison of two results over the same clips, with the speaker as the unit.
+
+    Parameters
+    ----------
+    null : DataArray, optional
+        Differences, around 0, that chance would make: of the same dims and `null`, the draws. A test over speakers
+        takes the sets of neurons as given, so that any two sets differ once there are speakers enough; to claim
+        something of how a set was chosen, its difference must stand out from those between random sets too.
+
+    Returns
+    -------
+    Dataset
+        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over speakers, NaN
+        below 8. With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the
+        larger of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
+    """
+    units = statistics.by_speaker(values - others)
+    out = statistics.over_speakers(units)
+    last = {"kwargs": {"axis": -1}}
+    out["p"] = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], **last)
+    if null is not None:
+        draws = statistics.by_speaker(null).mean("speaker")
+        p = xr.apply_ufunc(statistics.null_test, out["mean"], draws, input_core_dims=[[], ["null"]], **last)
+        out["p_null"] = p.where(out["mean"].notnull())
+        out["p"] = np.maximum(out["p"], out["p_null"])  # both must tell: NaN where one is
+    dims = [dim for dim in out["p"].dims if dim != "mode"]
+    q = xr.apply_ufunc(statistics.fdr, out["p"], input_core_dims=[dims], output_core_dims=[dims], vectorize=True)
+    return out.assign(q=q.transpose(*out["p"].dims))
+
+
+def recognition(result) -> xr.Dataset:
+    """Recall of each emotion, and their mean, the UAR, clean and edited.
+
+    Returns
+    -------
+    Dataset
+        ``uar`` and ``recall`` [..., emotion] with the dims of the sweep but `clip`; ``clean_uar``, ``clean_recall``;
+        and ``null_uar``. Over the clips whose own label the model knows.
+    """
+    out = {}
+    for prefix in ("", "clean_", "null_"):
+        if f"{prefix}correct" in result:
+            known = result[f"{prefix}correct"].dropna("clip", how="all")
+            recall = known.groupby("emotion").mean()
+            out |= {f"{prefix}recall": recall, f"{prefix}uar": recall.mean("emotion")}
+    out.pop("null_recall", None)
+    return xr.Dataset(out)
+
+
+def restored(result) -> xr.Dataset:
+    """Share of the way from the clip to its donor that a patch goes, in the difference of the two labels' logits.
+
+    0 where the decision stays with the clip's own label, 1 where the patched neurons carry all that tells the donor from
+    it. A speaker's share is that of the sums over clips, since a clip whose donor hardly differs says nothing.
+
+    Returns
+    -------
+    Dataset
+        ``restored`` and ``null_restored`` for `summary`, with a `clip` for each speaker.
+
+    Raises
+    ------
+    ValueError
+        The sweep had no donors, or the model does not know their labels.
+    """
+    if "donor_logits" not in result:
+        raise ValueError("nothing was patched: give sweep modes=('patch',) and donors=donors.minimal_pairs(…)")
+
+    def side(logits, name):
+        lacking = set(result[name].values) - set(result["label"].values)
+        if lacking:
+            raise ValueError(f"the model does not know the label {lacking.pop()!r}")
+        return logits.sel(label=result[name].drop_vars([*result[name].coords]), drop=True)
+
+    def apart(logits):
+        return side(logits, "donor_label") - side(logits, "emotion")
+
+    clean, out = apart(result["clean_logits"]), {}
+    whole = statistics.by_speaker(apart(result["donor_logits"]) - clean)
+    for prefix in ("", "null_"):
+        moved = statistics.by_speaker(apart(result[f"{prefix}logits"]) - clean)
+        out[f"{prefix}restored"] = (moved / whole).rename(speaker="clip")
+    names = whole["speaker"].values
+    return xr.Dataset(out).assign_coords(clip=np.arange(len(names)), speaker=("clip", names)).assign_attrs(result.attrs)
+
+
+def averaged(result, groups) -> xr.Dataset:
+    """Mean over the layers of each group, {name: layers}, each edited by itself: the dim `group` instead of `layer`."""
+    parts = [result.sel(layer=list(layers)).mean("layer", keep_attrs=True) for layers in groups.values()]
+    return xr.concat(parts, "group", combine_attrs="override").assign_coords(group=list(groups))
+
+
+def distance(result, variable="spread") -> xr.DataArray:
+    """How an effect fades with the layers between the edit and where it is read: [..., distance] for [..., later]."""
+    away = result["later"] - result["layer"]
+    steps = range(int(away.max()) + 1)
+    parts = [result[variable].where(away == n).mean(["layer", "later"]) for n in steps]
+    return xr.concat(parts, "distance").assign_coords(distance=list(steps))
+
+
+def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
+    """In words: for each read-out the layer where the edit does most beyond the null, or that there is none.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of `ablation.sweep`, with the dims clip, layer, mode (others picked by `where`).
+    scores : Dataset, optional
+        By which the neurons were chosen: the `top` of them are named.
+    readouts : dict
+        {variable, or (variable, picks from its further dims): (name, unit)}.
+    """
+    lines = []
+    listed = {int(layer): neurons for layer, neurons in json.loads(result.attrs["neurons"]).items()}
+    for key, (name, unit) in readouts.items():
+        variable, picks = key if isinstance(key, tuple) else (key, {})
+        found = summary(result, variable, **where, **dict(picks))
+        for mode in found["mode"].values:
+            here = found.sel(mode=mode)
+            tested, told = here["q"].notnull(), here["q"] < 0.05
+            if not tested.any():
+                lines.append(f"{mode}, {name}: too few speakers, or random sets, for a test")
+            elif not told.any():
+                lines.append(f"{mode}, {name}: none beyond the null, in {int(tested.sum())} layers")
+            else:
+                best = here.isel(layer=int(np.abs(here["difference"]).where(told).argmax("layer")))
+                layer = int(best["layer"])
+                size = (
+                    f"{best['difference']:+.2g} [{best['difference_low']:+.2g}, {best['difference_high']:+.2g}] {unit}"
+                )
+                first = listed[layer] if scores is None else _strongest(scores, layer, listed[layer])
+                names = ", ".join(map(str, first[:top]))
+                lines.append(
+                    f"{mode}, {name}: most in layer {layer}, {size.rstrip()} beyond the null (q = {best['q']:.2g}); "
+                    f"of its neurons, {names} come first"
+                )
+    return "\n".join(lines)
+
+
+def _strongest(scores, layer, neurons):
+    """The chosen neurons of a layer, strongest first."""
+    size = targets.average(scores["absolute"]).sel(layer=layer)
+    return [neuron for neuron in size.sortby(-size)["neuron"].values.tolist() if neuron in set(neurons)]
