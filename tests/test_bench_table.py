@@ -12,7 +12,7 @@ def test_ratios():
     spec.loader.exec_module(bench)
 
     def record(path, median, flops, times=1, *, threads=1):
-        about = {"path": path, "threads": threads, "flops": flops, "peak": 2e6, "times": times}
+        about = {"path": path, "threads": threads, "flops": flops, "peak": 2e6, "times": times, "timed": True}
         return {"group": "sweep", "extra_info": about, "stats": {"median": median}}
 
     groups = [("captum", 6, 8e9, 2), ("ours", 4, 4e9)]

@@ -122,6 +122,18 @@ def test_a_split_that_leaks_or_drops_clips_is_refused(stand_ins, split, message)
         workbook.setup("03_x")
 
 
+@pytest.mark.parametrize("split", [None, ["train"] * 18 + ["test"] * 6])
+def test_a_corpus_whose_speakers_are_not_known_is_refused_before_anything_is_computed(stand_ins, split):
+    if split:  # it could be kept, but nothing could be said about people
+        stand_ins.corpus["split"] = split
+    stand_ins.corpus.loc[:5, "speaker"] = None
+    with pytest.raises(ValueError, match="6 of 24 clips have no speaker.* a column `speaker`"):
+        workbook.setup("03_x")
+    stand_ins.corpus = stand_ins.corpus.drop(columns="speaker")
+    with pytest.raises(ValueError, match="24 of 24 clips have no speaker"):
+        workbook.setup("03_x")
+
+
 def test_a_split_of_the_corpus_is_kept(stand_ins):
     stand_ins.corpus["split"] = np.where(stand_ins.corpus["speaker"] == "a", "test", "train")
     assert set(workbook.setup("03_x").test["speaker"]) == {"a"}

@@ -138,7 +138,7 @@ def distribution(result, layer, neuron, column) -> pd.DataFrame:
     table = pd.DataFrame({"value": _column(values, column), "mean": values.values})
     table["speaker"] = values["speaker"].values if targets.speakers_known(values) else "unknown"
     table = table[_known(table["value"])]
-    for _, cells in _cells(values, column):
+    for names, cells in _cells(values, column):
         table["cell"] = cells
         shared = table.groupby("cell")["value"].transform("nunique") == table["value"].nunique()
         if shared.any():
@@ -146,7 +146,8 @@ def distribution(result, layer, neuron, column) -> pd.DataFrame:
     table = table[shared]
     means = table.groupby(["speaker", "value", "cell"])["mean"].mean().groupby(["speaker", "value"]).mean().unstack()
     means = means[ordered(means.columns)].rename_axis(columns=column)
-    means.attrs = {"layer": int(layer), "neuron": int(neuron), "part": result.attrs["part"]}
+    agreed = ", ".join(names) or "nothing else"
+    means.attrs = {"layer": int(layer), "neuron": int(neuron), "part": result.attrs["part"], "cell": agreed}
     return means
 
 

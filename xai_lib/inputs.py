@@ -13,14 +13,20 @@ from . import audio, corpora
 def split(corpus, model, *, seed=0) -> pd.DataFrame:
     """Add the column `split`: speakers whom the model has never heard are "test"; else it is drawn by speaker.
 
-    A column that is there already is kept; ValueError if it leaks, leaves clips out or has one side only.
+    A column that is there already is kept; ValueError if it leaks, leaves clips out or has one side only, or if some
+    clip has no speaker.
     """
+    lacking = corpus["speaker"].isna().sum() if "speaker" in corpus else len(corpus)
+    if lacking:
+        raise ValueError(
+            f"{lacking} of {len(corpus)} clips have no speaker, and all that is found here is counted over speakers: "
+            "give the corpus, as a CSV file, a column `speaker`, or leave those clips out"
+        )
     if "split" in corpus:
         return _checked(corpus)
-    if "speaker" in corpus:
-        known = corpus["speaker"].isin({*(model.trained_on or []), *(model.head_trained_on or [])})
-        if known.any() and not known.all():
-            return corpus.assign(split=np.where(known, "train", "test"))
+    known = corpus["speaker"].isin({*(model.trained_on or []), *(model.head_trained_on or [])})
+    if known.any() and not known.all():
+        return corpus.assign(split=np.where(known, "train", "test"))
     return corpora.split(corpus, seed=seed)
 
 
@@ -57,7 +63,7 @@ def own_files(files, model, skipped) -> pd.DataFrame:
 
 def of_whom(model, test) -> str:
     """How many test speakers there are, and what the model knows of them already."""
-    speakers = set(test["speaker"].dropna()) if "speaker" in test else set()
+    speakers = set(test["speaker"])
     if model.trained_on is None:
         told = f"{len(speakers)}; whom the encoder has heard is not recorded"
     else:
@@ -76,7 +82,7 @@ def _checked(corpus):
             f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
             "rename or drop the other clips, or drop the column to have one drawn"
         )
-    sides = corpus.groupby("speaker")["split"].nunique() if "speaker" in corpus else pd.Series(dtype=int)
+    sides = corpus.groupby("speaker")["split"].nunique()
     both = [str(name) for name in sides[sides > 1].index]
     if both:
         raise ValueError(

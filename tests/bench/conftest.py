@@ -93,10 +93,11 @@ def measure(benchmark, counted):
     """measure(function, row=..., path="ours"): count FLOPs and memory of `function()`, then time it.
 
     Where `same` makes an array of what the function returns, that of all paths must be equal. `times`: how many times
-    as long the whole of it takes, where only a part of the other path is run.
+    as long the whole of it takes, where only a part of the other path is run. `timed`: false on the device "meta",
+    where FLOPs are counted and nothing is computed.
     """
 
-    def run(function, *, row: str, path: str = "ours", rounds: int = 3, times: float = 1, same=None):
+    def run(function, *, row, path="ours", rounds=3, times=1, same=None, timed=True):
         known = counted.setdefault(row, {})
         if path not in known:  # also the warm-up
             found, flops, peak = count(function)
@@ -106,8 +107,8 @@ def measure(benchmark, counted):
             if answer is not None:
                 assert answer.shape == other.shape and np.abs(answer - other).max() <= 1e-4 * np.abs(other).max() > 0
         benchmark.group = row
-        benchmark.extra_info.update(path=path, threads=torch.get_num_threads(), flops=flops, peak=peak, times=times)
-        return benchmark.pedantic(function, rounds=rounds, iterations=1)
+        benchmark.extra_info.update(path=path, threads=torch.get_num_threads(), flops=flops, peak=peak, times=times, timed=timed)
+        return benchmark.pedantic(function if timed else lambda: None, rounds=rounds, iterations=1)
 
     return run
 
@@ -117,7 +118,8 @@ def table(benchmarks) -> list[str]:
     groups: dict = {}
     for record in benchmarks:
         info = record["extra_info"]
-        found = record["stats"]["median"] * info["times"], info["flops"] * info["times"], info["peak"]
+        seconds = record["stats"]["median"] * info["times"] if info["timed"] else float("nan")
+        found = seconds, info["flops"] * info["times"], info["peak"]
         groups.setdefault((record["group"], info["threads"]), {})[info["path"]] = found
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for (row, threads), paths in groups.items():

@@ -1,6 +1,8 @@
-"""A neuron set flipped in each of 12 layers of a model of the size of wavlm-base-plus, three seconds of sound."""
+"""Sets of neurons edited in each of 12 layers of a model of the size of wavlm-base-plus, three seconds of sound."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -47,3 +49,38 @@ def test_bench_paths_agree(model, wave, plan):
     ours, other = execution.cascade(model, wave, plan), hooked(model, wave, plan)
     assert abs(ours[1:] - other).max() <= 1e-4 * abs(other).max()
     assert abs(ours[1:] - ours[0]).amax(1).min() > 1e-5 * abs(other).max()  # every edit is felt
+
+
+@pytest.fixture(scope="module")
+def shapes(model):
+    """The same model without numbers: its FLOPs can be counted in no time."""
+    import copy
+
+    from xai_lib import models
+
+    told = {"name": "base", "trained": "not trained: a benchmark", "preprocessor": {}, "device": "meta"}
+    empty = models.Model(copy.deepcopy(model.network), labels=model.labels, **told)
+    empty.tensor = lambda waveform: waveform
+    return empty
+
+
+@pytest.mark.parametrize("path", ["ours", "780 hooked forwards"])
+def test_bench_full_sweep(measure, shapes, path):
+    import torch
+
+    from xai_lib import edits, execution, hooks
+
+    x, known = torch.zeros(1, 48_000, device="meta"), dict.fromkeys(("means", "stds"), np.zeros(768))
+    known["values"] = torch.zeros(149, 768, device="meta")
+    modes = ("flip", "zero", "mean", "noise", "resample")
+    plan = [
+        (hooks.Site(layer), edits.edit(range(k), mode, **known))
+        for layer in range(1, 13)
+        for mode, k in [*itertools.product(modes, (5, 20, 50)), *50 * [("flip", 20)]]
+    ]
+    few = plan[::65]  # one a layer, all of the same cost
+    run = {"ours": lambda: execution.cascade(shapes, x, plan), "780 hooked forwards": lambda: hooked(shapes, x, few)}
+    times = 1 if path == "ours" else len(plan) / len(few)
+    row = "ablation sweep, 12 layers × (5 modes × 3 k + 50 null draws), 3 s"
+    measure(run[path], row=row, path=path, times=times, timed=False)
+    assert len(plan) == 780 and len(few) == 12

@@ -14,7 +14,7 @@ def layer_probes(result):
     layers, n = result["layer"].values, result.sizes["speaker"]
     for place, task in enumerate(result["task"].values.tolist()):
         one, color = result.sel(task=task), dict(zip(_NAMES, style.COLORS))[task]
-        told = "" if one["control"].notnull().any() else " (too few examples for a control)"
+        told = "" if one["control"].notnull().any() else " (no control task)"
         at = layers + 0.12 * (place - (result.sizes["task"] - 1) / 2)
         solid = {"color": color, "marker": "o", "ms": 5, "label": _NAMES[task] + told}
         hollow = {"color": color, "marker": "o", "ms": 4, "mfc": "white", "ls": "--", "lw": 1, "label": None}

@@ -6,8 +6,8 @@ from . import style
 def neuron_groups(*tables, ylabel="mean activation"):
     """One neuron by emotion, sex or intensity: a dot for each speaker, the two of one joined, and the means.
 
-    Each of the `tables` is of `contrasts.distribution`, and gets a panel. Means have their 95 % t interval over
-    speakers from 8 up.
+    Each of the `tables` is of `contrasts.distribution`, and gets a panel, with what its clips agree in. Means have their
+    95 % t interval over speakers from 8 up.
     """
     width = [0.6 + table.shape[1] for table in tables]
     figure, panels = style.panels(1, len(tables), sharey=True, squeeze=False, width_ratios=width)
@@ -24,7 +24,9 @@ def neuron_groups(*tables, ylabel="mean activation"):
             axes.errorbar(place + 0.3, mean, [[mean - low], [high - mean]], fmt="D", color="black", ms=4, capsize=2)
         tilt = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(names) > 3 else {}
         axes.set_xticks(range(len(names)), names, parse_math=False, **tilt)
-        axes.set(xlabel=table.columns.name, xlim=(-0.5, len(names) - 0.3))
+        agree = f"\nclips agree in\n{table.attrs['cell']}" if "cell" in table.attrs else ""
+        axes.set_xlabel(f"{table.columns.name}{agree}", parse_math=False, fontsize="small")
+        axes.set_xlim(-0.5, len(names) - 0.3)
     n, about = max(map(len, tables)), tables[0].attrs
     title = f"Layer {about['layer']}, neuron {about['neuron']} of {about['part']}: each of {n} speakers, and their mean"
     panels[0, 0].set_ylabel(ylabel)

@@ -9,8 +9,9 @@ _NAMES = {"manner": "manner of articulation", "emotion": "emotion", "statement":
 def selectivity_scatter(result, neurons=None):
     """What each neuron varies with (`probes.selectivity`): phonetics across, emotion up, a dot a neuron, by layer.
 
-    All shares are beyond chance, that is less the mean over shuffled labels. At the right each layer's median and middle
-    half; bars are intervals over speakers of the median neuron's. Neurons of the table `neurons` (`layer`, `neuron`) are ringed.
+    All shares are beyond chance, that is less the mean over shuffled labels. At the right the median neuron of each
+    layer, with its interval over speakers from 8 up, and the middle half of the neurons. Neurons of the table `neurons`
+    (`layer`, `neuron`) are ringed.
     """
     tasks = result["task"].values.tolist()
     if len(tasks) < 2:
@@ -29,12 +30,12 @@ def selectivity_scatter(result, neurons=None):
     for name, task in zip(names, tasks):
         color = dict(zip(_NAMES, style.COLORS))[task]
         low, middle, high = np.nanquantile(shares.sel(task=task), [0.25, 0.5, 0.75], axis=1)
-        right.plot(layers, middle, "o-", ms=5, color=color, label=name)
         right.fill_between(layers, low, high, color=color, alpha=0.2, lw=0)
-        if result.sizes["speaker"] >= statistics.FEWEST:
-            over = statistics.over_speakers(result["typical"].sel(task=task))
-            style.interval(right, layers, over, color=color, ls="none", marker="_")
+        over = statistics.over_speakers(result["typical"].sel(task=task))
+        if result.sizes["speaker"] < statistics.FEWEST:
+            over["mean"] = "layer", middle
+        style.interval(right, layers, over, color=color, marker="o", ms=5, label=name)
     right.axhline(0, color="black", lw=0.6)
-    right.set(xlabel="layer", ylabel="share beyond chance (η²)", xticks=layers, title="Median and middle half")
+    right.set(xlabel="layer", ylabel="share beyond chance (η²)", xticks=layers, title="Median neuron, and middle half")
     right.legend()
     return figure
