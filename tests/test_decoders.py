@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from xai_lib import audio, decoders, edits, execution, hooks, sampling
+
+NAMES = list(decoders.FEATURES)
+
+
+def voice(rng, length, pitch, glide=0.0, rate=16000):
+    """A buzz that glides in pitch (semitones per second), swells, and grows noisy."""
+    t = np.arange(length) / rate
+    phase = 2 * np.pi * np.cumsum(pitch * 2 ** (glide * t / 12)) / rate
+    loud = 0.06 * (1.5 + np.sin(2 * np.pi * rng.uniform(1, 6) * t + rng.uniform(0, 6)))
+    breath = rng.uniform(0, 0.3) * rng.standard_normal(length) * (t > t[-1] / 2)
+    return (loud * (sum(np.sin(k * phase) / k for k in range(1, 12)) + breath)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    """Three clips each by twelve speakers, of their own pitch; no two clips are of one length."""
+    folder, rng, rows = tmp_path_factory.mktemp("voices"), np.random.default_rng(0), []
+    for place in range(36):
+        speaker = place // 3
+        samples = voice(rng, 8000 + 320 * place, 100 + 12 * speaker, rng.uniform(-20, 20))
+        path = str(folder / f"{place}.wav")
+        soundfile.write(path, samples, 16000, subtype="FLOAT")
+        rows.append({"path": path, "label": ["angry", "sad", "calm"][place % 3], "speaker": f"s{speaker:02}"})
+    return pd.DataFrame(rows)
+
+
+def plant(model, clips, make):
+    """An edit by which a layer holds [frame, neuron] `make(truth [frame, feature], clip)`; clips are told by length."""
+    known = {}
+    for index, waveform in audio.stream(clips):
+        true = decoders.truth(model, waveform).T
+        known[len(true)] = torch.as_tensor(make(true, clips.loc[index]))
+    return lambda hidden: known[hidden.shape[1]].to(hidden).expand_as(hidden)
+
+
+def noise(model, scale=1.0):
+    """Noise, the same for clips of one length."""
+    return lambda true, clip: scale * np.random.default_rng(len(true)).standard_normal((len(true), model.n_neurons(0)))
+
+
+def test_true_features_are_those_of_audio_in_their_units(tiny, voices):
+    model = tiny()
+    waveform = audio.read(voices["path"][4])
+    waveform = np.concatenate([np.zeros(3200, np.float32), waveform, np.zeros(3200, np.float32)])
+    found, speech = decoders.truth(model, waveform), audio.speech_mask(waveform)
+    assert found.shape == (6, model.n_frames(len(waveform))) and not speech.all()
+    assert np.isnan(found[:, ~speech]).all() and np.isfinite(found[:4, speech]).all()
+    true = audio.features(torch.as_tensor(waveform))
+    assert found[0, speech] == pytest.approx(20 * true["rms"].log10().numpy()[speech], abs=1e-3)
+    assert found[1, speech] == pytest.approx(100 * true["envelope"].numpy()[speech], rel=1e-5)
+    assert found[2, speech] == pytest.approx(16000 * true["zcr"].numpy()[speech])
+    assert found[3, speech] == pytest.approx(true["centroid"].numpy()[speech], rel=1e-5)
+    voiced = np.isfinite(found[4])
+    assert 5 < voiced.sum() and not voiced[~np.isfinite(true["f0"].numpy())].any()
+    assert 100 * 2 ** (found[4, voiced] / 12) == pytest.approx(true["f0"].numpy()[voiced], rel=1e-5)
+    louder = decoders.truth(model, 2 * waveform)
+    assert louder[0, speech] - found[0, speech] == pytest.approx(20 * np.log10(2), abs=1e-2)
+    assert louder[1, speech] == pytest.approx(2 * found[1, speech], rel=1e-5)
+    assert louder[2:, speech] == pytest.approx(found[2:, speech], rel=1e-3, nan_ok=True)
+
+
+@pytest.mark.parametrize("glide", [12, -24])
+def test_the_delta_is_the_slope_between_voiced_neighbours(tiny, glide):
+    found = decoders.truth(tiny(), voice(np.random.default_rng(0), 16000, 150, glide))
+    pitch, slope = found[4:]
+    assert np.nanmedian(slope) == pytest.approx(glide, rel=0.1)
+    for i, value in enumerate(slope):
+        around = pitch[i - 1 : i + 2] if 0 < i < len(pitch) - 1 else np.array([np.nan])
+        expected = (around[2] - around[0]) / 0.04 if np.isfinite(around).all() else np.nan
+        assert value == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_delta_leaps_over_no_gap(tiny, wave, monkeypatch):
+    model, real = tiny(), audio.features
+    pitch = torch.full((model.n_frames(len(wave)),), 200.0)
+    pitch[[5, 9]] = torch.nan
+    monkeypatch.setattr(audio, "features", lambda *args, **options: {**real(*args, **options), "f0": pitch})
+    slope = decoders.truth(model, wave)[5]
+    assert np.flatnonzero(np.isnan(slope)).tolist() == [0, 4, 5, 6, 8, 9, 10, len(pitch) - 1]
+
+
+def test_a_clip_of_one_frame_and_one_without_speech_have_features(tiny):
+    rng, model = np.random.default_rng(0), tiny()
+    assert np.isfinite(decoders.truth(model, voice(rng, 400, 200))[:4]).all()
+    hiss = (1e-5 * rng.standard_normal(8000)).astype(np.float32)
+    assert not audio.speech_mask(hiss).any() and np.isfinite(decoders.truth(model, hiss)[:4]).all()
+
+
+@pytest.fixture(scope="module")
+def planted(tiny, voices):
+    """A model that holds the features themselves in layer 2, and noise in layer 3; what fits and how well."""
+    model = tiny()
+    filler, scales = noise(model, 0.1), np.array([0.1, 0.2, 0.001, 0.001, 0.1, 0.01])
+
+    def features(true, clip):
+        held = filler(true, clip)
+        held[:, :6] = np.where(np.isfinite(true), scales * true, held[:, :6])
+        return held
+
+    both = {hooks.Site(2): plant(model, voices, features), hooks.Site(3): plant(model, voices, noise(model))}
+    with hooks.edit(model, both):
+        fitted = decoders.fit(model, voices[:24])
+        valid = decoders.validity(model, voices[24:], fitted)
+        doubled = decoders.validity(model, voices, fitted.assign_attrs(speakers="[]"))
+    return fitted, valid, doubled, scales
+
+
+def test_what_is_linear_in_a_layer_is_decoded_in_full_and_noise_is_not(planted):
+    fitted, valid, _, scales = planted
+    assert fitted["weight"].dims == ("layer", "feature", "neuron") and list(fitted["feature"]) == NAMES
+    assert fitted["unit"].sel(feature="f0").item() == "semitones"
+    found = fitted["weight"].sel(layer=2).values
+    assert found[:, :6].diagonal() * scales == pytest.approx(1, abs=0.05)
+    assert (valid["mean"].sel(layer=2) > 0.995).all()
+    assert (valid["training"].sel(layer=2) > 0.995).all()
+    assert (valid["mean"].sel(layer=3) < 0.03).all() and (valid["training"].sel(layer=3) < 0.2).all()
+    assert (fitted["strength"].sel(layer=2) < fitted["strength"].sel(layer=3)).all()
+
+
+def test_decoders_of_other_clips_features_know_nothing(planted):
+    fitted, valid, _, _ = planted
+    assert np.abs(valid["shuffled"].sel(layer=[2, 3])).max() < 0.25
+    assert np.abs(valid["shuffled"].sel(layer=2, feature=NAMES[:4])).max() < 0.15
+    assert not fitted["weight"].equals(fitted["shuffled_weight"])
+
+
+def test_validity_is_over_speakers_and_gives_no_interval_for_few(planted):
+    _, valid, doubled, _ = planted
+    assert valid["speakers"].dims == ("speaker", "layer", "feature") and (valid["n"] == 4).all()
+    assert valid["low"].isnull().all() and valid["mean"].notnull().all()
+    assert (doubled["n"] == 12).all() and (doubled["low"] <= doubled["mean"]).all()
+    assert doubled["mean"].values == pytest.approx(doubled["speakers"].mean("speaker").values)
+
+
+def test_r2_is_one_minus_the_error_over_the_variance_of_the_speakers_frames(tiny, voices):
+    model = tiny()
+    fitted = decoders.fit(model, voices[:12])
+    valid = decoders.validity(model, voices[24:30], fitted)
+    true, decoded = [], []
+    for index, waveform in audio.stream(voices[24:27]):
+        with torch.no_grad(), hooks.capture(model, 2) as kept:
+            model.logits(model.tensor(waveform))
+        at = fitted.sel(layer=2)
+        decoded.append(kept[hooks.Site(2)][0].cpu().numpy() @ at["weight"].values.T + at["bias"].values)
+        true.append(decoders.truth(model, waveform).T)
+    true, decoded = np.concatenate(true), np.concatenate(decoded)
+    for i in range(6):
+        y, said = true[:, i][np.isfinite(true[:, i])], decoded[:, i][np.isfinite(true[:, i])]
+        error = ((y - said) ** 2).sum()
+        assert valid["speakers"][0, 2, i] == pytest.approx(1 - error / ((y - y.mean()) ** 2).sum(), rel=1e-4)
+
+
+def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
+    model = tiny()
+    pitch = {}
+    for index, waveform in audio.stream(voices):
+        pitch.setdefault(voices["speaker"][index], []).append(decoders.truth(model, waveform)[4])
+    pitch = {name: np.nanmean(np.concatenate(rows)) for name, rows in pitch.items()}
+
+    def told(true, clip):
+        return np.full((len(true), model.n_neurons(0)), pitch[clip["speaker"]])
+
+    train = voices["speaker"].isin(voices["speaker"].unique()[::2])
+    with hooks.edit(model, {hooks.Site(2): plant(model, voices, told)}):
+        fitted = decoders.fit(model, voices[train])
+        valid = decoders.validity(model, voices[~train], fitted).sel(layer=2)
+    assert (valid["mean"] <= 0.001).all()
+    assert valid["training"].sel(feature="f0") > 0.3
+
+
+def test_decoders_equal_ridge_regressions_chosen_with_speakers_apart(tiny, voices):
+    model, clips = tiny(), voices[:15]
+    fitted, seen, true, split = decoders.fit(model, clips), [], [], []
+    folds = sampling.folds(clips, 3, seed=0)
+    assert (clips.assign(fold=folds).groupby("speaker")["fold"].nunique() == 1).all()
+    for index, waveform in audio.stream(clips):
+        with torch.no_grad(), hooks.capture(model, 1) as kept:
+            model.logits(model.tensor(waveform))
+        seen.append(kept[hooks.Site(1)][0].cpu().double().numpy())
+        true.append(decoders.truth(model, waveform).T)
+        split += [folds[index]] * len(true[-1])
+    seen, true, at = np.concatenate(seen), np.concatenate(true), fitted.sel(layer=1)
+    assert fitted.attrs["frames"] == np.isfinite(true[:, 0]).sum() < 6000
+    for i, name in enumerate(NAMES):
+        there = np.isfinite(true[:, i])
+        x, y, apart = seen[there], true[there, i], PredefinedSplit(np.array(split)[there])
+        tried = [make_pipeline(StandardScaler(), Ridge(one)) for one in decoders.STRENGTHS]
+        errors = [((cross_val_predict(one, x, y, cv=apart) - y) ** 2).sum() for one in tried]
+        assert at["strength"][i] == decoders.STRENGTHS[np.argmin(errors)]
+        best = tried[int(np.argmin(errors))].fit(x, y)
+        assert x @ at["weight"][i].values + at["bias"][i].item() == pytest.approx(best.predict(x), abs=1e-3)
+        assert fitted["mean"][i] == pytest.approx(y.mean())
+
+
+def test_few_frames_are_drawn_evenly_and_seeded(tiny, voices):
+    model = tiny()
+    fitted = decoders.fit(model, voices[:12], frames=120)
+    assert fitted.attrs["frames"] == 120
+    assert fitted.equals(decoders.fit(model, voices[:12], frames=120))
+    assert not fitted.equals(decoders.fit(model, voices[:12], frames=120, seed=1))
+    mixed = decoders.fit(model, voices[:12].sample(frac=1, random_state=0), frames=120)
+    assert mixed["mean"].values == pytest.approx(fitted["mean"].values)  # a clip's frames are its own
+    assert mixed["sd"].values == pytest.approx(fitted["sd"].values)
+
+
+def test_sd_is_that_of_the_means_of_clips(tiny, voices):
+    model, rows = tiny(), []
+    for _, waveform in audio.stream(voices[:9]):
+        true = decoders.truth(model, waveform)
+        true[5] = np.abs(true[5])
+        rows.append(np.nanmean(true, axis=1))
+    assert decoders.fit(model, voices[:9])["sd"].values == pytest.approx(np.std(rows, axis=0, ddof=1), rel=1e-5)
+
+
+def test_readers_decode_every_row_over_the_frames_of_the_clean_clip(model, voices):
+    fitted, waveform = decoders.fit(model, voices[:9]), audio.read(voices["path"][20])
+    waveform = np.concatenate([np.zeros(1600, np.float32), waveform])
+    true = decoders.truth(model, waveform)
+    plans = [(hooks.Site(1), edits.edit([0, 3], "zero")), (hooks.Site(2), edits.edit([1], "flip"))]
+    reading = decoders.readers(model, fitted, waveform)
+    _, seen = execution.cascade_read(model, waveform, plans, reading)
+    assert list(seen) == model.sites()
+    for row, plan in enumerate([{}, *({site: function} for site, function in plans)]):
+        with torch.no_grad(), hooks.edit(model, plan), hooks.capture(model, model.sites()) as kept:
+            model.logits(model.tensor(waveform))
+        for site, found in seen.items():
+            at = fitted.sel(layer=site.layer)
+            decoded = kept[site][0].cpu().numpy() @ at["weight"].values.T + at["bias"].values
+            decoded[:, 5] = np.abs(decoded[:, 5])
+            expected = np.nanmean(np.where(np.isfinite(true.T), decoded, np.nan), axis=0)
+            assert found[row].cpu().numpy() == pytest.approx(expected, rel=1e-3, abs=1e-2)
+    assert torch.equal(seen[hooks.Site(1)][2], seen[hooks.Site(1)][0])  # below its edit
+    assert not torch.equal(seen[hooks.Site(3)][2], seen[hooks.Site(3)][0])
+
+
+def test_whispers_have_no_pitch(tiny, tmp_path):
+    model, rows = tiny(), []
+    for place in range(16):
+        hiss = 0.05 * np.random.default_rng(place).standard_normal(6000 + 320 * place)
+        soundfile.write(tmp_path / f"{place}.wav", hiss, 16000, subtype="FLOAT")
+        rows.append({"path": str(tmp_path / f"{place}.wav"), "label": "calm", "speaker": place // 4})
+    clips = pd.DataFrame(rows)
+    fitted = decoders.fit(model, clips[:12])
+    assert fitted["weight"].sel(feature=["f0", "f0_delta"]).isnull().all()
+    assert fitted["weight"].sel(feature=NAMES[:4]).notnull().all()
+    valid = decoders.validity(model, clips[12:], fitted)
+    assert valid["mean"].sel(feature=["f0", "f0_delta"]).isnull().all()
+    assert valid["mean"].sel(feature="level").notnull().all()
+    waveform = audio.read(clips["path"][12])
+    _, seen = execution.cascade_read(model, waveform, [], decoders.readers(model, fitted, waveform))
+    found = torch.stack(list(seen.values()))
+    assert found[..., 4:].isnan().all() and found[..., :4].isfinite().all()
+
+
+def test_where_there_is_no_decoder_no_r2_is_claimed(tiny, voices):
+    model = tiny()
+    fitted = decoders.fit(model, voices[:9])
+    fitted["bias"].loc[{"feature": "f0"}] = np.nan
+    valid = decoders.validity(model, voices[9:12], fitted)
+    assert valid["mean"].sel(feature="f0").isnull().all() and (valid["n"].sel(feature="f0") == 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_saved_and_opened_again_it_reads_the_same(tiny, voices, tmp_path):
+    model = tiny()
+    fitted = decoders.fit(model, voices[:9])
+    valid = decoders.validity(model, voices[9:15], fitted)
+    valid.to_netcdf(tmp_path / "validity.nc")
+    fitted.to_netcdf(tmp_path / "decoders.nc")
+    with xr.open_dataset(tmp_path / "decoders.nc") as again:
+        assert json.loads(again.attrs["speakers"]) == ["s00", "s01", "s02"]
+        assert decoders.validity(model, voices[9:15], again.load())["mean"].equals(valid["mean"])
+
+
+def test_what_cannot_be_fitted_or_judged_is_refused(tiny, voices):
+    model = tiny()
+    with pytest.raises(ValueError, match="no speaker: add a column"):
+        decoders.fit(model, voices.drop(columns="speaker"))
+    with pytest.raises(ValueError, match="1 of 9 clips have no speaker"):
+        decoders.fit(model, voices[:9].assign(speaker=[None, *voices["speaker"][1:9]]))
+    with pytest.raises(ValueError, match="3 speakers or more, and there are 2"):
+        decoders.fit(model, voices[:6])
+    fitted = decoders.fit(model, voices[:9])
+    with pytest.raises(ValueError, match="fitted on speaker s02"):
+        decoders.validity(model, voices[8:15], fitted)
+    for other in (tiny(num_hidden_layers=2), tiny("large")):
+        with pytest.raises(ValueError, match="fitted on another model.*decoders.fit"):
+            decoders.readers(other, fitted, np.zeros(8000))
+        with pytest.raises(ValueError, match="another model"):
+            decoders.validity(other, voices[9:], fitted)
+
+
+def test_bad_clips_are_named(tiny, voices):
+    clips = voices[:12].copy()
+    clips.loc[1, "path"] = "nowhere.wav"
+    with pytest.warns(UserWarning, match="nowhere"):
+        fitted = decoders.fit(tiny(), clips)
+    assert '"1"' in fitted.attrs["skipped"]
+    clips["path"] = ["nowhere.wav"] * 6 + clips["path"].tolist()[6:]
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="there are 2"):  # of two, not one can be read
+        decoders.fit(tiny(), clips)

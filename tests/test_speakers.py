@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from scipy.optimize import brentq
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_curve
+
+from conftest import LARGE, TINY
+from xai_lib import activations, audio, edits, execution, hooks, models, speakers
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    """Three clips each by twelve speakers, of noise coloured by speaker, each of another statement and length."""
+    folder, rng, rows = tmp_path_factory.mktemp("voices"), np.random.default_rng(0), []
+    for place in range(36):
+        speaker = place // 3
+        colour = np.random.default_rng(speaker).standard_normal(6)
+        samples = 0.1 * np.convolve(rng.standard_normal(6000 + 320 * place), colour, "same")
+        path = str(folder / f"{place}.wav")
+        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
+        rows.append({"path": path, "label": "calm", "speaker": f"s{speaker:02}", "statement": place % 3})
+    return pd.DataFrame(rows)
+
+
+def planted(model, clips, make):
+    """An edit by which layer 2 holds `make(clip)` [neuron] in every frame; clips are told by their length."""
+    known = {}
+    for index, waveform in audio.stream(clips):
+        known[model.n_frames(len(waveform))] = torch.as_tensor(make(clips.loc[index]))
+    return hooks.edit(model, {hooks.Site(2): lambda hidden: known[hidden.shape[1]].to(hidden).expand_as(hidden)})
+
+
+def own(name, width=24):
+    """A place in the layer that is this name's alone."""
+    return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(width)
+
+
+def test_the_space_is_that_of_linear_discriminant_analysis(tiny, voices):
+    model, clips = tiny(), voices[:12]
+    fitted = speakers.fit(model, clips)
+    assert (
+        fitted["projection"].shape == (4, 3, 24)
+        and json.loads(fitted.attrs["speakers"]) == clips["speaker"][::3].tolist()
+    )
+    x = activations.activations(model, clips, part="block")["activation"].values
+    for layer in range(4):
+        lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(
+            x[:, layer].astype(float), clips["speaker"]
+        )
+        centre = np.mean([x[i : i + 3, layer].mean(axis=0) for i in range(0, 12, 3)], axis=0)
+        assert fitted["centre"][layer].values == pytest.approx(centre, abs=1e-5)
+        found = (x[:, layer] - centre) @ fitted["projection"][layer].values.T
+        expected = lda.transform(x[:, layer]) - lda.transform(centre[None])
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_readers_place_every_row_by_the_frames_of_speech_of_the_clean_clip(model, voices):
+    fitted, waveform = speakers.fit(model, voices[:12]), audio.read(voices["path"][20])
+    waveform = np.concatenate([np.zeros(3200, np.float32), waveform])
+    speech = audio.speech_mask(waveform)
+    assert not speech.all()
+    plans = [(hooks.Site(1), edits.edit([0, 3], "zero")), (hooks.Site(2), edits.edit([1], "flip"))]
+    reading = speakers.readers(model, fitted, waveform)
+    _, seen = execution.cascade_read(model, waveform, plans, reading)
+    alike = {site: speakers.similarity(reader) for site, reader in reading.items()}
+    _, cosines = execution.cascade_read(model, waveform, plans, alike)
+    assert list(seen) == model.sites()
+    for row, plan in enumerate([{}, *({site: function} for site, function in plans)]):
+        with torch.no_grad(), hooks.edit(model, plan), hooks.capture(model, model.sites()) as kept:
+            model.logits(model.tensor(waveform))
+        for site, found in seen.items():
+            at = fitted.sel(layer=site.layer)
+            mean = kept[site][0].cpu().numpy()[speech].mean(axis=0) - at["centre"].values
+            assert found[row].cpu().numpy() == pytest.approx(mean @ at["projection"].values.T, rel=1e-3, abs=1e-2)
+            a, b = found[0].cpu().numpy(), found[row].cpu().numpy()
+            expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+            assert cosines[site].shape == (3, 1)
+            assert cosines[site][row, 0].item() == pytest.approx(expected, abs=1e-4)
+    assert cosines[hooks.Site(1)][2, 0].item() == pytest.approx(1, abs=1e-5)  # below its edit
+    assert cosines[hooks.Site(3)][2, 0].item() < 1 - 1e-5
+
+
+def test_a_clip_without_speech_is_placed_by_all_its_frames(tiny, voices):
+    model = tiny()
+    fitted, hiss = speakers.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(400)
+    assert not audio.speech_mask(hiss).any()
+    _, seen = execution.cascade_read(model, hiss, [], speakers.readers(model, fitted, hiss))
+    assert all(found.isfinite().all() for found in seen.values())
+
+
+@pytest.mark.parametrize("spread", [0.5, 2, 20])
+def test_equal_error_rate_is_where_the_roc_curve_crosses(spread):
+    rng = np.random.default_rng(0)
+    same = rng.random(400) < 0.2
+    cosines = np.round(same + spread * rng.standard_normal(400), 1)  # with ties
+    false, true, _ = roc_curve(same, cosines)
+    expected = brentq(lambda x: 1 - x - np.interp(x, false, true), 0, 1)
+    assert speakers._rate(same, cosines) == pytest.approx(expected, abs=1e-9)
+    assert speakers._rate(same, same) == 0 and speakers._rate(same, -1.0 * same) == 1
+    assert speakers._rate(same, np.zeros(400)) == 0.5
+
+
+def test_voices_that_lie_apart_are_told_apart_and_what_is_no_voice_is_not(tiny, voices):
+    model, train, test = tiny(), voices[:12], voices[12:]
+
+    def rates(make):
+        with planted(model, voices, make):
+            fitted = speakers.fit(model, train)
+            return speakers.equal_error_rate(model, test, fitted).sel(layer=2)
+
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.standard_normal((24, 24)))[0][:8]  # voices differ in these, all else is the clip's
+    apart = rates(lambda clip: own(clip["speaker"], 8) @ axes + 0.01 * own(clip["path"]))
+    assert apart["eer"] == pytest.approx(0, abs=0.12) and apart["shuffled"] == pytest.approx(0.5, abs=0.08)
+    assert apart["speakers"] == 8 and apart.attrs["reason"] == ""
+    chance = rates(lambda clip: own(clip["path"]))
+    assert chance["eer"] == pytest.approx(0.5, abs=0.15)
+
+
+def test_separable_voices_are_never_mistaken(tiny, voices):
+    """In a space whose axes are neurons."""
+    model, test = tiny(), voices[12:]
+    space = speakers.fit(model, voices[:12]).drop_vars("projection")
+    space["projection"] = ("layer", "axis", "neuron"), np.stack([np.eye(24)] * 4)
+    space["centre"] *= 0
+    with planted(model, test, lambda clip: np.eye(24)[int(clip["speaker"][1:])] + 0.1 * own(clip["path"])):
+        found = speakers.equal_error_rate(model, test, space).sel(layer=2)
+    assert found["eer"] == 0 and found["shuffled"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_pairs_of_the_same_statement_do_not_count(tiny, voices):
+    model, fitted = tiny(), speakers.fit(tiny(), voices[:12])
+    test = voices[12:].assign(statement=([0, 0, 1] * 8)).astype({"statement": object})
+    test.loc[[20, 30], "statement"] = None  # of these it is not known
+    found = speakers.equal_error_rate(model, test, fitted, draws=2)
+    same = different = 0
+    for i in test.index:
+        for j in test.index[test.index > i]:
+            a, b = test["statement"][i], test["statement"][j]
+            if a is None or b is None or a != b:
+                same += test["speaker"][i] == test["speaker"][j]
+                different += test["speaker"][i] != test["speaker"][j]
+    assert (found["same_pairs"], found["different_pairs"]) == (same, different)
+    every = speakers.equal_error_rate(model, test.drop(columns="statement"), fitted, draws=2)
+    assert (every["same_pairs"], every["different_pairs"]) == (8 * 3, 24 * 23 // 2 - 8 * 3)
+
+
+def test_too_few_speakers_or_pairs_give_no_rate_but_a_reason(tiny, voices):
+    model, fitted = tiny(), speakers.fit(tiny(), voices[:12])
+    few = speakers.equal_error_rate(model, voices[12:33], fitted)
+    assert few["eer"].isnull().all() and few["shuffled"].isnull().all()
+    assert few.attrs["reason"] == "7 unseen speakers are too few: 8 are needed" and few["same_pairs"] == 21
+    single = speakers.equal_error_rate(model, voices[12::3], fitted)
+    assert single["eer"].isnull().all() and "one speaker" in single.attrs["reason"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_saved_and_opened_again_it_rates_the_same(tiny, voices, tmp_path):
+    model = tiny()
+    fitted = speakers.fit(model, voices[:12])
+    found = speakers.equal_error_rate(model, voices[12:], fitted)
+    assert found["eer"].notnull().all()
+    found.to_netcdf(tmp_path / "rate.nc")
+    fitted.to_netcdf(tmp_path / "space.nc")
+    with xr.open_dataset(tmp_path / "space.nc") as again:
+        assert speakers.equal_error_rate(model, voices[12:], again.load()).equals(found)
+
+
+def test_what_cannot_be_fitted_or_rated_is_refused(tiny, voices):
+    model = tiny()
+    with pytest.raises(ValueError, match="36 of 36 clips have no speaker: add a column"):
+        speakers.fit(model, voices.drop(columns="speaker"))
+    with pytest.raises(ValueError, match="3 speakers or more, and there are 2"):
+        speakers.fit(model, voices[:6])
+    with pytest.raises(ValueError, match="3 speakers or more, and there are 2"):
+        speakers.fit(model, voices[:7])  # the third has a single clip
+    fitted = speakers.fit(model, voices[:10])
+    assert fitted.sizes["axis"] == 2 and json.loads(fitted.attrs["speakers"]) == ["s00", "s01", "s02"]
+    assert json.loads(fitted.attrs["skipped"]) == {"9": "its speaker has no other clip"}
+    with pytest.raises(ValueError, match="fitted on speaker s02"):
+        speakers.equal_error_rate(model, voices[8:], fitted)
+    with pytest.raises(ValueError, match="clips have no speaker"):
+        speakers.equal_error_rate(model, voices[12:].assign(speaker=None), fitted)
+    for other in (tiny(num_hidden_layers=2), tiny("large")):
+        with pytest.raises(ValueError, match="fitted on another model.*speakers.fit"):
+            speakers.equal_error_rate(other, voices[12:], fitted)
+
+
+@pytest.fixture
+def heads(tiny_folder, tmp_path):
+    """heads("base" | "large", …config options): a small x-vector network on that model's encoder, and its folder."""
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
+
+    def make(size="base", **options):
+        sizes = {
+            "tdnn_dim": (16, 16, 20),
+            "tdnn_kernel": (5, 3, 1),
+            "tdnn_dilation": (1, 2, 1),
+            "xvector_output_dim": 8,
+        }
+        layout = {**TINY, **(LARGE if size == "large" else {})}
+        network = WavLMForXVector(WavLMConfig(**layout, **sizes, **options)).eval()
+        encoder = models.load(tiny_folder(size)).family.base
+        network.wavlm.load_state_dict(encoder.state_dict())
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                if not name.startswith("wavlm."):
+                    weight.add_(0.1 * torch.randn_like(weight))
+        network.save_pretrained(tmp_path / "head")
+        Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "head")
+        return network, tmp_path / "head"
+
+    return make
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+@pytest.mark.parametrize("summed", [False, True])  # whether the emotion head reads a weighted sum does not matter
+def test_an_xvector_is_what_its_network_gives(tiny, heads, voices, size, summed):
+    model = tiny(size)
+    if summed:
+        model.network.layer_weights = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+    try:
+        network, folder = heads(size)
+        waveform, space = audio.read(voices["path"][3]), speakers.xvector(model, folder)
+        plans = [(hooks.Site(2), edits.edit([1, 5], "flip"))]
+        _, seen = execution.cascade_read(model, waveform, plans, speakers.readers(model, space, waveform))
+    finally:
+        if summed:
+            del model.network.layer_weights
+    assert list(seen) == [hooks.Site(3)]
+    with torch.no_grad():
+        expected = network(model.prepare(model.tensor(waveform)).cpu()).embeddings
+    found = seen[hooks.Site(3)].cpu().numpy()
+    assert found[:1] == pytest.approx(expected.numpy(), rel=1e-3, abs=1e-4)
+    assert np.abs(found[1] - found[0]).max() > 1e-4
+
+
+def test_the_rate_of_xvectors(tiny, heads, voices, tmp_path):
+    model = tiny()
+    space = speakers.xvector(model, heads()[1])
+    soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(3000), 16000)
+    clips = pd.concat([voices, voices[:1].assign(path=str(tmp_path / "short.wav"))], ignore_index=True)
+    found = speakers.equal_error_rate(model, clips, space)  # 9 frames; its convolutions need 10
+    assert found["layer"].values.tolist() == [3] and 0 <= found["eer"] <= 1 and found["speakers"] == 12
+    assert json.loads(found.attrs["skipped"]) == {"36": "it is too short for the x-vector head"}
+    assert space(torch.zeros(2, 9, 24)).isnan().all() and space(torch.randn(2, 10, 24)).isfinite().all()
+    with pytest.raises(ValueError, match="not one clip could be used: it is too short"):
+        speakers.equal_error_rate(model, clips[36:], space)
+
+
+def test_other_xvector_heads_are_refused(tiny, tiny_folder, heads, tmp_path):
+    model = tiny()
+    with pytest.raises(ValueError, match="has no trained x-vector head: it lacks feature_extractor"):
+        speakers.xvector(model, tiny_folder("base"))
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        speakers.xvector(model, tmp_path / "nowhere")
+    network, folder = heads(use_weighted_layer_sum=True)
+    with pytest.raises(ValueError, match="reads a weighted sum of layers"):
+        speakers.xvector(model, folder)
+    network, folder = heads()
+    speakers.xvector(model, folder)
+    with pytest.raises(ValueError, match="another encoder than"):
+        speakers.xvector(tiny("large"), folder)
+    with torch.no_grad():
+        network.wavlm.encoder.layers[1].attention.q_proj.weight[0, 0] += 1e-3
+    network.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"layers.1.attention.q_proj.weight differs"):
+        speakers.xvector(model, folder)
+    shutil.move(folder / "model.safetensors", tmp_path / "away")
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="could not be read from safetensors"):
+        speakers.xvector(model, folder)
