@@ -315,3 +315,13 @@ def test_bad_clips_are_named(tiny, voices):
     clips["path"] = ["nowhere.wav"] * 6 + clips["path"].tolist()[6:]
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="there are 2"):  # of two, not one can be read
         decoders.fit(tiny(), clips)
+
+
+def test_clips_are_measured_over_the_frames_that_count(tiny, clips):
+    model = tiny()
+    found = decoders.measure(model, clips[:3])
+    for clip, path in clips["path"][:3].items():
+        true = decoders.truth(model, audio.read(path))
+        want = np.nanmean(np.vstack([true[:-1], np.abs(true[-1:])]), axis=1)
+        np.testing.assert_allclose(found.sel(clip=clip), want)
+    assert found["unit"].sel(feature="level").item() == "dB" and "speaker" in found.coords

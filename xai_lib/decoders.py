@@ -45,6 +45,16 @@ def truth(model, waveform) -> np.ndarray:
     return np.where(speech, features, np.nan)
 
 
+def measure(model, clips) -> xr.DataArray:
+    """The true features of whole clips [clip, feature], means over the frames that count; of `f0_delta`, of its size."""
+    skipped, rows = {}, {}
+    for index, waveform in model.stream(clips, skipped):
+        rows[index] = _means(truth(model, waveform))
+    coords = {**targets.coordinates(clips, rows), "feature": [*FEATURES], "unit": ("feature", [*FEATURES.values()])}
+    made = targets.attributes(model, skipped, method="decoders.measure")
+    return xr.DataArray(np.stack(list(rows.values())), coords, ("clip", "feature"), "features", made)
+
+
 def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
     """Ridge regressions of the features of each frame on each layer's output, on training speakers.
 
@@ -78,7 +88,7 @@ def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
         rng, speech = np.random.default_rng(targets.key(seed, index)), np.flatnonzero(np.isfinite(true[0]))
         drawn = rng.choice(speech, min(quota, len(speech)), replace=False)  # in random order
         kept[index] = hidden[:, drawn].cpu().numpy(), true[:, drawn].T
-        means.append(_sizes(torch.as_tensor(true.T)).nanmean(dim=0))
+        means.append(_means(true))
     heard = speakers.known(clips.loc[list(kept)], speakers.FEWEST)
     order = np.random.default_rng(seed).permutation(len(kept))
     hidden, true = zip(*(list(kept.values())[i] for i in order))
@@ -100,7 +110,7 @@ def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
             "shuffled_weight": ((*at, "neuron"), weight[:, n:]),
             "shuffled_bias": (at, bias[:, n:]),
             "mean": ("feature", pd.DataFrame(true).mean()),
-            "sd": ("feature", pd.DataFrame(torch.stack(means)).std()),
+            "sd": ("feature", pd.DataFrame(means).std()),
         },
         {**targets.axes(model.sites(), weight), "feature": [*FEATURES], "unit": ("feature", [*FEATURES.values()])},
         targets.attributes(model, skipped, method="decoders", frames=len(true), seed=seed, speakers=json.dumps(heard)),
@@ -171,6 +181,11 @@ def _read(model, clips, skipped):
         with hooks.capture(model, sites) as seen:
             execution.prefix(model, model.tensor(waveform), model.n_layers)
         yield index, torch.stack([seen[site][0] for site in sites]), truth(model, waveform)
+
+
+def _means(true):
+    """Of the features [feature, frame] of a clip."""
+    return _sizes(torch.as_tensor(true.T)).nanmean(dim=0).numpy()
 
 
 def _sizes(features):

@@ -8,6 +8,9 @@ from .courses import courses
 from .deletion_pairs import deletion_pairs
 from .description_check import description_check
 from .differences import differences
+from .distance import distance
+from .dose_response import dose_response
+from .effect_map import effect_map
 from .emotion_tracking import emotion_tracking
 from .factors import factors
 from .forgetting import forgetting
@@ -16,6 +19,7 @@ from .layer_curves import layer_curves
 from .layer_effect import layer_effect
 from .layer_neuron_map import layer_neuron_map
 from .layer_probes import layer_probes
+from .mode_comparison import mode_comparison
 from .neuron_card import neuron_card
 from .neuron_groups import neuron_groups
 from .proxy_changes import proxy_changes

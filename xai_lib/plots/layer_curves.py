@@ -4,31 +4,59 @@ import xarray as xr
 from .. import statistics
 from . import style
 
+BAND = "matched random neurons: 95 % of further sets"
+_SCALED = ["mean", "low", "high", "speakers", "null_mean", "null_low", "null_high"]
 
-def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True):
+
+def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True, scale="raw"):
     """Effect of an edit by the layer that is edited, over speakers, in raw units.
 
     `curves` is a Dataset of `ablation.summary`, or several by name, with no dims but `layer` (and `speaker`). With
-    `null`, the bands of the matched random neurons are drawn, where there are any.
+    `null`, the bands of the matched random neurons are drawn, where there are any. With `scale` "min-max" each curve
+    runs from 0, its least mean, to 1, its greatest, which shows its shape and hides how large it is.
     """
+    if scale not in ("raw", "min-max"):
+        raise ValueError(f"unknown scale {scale!r}: choose 'raw' or 'min-max'")
     curves = {"chosen neurons": curves} if isinstance(curves, xr.Dataset) else curves
     figure, axes = style.panels()
-    n, alone = int(min(curve["n"].max() for curve in curves.values())), len(curves) == 1
-    many = n >= statistics.FEWEST
     for place, (name, curve) in enumerate(curves.items()):
-        color, layers = style.COLORS[place % len(style.COLORS)], curve["layer"].values
+        layers = curve["layer"].values
         at = layers + 0.08 * (place - (len(curves) - 1) / 2)
-        if null and np.isfinite(curve["null_low"]).any():
-            shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.25)
-            text = "matched random neurons: 95 % of further sets" if alone else f"{name}, random neurons"
-            ends = curve["null_low"], curve["null_high"]
-            axes.fill_between(layers, *ends, color=shade, alpha=strength, lw=0, label=text)
-            axes.plot(layers, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
-        if not many:  # too few for an interval: each speaker is shown
-            axes.plot(at, curve["speakers"].transpose("layer", "speaker"), ".", color=color, alpha=0.5, ms=5)
-        style.interval(axes, at, curve, color=color, marker="osD^v"[place % 5], ms=5, label=name)
-    axes.axhline(0, color="black", lw=0.6)
-    axes.set(xlabel="edited layer", ylabel=ylabel, xticks=layers)
-    axes.set_title(f"Mean and 95 % interval over {n} speakers" if many else f"Mean over {n} speakers, and each")
+        curve = curve if scale == "raw" else _min_max(curve)
+        draw(axes, layers, curve, at=at, place=place, name=name, null=null, alone=len(curves) == 1)
+    if scale == "raw":
+        axes.axhline(0, color="black", lw=0.6)
+    else:
+        ylabel = f"{ylabel.rsplit(' (')[0]},\nmin–max: 0 least layer, 1 greatest"
+    axes.set(xlabel="edited layer", xticks=layers, title=over(*curves.values()))
+    axes.set_ylabel(ylabel, fontsize=10 if scale == "raw" else 9)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def draw(axes, x, curve, *, at=None, place=0, name=None, null=True, alone=True):
+    """One curve with its interval, or each speaker where there are too few, and the band of its null."""
+    if curve["mean"].ndim != 1:
+        raise ValueError(f"a curve has one dim and this has {', '.join(curve['mean'].dims)}: pick with .sel(…)")
+    color, at = style.COLORS[place % len(style.COLORS)], x if at is None else at
+    if null and np.isfinite(curve["null_low"]).any():
+        shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.2)
+        text = BAND if alone else f"{name}: 95 % of random sets"
+        axes.fill_between(x, curve["null_low"], curve["null_high"], color=shade, alpha=strength, lw=0, label=text)
+        axes.plot(x, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
+    if curve["n"].max() < statistics.FEWEST:  # too few for an interval: each speaker is shown
+        axes.plot(at, curve["speakers"].transpose(..., "speaker"), ".", color=color, alpha=0.5, ms=5)
+    style.interval(axes, at, curve, color=color, marker="osD^vP"[place % 6], ms=5, label=name)
+
+
+def over(*curves):
+    """What is shown of the speakers, for a title."""
+    n = min(int(curve["n"].max()) for curve in curves)
+    return (
+        f"Mean and 95 % interval over {n} speakers" if n >= statistics.FEWEST else f"Mean over {n} speakers, and each"
+    )
+
+
+def _min_max(curve):
+    least, most = curve["mean"].min(), curve["mean"].max()
+    return curve.assign((curve[_SCALED] - least) / (most - least if most > least else 1))
