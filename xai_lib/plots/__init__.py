@@ -28,3 +28,4 @@ from .segment_map import segment_map
 from .selective_neurons import selective_neurons
 from .selectivity_scatter import selectivity_scatter
 from .spread import spread
+from .upstream import upstream

@@ -1,0 +1,279 @@
+"""Figures of a sweep show its numbers, with their units, and say what was not told from the null."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import same_color
+
+from xai_lib import ablation, plots
+from xai_lib.plots import style
+
+MODES = ["flip", "zero", "mean", "noise", "resample", "patch"]
+LABELS = list(style.EMOTION_COLORS)
+WORDS = "q ≥ 0.05"
+
+
+def made(rng, dims, **coords):
+    """A sweep by hand: `delta` and its null on further `dims`, with a large effect where `coords` are odd."""
+    shape, first = [len(coords[dim]) for dim in dims], (("clip", *dims), ("clip", *dims, "null"))
+    odd = np.indices(shape).sum(0) % 2
+    sets = rng.normal(0, 0.3, (1, *shape, 20)) + rng.normal(0, 0.05, (9, *shape, 20))
+    values = -3 * odd + rng.normal(0, 0.3, (9, *shape))
+    speakers = ("clip", [f"s{i}" for i in range(9)])
+    return xr.Dataset({"delta": (first[0], values), "null_delta": (first[1], sets)}, {**coords, "speaker": speakers})
+
+
+@pytest.fixture
+def sweep(rng):
+    return made(rng, ("layer", "mode"), layer=range(13), mode=MODES)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def shown(axes):
+    return [np.asarray(line.get_ydata(), float) for line in axes.lines]
+
+
+def has(axes, values):
+    """Whether one of the lines is just that."""
+    return any(line.shape == np.shape(values) and np.allclose(line, values) for line in shown(axes))
+
+
+def bars(axes):
+    """[bar, end] of every error bar that can be seen."""
+    segments = [part for one in axes.containers if hasattr(one, "has_yerr") for part in one[2][0].get_segments()]
+    return np.array([part[:, 1] for part in segments if len(part) and np.isfinite(part).all()])
+
+
+def band(collection):
+    """The least and the greatest of a shaded band, in the order of its x."""
+    points = collection.get_paths()[0].vertices
+    return np.array([[f(points[points[:, 0] == x, 1]) for x in np.unique(points[:, 0])] for f in (np.min, np.max)])
+
+
+def words(figure):
+    figure.canvas.draw()
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def hatched(axes):
+    return {tuple(int(x + 0.5) for x in patch.get_xy()) for patch in axes.patches if patch.get_hatch()}
+
+
+def overlapping(figure, axes):
+    """Pairs of tick labels of the x axis that lie upon each other."""
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    return [i for i, (a, b) in enumerate(itertools.pairwise(boxes)) if a.x1 > b.x0]
+
+
+@pytest.fixture
+def dose(rng):
+    return made(rng, ("chosen", "k"), chosen=["top", "bottom"], k=[1, 3, 10, 40])
+
+
+def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rng):
+    curves = ablation.summary(dose)
+    turned = dose.assign(null_delta=dose["null_delta"].isel(chosen=[0, 0]).assign_coords(chosen=["top", "bottom"]) + 9)
+    directions = ablation.summary(turned)
+    figure = plots.dose_response(curves, directions)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["1", "3", "10", "40"]
+    for name in ("top", "bottom"):
+        one = curves.sel(chosen=name)
+        assert has(axes, one["mean"]) and has(axes, one["null_mean"])
+        assert any(np.allclose(bars(axes)[i : i + 4].T, [one["low"], one["high"]]) for i in (0, 4))
+    drawn = [band(found) for found in axes.collections if found.get_label()[0] != "_"]
+    wanted = [directions.sel(chosen="top"), curves.sel(chosen="top"), curves.sel(chosen="bottom")]
+    for found, one in zip(drawn, wanted, strict=True):
+        assert found == pytest.approx(np.array([one["null_low"], one["null_high"]]))
+    assert has(axes, directions["null_mean"].sel(chosen="top"))
+    text = words(figure)
+    assert "(nats)" in text and "log axis" in text and "9 speakers" in text and "random directions" in text
+    assert "random directions" not in words(plots.dose_response(curves))
+    for name in ("top", "bottom"):
+        at = next(
+            line.get_xdata() for line in axes.lines if np.allclose(line.get_ydata(), curves["mean"].sel(chosen=name))
+        )
+        assert np.abs(np.log(at / curves["k"].values)).max() < 0.1  # beside each other, and hardly moved
+    alone = plots.dose_response(curves.sel(chosen="top"))
+    assert has(alone.axes[0], curves["mean"].sel(chosen="top")) and "matched random neurons" in words(alone)
+    with pytest.raises(ValueError, match=r"has k, layer: pick with .sel"):
+        plots.dose_response(curves.expand_dims(layer=[1], axis=-1))
+
+
+def test_few_speakers_are_shown_one_by_one_without_an_interval(dose, sweep):
+    few = ablation.summary(dose.isel(clip=slice(3)))
+    figure = plots.dose_response(few)
+    (axes,) = figure.axes
+    assert "3 speakers, and each" in words(figure) and not len(bars(axes))
+    for speaker in few["speaker"].values:
+        assert has(axes, few["speakers"].sel(speaker=speaker, chosen="bottom"))
+    few = ablation.summary(sweep.isel(clip=slice(3)))
+    figure = plots.mode_comparison(few)
+    for axes, mode in zip(figure.axes, MODES):
+        assert not len(bars(axes)) and all(
+            has(axes, one) for one in few["speakers"].sel(mode=mode).transpose("speaker", ...)
+        )
+    assert "3 speakers, and each" in words(figure)
+    here = few.sel(layer=4)
+    (axes,) = plots.mode_comparison(here).axes
+    assert not len(bars(axes)) and all(has(axes, one) for one in here["speakers"].transpose("speaker", "mode"))
+    figure = plots.effect_map(few)
+    assert "3 speakers" in words(figure) and len(hatched(figure.axes[0])) == 13 * 6  # nothing was tested
+
+
+def test_modes_are_compared_in_a_panel_each(sweep):
+    found = ablation.summary(sweep)
+    found["q"][1, :], found["q"][2, :] = 0.06, 0.04  # the bound is between them
+    figure = plots.mode_comparison(found, ylabel="divergence (nats)")
+    assert [axes.get_title() for axes in figure.axes] == MODES and "divergence (nats)" in words(figure)
+    assert WORDS in words(figure) and len({axes.get_ylim() for axes in figure.axes}) == 1
+    for axes in figure.axes:
+        one = found.sel(mode=axes.get_title())
+        assert has(axes, one["mean"]) and bars(axes).T == pytest.approx(np.array([one["low"], one["high"]]))
+        assert band(axes.collections[0]) == pytest.approx(np.array([one["null_low"], one["null_high"]]))
+        (empty,) = [line for line in axes.lines if same_color(line.get_markerfacecolor(), "white")]
+        told = (one["q"] < 0.05).values
+        assert 0 < told.sum() < 13 and empty.get_xdata().tolist() == np.flatnonzero(~told).tolist()
+        assert axes.get_xlabel() == "edited layer" and not overlapping(figure, axes)
+    five = plots.mode_comparison(found.isel(mode=slice(5)))
+    assert [axes.get_visible() for axes in five.axes] == [True] * 5 + [False]
+    groups = ablation.averaged(sweep, {"early 0–6": range(7), "late 7–12": range(7, 13)})
+    first = plots.mode_comparison(ablation.summary(groups)).axes[0]
+    assert [text.get_text() for text in first.get_xticklabels()] == ["early 0–6", "late 7–12"]
+
+
+def test_modes_of_one_layer_are_points_beside_their_nulls(sweep):
+    found = ablation.summary(sweep.sel(layer=4))
+    figure = plots.mode_comparison(found)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == MODES and not overlapping(figure, axes)
+    assert has(axes, found["mean"]) and bars(axes).T == pytest.approx(np.array([found["low"], found["high"]]))
+    ends = np.array([[patch.get_y(), patch.get_y() + patch.get_height()] for patch in axes.patches])
+    assert ends.T == pytest.approx(np.array([found["null_low"], found["null_high"]]))
+    (empty,) = [line for line in axes.lines if same_color(line.get_markerfacecolor(), "white")]
+    assert empty.get_xdata().tolist() == [0, 2, 4] == np.flatnonzero(found["q"] >= 0.05).tolist()
+    assert "log-odds (nats)" in words(figure) and "95 % of further sets" in words(figure) and WORDS in words(figure)
+    without = ablation.summary(sweep.sel(layer=4).isel(null=[]))
+    axes = plots.mode_comparison(without).axes[0]
+    assert not axes.patches and has(axes, without["mean"])
+
+
+def test_a_map_has_the_numbers_the_hatches_and_the_groups(rng):
+    found = ablation.summary(made(rng, ("layer", "label"), layer=range(13), label=LABELS))
+    found["q"][0, 0], found["q"][0, 1] = 0.06, 0.04  # the bound is between them
+    groups = {"early 0–4": range(5), "middle 5–8": range(5, 9), "late 9–12": range(9, 13)}
+    figure = plots.effect_map(found, groups=groups, unit="change (nats)")
+    axes, beside = figure.axes
+    assert beside.get_ylabel() == "change (nats)" and axes.get_ylabel() == "edited layer" and WORDS in words(figure)
+    (image,) = axes.images
+    assert np.array_equal(image.get_array(), found["mean"]) and image.norm.vmin == -image.norm.vmax
+    assert image.norm.vmax == np.abs(found["mean"]).max() and image.cmap.name == style.DIVERGING
+    numbers = {text.get_position()[::-1]: text.get_text() for text in axes.texts if text.get_text() not in groups}
+    assert numbers == {(i, j): f"{found['mean'].values[i, j].round(1) + 0:.1f}" for i, j in np.ndindex(13, 8)}
+    told = (found["q"] < 0.05).values
+    assert 0 < told.sum() < told.size and hatched(axes) == {(j, i) for i, j in np.argwhere(~told)}
+    heights = {text.get_text(): text.get_position()[1] for text in axes.texts if text.get_text() in groups}
+    assert heights == {"early 0–4": 2, "middle 5–8": 6.5, "late 9–12": 10.5}
+    blocks = [patch for patch in axes.patches if not patch.get_hatch()]
+    assert [patch.get_y() for patch in blocks] == [i - 0.5 for i in range(13)]
+    tones = [patch.get_facecolor() for patch in blocks]
+    assert [i for i in range(1, 13) if tones[i] != tones[i - 1]] == [5, 9]
+    assert not overlapping(figure, axes) and [text.get_text() for text in axes.get_xticklabels()] == LABELS
+    by_group = plots.effect_map(found.isel(layer=[0, 5]).rename(layer="group").assign_coords(group=["early", "middle"]))
+    assert [text.get_text() for text in by_group.axes[0].get_yticklabels()] == ["early", "middle"]
+    with pytest.raises(ValueError, match="pick from others"):
+        plots.effect_map(found.sel(label="sad"))
+    with pytest.raises(ValueError, match="pick from others"):
+        plots.effect_map(found.rename(layer="k"))
+
+
+def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
+    parts = [made(rng, ("layer",), layer=range(6)) for _ in range(3)]
+    nats = ablation.summary(parts[0])
+    hertz = ablation.summary(parts[1].map(lambda x: 1000 * x + 200).where(parts[1]["layer"] < 5))  # unread in the last
+    share = ablation.summary(0.001 * parts[2])
+    columns = {"log-odds (nats)": nats, "F0 (Hz)": hertz.assign_coords(feature="f0"), "changed (share)": share}
+    figure = plots.effect_map(columns)
+    axes, beside = figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == list(columns)
+    colours = axes.images[0].get_array()
+    for j, one in enumerate(columns.values()):
+        half = (one["null_high"] - one["null_low"]).values / 2
+        wanted = (one["mean"] - one["null_mean"]).values / np.sqrt(np.nanmean(half**2))
+        assert np.allclose(np.ma.filled(colours[:, j], np.nan), wanted, equal_nan=True)
+    rows = [[None] * 3 for _ in range(6)]
+    for text in axes.texts:
+        rows[text.get_position()[1]][text.get_position()[0]] = text.get_text()
+    for i in range(6):
+        assert rows[i][0] == f"{nats['mean'].values[i].round(1) + 0:.1f}"
+        assert rows[i][1] == (None if i == 5 else f"{hertz['mean'].values[i]:.0f}")
+        assert rows[i][2] == f"{share['mean'].values[i].round(4) + 0:.4f}"
+    assert (1, 5) not in hatched(axes) and 0 < len(hatched(axes)) < 17
+    text = words(figure)
+    assert "95 % band" in beside.get_ylabel() and "in the unit of its column" in text and WORDS in text
+    assert axes.images[0].norm.vmax == 4 < np.nanmax(np.abs(colours)) and axes.images[0].colorbar.extend == "both"
+    without = ablation.summary(parts[0].isel(null=[]))
+    with pytest.raises(ValueError, match="run the sweep with nulls"):
+        plots.effect_map({**columns, "spread": without})
+
+
+@pytest.fixture
+def moved(rng):
+    """A sweep whose spread is 0.5^distance of each mode's own, and half as much with random neurons."""
+    size, away = 1 + np.arange(6.0), np.arange(13) - np.arange(13)[:, None]
+    fades = np.where(away >= 0, 0.5 ** np.abs(away), np.nan)[:, None] * size[:, None]  # [layer, mode, later]
+    spread = fades * rng.uniform(0.9, 1.1, (9, 1, 1, 1))
+    null = 0.5 * np.stack([spread] * 3, axis=3)
+    dims = ("clip", "layer", "mode")
+    values = {"spread": spread, "felt": spread / 8}, {"null_spread": null, "null_felt": null / 8}
+    data = {name: ((*dims, "later"), x) for name, x in values[0].items()}
+    data |= {name: ((*dims, "null", "later"), x) for name, x in values[1].items()}
+    coords = {"layer": range(13), "later": range(13), "mode": MODES, "speaker": ("clip", [f"s{i}" for i in range(9)])}
+    return xr.Dataset(data, coords)
+
+
+def test_effects_fade_with_the_distance_in_each_mode(moved):
+    figure = plots.distance(moved)
+    left, right = figure.axes
+    factor = moved["spread"].sel(layer=0, later=0, mode="flip").values  # of each speaker
+    for i in range(6):
+        fades = (1 + i) * 0.5 ** np.arange(13)
+        assert has(left, factor.mean() * fades) and has(left, factor.mean() * fades / 2)
+        assert has(right, factor.mean() * fades / 8)
+    assert len(bars(left)) == 6 * 13 and "9 speakers" in words(figure) and "Dotted" in words(figure)
+    assert "‖h′ − h‖ / ‖h‖" in left.get_ylabel() and "over 10 %" in right.get_ylabel()
+    assert all("layers" in axes.get_xlabel() and not overlapping(figure, axes) for axes in figure.axes)
+    few = plots.distance(moved.isel(clip=slice(4), null=[]))
+    assert not len(bars(few.axes[0])) and "4 speakers, and each" in words(few) and "Dotted" not in words(few)
+    assert all(has(few.axes[0], one * 0.5 ** np.arange(13)) for one in factor[:4])
+
+
+def test_layer_curves_between_their_least_and_greatest_say_so(sweep):
+    found = ablation.summary(sweep)
+    curves = {mode: found.sel(mode=mode) for mode in ("flip", "zero")}
+    raw, scaled = plots.layer_curves(curves), plots.layer_curves(curves, scale="min-max")
+    assert "(nats)" in raw.axes[0].get_ylabel() and "min–max" not in words(raw)
+    label = scaled.axes[0].get_ylabel()
+    assert "min–max: 0 least layer, 1 greatest" in label and "nats" not in label and "log-odds" in label
+    for at, (mode, curve) in enumerate(curves.items()):
+        assert has(raw.axes[0], curve["mean"])
+        least, span = curve["mean"].min(), curve["mean"].max() - curve["mean"].min()
+        assert has(scaled.axes[0], (curve["mean"] - least) / span)
+        ends = [(curve[end] - least) / span for end in ("low", "high")]
+        assert bars(scaled.axes[0])[13 * at : 13 * at + 13].T == pytest.approx(np.array(ends))
+        shade = [(curve[end] - least) / span for end in ("null_low", "null_high")]
+        bands = [one for one in scaled.axes[0].collections if one.get_label().startswith(mode)]
+        assert band(bands[0]) == pytest.approx(np.array(shade))
+    flat = plots.layer_curves(curves["flip"].isel(layer=[0]), scale="min-max")
+    assert has(flat.axes[0], [0.0])
+    with pytest.raises(ValueError, match="unknown scale 'log': choose 'raw' or 'min-max'"):
+        plots.layer_curves(curves, scale="log")
