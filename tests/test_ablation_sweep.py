@@ -120,6 +120,8 @@ def test_directions_are_edited_like_neurons(tiny, clips):
         want = hooked(model, test["path"].iloc[0], {layer: edits.edit(basis, "flip")})
         got = found["direction_logits"].sel(layer=layer).isel(direction=place, clip=0, mode=0)
         assert got.values == pytest.approx(want, abs=1e-5)
+    turned = ablation.summary(found, against="direction")
+    assert turned["null_mean"].sel(layer=1).item() == pytest.approx(found["direction_delta"].sel(layer=1).mean().item())
     with pytest.raises(ValueError, match="noise is of neurons"):
         moments = ablation.moments(model, clips.iloc[:2])
         ablation.sweep(model, test, neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, directions=1)

@@ -185,7 +185,8 @@ def sweep(
     coords |= {"emotion": ("clip", own), "target": (("clip", "chosen"), [names for names, _ in about])}
     coords |= {dim: list(names) for dim, names in columns.values() if dim}
     every = every.assign_coords(**coords, chosen=list(named), layer=list(places), mode=list(modes), k=ks)
-    every = every.assign_coords(label=model.labels, later=range(model.n_layers + 1))
+    coords = {} if decoders is None else {"unit": ("feature", decoders["unit"].values)}
+    every = every.assign_coords(label=model.labels, later=range(model.n_layers + 1), **coords)
     if donors is not None:
         every["donor_logits"] = ("clip", "label"), [logits for _, logits in about]
         every = every.assign_coords(donor_label=("clip", donors["label"][list(rows)].to_numpy(object)))
@@ -281,7 +282,7 @@ def _split(every, nulls):
     for prefix, rows in parts.items():
         some = every[drawn].isel(null=rows).rename({name: f"{prefix}{name}" for name in drawn})
         some = some.rename(null="direction") if prefix == "direction_" else some
-        found = found.merge(some) if prefix == "null_" or some.sizes["direction"] else found
+        found = found.assign(some.data_vars) if prefix == "null_" or some.sizes["direction"] else found
     return found
 
 

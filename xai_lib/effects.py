@@ -15,7 +15,7 @@ READOUTS = {  # of `report`: variable, what it is called, what it is measured in
 }
 
 
-def summary(result, variable="delta", **where) -> xr.Dataset:
+def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
     """Effect over speakers, and against the matched random neurons.
 
     Parameters
@@ -24,6 +24,8 @@ def summary(result, variable="delta", **where) -> xr.Dataset:
         Of `sweep`.
     variable : str
         One of its variables, such as "delta", "kl" or "changed".
+    against : {"null", "direction"}
+        Random neurons, or, where the sweep had any, random directions in their place.
     **where
         Picks from further dims: label="angry", later=6, proxy="rms".
 
@@ -35,7 +37,7 @@ def summary(result, variable="delta", **where) -> xr.Dataset:
         and ``null_low`` to ``null_high``, where 95 % of further random sets would lie, each averaged over the same
         speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
     """
-    chosen, null = result[variable].sel(where), result[f"null_{variable}"].sel(where)
+    chosen, null = result[variable].sel(where), result[f"{against}_{variable}"].sel(where).rename({against: "null"})
     units = statistics.by_speaker(chosen)
     null = null if null.sizes["null"] else null.pad(null=(0, 1))
     draws, n = statistics.by_speaker(null).mean("speaker"), null.sizes["null"]

@@ -13,7 +13,7 @@ def dose_response(curves, directions=None, *, ylabel="change of the target's log
         Of `ablation.summary`, of a sweep with several `k` and `neurons` by name, such as "top" and "bottom", of one
         layer and mode: [k] or [chosen, k].
     directions : Dataset, optional
-        The same, with random directions in the place of random neurons. Only its null is drawn.
+        The same, of `ablation.summary(sweep, against="direction")`. Only its null is drawn.
     """
     curves = curves if "chosen" in curves.dims else curves.expand_dims(chosen=["chosen neurons"])
     figure, axes = style.panels(height=4.2)
