@@ -100,7 +100,7 @@ def test_methods_that_rank_alike_agree():
     assert both["rank_correlation"].values[0, 1] == pytest.approx(by_hand)
     top = [attribution.top_neurons(table, 10)[["layer", "neuron"]] for table in (tables["a"], again)]
     assert both["overlap"].values[1, 0] == pytest.approx(len(top[0].merge(top[1])) / 10)
-    with pytest.raises(ValueError, match="different layers"):
+    with pytest.raises(ValueError, match=r"a is of block of layers \[0, 1\], and e of block of layers \[0\]"):
         attribution.methods({"a": tables["a"], "e": again.isel(layer=[0])}, 10)
 
 

@@ -140,6 +140,8 @@ def test_in_a_model(tiny, wave):
         ({"mode": "mean"}, "means= is needed for mean"),
         ({"mode": "noise"}, "stds= is needed for noise"),
         ({"mode": "patch"}, "values= is needed for patch"),
+        ({"frames": [2.5]}, "frames are whole numbers, not float64"),
+        ({"frames": [False, True]}, r"of a mask, np.flatnonzero\(mask\)"),
         ({"frames": "speech"}, "speech= is needed for frames='speech'"),
         ({"window": -1}, "window must be 0 or more"),
     ],
@@ -147,6 +149,8 @@ def test_in_a_model(tiny, wave):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         edit(0, **options)
+    with pytest.raises(ValueError, match="neurons are whole numbers, not bool"):
+        edit(np.array([False, True]))
 
 
 @pytest.mark.parametrize(

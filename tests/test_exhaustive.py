@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from scipy.special import log_softmax
 
-from xai_lib import audio, donors, edits, hooks, models
+from xai_lib import audio, donors, edits, hooks, models, targets
 from xai_lib.activations import moments
 from xai_lib.exhaustive import exhaustive_ablation
 
@@ -46,6 +46,7 @@ def log_odds(logits, c):
 def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
     known = moments(model, clips, part=part)
     options, donor = {"mode": mode, "seed": 5}, clips[1:2].set_axis(clips.index[:1])
+    own = {"mode": mode, "seed": targets.key(5, clips.index[0], "noise")}
     more = {"moments": known, "donors": donor, "batch": 7}
     found = exhaustive_ablation(model, clips[:1], target="sad", part=part, frames="speech", **options, **more)
     assert found["layer"].values.tolist() == known["layer"].values.tolist()
@@ -58,12 +59,28 @@ def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
         training = {"means": known["mean"].sel(layer=layer).values, "stds": known["std"].sel(layer=layer).values}
         training["values"] = values[hooks.Site(layer, part)]
         for neuron in range(0, found.sizes["neuron"], 3):
-            function = edits.edit(neuron, frames="speech", speech=speech, **options, **training)
+            function = edits.edit(neuron, frames="speech", speech=speech, **own, **training)
             edited = hooked(model, path, {hooks.Site(layer, part): function})
             lost = log_odds(clean, c) - log_odds(edited, c)
             assert found["signed"].sel(layer=layer, neuron=neuron).item() == pytest.approx(lost, abs=4e-6)
     assert found["absolute"].max() > 1e-4 and found["value"].item() == pytest.approx(log_odds(clean, c), abs=1e-5)
     np.testing.assert_array_equal(found["absolute"], np.abs(found["signed"]))
+
+
+def test_each_clip_has_its_own_donor_and_noise(tiny, clips):
+    model, own = tiny(), clips.set_axis([4, 7, 9])  # each clip's donor is another one
+    options = {"target": "sad", "layers": 2, "moments": moments(model, clips)}
+    for mode in ("resample", "noise"):
+        both = exhaustive_ablation(model, clips, mode=mode, donors=own, **options)
+        for clip in clips.index:
+            alone = exhaustive_ablation(model, clips.loc[[clip]], mode=mode, donors=own, **options)
+            np.testing.assert_allclose(alone["signed"].sel(clip=clip), both["signed"].sel(clip=clip), atol=1e-5)
+    twins = pd.concat([clips[:1], clips[:1].set_axis([8])])
+    found = exhaustive_ablation(model, twins, mode="noise", **options)["signed"]
+    assert not np.allclose(found[0], found[1], atol=1e-4)
+    swapped = exhaustive_ablation(model, clips, mode="resample", donors=own[::-1].set_axis(own.index), **options)
+    same = exhaustive_ablation(model, clips, mode="resample", donors=own, **options)
+    assert not np.allclose(swapped["signed"], same["signed"], atol=1e-4)
 
 
 @pytest.mark.parametrize("frames", ["all", "max_frame", "peak_frames", [2, 5]])

@@ -47,7 +47,9 @@ def test_equals_captum_under_the_same_draws(tiny, clips, size, baseline, steps, 
     baseline = clips if baseline == "clips" else baseline
     found = shap(model, clips[1:], target="sad", baseline=baseline, n=n, steps=steps, seed=3, batch=4, layers=layers)
     x = model.tensor(audio.read(clips["path"][1]))
-    alphas, others = draws(x[0], range(n), steps=steps, baseline=baseline, key=targets.key(3, 1), rate=16000)
+    alphas, others = draws(
+        x[0], range(n), steps=steps, baseline=baseline, key=targets.key(3, 1, "gradient_shap"), rate=16000
+    )
     monkeypatch.setattr(np.random, "uniform", lambda low, high, shape: alphas.cpu().numpy().reshape(shape))
     monkeypatch.setattr(np.random, "choice", lambda count, size: np.arange(size))
     theirs = GradientShap(model.logits).attribute(x, others, n_samples=n, stdevs=0.0, target=model.target("sad"))[0]
@@ -72,7 +74,9 @@ def test_exact_on_a_linear_model(linear, clips):
     noisy = shap(linear, clips, target=("angry", "calm"), n=12, steps=4)
     assert np.abs(noisy["residual"]).max() < 1e-3
     x = torch.as_tensor(audio.read(clips["path"][1]))
-    others = draws(x, range(0, 12, 4), steps=4, baseline="noise", key=targets.key(0, 1), rate=16000)[1]  # one a path
+    others = draws(x, range(0, 12, 4), steps=4, baseline="noise", key=targets.key(0, 1, "gradient_shap"), rate=16000)[
+        1
+    ]  # one a path
     weights = linear.weights[: len(x)] @ torch.tensor([-1.0, 1])
     first = ((x - others) * weights)[:, :320].sum(dim=1)
     assert noisy["attribution"][1, 0] == pytest.approx(first.mean().item(), rel=1e-4)
@@ -142,7 +146,9 @@ def by_hand(model, wave, place, *, part, target, scale, n, steps, seed):
     found, gaps, (value, end, _) = [], [], at(x)
     for path in range(n // steps):
         rows = range(path * steps, (path + 1) * steps)
-        alphas, others = draws(x, rows, steps=steps, baseline="noise", key=targets.key(seed, place), rate=16000)
+        alphas, others = draws(
+            x, rows, steps=steps, baseline="noise", key=targets.key(seed, place, "gradient_shap"), rate=16000
+        )
         start_value, start, _ = at(others[0])
         points = [at(other + alpha * (x - other)) for alpha, other in zip(alphas, others)]
         hidden = [start, *(point[1] for point in points), end]
@@ -194,7 +200,7 @@ def test_neurons_are_exact_where_the_head_is_linear(tiny_folder, clips):
     model = models.load(tiny_folder("base"), head=torch.nn.Linear(24, 2), labels=["calm", "angry"], device="cpu")
     found = shap(model, clips[:1], target="angry", n=4, steps=2, layers=3)
     x = model.tensor(audio.read(clips["path"][0]))
-    others = draws(x[0], [0, 2], steps=2, baseline="noise", key=targets.key(0, 0), rate=16000)[1]
+    others = draws(x[0], [0, 2], steps=2, baseline="noise", key=targets.key(0, 0, "gradient_shap"), rate=16000)[1]
     hidden = execution.prefix(model, torch.cat([x, others]), 3).hidden.mean(dim=1)
     expected = model.head.weight[1] * (hidden[0] - hidden[1:].mean(dim=0))
     assert np.allclose(found["signed"][0, 0], expected, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_what_integrated_gradients_leave_over_shrinks_with_steps(tiny, clips, sc
         assert many["value"][place].item() == pytest.approx(values[0].item(), abs=1e-6)
 
 
+def test_it_warns_where_attributions_do_not_add_up(tiny, clips):
+    options = {"target": "sad", "layers": 2, "baseline": "zero"}
+    with pytest.warns(UserWarning, match=r"miss more than a tenth of the change \(up to .* in layers 2"):
+        few = gradients.integrated_gradients(tiny("base"), clips, steps=1, **options)
+    share = np.abs(few["residual"] / few["change"]).median("clip")
+    assert (share > 0.1).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        many = gradients.integrated_gradients(tiny("base"), clips, steps=200, **options)
+    np.testing.assert_allclose(many["signed"].sum("neuron") - many["residual"], many["change"], atol=1e-5)
+
+
 def test_the_residual_is_over_all_frames_where_only_speech_is_summed(tiny, clips):
     options = {"target": "sad", "part": "ffn_hidden", "steps": 3, "by_frame": True}
     every, speech = (
@@ -194,11 +207,15 @@ def head_of(function, tiny_folder):
     return models.load(tiny_folder("base"), head=Head(), labels=["calm", "angry"], device="cpu")
 
 
+def from_zero(method):
+    return {"baseline": "zero"} if method is gradients.integrated_gradients else {}
+
+
 @each_method
 def test_exact_where_the_head_is_linear(tiny_folder, clips, method):
     weights = torch.randn(24, 2)
     model = head_of(lambda hidden: hidden @ weights, tiny_folder)
-    found = method(model, clips[:1], target=("angry", "calm"), layers=3)
+    found = method(model, clips[:1], target=("angry", "calm"), layers=3, **from_zero(method))
     hidden = execution.prefix(model, model.tensor(audio.read(clips["path"].iloc[0])), 3).hidden[0]
     slope = weights[:, 1] - weights[:, 0]
     expected = slope if method is gradients.gradient else slope * hidden.mean(dim=0)
@@ -213,7 +230,7 @@ def test_a_planted_neuron_of_the_last_block_gets_everything(tiny_folder, clips, 
     def head(hidden):
         return torch.stack([torch.zeros_like(hidden[..., 5]), torch.tanh(3 * hidden[..., 5])], dim=-1)
 
-    found = method(head_of(head, tiny_folder), clips, target="angry", layers=[2, 3])
+    found = method(head_of(head, tiny_folder), clips, target="angry", layers=[2, 3], **from_zero(method))
     last = found["absolute"].sel(layer=3)
     assert (last.argmax("neuron") == 5).all() and (last.drop_sel(neuron=5) == 0).all()
     assert (found["absolute"].sel(layer=2) > 0).all()  # before it, the whole layer makes it
@@ -234,7 +251,7 @@ def test_a_planted_neuron_inside_a_layer_gets_everything(tiny, clips, method, si
 def test_integrated_gradients_of_a_planted_neuron_are_the_effect_of_its_removal(tiny, clips):
     model = tiny("large")
     model.family.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
-    found = gradients.integrated_gradients(model, clips, target="sad", layers=2, part="ffn_hidden")
+    found = gradients.integrated_gradients(model, clips, target="sad", layers=2, part="ffn_hidden", baseline="zero")
     for place, path in enumerate(clips["path"]):
         logits = execution.cascade(model, audio.read(path), [((2, "ffn_hidden"), torch.zeros_like)])[:, 3]
         removed = (logits[0] - logits[1]).item()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pickle
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import soundfile
 import torch
 import xarray as xr
 
-from xai_lib import activations, attribution, audio, models, resume
+from xai_lib import activations, attribution, audio, hooks, models, resume
 
 METHODS = {
     "grad_x_activation": {"target": "predicted", "frames": "speech"},
@@ -101,6 +104,97 @@ def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, 
     assert forwards() == 1
 
 
+def test_what_is_in_force_is_refused(tiny, clips, tmp_path):
+    model = tiny()
+    run = partial(resume.by_clip, attribution.gradient, model, clips, target="sad", folder=tmp_path / "kept")
+    for inside in (hooks.edit(model, {2: torch.zeros_like}), hooks.capture(model, hooks.Site(2, "heads"))):
+        with inside:
+            with pytest.raises(ValueError, match="the model is edited"):
+                run()
+            with pytest.raises(ValueError, match="the model is edited"):
+                pickle.dumps(model)
+    with pytest.raises(KeyError), hooks.edit(model, {2: torch.zeros_like}):
+        raise KeyError
+    xr.testing.assert_allclose(run(), attribution.gradient(model, clips, target="sad"), rtol=1e-6)
+
+
+def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
+    def forwards(**changed):
+        model = tiny()
+        for name, value in changed.items():
+            setattr(model, name, value)
+        counted["n"] = 0
+        resume.by_clip(activity, model, clips[:1], folder=tmp_path / "kept")
+        return counted["n"]
+
+    assert (forwards(), forwards()) == (1, 0)
+    others = [{"normalise": True}, {"sample_rate": 8000}, {"trained": None}, {"labels": list("abcdefgh")}]
+    for changed in others:
+        assert (forwards(**changed), forwards(**changed)) == (1, 0), changed
+    model = tiny()
+    model.network.config.update({"layer_norm_eps": 0.1})
+    counted["n"] = 0
+    resume.by_clip(activity, model, clips[:1], folder=tmp_path / "kept")
+    assert counted["n"] == 1
+
+
+def activity(model, clips, **options):
+    """A method of one's own: the mean of the last layer."""
+    return activations.activations(model, clips, layers=3, part="block")["activation"]
+
+
+class Head(torch.nn.Module):
+    """Pools as it is told."""
+
+    def __init__(self, pool, scale=1.0):
+        super().__init__()
+        self.pool, self.scale = pool, scale
+
+    def forward(self, hidden):
+        return self.scale * self.pool(hidden, dim=1)[:, :2]
+
+
+def test_heads_of_ones_own_count_by_what_they_do(tiny_folder, clips, counted, tmp_path):
+    def forwards(head):
+        model = models.load(tiny_folder(), head=head, labels=["a", "b"], device="cpu")
+        counted["n"] = 0
+        resume.by_clip(attribution.gradient, model, clips[:1], target="a", folder=tmp_path / "kept")
+        return counted["n"]
+
+    for head in (Head(torch.mean), Head(torch.amax), Head(torch.mean, scale=2.0)):
+        assert (forwards(head), forwards(head)) == (1, 0)
+    assert forwards(Head(torch.mean)) == 0
+
+
+def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch):
+    def made(text, name):
+        space = {"torch": torch, "__name__": "__main__"}
+        exec(compile(text, name, "exec"), space)
+        return joblib.hash(resume._content(space["respond"]))
+
+    one = "def respond(hidden):\n    return max([hidden], key=lambda x: x.mean()).mean(dim=(1, 2))"
+    assert made(one, "/tmp/ipykernel_1/2.py") == made("\n\n" + one, "/tmp/ipykernel_7/9.py")
+    assert made(one, "a.py") != made(one.replace("x.mean", "x.amax"), "a.py")
+    assert made(one, "a.py") != made(one.replace("dim=(1, 2)", "dim=(2, 1)"), "a.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for body in ("hidden.mean(dim=1)", "hidden.amax(dim=1)"):
+        (tmp_path / "mine.py").write_text(f"def respond(hidden):\n    return {body}\n")
+        sys.modules.pop("mine", None)
+        importlib.invalidate_caches()
+        module = importlib.import_module("mine")
+        found.append(joblib.hash(resume._content(partial(module.respond))))
+    assert found[0] != found[1]
+
+
+def test_results_count_by_their_values(tiny, clips, tmp_path):
+    found = activations.moments(tiny(), clips)
+    found.to_netcdf(tmp_path / "moments.nc")
+    with xr.open_dataset(tmp_path / "moments.nc") as again:
+        assert joblib.hash(resume._content(again)) == joblib.hash(resume._content(found))
+    assert joblib.hash(resume._content(found + 1)) != joblib.hash(resume._content(found))
+
+
 def test_clips_side_by_side_give_the_same(tiny, clips, tmp_path):
     run = partial(resume.by_clip, attribution.segment_response, tiny(), clips)
     with joblib.parallel_config(n_jobs=2):
@@ -145,7 +239,8 @@ def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path
 def test_clips_that_cannot_be_used_are_named(tiny, clips, tmp_path):
     clips.loc[9, "path"] = str(tmp_path / "nowhere.wav")
     run = partial(resume.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
-    found = run(clips)
+    with pytest.warns(UserWarning, match="1 of 3 clips were skipped, e.g. .*nowhere"):
+        found = run(clips)
     assert found["clip"].values.tolist() == [7, 4] and list(json.loads(found.attrs["skipped"])) == ["9"]
     assert "nowhere" in found.attrs["skipped"]
     with pytest.raises(audio.NoClips, match="nowhere"):
@@ -156,5 +251,5 @@ def test_errors_are_those_of_the_method(tiny, clips, tmp_path):
     run = partial(resume.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
     with pytest.raises(ValueError, match="bored"):
         run(attribution.gradient, target="bored")
-    with pytest.raises(ValueError, match="sums over clips"):
+    with pytest.raises(ValueError, match="gives more than results of single clips"):
         run(activations.activations)

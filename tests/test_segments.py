@@ -134,6 +134,17 @@ def test_noise_depends_on_the_seed_alone(tiny, clips):
     assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3
 
 
+def test_a_clips_noise_is_its_own(tiny, clips):
+    options = {"layers": 2, "baseline": "noise", "frames": "all"}
+    both = segment_response(tiny(), clips, **options)
+    for order in (clips[::-1], clips[1:]):
+        again = segment_response(tiny(), order, **options)
+        assert np.allclose(again.sel(clip=9), both.sel(clip=9), atol=1e-6, equal_nan=True)
+    twin = pd.concat([clips[:1], clips[:1].set_axis([8])])  # the same sound, under another name
+    found = segment_response(tiny(), twin, **options)
+    assert not np.allclose(found[0], found[1], atol=1e-4, equal_nan=True)
+
+
 def test_noise_has_the_mean_and_deviation_of_each_segment():
     wave = np.concatenate([3 + np.random.default_rng(0).standard_normal(4000), np.full(4000, -1.0)]).astype(np.float32)
     other = segments._replacement("noise", wave, [0, 4000, 8000], np.random.default_rng(1), 0)

@@ -16,9 +16,10 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
+from transformers import WavLMModel
 
 import xai_lib
-from xai_lib import audio, inputs, parameters, workbook
+from xai_lib import audio, inputs, models, parameters, workbook
 
 
 @pytest.fixture
@@ -59,6 +60,7 @@ def stand_ins(monkeypatch, tmp_path):
     corpora.balanced = lambda clips, n, seed=0: clips.groupby(["label", "speaker"]).head(1).head(n)
     corpora.draw = lambda clips, n=1, *, label=None, seed=0: clips[clips["label"] == label].sample(n, random_state=seed)
     models.load = lambda name, device: SimpleNamespace(
+        require_trained=lambda: None,
         name=name,
         labels=box.labels,
         n_layers=3,
@@ -287,3 +289,9 @@ def test_check_is_idempotent_and_defaults_pass():
 def test_folder_names_tell_runs_apart():
     a, b = (parameters.folder_name(parameters.check({"k": k, "model": "microsoft/wavlm-base-plus"})) for k in (1, 2))
     assert a != b and "sample-wavlm-base-plus" in a and "/" not in a
+
+
+def test_a_model_without_a_head_is_told_so_and_not_that_its_labels_are_wrong(tiny_folder, tmp_path):
+    WavLMModel.from_pretrained(tiny_folder("base")).save_pretrained(tmp_path)
+    with pytest.raises(models.UntrainedHead, match=r"heads\.fit"):
+        workbook.setup("03_x", model=str(tmp_path))

@@ -154,7 +154,8 @@ def sweep(
     rows, about, skipped = {}, [], {}
     spoken = isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
-        options = {"frames": frames, "window": window, "speech": speech, "scale": scale, "seed": seed}
+        options = {"frames": frames, "window": window, "speech": speech, "scale": scale}
+        options["seed"] = targets.key(seed, index, "noise")
         values, donor = ({}, None) if donors is None else donors_.read(model, donors["path"][index], sites)
         plan = [
             {

@@ -96,8 +96,10 @@ def check_moments(moments, model, part, needed_by=None) -> None:
         if needed_by:
             made = f"moments=activations.moments(model, training clips, part={part!r})"
             raise ValueError(f"{needed_by} needs {made}")
-    elif (moments.attrs["part"], moments.sizes["neuron"]) != (part, model.family.width(part)):
-        raise ValueError(f"the moments are of another model, or of {moments.attrs['part']} instead of {part}")
+    elif moments.attrs["part"] != part:
+        raise ValueError(f"the moments are of {moments.attrs['part']} instead of {part}")
+    elif (moments.attrs["model"], moments.sizes["neuron"]) != (model.name, model.family.width(part)):
+        raise ValueError(f"the moments are of another model, {moments.attrs['model']}, and not of {model.name}")
 
 
 def exemplars(activations, layer, neuron, k=5) -> pd.DataFrame:

@@ -44,6 +44,8 @@ def mean_score(scores, *, by="absolute") -> xr.DataArray:
     """
     if by not in ("absolute", "signed"):
         raise ValueError(f'unknown by={by!r}: "absolute" or "signed"')
+    if by not in scores or "frame" in scores[by].dims:
+        raise ValueError("these are no scores of neurons: they need `signed` and `absolute`, summed over frames")
     values = scores[by] if "clip" not in scores[by].dims else targets.average(scores[by])
     return values.transpose("layer", "neuron")
 
@@ -58,6 +60,8 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     -------
     DataFrame, best first: `layer`, `part`, `neuron`, `score`, `signed`.
     """
+    if k < 1:
+        raise ValueError(f"k must be 1 or more, not {k}")
     if layer is not None and layer not in scores["layer"]:
         raise ValueError(f"layer {layer} is not in these scores: they have {scores['layer'].values.tolist()}")
     scores = scores if layer is None else scores.sel(layer=[layer])
@@ -86,9 +90,15 @@ def methods(scores, k, *, by="absolute") -> xr.Dataset:
     compare how large they are. `overlap` is the share of the `k` top neurons of all layers that both name.
     """
     means = {name: mean_score(one, by=by) for name, one in scores.items()}
-    shapes = {one.shape for one in means.values()}
-    if len(shapes) > 1:
-        raise ValueError(f"the methods have scores of different layers or parts: {sorted(shapes)} layers and neurons")
+    kinds = {name: (one.attrs["part"], means[name]["layer"].values.tolist()) for name, one in scores.items()}
+    (first, kind), *others = kinds.items()
+    for name, other in others:
+        if other != kind:
+            raise ValueError(
+                f"{first} is of {kind[0]} of layers {kind[1]}, and {name} of {other[0]} of layers {other[1]}"
+            )
+    if not 1 <= k <= means[first].size:
+        raise ValueError(f"k must be 1 to {means[first].size}, the number of neurons, not {k}")
     top = {name: set(np.argsort(-one.values, axis=None, kind="stable")[:k]) for name, one in means.items()}
     ranks = {name: one.copy(data=rankdata(one.values, axis=-1)) for name, one in means.items()}
     rho, shared = (pd.DataFrame(1.0, list(means), list(means)) for _ in range(2))

@@ -85,8 +85,14 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
     NoClips
         Not one of them could be used.
     """
+    if not isinstance(clips, pd.DataFrame) or "path" not in clips:
+        raise ValueError('clips are a table with a column "path": of one file, pd.DataFrame({"path": ["mine.wav"]})')
     if len(clips) == 0:
         raise ValueError("there are no clips to read: the selection is empty")
+    if not clips.index.is_unique:
+        raise ValueError(
+            f"two clips have the index {clips.index[clips.index.duplicated()][0]!r}: use clips.reset_index(drop=True)"
+        )
     bad = {}
     for index, path in tqdm(clips["path"].items(), total=len(clips), unit="clip", leave=False, delay=2):
         try:

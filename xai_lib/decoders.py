@@ -85,7 +85,7 @@ def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
     speakers.known(clips, speakers.FEWEST)
     skipped, quota, kept, means = {}, max(frames // len(clips), 1), {}, []
     for index, hidden, true in _read(model, clips, skipped):
-        rng, speech = np.random.default_rng(targets.key(seed, index)), np.flatnonzero(np.isfinite(true[0]))
+        rng, speech = np.random.default_rng(targets.key(seed, index, "decoders")), np.flatnonzero(np.isfinite(true[0]))
         drawn = rng.choice(speech, min(quota, len(speech)), replace=False)  # in random order
         kept[index] = hidden[:, drawn].cpu().numpy(), true[:, drawn].T
         means.append(_means(true))

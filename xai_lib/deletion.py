@@ -53,7 +53,7 @@ def frame_deletion(
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
     for index, waveform in model.stream(clips):
-        one, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index))
+        one, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, "frame_deletion"))
         pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
         if len(pool) == 0:
             skipped[index] = "no speech was found in it: use frames='all'"
@@ -68,7 +68,7 @@ def frame_deletion(
     if not rows:
         raise audio.NoClips(skipped)
     coords = {**targets.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
-    made = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale}
+    made = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale, "seed": seed}
     attributes = targets.attributes(model, skipped, **made)
     return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", attributes)
 

@@ -66,7 +66,9 @@ def edit(
         if mode == "noise":
             raise ValueError("noise is of neurons, not of directions: how far those vary is not known")
     elif not isinstance(neurons, str):
-        neurons = np.unique(np.atleast_1d(np.asarray(neurons, dtype=np.int64)))
+        neurons = np.unique(_whole(neurons, "neurons"))
+    if not isinstance(frames, str):
+        frames = _whole(frames, "frames")
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
 
 
@@ -138,7 +140,7 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
     elif mode == "mean":
         new = pick(_like(means, hidden)).expand_as(chosen)
     elif mode == "noise":
-        draw = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(seed), dtype=hidden.dtype)
+        draw = torch.as_tensor(np.random.default_rng(seed).standard_normal(chosen.shape), dtype=hidden.dtype)
         new = chosen + scale * pick(_like(stds, hidden)) * draw.to(hidden.device)
     else:
         new = pick(_like(values, hidden))[_other(mode, len(values), chosen.shape[1])].expand_as(chosen)
@@ -148,6 +150,14 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
     out = hidden.clone()
     out[..., index] = new
     return out
+
+
+def _whole(numbers, name) -> np.ndarray:
+    """Numbers of neurons or frames; a mask, taken for numbers, would be the first two."""
+    numbers = np.atleast_1d(np.asarray(numbers))
+    if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"{name} are whole numbers, not {numbers.dtype}: of a mask, np.flatnonzero(mask)")
+    return numbers.astype(np.int64)
 
 
 def _like(values, hidden):
@@ -164,11 +174,10 @@ def _where(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
     count = chosen.shape[1]
     where = torch.zeros_like(chosen, dtype=torch.bool)
     if not isinstance(frames, str):
-        at = np.atleast_1d(np.asarray(frames, dtype=np.int64))
-        wrong = at[(at < 0) | (at >= count)]
+        wrong = frames[(frames < 0) | (frames >= count)]
         if len(wrong):
             raise ValueError(f"frame {wrong[0]} out of range: the clip has 0–{count - 1}")
-        where[:, torch.from_numpy(at).to(chosen.device)] = True
+        where[:, torch.from_numpy(frames).to(chosen.device)] = True
     elif frames == "all":
         return ~where
     elif frames == "speech":

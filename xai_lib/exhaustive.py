@@ -67,7 +67,7 @@ def exhaustive_ablation(
     given, skipped, rows, about = edits.given(sites, moments), {}, {}, []
     spoken = isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
-        options = {"mode": mode, "frames": frames, "speech": speech, "seed": seed}
+        options = {"mode": mode, "frames": frames, "speech": speech, "seed": targets.key(seed, index, "noise")}
         values = {} if donors is None else donors_.read(model, donors["path"][index], sites)[0]
         plan = [
             (site, edits.edit(neuron, **options, **given[site], values=values.get(site)))

@@ -66,6 +66,11 @@ class WavLM:
         parts = {"block": layer, "attention": layer.dropout, "ffn_hidden": ffn.intermediate_dropout, "ffn_out": ffn}
         return parts[site.part]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether some layer's heads are."""
+        return bool(self._open)
+
     @contextmanager
     def opened(self, site: Site):
         """The module whose output, or its first item, is the site, while it is; the heads have one only then.
@@ -81,7 +86,7 @@ class WavLM:
             mix, inside, same = (
                 attention.out_proj,
                 torch.nn.Identity(),
-                torch.nn.Linear(*attention.out_proj.weight.shape),
+                torch.nn.utils.skip_init(torch.nn.Linear, *attention.out_proj.weight.shape),
             )
             torch.nn.init.eye_(same.weight.requires_grad_(False))
             torch.nn.init.zeros_(same.bias.requires_grad_(False))

@@ -96,7 +96,9 @@ def gradient_shap(
     sites, skipped, rows = [] if layers is None else model.sites(part, layers), {}, {}
     for index, waveform, keep in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), window)
-        draw = partial(draws, steps=steps, baseline=baseline, key=targets.key(seed, index), rate=model.sample_rate)
+        draw = partial(
+            draws, steps=steps, baseline=baseline, key=targets.key(seed, index, "gradient_shap"), rate=model.sample_rate
+        )
         x, shape = model.tensor(waveform)[0], (width, count)
         alphas, found, gap, neurons, told = _explain(model, x, draw, target, scale, shape, sites, n, steps, batch)
         paths = found.reshape(-1, steps, count).mean(axis=1)

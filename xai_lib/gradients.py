@@ -1,5 +1,6 @@
 """Which neurons drive the model towards a class: gradients by every neuron of every layer at once."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -65,7 +66,7 @@ def integrated_gradients(
     clips,
     *,
     target,
-    baseline="zero",
+    baseline="silence",
     steps=32,
     layers="all",
     part="block",
@@ -86,10 +87,10 @@ def integrated_gradients(
     target, layers, part, frames, scale, by_frame
         As in `grad_x_activation`.
     baseline : str, array [time] or function
-        Activations of 0, "zero"; of each neuron's "mean" over training clips, `moments`; or those that the model has on
-        another waveform: "silence", an array (cut or repeated to the clip's length), or a function from the clip's
-        waveform to one of the same length. A layer norm makes a whole of the least activation, so beside zero the
-        target jumps, and the steps miss it: see `residual`; the other baselines are gentler.
+        Activations that the model has on another waveform: "silence", an array (cut or repeated to the clip's length),
+        or a function from the clip's waveform to one of the same length; of 0, "zero"; or of each neuron's "mean" over
+        training clips, `moments`. A layer norm makes a whole of the least activation, so beside zero the target jumps,
+        and the steps miss it: see `residual`; the other baselines are gentler.
     steps : int
         Nodes of the path.
     moments : Dataset
@@ -99,9 +100,10 @@ def integrated_gradients(
 
     Returns
     -------
-    Dataset as of `grad_x_activation`, and `residual` [clip, layer]
+    Dataset as of `grad_x_activation`, and `residual` and `change` [clip, layer]
         The sum of the signed attributions over all neurons and all frames (also where fewer count) minus the target's
-        change from the baseline: 0 if they account for all of it, and smaller with more steps.
+        `change` from the baseline: 0 if they account for all of it, and smaller with more steps. It warns of layers
+        where it is more than a tenth of the change, in the median clip.
 
     Raises
     ------
@@ -112,7 +114,13 @@ def integrated_gradients(
     ----------
     Sundararajan et al. (2017), Axiomatic attribution for deep networks; Dhamdhere et al. (2019), How important is a
     neuron? Equals captum.attr.LayerIntegratedGradients, where the baseline is a waveform, and else
-    captum.attr.IntegratedGradients of the layers above as a function of the activations.
+    captum.attr.IntegratedGradients of the layers above as a function of the activations. (The first with silence, of
+    the waveform x [1, time], layer 3 and the class c, where the head reads the last layer::
+
+        method = LayerIntegratedGradients(model.logits, model.family.module(model.check(3)))
+        found = method.attribute(x, torch.zeros_like(x), target=c, n_steps=32, method="gausslegendre")
+
+    of which the first item, summed over frames, is `signed`.)
     """
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
@@ -151,12 +159,23 @@ def _layerwise(model, clips, explain, target, layers, by_frame, options):
         dims, data = ("clip", "layer", "neuron"), (stacked[:, 0], stacked[:, 1])
     variables = {name: (dims, found) for name, found in zip(("signed", "absolute"), data)}
     if left[0] is not None:
-        variables["residual"] = ("clip", "layer"), np.stack(left)
+        residual, change = np.moveaxis(np.array(left), -1, 0)
+        variables |= {"residual": (("clip", "layer"), residual), "change": (("clip", "layer"), change)}
+        _warn(sites, residual, change)
     return xr.Dataset(
         variables,
         {**targets.coordinates(clips, rows, **about), **targets.axes(sites, stacked)},
         targets.attributes(model, skipped, **options),
     )
+
+
+def _warn(sites, residual, change):
+    """Of layers whose attributions do not add up."""
+    away = np.median(np.abs(residual) / np.maximum(np.abs(change), 1e-12), axis=0)
+    bad = [str(site.layer) for site, share in zip(sites, away) if share > 0.1]
+    if bad:
+        share = f"more than a tenth of the change (up to {away.max():.1f} times it) in layers {', '.join(bad)}"
+        warnings.warn(f"integrated gradients miss {share}: take more steps, or another baseline", stacklevel=4)
 
 
 def _backward(model, waveform, sites, target, scale, *, times):
@@ -189,7 +208,7 @@ def _integrate(model, waveform, sites, target, scale, *, baseline, moments, step
 
         found.append(change[0] * _mean_slope(value, start, change, steps, batch))
         gap = targets.value(logits, classes, scale) - value(start)
-        left.append(found[-1].cpu().double().sum().item() - gap.item())
+        left.append((found[-1].cpu().double().sum().item() - gap.item(), gap.item()))
     return torch.stack(found), classes, targets.value(logits, classes, scale).item(), left
 
 

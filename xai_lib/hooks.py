@@ -59,7 +59,11 @@ def edit(model, edits):
 
             handle = stack.enter_context(model.family.opened(site)).register_forward_hook(hook, prepend=True)
             stack.callback(handle.remove)
-        yield
+        model.edited += 1
+        try:
+            yield
+        finally:
+            model.edited -= 1
 
 
 def apply(function, hidden: torch.Tensor, site: Site) -> torch.Tensor:

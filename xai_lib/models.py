@@ -91,6 +91,7 @@ class Model:
         self.family = FAMILIES[network.config.model_type](network)
         self.head = head if head is None else head.eval().requires_grad_(False).to(device)
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
+        self.edited = 0  # `hooks.edit` in force
         for heard in ("trained_on", "head_trained_on", "chosen_on"):
             setattr(self, heard, getattr(network.config, f"xai_{heard}", None))
         self.sample_rate = preprocessor.get("sampling_rate", 16_000)
@@ -105,6 +106,7 @@ class Model:
 
     def __reduce__(self):
         """For other processes: a network whose convolution is parametrised cannot be pickled as it is."""
+        self.require_unedited()
         known = {name: x for name, x in vars(self).items() if name not in ("network", "family")}
         return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), known)
 
@@ -176,7 +178,7 @@ class Model:
 
     def target(self, name) -> int:
         """Index of a class, given by name or index; a ValueError lists the labels where it is neither."""
-        if isinstance(name, (int, np.integer)) and 0 <= name < len(self.labels):
+        if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.labels):
             return int(name)
         if name not in self.labels:
             raise ValueError(f"unknown emotion {name!r}: this model knows {', '.join(self.labels)}")
@@ -189,6 +191,11 @@ class Model:
                 f"the head of {self.name} is not in its checkpoint, so its outputs are random: fit one with "
                 "heads.fit(model, clips, folder) and load that folder, or attach your own with models.load(…, head=…)"
             )
+
+    def require_unedited(self) -> None:
+        """Raise ValueError inside of `hooks.edit`, or of heads that are open: what is in force there is not told."""
+        if self.edited or self.family.is_open:
+            raise ValueError("the model is edited, which cannot be sent or kept: leave `with hooks.edit(…)` first")
 
     def tensor(self, waveform) -> torch.Tensor:
         """A waveform [time] as float32 [1, time] on the model's device; ValueError if it is too short or holds NaN."""
@@ -262,7 +269,8 @@ class Model:
 
 def _unpickled(kind, config, state, known):
     """The Model again."""
-    model, network = Model.__new__(Model), kind(config)
+    with torch.random.fork_rng(devices=[]):  # weights that are drawn, and replaced
+        model, network = Model.__new__(Model), kind(config)
     network.load_state_dict(state)
     model.network = network.eval().requires_grad_(False).to(known["device"])
     model.family = FAMILIES[config.model_type](network)

@@ -78,14 +78,19 @@ def segment_response(
             continue
         width, count = windows(model, len(waveform), seconds)
         edges = [*range(0, count * width, width), len(waveform)]
-        rng = np.random.default_rng(targets.key(seed, index))
+        rng = np.random.default_rng(targets.key(seed, index, "segment_response"))
         other = model.tensor(_replacement(baseline, waveform, edges, rng, index))[0]
         x, cut = model.tensor(waveform)[0], round(fade * model.sample_rate)
         rows[index] = _respond(model, x, other, edges, cut, sites, [int(frames)] if at_one else keep, respond, batch)
         durations.append(len(waveform) / model.sample_rate)
     response, length = targets.padded(list(rows.values())), round(seconds * model.sample_rate) / model.sample_rate
     made = {"length": length, "baseline": baseline if isinstance(baseline, (str, int, float)) else "given"}
-    made |= {"frames": frames, "respond": "mean" if respond is None else getattr(respond, "__name__", "given")}
+    made |= {
+        "frames": frames,
+        "fade": fade,
+        "seed": seed,
+        "respond": "mean" if respond is None else getattr(respond, "__name__", "given"),
+    }
     about = {"n_segments": [len(row) for row in rows.values()], "duration": durations}
     return xr.DataArray(
         response,

@@ -26,7 +26,7 @@ def resolve(model, target, logits) -> tuple[int, ...]:
     if isinstance(target, str) and target == "predicted" and target not in model.labels:
         return (int(logits[0].argmax()),)
     classes = target if isinstance(target, (tuple, list)) else (target,)
-    if not 1 <= len(classes) <= 2:
+    if not 1 <= len(set(classes)) == len(classes) <= 2:
         raise ValueError(f'target is a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
     return tuple(model.target(name) for name in classes)
 
@@ -59,9 +59,9 @@ def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
 
 
-def key(seed, index) -> tuple[int, int]:
-    """Key of a clip's own random numbers, the same whichever other clips are asked for."""
-    return seed, crc32(str(index).encode())
+def key(seed, index, name) -> tuple[int, int]:
+    """Key of the random numbers that are a clip's own, in the method of that name, whichever others are asked for."""
+    return seed, crc32(f"{name} {index}".encode())
 
 
 def axes(sites, values) -> dict:

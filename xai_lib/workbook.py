@@ -84,6 +84,7 @@ def setup(name: str, **parameters) -> Run:
     transformers.utils.logging.disable_progress_bar()
     corpus = corpora.load(values["corpus"], root=values["root"])
     model = models.load(values["model"], device=values["device"])
+    model.require_trained()
     model.target(values["emotion"])
     unknown = sorted(set(corpus["label"].dropna()) - set(model.labels))
     if unknown:

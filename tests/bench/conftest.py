@@ -107,7 +107,9 @@ def measure(benchmark, counted):
             if answer is not None:
                 assert answer.shape == other.shape and np.abs(answer - other).max() <= 1e-4 * np.abs(other).max() > 0
         benchmark.group = row
-        benchmark.extra_info.update(path=path, threads=torch.get_num_threads(), flops=flops, peak=peak, times=times, timed=timed)
+        benchmark.extra_info.update(
+            path=path, threads=torch.get_num_threads(), flops=flops, peak=peak, times=times, timed=timed
+        )
         return benchmark.pedantic(function if timed else lambda: None, rounds=rounds, iterations=1)
 
     return run

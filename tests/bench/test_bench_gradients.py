@@ -57,7 +57,7 @@ def test_bench_integrated_gradients(measure, model, noise, threads, path):
 def test_bench_gradient_shap(measure, model, noise, threads, path):
     clips, n = noise(0.33), 16
     x = model.tensor(audio.read(clips["path"][0]))
-    told = {"steps": 8, "baseline": "noise", "key": targets.key(0, 0), "rate": 16_000}
+    told = {"steps": 8, "baseline": "noise", "key": targets.key(0, 0, "gradient_shap"), "rate": 16_000}
 
     def captum():
         alphas, others = gradient_shap.draws(x[0], range(n), **told)
