@@ -133,7 +133,7 @@ def sweep(
         targets.check(model, aim)
     joint = isinstance(layers, dict)
     wanted = sorted({layer for members in layers.values() for layer in members}) if joint else layers
-    chosen = {name: _chosen(model, one, ks, wanted, part) for name, one in named.items()}
+    chosen = {name: attribution.chosen(model, one, ks, wanted, part) for name, one in named.items()}
     there = sorted(set.intersection(*({layer for layer, _ in one} for one in chosen.values())))
     places = {name: sorted(members) for name, members in layers.items()} if joint else {at: [at] for at in there}
     needing = nulls or {"mean", "noise"} & set(modes)
@@ -214,28 +214,6 @@ def _named(neurons) -> dict:
     """{name: scores or {layer: neurons}}; one of them under the name ""."""
     several = isinstance(neurons, dict) and neurons and all(isinstance(x, (dict, xr.Dataset)) for x in neurons.values())
     return neurons if several else {"": neurons}
-
-
-def _chosen(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
-    """{(layer, k): neurons}, checked, lowest first."""
-    if isinstance(neurons, xr.Dataset):
-        if neurons.attrs["part"] != part:
-            raise ValueError(f"the scores are of {neurons.attrs['part']}, and the edit is of {part}")
-        ranked = {at: attribution.top_neurons(neurons, max(ks), layer=at)["neuron"] for at in neurons["layer"].values}
-        found = {(int(at), k): np.sort(some[:k].to_numpy()) for at, some in ranked.items() for k in ks}
-    else:
-        if len(ks) > 1:
-            raise ValueError("several k are of scores: neurons that are listed are taken as they are")
-        found = {(int(at), ks[0]): np.unique(np.asarray(some, int)) for at, some in sorted(neurons.items())}
-    every = sorted({at for at, _ in found})
-    wanted = every if isinstance(layers, str) and layers == "all" else sorted(set(np.atleast_1d(layers).tolist()))
-    lacking = [at for at in wanted if at not in every or not len(found[at, ks[0]])]
-    if lacking or not wanted:
-        raise ValueError(f"no neurons are given for {f'layer {lacking[0]}' if lacking else 'any layer'}")
-    found = {key: own for key, own in found.items() if key[0] in wanted}
-    for (at, _), own in found.items():
-        model.check((at, part), own)
-    return found
 
 
 def _sets(model, moments, layer, own, part, *, nulls, nearest, directions, seed) -> list:

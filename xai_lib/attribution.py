@@ -22,6 +22,7 @@ from .segments import segment_response
 __all__ = [
     "activation_contrast",
     "agreement",
+    "chosen",
     "compare",
     "distribution",
     "exhaustive_ablation",
@@ -69,6 +70,28 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     table = both.to_dataframe().reset_index().sort_values("score", ascending=False, kind="stable").head(k)
     table.insert(1, "part", scores.attrs["part"])
     return table.reset_index(drop=True)
+
+
+def chosen(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
+    """{(layer, k): neurons}, lowest first: the `ks` best of scores, or those of {layer: neurons}, checked (ValueError)."""
+    if isinstance(neurons, xr.Dataset):
+        if neurons.attrs["part"] != part:
+            raise ValueError(f"the scores are of {neurons.attrs['part']}, and the edit is of {part}")
+        ranked = {at: top_neurons(neurons, max(ks), layer=at)["neuron"] for at in neurons["layer"].values}
+        found = {(int(at), k): np.sort(some[:k].to_numpy()) for at, some in ranked.items() for k in ks}
+    else:
+        if len(ks) > 1:
+            raise ValueError("several k are of scores: neurons that are listed are taken as they are")
+        found = {(int(at), ks[0]): np.unique(np.asarray(some, int)) for at, some in sorted(neurons.items())}
+    every = sorted({at for at, _ in found})
+    wanted = every if isinstance(layers, str) and layers == "all" else sorted(set(np.atleast_1d(layers).tolist()))
+    lacking = [at for at in wanted if at not in every or not len(found[at, ks[0]])]
+    if lacking or not wanted:
+        raise ValueError(f"no neurons are given for {f'layer {lacking[0]}' if lacking else 'any layer'}")
+    found = {key: own for key, own in found.items() if key[0] in wanted}
+    for (at, _), own in found.items():
+        model.check((at, part), own)
+    return found
 
 
 def agreement(scores, reference, *, by="absolute") -> xr.DataArray:

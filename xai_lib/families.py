@@ -66,6 +66,11 @@ class WavLM:
         parts = {"block": layer, "attention": layer.dropout, "ffn_hidden": ffn.intermediate_dropout, "ffn_out": ffn}
         return parts[site.part]
 
+    def norms(self, layer: int) -> tuple | None:
+        """The layer norms that a block ends in, after attention and after the whole; None where the stream passes."""
+        block = self.layers[layer - 1]
+        return None if self.stable else (block.layer_norm, block.final_layer_norm)
+
     @property
     def is_open(self) -> bool:
         """Whether some layer's heads are."""

@@ -84,20 +84,19 @@ def upstream(
     chosen = _chosen(model, neurons, k, layers)
     needing = nulls or {"mean", "noise"} & set(modes)
     check_moments(moments, model, "block", needing and "an inversion with mean, noise or nulls (nulls=0 for none)")
-    known = {} if moments is None else {layer: moments.sel(layer=layer) for layer in chosen}
-    training = {layer: {"means": at["mean"].values, "stds": at["std"].values} for layer, at in known.items()}
-    sets = {layer: [own] for layer, own in chosen.items()}
+    known, sets = (
+        edits.given(model.sites(layers=list(chosen)), moments),
+        {layer: [own] for layer, own in chosen.items()},
+    )
     for layer in sets if nulls else ():
-        sets[layer] += edits.matched(known[layer]["magnitude"], chosen[layer], nulls, seed=[seed, layer])
+        size = moments["magnitude"].sel(layer=layer)
+        sets[layer] += edits.matched(size, chosen[layer], nulls, seed=[seed, layer])
     rows, skipped, spoken = {}, {}, isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
         states, found, options = _states(model, waveform, max(sets)), [], {"frames": frames, "speech": speech}
+        options["seed"] = targets.key(seed, index, "noise")
         for layer, lists in sets.items():
-            plan = [
-                edits.edit(own, mode, seed=seed, **options, **training.get(layer, {}))
-                for mode in modes
-                for own in lists
-            ]
+            plan = [edits.edit(own, mode, **options, **known[layer, "block"]) for mode in modes for own in lists]
             run = partial(_run, model, states[layer - 1], states[layer].hidden, plan, steps)
             found.append(torch.cat([*execution.in_batches(run, len(plan), batch)]))
         rows[index] = torch.stack(found).cpu().numpy()
@@ -142,22 +141,16 @@ def nearest_normed(values, weight, bias) -> torch.Tensor:
 
 
 def _chosen(model, neurons, k, layers) -> dict[int, np.ndarray]:
-    """{layer: neurons}, checked, lowest first."""
-    if isinstance(neurons, xr.Dataset):
-        if neurons.attrs["part"] != "block":
-            raise ValueError(f"the scores are of {neurons.attrs['part']}, and what is inverted is the block")
-        neurons = {at: attribution.top_neurons(neurons, k, layer=at)["neuron"] for at in neurons["layer"].values}
-    given = {int(layer): np.unique(np.asarray(own, int)) for layer, own in sorted(neurons.items())}
+    """{layer: neurons} from layer 1 up."""
     every = isinstance(layers, str) and layers == "all"
-    wanted = [layer for layer in given if layer] if every else [site.layer for site in model.sites(layers=layers)]
-    if 0 in wanted:
+    if not every and 0 in np.atleast_1d(layers):
         raise ValueError(f"no layer comes before layer 0, so it has none to invert: ask for 1–{model.n_layers}")
-    lacking = [layer for layer in wanted if not len(given.get(layer, ()))]
-    if lacking or not wanted:
-        raise ValueError(f"no neurons are given for {f'layer {lacking[0]}' if lacking else 'any layer from 1 up'}")
-    for layer in wanted:
-        model.check(layer, given[layer])
-    return {layer: given[layer] for layer in wanted}
+    found = {
+        layer: own for (layer, _), own in attribution.chosen(model, neurons, [k], layers, "block").items() if layer
+    }
+    if not found:
+        raise ValueError("no neurons are given for any layer from 1 up")
+    return found
 
 
 @torch.no_grad()
@@ -191,12 +184,11 @@ def _step(model, state, hidden):
 
 def _target(model, layer, edited):
     """The nearest that the layer's last norm can give, and what turns a lack of output into one of input."""
-    if model.family.stable:  # the residual stream passes: input and output differ by what is added
+    norms = model.family.norms(layer)
+    if norms is None:  # the residual stream passes: input and output differ by what is added
         return edited, 1
-    block = model.family.layers[layer - 1]
-    weight = block.layer_norm.weight * block.final_layer_norm.weight
-    norm = block.final_layer_norm
-    return nearest_normed(edited, norm.weight, norm.bias), weight / (weight**2 + 0.01 * weight.square().mean())
+    weight = norms[0].weight * norms[1].weight
+    return nearest_normed(edited, norms[1].weight, norms[1].bias), weight / (weight**2 + 0.01 * weight.square().mean())
 
 
 def _anderson(step, x, goal, scale, limit, steps):
