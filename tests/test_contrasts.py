@@ -161,6 +161,69 @@ def test_what_women_say_more_often_is_not_put_down_to_their_sex():
     assert abs(found["difference"].item()) < 0.01 and found["auroc"].item() > 0.6
 
 
+def uneven(has):
+    """Twelve women and twelve men, and two sentences in each emotion that they have, by `has`(speaker, label)."""
+    rows = [
+        {"speaker": f"s{who:02d}", "sex": "female" if who < 12 else "male", "label": label, "statement": n}
+        for who in range(24)
+        for label in LABELS
+        for n in (1, 2)
+        if has(who, label)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("has", "cells"),
+    [
+        (lambda who, label: label != "happy" or who < 13, 6),  # all women, and one man
+        (
+            lambda who, label: (label == ("happy" if who < 12 else "angry")) | (who % 12 == 0 and label != "neutral"),
+            4,
+        ),  # only two have both
+        (lambda who, label: (who * 7 + LABELS.index(label) * 5) % 3 < 2, 6),  # this and that
+    ],
+)
+def test_what_few_men_say_is_not_put_down_to_the_sex_of_those_who_say_it(has, cells):
+    clips, rng = uneven(has), np.random.default_rng(0)
+    said = pd.factorize(clips["label"] + clips["statement"].astype(str))[0]
+    values = 3 * rng.normal(size=(6, 1, 1500))[said] + rng.normal(size=(len(clips), 1, 1500))
+    found = compare(dataset(clips, values), "sex", "female")
+    assert found.attrs["cells"] == cells and (found["p"] < 0.05).mean() < 0.065 and (found["q"] < 0.05).mean() < 0.01
+    covered = (found["low"] < 0) & (found["high"] > 0)
+    assert 0.93 < covered.mean() < 0.98 and abs(found["difference"].mean()) < 0.1
+
+
+def test_between_speakers_effects_are_those_of_speaker_and_cell():
+    clips = uneven(lambda who, label: label != "happy" or who < 15).drop([3, 40, 77]).reset_index(drop=True)
+    rng, cell = np.random.default_rng(1), clips["label"] + clips["statement"].astype(str)
+    speaker, level = rng.normal(size=24), dict(zip(cell.unique(), 5 * rng.normal(size=6)))
+    exact = speaker[clips["speaker"].str[1:].astype(int)] + cell.map(level)
+    again = np.append(np.arange(len(clips)), [5, 5, 60])  # a clip more is no cell more
+    clips, exact = clips.loc[again].reset_index(drop=True), exact.to_numpy()[again]
+    found = compare(dataset(clips, exact[:, None, None]), "sex", "female")
+    want = stats.ttest_ind(speaker[:12], speaker[12:], equal_var=False)
+    assert found["difference"].item() == pytest.approx(speaker[:12].mean() - speaker[12:].mean(), abs=1e-5)
+    ends = want.confidence_interval()
+    assert found["low"].item() < ends.low and found["high"].item() > ends.high  # the cells are fitted
+    assert found["p"].item() > want.pvalue and found["high"] - found["low"] < 1.1 * (ends.high - ends.low)
+    table = distribution(dataset(clips, exact[:, None, None]), 1, 0, "sex")
+    expected = speaker + np.mean([*level.values()])  # of each, were all clips said by all
+    np.testing.assert_allclose(table["female"].dropna(), expected[:12], atol=1e-5)
+    np.testing.assert_allclose(table["male"].dropna(), expected[12:], atol=1e-5)
+
+
+def test_speakers_whom_no_cell_joins_to_the_others_are_left_out():
+    clips = uneven(lambda who, label: label != "happy" if who not in (3, 17) else label == "happy")
+    values = np.random.default_rng(0).normal(size=(len(clips), 1, 3))
+    found, apart = compare(dataset(clips, values), "sex", "female"), clips["speaker"].isin(["s03", "s17"]).to_numpy()
+    counts = [found.attrs[name] for name in ("speakers_a", "speakers_b", "speakers_left_out", "cells")]
+    assert counts == [11, 11, 2, 4]
+    xr.testing.assert_allclose(found, compare(dataset(clips[~apart], values[~apart]), "sex", "female"))
+    table = distribution(dataset(clips, values), 1, 0, "sex")  # of them, what there is
+    assert table.loc["s03", "female"] == pytest.approx(values[(clips["speaker"] == "s03").to_numpy(), 0, 0].mean())
+
+
 @pytest.mark.parametrize(("column", "values"), [("intensity", ("strong", "normal")), ("sex", ("male", "female"))])
 def test_p_holds_its_level_and_nothing_is_found_in_noise(column, values):
     clips = design()

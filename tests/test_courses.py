@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from xai_lib import audio, courses, hooks
+from xai_lib import audio, courses, hooks, models, targets
 from xai_lib.plots.courses import courses as courses_figure
 
 
@@ -22,6 +22,7 @@ def test_a_course_is_the_mean_activation_by_position(model, clips):
     at = np.flatnonzero(audio.speech_mask(x))
     span = np.arange(at[0], at[-1] + 1)
     assert 5 < len(span) < 30
+    x = np.concatenate(courses._pieces(x, at[0] * 320 + 400, at[-1] * 320, 16000))  # faded where it could be cut
     with torch.no_grad(), hooks.capture(model, [0, 2]) as seen:
         model.logits(model.tensor(x))
     rms = audio.features(torch.from_numpy(x), names=("rms",))["rms"].numpy()
@@ -127,13 +128,66 @@ def test_a_course_is_that_beyond_shuffled_speech():
     assert p[0] < 0.01 and p[1] > 0.05
 
 
-def test_pieces_are_put_in_another_order_and_the_edges_stay():
-    x = np.arange(8000.0)
-    mixed = courses._shuffled(x, 1000, 7400, 16000, np.random.default_rng(0))
-    assert np.array_equal(np.sort(mixed), x) and not np.array_equal(mixed, x)
-    assert np.array_equal(mixed[:1000], x[:1000]) and np.array_equal(mixed[7400:], x[7400:])
-    assert (np.diff(mixed) != 1).sum() <= 6  # five pieces of 80 ms
-    assert np.array_equal(courses._shuffled(x, 400, 320, 16000, np.random.default_rng(0)), x)  # nothing in between
+def test_pieces_fade_at_every_joint_and_nowhere_else():
+    x = np.ones(8000)
+    before, *pieces, after = courses._pieces(x, 1000, 7400, 16000)
+    assert [len(before), len(after), *map(len, pieces)] == [1000, 600, *[1280] * 5]  # five pieces of 80 ms
+    ramp = np.sin(np.pi / 2 * (np.arange(80) + 0.5) / 80) ** 2  # 5 ms
+    for piece in pieces:
+        assert np.allclose(piece[:80], ramp) and np.allclose(piece[-80:], ramp[::-1]) and (piece[80:-80] == 1).all()
+    assert np.allclose(before[-80:], ramp[::-1]) and np.allclose(after[:80], ramp)
+    assert (before[:-80] == 1).all() and (after[80:] == 1).all()
+    assert (np.concatenate(courses._pieces(x, 400, 320, 16000)) == 1).all()  # nothing in between
+    short = np.concatenate(courses._pieces(x.astype(np.float32), 400, 500, 16000))
+    assert (
+        short.shape == (8000,) and short.dtype == np.float32 and (short[:320] == 1).all() and (short[580:] == 1).all()
+    )
+
+
+def test_the_control_is_the_mean_over_the_shuffled_copies(tiny, clips):
+    model = tiny("base")
+    found = courses.course(model, clips, bins=5, layers=[2], shuffles=3, seed=4).sel(clip=9, layer=2)
+    x = audio.read(clips["path"][9])
+    first, last = np.flatnonzero(audio.speech_mask(x))[[0, -1]]
+    before, *pieces, after = courses._pieces(x, first * 320 + 400, last * 320, 16000)
+    rng, each, levels = np.random.default_rng(targets.key(4, 9, "course")), [], []
+    for _ in range(3):
+        copy = np.concatenate([before, *(pieces[i] for i in rng.permutation(len(pieces))), after])
+        with torch.no_grad(), hooks.capture(model, [2]) as seen:
+            model.logits(model.tensor(copy))
+        hidden = seen[model.check(2)][0, first : last + 1].cpu().numpy()
+        rms = audio.features(torch.from_numpy(copy), names=("rms",))["rms"].numpy()[first : last + 1]
+        each.append([part.mean(axis=0) for part in np.array_split(hidden, 5)])
+        levels.append([20 * np.log10(np.maximum(part, 1e-4)).mean() for part in np.array_split(rms, 5)])
+    assert np.allclose(found["shuffled"], np.mean(each, axis=0), atol=1e-5)
+    assert np.allclose(found["shuffled_level"], np.mean(levels, axis=0), atol=1e-3)
+    assert not np.allclose(found["shuffled"], each[0], atol=1e-3) and not np.allclose(levels[0], levels[1], atol=1e-3)
+
+
+def test_a_clip_is_shuffled_its_own_way_whichever_others_are_there(tiny, tmp_path):
+    model, said = tiny("base"), spoken(tmp_path, lambda samples: samples, speakers=3)
+    whole = courses.course(model, said, layers=[2])
+    for some in (said[::-1], said[4:5]):
+        again = courses.course(model, some, layers=[2])
+        for name in ("activation", "shuffled", "level", "shuffled_level"):
+            assert np.array_equal(again[name], whole[name].sel(clip=some.index))
+    other = courses.course(model, said[4:5], layers=[2], seed=1)
+    assert not np.allclose(other["shuffled"], whole["shuffled"].sel(clip=said.index[4:5]), atol=1e-3)
+
+
+def test_joints_in_voiced_sound_are_not_taken_for_courses(tmp_path, device):
+    """Tones of constant level and pitch: pieces put together without a fade would click in the copies alone."""
+    places = iter(range(16))
+
+    def tone(samples):
+        place, time = next(places), np.arange(len(samples)) / 16000
+        phases = 2 * np.pi * np.random.default_rng(place).uniform(size=20)
+        pitch = 101 + 11.7 * (place // 2) + 5.3 * (place % 2)
+        wave = sum(np.cos(2 * np.pi * pitch * n * time + phases[n - 1]) / n for n in range(1, 21))
+        return wave / wave.std()
+
+    held = courses.consistency(courses.course(models.load("pocket", device=device), spoken(tmp_path, tone)))
+    assert (held["q"] > 0.05).all() and (abs(held["r"].mean(["layer", "neuron"])) < 0.05).all()
 
 
 def spoken(folder, shape, speakers=8):
@@ -146,6 +200,21 @@ def spoken(folder, shape, speakers=8):
         soundfile.write(path, np.pad(samples, 4000).astype(np.float32), 16000, subtype="FLOAT")
         rows.append({"path": str(path), "label": "sad", "speaker": f"s{speaker}", "statement": 1 + take})
     return pd.DataFrame(rows)
+
+
+def test_the_level_is_that_beyond_shuffled_speech_too():
+    rng, n = np.random.default_rng(7), 9
+    edges = 3 * np.linspace(1, -1, 10) ** 4 + rng.standard_normal((n, 10))  # of the level, in any order of the pieces
+    level, own = rng.standard_normal((n, 10)) + np.sin(np.arange(10)), rng.standard_normal(10)
+    values = np.stack([2 * level, 2 * level + own], axis=2) + 0.01 * rng.standard_normal((n, 10, 2))
+    data = made(values, level + edges)
+    data["shuffled_level"] = data["shuffled_level"] + edges
+    found = courses.consistency(data).sel(layer=4)
+    assert (found["p"].sel(course="whole") < 0.01).all()
+    assert found["p"].sel(course="beyond_level")[0] > 0.05 and found["p"].sel(course="beyond_level")[1] < 0.01
+    left = [np.polynomial.Polynomial.fit(a, b, 1)(a) for a, b in zip(level, values[:, :, 1])]
+    by_hand = np.corrcoef(values[:, :, 1] - left)[np.triu_indices(n, 1)].mean()
+    assert found["r"].sel(course="beyond_level")[1] == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("frames", ["speech", "all"])

@@ -9,11 +9,12 @@ import soundfile
 import torch
 import xarray as xr
 from matplotlib import pyplot as plt
+from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from xai_lib import audio, corpora, hooks, probes, statistics, workbook
+from xai_lib import audio, corpora, hooks, phonemes, probes, statistics, workbook
 from xai_lib.plots.layer_probes import layer_probes as layer_probes_figure
 from xai_lib.plots.selectivity_scatter import selectivity_scatter
 
@@ -24,18 +25,22 @@ SOUNDS |= {"m": "nasal", "n": "nasal", "ŋ": "nasal"}
 def test_the_sample_corpus_has_a_manner_for_every_phoneme():
     clips = corpora.load("sample", subset="all")
     chosen = pd.concat([clips[clips["subset"] == "main"][3:5], clips[clips["subset"] == "one_factor"][:1]])
-    found = probes.phonemes(chosen)
+    found = phonemes.timed(chosen)
     assert set(found["clip"]) == set(chosen.index) and (found["end"] > found["start"]).all()
     raw = pd.read_csv(corpora.Path(chosen["path"].iloc[0]).parents[1] / "phonemes.csv")
     own = raw[raw["file"] == "/".join(corpora.Path(chosen["path"].iloc[0]).parts[-2:])]
     mine = found[found["clip"] == chosen.index[0]]
     assert mine["phoneme"].tolist() == own["phoneme"].tolist() and np.allclose(mine["start"], own["start"])
-    manners = {name: probes.manner(name) for name in raw["phoneme"].unique()}
+    manners = {name: phonemes.manner(name) for name in raw["phoneme"].unique()}
     assert manners["ɾ"] == "tap" and manners["ŋ"] == "nasal" and manners["ɑːɹ"] == "vowel" and manners["ɡ"] == "plosive"
     assert set(manners.values()) == {"vowel", "plosive", "fricative", "nasal", "tap"}
-    assert probes.manner("tʃ") == "affricate" and probes.manner("nː") == "nasal" and probes.manner("w") == "approximant"
+    assert (
+        phonemes.manner("tʃ") == "affricate"
+        and phonemes.manner("nː") == "nasal"
+        and phonemes.manner("w") == "approximant"
+    )
     with pytest.raises(ValueError, match="unknown phoneme '!'"):
-        probes.manner("!")
+        phonemes.manner("!")
 
 
 @pytest.fixture
@@ -56,17 +61,17 @@ def clips(tmp_path):
 
 
 def test_phonemes_are_found_beside_the_clips_or_not_at_all(clips, tmp_path):
-    found = probes.phonemes(clips)
+    found = phonemes.timed(clips)
     assert found["clip"].tolist() == [5] * 5 + [6] * 5
     assert found["manner"].tolist()[:5] == ["fricative", "vowel", "fricative", "nasal", "plosive"]
     table = pd.read_csv(tmp_path / "phonemes.csv")
     table.assign(phoneme="X", manner="click").to_csv(tmp_path / "phonemes.csv", index=False)
-    assert set(probes.phonemes(clips)["manner"]) == {"click"}  # words of your own
+    assert set(phonemes.timed(clips)["manner"]) == {"click"}  # words of your own
     table.assign(phoneme="X").to_csv(tmp_path / "phonemes.csv", index=False)
     with pytest.raises(ValueError, match="unknown phoneme 'X'"):
-        probes.phonemes(clips)
+        phonemes.timed(clips)
     (tmp_path / "phonemes.csv").unlink()
-    assert probes.phonemes(clips) is None
+    assert phonemes.timed(clips) is None
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
@@ -159,6 +164,31 @@ def test_probes_find_what_is_planted_and_controls_what_is_learnt_by_heart():
     )
     assert mean["accuracy"].sel(task="statement")[1] == pytest.approx(1 / 2, abs=0.15)
     assert np.allclose(found["selectivity"], found["accuracy"] - found["control"])
+
+
+def test_the_interval_of_selectivity_counts_the_control_tasks():
+    """All speakers have the same: other ones give means that an interval over speakers alone would not hold."""
+
+    def some(table, rng):
+        return manners(table, rng) + types(table, rng) + noise(table, rng)
+
+    sides = made([some, some]), made([some, some], first=8, seed=1)
+    many = [probes.layer_probes(*sides, controls=3, seed=seed).sel(task="manner") for seed in range(24)]
+    truth = float(xr.concat(many, "seed")["selectivity"].mean())
+    one = many[0].mean("layer")
+    alone, both = statistics.over_speakers(one["selectivity"]), probes.over_speakers_and_controls(one)
+    each = one["each_control"].mean("speaker").values
+    np.testing.assert_allclose(both["mean"], alone["mean"])
+    ends = stats.ttest_1samp(each, 0).confidence_interval()
+    half = np.hypot(float(alone["high"] - alone["mean"]), (ends.high - ends.low) / 2)
+    np.testing.assert_allclose([both["low"], both["high"]], [both["mean"] - half, both["mean"] + half])
+    np.testing.assert_allclose(one["control"], one["each_control"].mean("deal"))
+    every = [x.mean("layer") for x in many]
+    found = [(statistics.over_speakers(x["selectivity"]), probes.over_speakers_and_controls(x)) for x in every]
+    alone, both = (np.mean([(x["low"] < truth) & (truth < x["high"]) for x in part]) for part in zip(*found))
+    assert alone < 0.7 and both > 0.9
+    single = probes.layer_probes(*sides, controls=1)
+    assert probes.over_speakers_and_controls(single)[["low", "high"]].isnull().all().to_array().all()
 
 
 def test_a_control_that_cannot_be_learnt_is_none():
@@ -392,6 +422,9 @@ def test_figures_draw_what_was_found_and_results_can_be_saved(tmp_path):
     means = [box.lines[0].get_ydata() for box in figure.axes[0].containers]
     assert np.allclose(means[0], found["accuracy"].sel(task="manner").mean("speaker"))
     assert np.allclose(means[1], found["control"].sel(task="manner").mean("speaker"))
+    bars = np.array(figure.axes[1].containers[0].lines[2][0].get_segments())[:, :, 1]  # of the selectivity of manners
+    over = probes.over_speakers_and_controls(found.sel(task="manner"))
+    assert np.allclose(bars, np.stack([over["low"], over["high"]], axis=1))
     layer_probes_figure(found.isel(speaker=slice(3)))
     figure = selectivity_scatter(varied, pd.DataFrame({"layer": [1], "neuron": [3]}))
     assert figure.axes[0].collections[0].get_offsets().shape == (2 * 24, 2)

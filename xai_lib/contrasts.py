@@ -8,6 +8,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from . import statistics, targets
 from .activations import activations
@@ -49,10 +51,12 @@ def compare(result, column, a, b=None) -> xr.Dataset:
 
     Clips are compared that agree in what else is known of them: emotion, intensity, statement. This is done within each
     speaker (for emotion, intensity) where 8 speakers have clips of both kinds, or half of those of the rarer kind.
-    Otherwise (for sex) each speaker's mean over such cells is compared between the speakers, in cells that both groups
-    have, without the few who have clips of both kinds. Where so many speakers do not agree in all three, as few of them
-    as possible are given up, the statement before the intensity, and that before the emotion: `cell` in the attrs says
-    what is left.
+    Otherwise (for sex) it is done between the speakers, in cells that both groups have, without the few who have clips
+    of both kinds: each speaker counts with an effect, fitted to the mean of every speaker in every cell as speaker +
+    cell. So nobody differs by having more clips, or other cells, than others: where all have all cells, the effects are
+    the speakers' means. Speakers that no cells join to most others are left out. Where so many speakers do not agree in
+    all three, as few of them as possible are given up, the statement before the intensity, and that before the emotion:
+    `cell` in the attrs says what is left.
 
     Parameters
     ----------
@@ -65,7 +69,8 @@ def compare(result, column, a, b=None) -> xr.Dataset:
     -------
     Dataset [layer, neuron]
         ``difference``, a − b, mean over cells and then speakers; ``low`` and ``high``, its 95 % interval over speakers;
-        ``p``, by sign flips within speakers, or by Welch's t between them; ``q``, that at a false discovery rate over
+        ``p``, by sign flips within speakers, or by Welch's t between them (the interval wider, and p greater, where their
+        effects share the errors of cells that only few of them join); ``q``, that at a false discovery rate over
         all layers and neurons. NaN under 8 speakers, between speakers under 8 of each kind. By sign flips p is 2 / 2^n
         or more: with 8 speakers no q is below 0.05 unless a sixth of all neurons tell.
 
@@ -96,23 +101,30 @@ def compare(result, column, a, b=None) -> xr.Dataset:
     for names, cells in _cells(values, column):  # the last is one cell of all clips
         some = table.assign(cell=cells)
         some = some[some.groupby(["speaker", "cell"] if paired else "cell")["first"].transform("nunique") == 2]
+        if not paired and len(some):  # effects of speakers can be told apart where cells join the speakers
+            joined = _joined(some["speaker"], some["cell"])
+            some = some[joined == joined.mode()[0]]
         n, most = (x.groupby("first")["speaker"].nunique() for x in (some, table))
         if len(n) and all(map(_enough, n, most)):
             break
     table, first, second = some, some.index[some["first"]], some.index[~some["first"]]
-    size = table.groupby(["speaker", "cell", "first"])["cell"].transform("size")
-    share = 1 / size / table.groupby("speaker")["cell"].transform("nunique")
-    # The mean of every speaker's cells, or their difference, as one matrix product.
     speakers, who = np.unique(table["speaker"], return_inverse=True)
-    weights = np.zeros((len(speakers), len(values)))
-    weights[who, table.index] = np.where(table["first"] | (not paired), share, -share)
+    weights = np.zeros((len(speakers), len(values)))  # what is compared, as one matrix product
+    if paired:  # the mean over every speaker's cells of the difference
+        size = table.groupby(["speaker", "cell", "first"])["cell"].transform("size")
+        share = 1 / size / table.groupby("speaker")["cell"].transform("nunique")
+        weights[who, table.index] = np.where(table["first"], share, -share)
+    else:
+        weights[:, table.index] = _effects(table["speaker"], table["cell"])
     data = values.values.astype(float)
     units = np.tensordot(weights, data - data[0], 1)  # what never varies differs by 0, and not by rounding
     if paired:
         (difference, low, high), p = statistics.interval(units), statistics.sign_flip_test(units)
     else:
         own = np.isin(speakers, table["speaker"][table["first"]])
-        difference, low, high, p = statistics.welch(units[own], units[~own])
+        wider = _widening(weights[own], weights[~own])
+        means = (part.mean(axis=0) + wider * (part - part.mean(axis=0)) for part in (units[own], units[~own]))
+        difference, low, high, p = statistics.welch(*means)
     auroc = np.stack([statistics.auroc(x[first], x[second]) for x in data.swapaxes(0, 1)])
     d = statistics.cohens_d(data[first], data[second])
     parts = {"difference": difference, "low": low, "high": high, "p": p, "q": statistics.fdr(p), "auroc": auroc}
@@ -132,7 +144,8 @@ def distribution(result, layer, neuron, column) -> pd.DataFrame:
     """Mean of one neuron by speaker (rows) and value of a column, for `plots.neuron_groups`: as `compare` counts them.
 
     Only clips that could be of any value count, of those cells (emotion, intensity, statement) that have them all: so
-    not the neutral ones where normal and strong are compared. Where there is no such cell, they agree in less.
+    not the neutral ones where normal and strong are compared. Where there is no such cell, they agree in less. Who
+    lacks some of the cells is put at what the others, by speaker + cell, let expect of all.
     """
     values = result["activation"].sel(layer=layer, neuron=neuron)
     table = pd.DataFrame({"value": _column(values, column), "mean": values.values})
@@ -144,7 +157,8 @@ def distribution(result, layer, neuron, column) -> pd.DataFrame:
         if shared.any():
             break
     table = table[shared]
-    means = table.groupby(["speaker", "value", "cell"])["mean"].mean().groupby(["speaker", "value"]).mean().unstack()
+    units = table.groupby(["speaker", "value"])
+    means = pd.Series(_effects(units.ngroup(), table["cell"]) @ table["mean"], units.size().index).unstack()
     means = means[ordered(means.columns)].rename_axis(columns=column)
     agreed = ", ".join(names) or "nothing else"
     means.attrs = {"layer": int(layer), "neuron": int(neuron), "part": result.attrs["part"], "cell": agreed}
@@ -188,3 +202,39 @@ def _cells(values, column):
         for names in combinations(known, size):
             table = pd.DataFrame({name: values[name].values for name in names}, index=range(len(values)))
             yield names, table.groupby(list(names), dropna=False).ngroup() if names else 0
+
+
+def _joined(units, cells):
+    """For each clip, a number of the units and cells that are joined to its own, from one to the next."""
+    (who, whose), (where, cells) = pd.factorize(units), pd.factorize(cells)
+    n = len(whose) + len(cells)
+    edges = coo_array((np.ones(len(who)), (who, len(whose) + where)), shape=(n, n))
+    return pd.Series(connected_components(edges, directed=False)[1][who], units.index)
+
+
+def _effects(units, cells):
+    """Weights [unit, clip] of the means of units (in their order), were the clips of each in all cells alike.
+
+    These are least-squares effects, unit + cell, on the mean of each unit in each cell, at the mean of the cells that
+    it is joined to.
+    """
+    table = pd.DataFrame({"unit": units, "cell": cells, "joined": _joined(units, cells)})
+    pairs = table.groupby(["unit", "cell"])
+    own, parts = pd.get_dummies(pairs.ngroup()).to_numpy(float), pairs["joined"].first().reset_index()
+    unit, cell = (pd.get_dummies(parts[name]).to_numpy(float) for name in ("unit", "cell"))
+    reach = np.equal.outer(*(table.groupby(name)["joined"].first().to_numpy() for name in ("unit", "cell")))
+    fit = np.linalg.pinv(np.hstack([unit, cell]), rcond=1e-9)
+    effects = fit[: unit.shape[1]] + reach / reach.sum(axis=1, keepdims=True) @ fit[unit.shape[1] :]
+    return effects @ (own / own.sum(axis=0)).T
+
+
+def _widening(*groups):
+    """How much wider than their spread the difference of two groups of units lies, by their weights [unit, clip].
+
+    Were the errors of clips independent, units that share those of fitted cells would differ in mean by more. 1 where
+    units share nothing.
+    """
+    if min(map(len, groups)) < statistics.FEWEST:
+        return 1  # there is no interval
+    there = np.square(groups[0].mean(axis=0) - groups[1].mean(axis=0)).sum()
+    return np.sqrt(max(there / sum(x.var(axis=0, ddof=1).sum() / len(x) for x in groups), 1))

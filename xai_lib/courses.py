@@ -1,7 +1,8 @@
 """Whether neurons follow a course in time, from the onset of the speech to its end, and more than its loudness.
 
 A model has onsets and edges of its own: in stationary noise nearly every neuron has a course. So courses are compared
-with those of the same speech cut into pieces and put together in random order.
+with those of the same speech cut into pieces and put together in random order. The joints would be heard as clicks in
+voiced sound: so pieces fade in and out, in the speech itself as in its copies, at the same places.
 """
 
 from itertools import product
@@ -21,26 +22,31 @@ COURSES = ("whole", "beyond_level", "other_words")
 def course(model, clips, *, bins=10, layers="all", part="block", frames="speech", shuffles=3, seed=0):
     """Mean activation of every neuron by relative position between the first frame that counts and the last.
 
-    Pauses in between belong to the course. Clips with fewer than `bins` frames are in attrs["skipped"]. The same is done
-    with `shuffles` copies of each clip, in which pieces of 80 ms between those two frames are put in random order; they
-    and what lies outside stay.
+    Pauses in between belong to the course. Clips with fewer than `bins` frames are in attrs["skipped"]. What is between
+    those two frames is cut into pieces of 80 ms, each faded in and out by 5 ms (a raised cosine), as is what lies
+    outside, where it joins. The same is done with `shuffles` copies of each clip, in which the pieces are in random
+    order, the clip's own whichever others are there.
 
     Returns
     -------
     Dataset
         `activation` [clip, position, layer, neuron] and `level` [clip, position] (dBFS, −80 or more, the mean over
-        frames), and their means over the shuffled copies, `shuffled` and `shuffled_level`; `position` is the middle of a bin, 0 to 1.
+        frames), and their means over the shuffled copies, `shuffled` and `shuffled_level`; `position` is the middle of
+        a bin, 0 to 1.
     """
     if shuffles < 1:
         raise ValueError("a course is compared with that of shuffled copies: give shuffles of 1 or more")
-    sites, skipped, rows, rng = model.sites(part, layers), {}, {}, np.random.default_rng(seed)
+    sites, skipped, rows = model.sites(part, layers), {}, {}
     for index, waveform, keep in usable(model, clips, frames, skipped):
         first, last = np.flatnonzero(keep)[[0, -1]]
         if last + 1 - first < bins:
             skipped[index] = f"{last + 1 - first} frames are fewer than {bins} bins"
             continue
         inner = first * model.hop + model.span, last * model.hop  # what the frames at the ends share stays
-        copies = [waveform, *(_shuffled(waveform, *inner, model.sample_rate, rng) for _ in range(shuffles))]
+        before, *pieces, after = _pieces(waveform, *inner, model.sample_rate)
+        rng = np.random.default_rng(targets.key(seed, index, "course"))
+        orders = [range(len(pieces)), *(rng.permutation(len(pieces)) for _ in range(shuffles))]
+        copies = [np.concatenate([before, *(pieces[i] for i in order), after]) for order in orders]
         with hooks.capture(model, sites) as seen:
             execution.prefix(model, torch.cat([model.tensor(one) for one in copies]), sites[-1].layer)
         hidden = torch.stack([seen[site][:, first : last + 1] for site in sites], dim=2).cpu().numpy()
@@ -125,9 +131,14 @@ def _courses(values, level, names):
     return x, statistics.unit(x - loud * (x * loud).sum(axis=1, keepdims=True), axis=1, least=1e-9)
 
 
-def _shuffled(waveform, start, stop, rate, rng, piece=0.08):
-    """The waveform [time] with what lies between two samples cut into pieces (s), in random order."""
+def _pieces(waveform, start, stop, rate, piece=0.08, fade=0.005):
+    """The waveform [time] cut at two samples and into pieces (s) in between, that fade (s) at each joint."""
     stop = max(start, stop)
-    pieces = np.array_split(waveform[start:stop], max(round((stop - start) / (piece * rate)), 2))
-    mixed = np.concatenate([pieces[place] for place in rng.permutation(len(pieces))])
-    return np.concatenate([waveform[:start], mixed, waveform[stop:]])
+    n, length = max(round((stop - start) / (piece * rate)), 2), round(fade * rate)
+    parts = [waveform[:start], *np.array_split(waveform[start:stop], n), waveform[stop:]]
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)
+    dip, gain = np.concatenate([ramp[::-1], ramp]), np.ones(len(waveform))
+    cuts = np.cumsum([len(part) for part in parts[:-1]])
+    for at in cuts if stop > start else ():
+        gain[at - length : at + length] *= dip
+    return np.split((gain * waveform).astype(waveform.dtype), cuts)

@@ -4,12 +4,11 @@ A probe may be good because it learnt the examples' types by heart. Its control 
 what the probe can do beyond that, its selectivity, tells about the layer.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -17,55 +16,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from . import audio, execution, hooks, statistics, targets
+from . import audio, execution, hooks, phonemes, statistics, targets
 from .activations import usable
 
-MANNERS = {  # of consonants, in IPA
-    "plosive": "p b t d k g ɡ q ʔ",
-    "affricate": "tʃ dʒ ts dz pf",
-    "fricative": "f v θ ð s z ʃ ʒ ç x ɣ h",
-    "nasal": "m n ɲ ŋ",
-    "tap": "ɾ",
-    "trill": "r ʀ",
-    "approximant": "l ɫ ɹ ɻ j w ʋ ʎ",
-}
-VOWELS = "aeiouyæøœɐɑɒɔəɘɚɛɜɝɞɤɨɪʉʊʌʏɵɯ"  # what begins with one is a vowel
 TASKS = {  # what is told, and which types of example a control task keeps together
     "manner": ("manner", ("phoneme", "manner")),
     "statement": ("statement", ("statement", "label")),
     "emotion": ("label", ("label", "intensity")),
 }
 FEWEST = 5  # training examples of a type, on average, for a control task that can be learnt
-
-
-def manner(phoneme) -> str:
-    """Manner of articulation of a phoneme in IPA; ValueError where it is not known."""
-    if phoneme[:1] in VOWELS:
-        return "vowel"
-    for name, members in MANNERS.items():
-        if phoneme.rstrip("ːʰ") in members.split():
-            return name
-    raise ValueError(f"unknown phoneme {phoneme!r}: give phonemes.csv a column `manner`, or add it to probes.MANNERS")
-
-
-def phonemes(clips) -> pd.DataFrame | None:
-    """Timed phonemes of the clips that have them: `clip`, `start`, `end` (s), `phoneme` and its `manner`.
-
-    They stand in `phonemes.csv` beside a clip's file or up to two folders above: `file`, relative to that folder,
-    `start`, `end`, `phoneme` (IPA) and, if you like, `manner`. None where no clip has any.
-    """
-    rows = []
-    for index, path in zip(clips.index, map(Path, clips["path"])):
-        home = next((folder for folder in path.parents[:3] if (folder / "phonemes.csv").is_file()), None)
-        if home is not None:
-            rows.append({"clip": index, "home": home, "file": path.relative_to(home).as_posix()})
-    if not rows:
-        return None
-    groups = pd.DataFrame(rows).groupby("home")
-    table = pd.concat([part.merge(pd.read_csv(home / "phonemes.csv"), on="file") for home, part in groups])
-    if "manner" not in table:
-        table["manner"] = table["phoneme"].map({name: manner(name) for name in table["phoneme"].unique()})
-    return table[["clip", "start", "end", "phoneme", "manner"]].reset_index(drop=True)
 
 
 @torch.no_grad()
@@ -79,7 +38,7 @@ def read(model, clips, *, part="block", layers="all") -> xr.Dataset:
         [sound, layer, neuron]: a sound is a phoneme in a clip, its mean over all frames whose centres lie in it, with
         the coordinates `phoneme`, `manner` and `sound_clip`. So every phoneme counts once in a clip, however long.
     """
-    sites, timed = model.sites(part, layers), phonemes(clips)
+    sites, timed = model.sites(part, layers), phonemes.timed(clips)
     timed = {} if timed is None else dict(iter(timed.groupby("clip")))
     skipped, rows, sounds, about = {}, {}, [], []
     for index, waveform, speech in usable(model, clips, "speech", skipped, silent="all"):
@@ -105,7 +64,7 @@ def read(model, clips, *, part="block", layers="all") -> xr.Dataset:
     return out.assign(sound_mean=(("sound", "layer", "neuron"), np.stack(sounds))).assign_coords(coords)
 
 
-def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Dataset:
+def layer_probes(train, test, *, components=16, controls=20, seed=0) -> xr.Dataset:
     """How well a linear probe of each layer tells manners of articulation, statements and emotions of unseen speakers.
 
     Parameters
@@ -116,17 +75,18 @@ def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Datase
         Principal components of a layer that a probe is given; None: all neurons. With all it can learn the few phonemes
         of a small corpus by heart, and does the control task as well as the other.
     controls : int
-        Control tasks, which are averaged. Each type of example (a phoneme; an emotion in a statement; an emotion at an
-        intensity) is given the class of another type at random, in training and test alike. So classes have as many
-        types as before, and nothing in common but what is learnt by heart.
+        Control tasks, averaged. Each type of example (a phoneme; an emotion in a statement; an emotion at an intensity)
+        is given the class of another type at random, in training and test alike. So classes have as many types as
+        before, and nothing in common but what is learnt by heart.
 
     Returns
     -------
     Dataset
         `accuracy`, `control` and `selectivity`, their difference, [task, layer, speaker]: recalls of the classes
-        averaged, for each test speaker. `chance` [task]. `control` and `selectivity` of a task are NaN throughout where
-        there are no more types than classes, or fewer than 5 training examples a type on average: what cannot be learnt
-        by heart is no control, and would pass for selectivity. Tasks are "manner" (of sounds), "statement" and "emotion" (of clips), those that there are examples of.
+        averaged, for each test speaker. `each_control` [task, layer, speaker, deal], every control task by itself.
+        `chance` [task]. Controls and selectivity are NaN for a task with no more types than classes, or under 5 training
+        examples a type on average: what cannot be learnt by heart is no control, and would pass for selectivity. Tasks
+        are "manner" (of sounds), "statement" and "emotion" (of clips), those that there are examples of.
 
     Raises
     ------
@@ -155,16 +115,29 @@ def layer_probes(train, test, *, components=16, controls=5, seed=0) -> xr.Datase
         tasks = [(about["type"].map(given), asked["type"].map(given)) for given in dealt]
         real, *null = _recalls(x, new, tasks, asked["speaker"], components)
         learnt = len(types) > types.nunique() and len(about) >= FEWEST * about["type"].nunique()
-        control = np.mean(null, axis=0) if null and learnt else np.full(real.shape, np.nan)
-        found[task] = xr.Dataset(
-            {"accuracy": (("speaker", "layer"), real.to_numpy()), "control": (("speaker", "layer"), control)},
-            {"speaker": real.index.to_numpy(), "layer": train["layer"].values},
-        ).assign(chance=1 / classes)
+        null = np.where(learnt, np.reshape(null, (controls, *real.shape)), np.nan)
+        parts = {"accuracy": (("speaker", "layer"), real), "each_control": (("deal", "speaker", "layer"), null)}
+        coords = {"speaker": real.index.to_numpy(), "layer": train["layer"].values}
+        found[task] = xr.Dataset({**parts, "chance": 1 / classes}, coords)
     if not found:
         raise ValueError("there is nothing to tell apart: the clips need labels, statements or phonemes")
     out = xr.concat(found.values(), pd.Index([*found], dtype=object, name="task"), join="outer")
-    out = out.transpose("task", "layer", "speaker").assign_attrs(components=components or "all", controls=controls)
-    return out.assign(selectivity=out["accuracy"] - out["control"])
+    control, about = out["each_control"].mean("deal"), {"components": components or "all", "controls": controls}
+    out = out.assign(control=control, selectivity=out["accuracy"] - control)
+    return out.transpose("task", "layer", "speaker", "deal").assign_attrs(about)
+
+
+def over_speakers_and_controls(found, name="selectivity") -> xr.Dataset:
+    """Mean of `selectivity` or `control` of `layer_probes`, and its 95 % interval for other speakers and control tasks.
+
+    All speakers have the same control tasks, whose error an interval over speakers leaves out: here both half widths,
+    each by its own t, are added in quadrature. For the mean over layers give `found.mean("layer")`. It is a Dataset as
+    `statistics.over_speakers` gives, with no interval under 8 speakers or 2 control tasks.
+    """
+    over, n = statistics.over_speakers(found[name]), found.sizes["deal"]
+    error = found["each_control"].mean("speaker").std("deal", ddof=1) / np.sqrt(n) * stats.t.ppf(0.975, n - 1)
+    half = np.hypot(over["high"] - over["mean"], error)  # a little wide, if anything: what they share counts twice
+    return over.assign(low=over["mean"] - half, high=over["mean"] + half)
 
 
 def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
@@ -272,6 +245,7 @@ def _recalls(x, new, tasks, speakers, components):
         seen, unseen = map(reduce.transform, (x[:, layer], new[:, layer]))
         for (classes, asked), found in zip(tasks, right):
             probe = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+            probe.set_params(solver="newton-cholesky" if components else "lbfgs")  # with few columns twice as fast
             probe = probe if classes.nunique() > 1 else DummyClassifier()  # a control of very few clips
             found[layer] = probe.fit(seen, classes).predict(unseen) == asked.to_numpy()
     keys = [[speakers.to_numpy(), asked.to_numpy()] for _, asked in tasks]

@@ -1,4 +1,4 @@
-from .. import statistics
+from .. import probes, statistics
 from . import style
 
 _NAMES = {"manner": "manner of articulation", "emotion": "emotion", "statement": "which statement"}
@@ -7,8 +7,9 @@ _NAMES = {"manner": "manner of articulation", "emotion": "emotion", "statement":
 def layer_probes(result):
     """What linear probes read from each layer for unseen speakers (`probes.layer_probes`), beside their control tasks.
 
-    Left: accuracy, open and dashed the control task, dotted chance. Right: their difference. Intervals over speakers
-    from 8 up; below that each speaker is a dot. Where a control cannot be learnt, neither it nor a difference is drawn.
+    Left: accuracy, open and dashed the control tasks, dotted chance. Right: their difference. Intervals over speakers
+    from 8 up, and, but for the accuracy, over control tasks too; below that each speaker is a dot. Where a control
+    cannot be learnt, neither it nor a difference is drawn.
     """
     figure, panels = style.panels(1, 2, width_ratios=[1.2, 1])
     layers, n = result["layer"].values, result.sizes["speaker"]
@@ -25,13 +26,18 @@ def layer_probes(result):
         ):
             if n < statistics.FEWEST and name != "control":
                 axes.plot(at, one[name].transpose("layer", "speaker"), ".", color=color, alpha=0.4, ms=4)
-            style.interval(axes, at, statistics.over_speakers(one[name]), **look)
+            if name == "accuracy":
+                over = statistics.over_speakers(one[name])
+            else:
+                over = probes.over_speakers_and_controls(one, name)
+            style.interval(axes, at, over, **look)
         panels[0].axhline(float(one["chance"]), color=color, ls=":", lw=1)
     panels[0].set(ylim=(0, 1.02), ylabel="mean recall of the classes (0 to 1)")
     panels[1].axhline(0, color="black", lw=0.6)
     panels[1].set(ylabel="accuracy − control")
     for axes, title in zip(panels, ("Filled: accuracy; open: control; dotted: chance", "Selectivity")):
         axes.set(xlabel="layer", xticks=layers, title=title)
-    told = f"{n} unseen speakers" + (", 95 % interval" if n >= statistics.FEWEST else ", each a dot")
+    many = ", 95 % intervals over them and over control tasks"
+    told = f"{n} unseen speakers" + (many if n >= statistics.FEWEST else ", each a dot")
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, title=told)
     return figure
