@@ -1,3 +1,5 @@
+import numpy as np
+
 from .. import statistics, targets
 from . import style
 
@@ -19,5 +21,6 @@ def deletion_pairs(drop):
     share, scale = drop.attrs["share"], drop.attrs["scale"].replace("_", " ")
     frames = "speech frames" if drop.attrs["frames"] == "speech" else "frames"
     axes.set(xlabel=f"which {share:.0%} of the {frames} are silenced", ylabel=f"drop of the target ({scale})")
-    axes.set_title(f"Each line one of {len(units)} {units.dims[0]}s")
+    told = " with its 95 % interval" if np.isfinite(over["low"]).all() else ""
+    axes.set_title(f"Grey: {len(units)} {units.dims[0]}s, each a line; red: their mean{told}", fontsize=10)
     return figure

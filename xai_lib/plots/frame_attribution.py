@@ -4,34 +4,40 @@ from . import style
 
 
 def frame_attribution(waveform, sample_rate, shaps, *, k=20, name=""):
-    """Waveform [time], spectrogram and attribution of one clip on one time axis, the top frames marked.
+    """Waveform [time] and spectrogram of one clip, and below, on the same time axis, its attribution and top frames.
 
-    `shaps` is one clip of `attribution.gradient_shap`, or {baseline: one clip}; the `k` top frames are those of the
-    first. `name` is the clip's, for the title.
+    `shaps` is one clip of `attribution.gradient_shap`, or {baseline: one clip}: each has a panel with a scale of its
+    own, the `k` frames on top of it in yellow. `name` is the clip's, for the title.
     """
     shaps = shaps if isinstance(shaps, dict) else {shaps.attrs["baseline"]: shaps}
     first = next(iter(shaps.values()))
     count, step = int(first["n_frames"]), first.attrs["window"]
     edges = np.append(np.arange(count) * step, len(waveform) / sample_rate)
-    top = np.argsort(-first["attribution"].values[:count], kind="stable")[:k]
-    figure, (above, middle, below) = style.panels(3, height=6, sharex=True, height_ratios=[1, 1.3, 1.5])
-    style.waveform(above, waveform, sample_rate)
-    style.spectrogram(middle, waveform, sample_rate)
-    for (baseline, shap), color in reversed(list(zip(shaps.items(), ("#0072B2", "#E69F00", "#009E73") * 4))):
-        mean, error = (shap[values].values[:count] for values in ("attribution", "error"))
-        below.stairs(mean, edges, color=color, label=f"{baseline} baseline ± 1 SE", lw=1.3)
-        below.bar(edges[:-1], 2 * error, np.diff(edges), mean - error, align="edge", color=color, alpha=0.25)
-    below.axhline(0, color="black", lw=0.6)
-    for frame in top:
-        for panel in (above, below):
-            color = style.EMOTION_COLORS["surprised"]
-            panel.axvspan(edges[frame], edges[frame + 1], color=color, alpha=0.5, lw=0, zorder=0)
+    heights = [1, 1.3, *[1.5 if len(shaps) == 1 else 1.1] * len(shaps)]
+    figure, panels = style.panels(len(heights), height=1.58 * sum(heights), sharex=True, height_ratios=heights)
+    style.waveform(panels[0], waveform, sample_rate)
+    style.spectrogram(panels[1], waveform, sample_rate)
     scale = first.attrs["scale"].replace("_", " ")
-    below.set(xlabel="time (s)", ylabel=f"attribution ({scale})", xlim=(0, edges[-1]))
-    below.legend(loc="upper right", ncols=len(shaps), reverse=True)
+    for axes, color, (baseline, shap) in zip(panels[2:], ("#0072B2", "#D55E00", "#009E73") * len(shaps), shaps.items()):
+        mean, error = (shap[values].values[:count] for values in ("attribution", "error"))
+        for frame in np.argsort(-mean, kind="stable")[:k]:  # the outline keeps it visible where a frame is a hairline
+            look = {"color": style.EMOTION_COLORS["surprised"], "alpha": 0.55, "lw": 1, "zorder": 0}
+            axes.axvspan(edges[frame], edges[frame + 1], **look)
+        axes.stairs(mean + error, edges, baseline=mean - error, fill=True, color=color, alpha=0.3, lw=0)
+        axes.stairs(mean, edges, baseline=None, color=color, lw=1.2 if count < 200 else 0.9)
+        axes.axhline(0, color="black", lw=0.6)
+        # Bands may leave the panel: where one draw in many is huge, they would flatten the curve.
+        low, high = np.min(mean, initial=0), np.max(mean, initial=0)
+        if high > low:
+            axes.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
+        axes.set_title(f"{baseline} baseline ± 1 standard error", color=color, fontsize=10)
+        axes.set_ylabel(f"attribution\n({scale})")
+    panels[-1].set(xlabel="time (s)", xlim=(0, edges[-1]))
+    figure.align_ylabels(panels)
     share, best = float(first["target_probability"]), float(first["probability"])
-    above.set_title(
+    title = (
         f"{name and name + ': '}target {first['target'].item()}, p = {share:.2f}; predicted "
-        f"{first['predicted'].item()}, p = {best:.2f}; yellow: top {len(top)} frames"
+        f"{first['predicted'].item()}, p = {best:.2f}; yellow: top {min(k, count)} frames"
     )
+    panels[0].set_title(title, parse_math=False)  # a file's name may hold a dollar sign
     return figure
