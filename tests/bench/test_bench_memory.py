@@ -19,15 +19,15 @@ METHODS = {
         {"n": 16},
         {"n": 64},
     ),
-    "16 segments, all layers": (
-        partial(attribution.segment_response, frames="all"),
+    "10 segments, all layers": (
+        partial(attribution.segment_response, frames="all", batch=8),
         {"seconds": 0.02},
         {"seconds": 0.005},
     ),
-    "each neuron zeroed, one layer": (
-        partial(attribution.exhaustive_ablation, target=3),
-        {"layers": [9]},
-        {"layers": [9, 10, 11, 12]},
+    "each neuron zeroed, layer 12": (
+        partial(attribution.exhaustive_ablation, target=3, layers=[12]),
+        {},
+        {"part": "ffn_hidden"},
     ),
 }
 
