@@ -55,7 +55,7 @@ def test_bench_integrated_gradients(measure, model, noise, threads, path):
 
 @pytest.mark.parametrize("path", ["ours", "Captum, waveform alone"])
 def test_bench_gradient_shap(measure, model, noise, threads, path):
-    clips, n = noise(0.33), 16
+    clips, n = noise(0.33), 32
     x = model.tensor(audio.read(clips["path"][0]))
     told = {"steps": 8, "baseline": "noise", "key": targets.key(0, 0, "gradient_shap"), "rate": 16_000}
 
@@ -74,5 +74,5 @@ def test_bench_gradient_shap(measure, model, noise, threads, path):
             return found["attribution"][0]
         return np.add.reduceat(found[0].detach().numpy(), np.arange(model.n_frames(x.shape[1])) * model.hop)
 
-    row = "GradientSHAP of frames and all layers, 16 draws, 0.33 s"
-    measure(ours if path == "ours" else captum, row=row, path=path, same=by_frame)
+    row = "GradientSHAP of frames and all layers, 32 draws, 0.33 s"
+    measure(ours if path == "ours" else captum, row=row, path=path, rounds=2, same=by_frame)
