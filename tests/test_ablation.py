@@ -104,10 +104,10 @@ def test_window_scale_and_seed_reach_the_edit(tiny, clips):
     found = ablation.sweep(
         model, clips.iloc[3:4], neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, target="angry", **common
     )
-    key = targets.key(5, 3, "noise")
     for layer, own in NEURONS.items():
         stds = moments["std"].sel(layer=layer).values
         logits = found["logits"].sel(layer=layer, mode="noise").values[0]
+        key = *targets.key(5, 3, "noise"), layer, 0
         for other in ({}, {"window": 0}, {"scale": 1.0}, {"seed": 0}):
             function = edits.edit(own, "noise", stds=stds, **{**common, "seed": key, **other})
             plain, _ = hooked(model, clips["path"][3], {hooks.Site(layer): function})
@@ -117,7 +117,8 @@ def test_window_scale_and_seed_reach_the_edit(tiny, clips):
 def test_the_reader_by_hand():
     clean = torch.tensor([[[3.0, 4], [0, 10], [6, 8], [5, 0]]])  # norms 5, 10, 10, 5
     edited = clean + torch.tensor([[[0.0, 3], [0, 0], [0.99, 0], [0, -0.51]]])  # 60, 0, 9.9 and 10.2 %
-    read = readouts.reader([lambda hidden: hidden[:, 0]])
+    site = hooks.Site(2)
+    read = readouts.readers([site], [{site: lambda hidden: hidden[:, 0]}])[site]
     assert read(clean).tolist() == [[0, 0, 3, 4]]
     size = np.sqrt((9 + 0.99**2 + 0.51**2) / 250)
     assert read(torch.cat([edited, clean])).numpy() == pytest.approx(np.array([[size, 0.5, 3, 7], [0, 0, 3, 4]]))
@@ -167,10 +168,8 @@ def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
     moments = ablation.moments(model, clips.iloc[:3])
     options = {"target": "sad", "modes": ("zero",)}
     found = ablation.sweep(model, clips.iloc[3:5], neurons=NEURONS, moments=moments, nulls=3, seed=7, **options)
-    sets = {
-        layer: edits.matched(moments["magnitude"].sel(layer=layer), own, 3, seed=[7, layer])
-        for layer, own in NEURONS.items()
-    }
+    size = np.hypot(moments["mean"], moments["std"])
+    sets = {layer: edits.matched(size.sel(layer=layer), own, 3, seed=[7, layer]) for layer, own in NEURONS.items()}
     for i in range(3):
         drawn = {layer: lists[i] for layer, lists in sets.items()}
         one = ablation.sweep(model, clips.iloc[3:5], neurons=drawn, nulls=0, **options)
@@ -179,9 +178,11 @@ def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
             assert found[f"null_{name}"].isel(null=i).values == pytest.approx(expected, abs=1e-5, nan_ok=True)
         for layer, own in drawn.items():
             assert not set(own) & set(NEURONS[layer])
-            size = moments["magnitude"].sel(layer=layer).values
-            assert found["null_magnitude"].sel(layer=layer)[i] == pytest.approx(size[own].mean())
-            assert found["magnitude"].sel(layer=layer) == pytest.approx(size[NEURONS[layer]].mean())
+            here = size.sel(layer=layer).values
+            assert found["null_magnitude"].sel(layer=layer)[i] == pytest.approx(here[own].mean())
+            assert found["magnitude"].sel(layer=layer) == pytest.approx(here[NEURONS[layer]].mean())
+            pairs = [np.isin(a, b).mean() for a, b in itertools.combinations(sets[layer], 2)]
+            assert found["null_overlap"].sel(layer=layer) == pytest.approx(np.mean(pairs))
 
 
 def test_scores_give_their_best_neurons_of_each_layer(tiny, clips):

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from xai_lib import ablation
+from xai_lib import ablation, edits, statistics
 
 
 def made(speakers=9, clips=2, nulls=20, seed=0):
@@ -52,10 +52,8 @@ def test_summary_against_scipy():
     interval = stats.ttest_1samp(away, 0).confidence_interval(0.95)
     assert found["difference"].values == pytest.approx(away.mean(0))
     assert found["difference_low"].values == pytest.approx(interval.low)
-    signs = np.array(list(itertools.product([-1, 1], repeat=9)))
     for layer, mode in itertools.product(range(3), range(2)):
-        x = away[:, layer, mode]
-        p = (np.abs(signs @ x) >= np.abs(x.sum()) - 1e-9).mean()
+        p = stats.ttest_1samp(away[:, layer, mode], 0).pvalue
         assert found["p"].values[layer, mode] == pytest.approx(max(p, found["p_null"].values[layer, mode]))
     for mode in range(2):  # corrected over layers, for each mode
         q = stats.false_discovery_control(found["p"].values[:, mode])
@@ -79,6 +77,56 @@ def test_a_random_set_is_not_told_from_random_sets():
     assert 0.03 < (found["p_null"] < 0.05).mean() < 0.08
     assert 0 < (found["p"] < 0.05).mean() < 0.08  # before any correction
     assert (found["q"] < 0.05).mean() < 0.01
+
+
+def test_sets_that_share_neurons_vary_too_little_and_p_knows():
+    """Effects that add up over neurons, of sets drawn as a sweep draws them; the chosen set is a random one too."""
+    rng, told = np.random.default_rng(0), []
+    for _ in range(150):
+        chosen = rng.choice(90, 30, replace=False)
+        null = edits.matched(rng.permutation(90) + 100.0, chosen, 15, nearest=90, seed=int(rng.integers(1e9)))
+        weights = rng.standard_normal((90, 20))
+        draws, r = np.array([weights[own].sum(0) for own in null]), edits.overlap(null)
+        p = [statistics.null_test(weights[chosen].sum(0), draws, overlap=x) for x in (0, r)]
+        told.append([(x < 0.05).mean() for x in p])
+    without, knowing = np.mean(told, axis=0)
+    assert without > 0.15 and 0.03 < knowing < 0.08 and 0.4 < r < 0.6
+
+
+def test_the_overlap_reaches_the_summary():
+    result = made()
+    known = result.assign(null_overlap=(("layer",), [0.0, 0.5, 0.9]))
+    plain, found = ablation.summary(result), ablation.summary(known)
+    width = (found["null_high"] - found["null_low"]) / (plain["null_high"] - plain["null_low"])
+    assert width.sel(layer=1).values == pytest.approx(np.ones(2))
+    assert width.sel(layer=2).values == pytest.approx(np.full(2, np.sqrt((3 + 1 / 20) / (1 + 1 / 20))))
+    assert (
+        np.isnan(found["p"].sel(layer=5)).all() and (found["p_null"] >= plain["p_null"] - 1e-12).sel(layer=[1, 2]).all()
+    )
+
+
+def test_one_affected_layer_of_many_is_told():
+    rng = np.random.default_rng(0)
+    dims, effect = ("clip", "layer", "mode"), 0.1 * rng.standard_normal((8, 25, 1))
+    effect[:, 4] -= 50 + rng.standard_normal((8, 1))
+    null = 0.1 * rng.standard_normal((8, 25, 1, 20))
+    names = ("clip", [f"s{i}" for i in range(8)])
+    data = {"delta": (dims, effect), "null_delta": ((*dims, "null"), null)}
+    found = ablation.summary(xr.Dataset(data, {"layer": range(25), "mode": ["flip"], "speaker": names}))
+    assert (found["q"].sel(mode="flip") < 0.05).values.nonzero()[0].tolist() == [4]
+
+
+def test_averages_over_layers_have_the_widest_null():
+    rng = np.random.default_rng(0)
+    draws = rng.standard_normal(20)
+    null = np.stack([draws, -draws, rng.permutation(draws)])[None, :, None].repeat(8, axis=0)  # the same in each layer
+    data = {"delta": (("clip", "layer", "mode"), np.zeros((8, 3, 1)))}
+    data["null_delta"] = ("clip", "layer", "mode", "null"), null + 0.01 * rng.standard_normal((8, 1, 1, 1))
+    names = ("clip", [f"s{i}" for i in range(8)])
+    result = xr.Dataset(data, {"layer": [1, 2, 3], "mode": ["flip"], "speaker": names})
+    mean = ablation.averaged(result, {"all": [1, 2, 3]})["null_delta"].mean("clip").squeeze()
+    assert mean.std("null").item() == pytest.approx(np.mean([np.std(draws), np.std(-draws), np.std(draws)]), rel=0.15)
+    assert mean.std("null") > 0.8 * np.std(draws)
 
 
 @pytest.mark.parametrize("effect", [-8, 8])

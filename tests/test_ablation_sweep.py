@@ -54,14 +54,15 @@ def hooked(model, path, edit):
 def test_every_read_out_responds_to_every_mode(tiny, clips, fitted):
     model, test = tiny(), clips.iloc[[21, 22]]
     others = donors.drawn(test, clips.iloc[:15])
-    found = ablation.sweep(model, test, neurons=NEURONS, modes=edits.MODES, donors=others, nulls=0, **fitted)
+    half = {layer: range(0, 24, 2) for layer in range(4)}
+    found = ablation.sweep(model, test, neurons=half, modes=edits.MODES, donors=others, nulls=0, **fitted)
     moved = {name: found[name] for name in ("delta", "kl", "spread", "proxy_change", "proxy_sd", "decoded_change")}
     moved |= {"similarity": 1 - found["similarity"], "felt": found["felt"].max("layer")}
     moved |= {name: found[name] - found[f"clean_{name}"] for name in ("logits", "probability")}
     moved |= {"log_odds": found["log_odds"]}
     for name, values in moved.items():
-        beyond = [dim for dim in values.dims if dim not in ("mode", "clip")]
-        assert (np.abs(values).max(beyond) > 1e-5).all(), name
+        beyond = [dim for dim in values.dims if dim in ("layer", "later", "clip")]
+        assert (np.abs(values).max(beyond) > 1e-5).all(), name  # of every feature, proxy and label
     for name in ("proxy_value", "decoded", "similarity"):  # read after the edit and nowhere else
         where = found[name].notnull().any([dim for dim in found[name].dims if dim not in ("layer", "later")])
         assert (where == (found["later"] > found["layer"])).all()
@@ -127,6 +128,45 @@ def test_directions_are_edited_like_neurons(tiny, clips):
         ablation.sweep(model, test, neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, directions=1)
 
 
+def test_what_the_stream_carries_is_told_from_what_later_layers_compute(tiny, clips):
+    model, train, path = tiny("large"), clips.iloc[:15], clips["path"][21]
+    fitted = decoders.fit(model, train)
+    plain = ablation.sweep(tiny(), clips.iloc[[21]], neurons=NEURONS, nulls=0, decoders=decoders.fit(tiny(), train))
+    assert "decoded_carried" not in plain  # a norm comes between
+    moments = ablation.moments(model, train)
+    found = ablation.sweep(
+        model,
+        clips.iloc[[21]],
+        neurons=NEURONS,
+        nulls=2,
+        moments=moments,
+        decoders=fitted,
+        batch=3,
+        modes=("flip", "zero"),
+    )
+    counts = np.isfinite(decoders.truth(model, audio.read(path)))
+    for layer, mode in itertools.product(NEURONS, ("flip", "zero")):
+        with torch.no_grad(), hooks.capture(model, layer) as seen:
+            model.logits(model.tensor(audio.read(path)))
+        away = np.zeros(seen[hooks.Site(layer)][0].shape)
+        own = seen[hooks.Site(layer)][0].numpy()[:, NEURONS[layer]]
+        away[:, NEURONS[layer]] = -own * (2 if mode == "flip" else 1)
+        for later, place in itertools.product(range(layer + 1, 4), range(3)):  # the features that are linear
+            weight = fitted["weight"].values[later, place]
+            want = (away @ weight)[counts[place]].mean()
+            got = found["decoded_carried"].sel(layer=layer, mode=mode, later=later).values[0, place]
+            assert got == pytest.approx(want, rel=1e-3, abs=1e-3 * np.abs(weight).max())
+    np.testing.assert_allclose(
+        found["decoded_carried"] + found["decoded_computed"], found["decoded_change"], rtol=1e-4, atol=1e-3
+    )
+    for name in ("attention.out_proj", "feed_forward.output_dense"):  # layers that add nothing
+        for block in model.family.layers:
+            module = block.get_submodule(name)
+            module.weight.zero_(), module.bias.zero_()
+    still = ablation.sweep(model, clips.iloc[[21]], neurons=NEURONS, nulls=0, decoders=fitted)
+    assert np.nanmax(np.abs(still["decoded_computed"])) < 1e-3 * np.nanmax(np.abs(still["decoded_change"]))
+
+
 def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
     model, test = tiny(), clips.iloc[[21, 22]]
     halves = ablation.groups(model, ("lower", "upper"))
@@ -139,15 +179,17 @@ def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
     ]
     joint = ablation.sweep(model, test, neurons=NEURONS, layers=halves, nulls=2, target="sad", **fitted)
     assert joint["group"].values.tolist() == list(halves) and "layer" not in joint.dims
-    sets = {
-        at: edits.matched(fitted["moments"]["magnitude"].sel(layer=at), own, 2, seed=[0, at])
-        for at, own in NEURONS.items()
-    }
+    size, sets = np.hypot(fitted["moments"]["mean"], fitted["moments"]["std"]), {}
+    for members in halves.values():  # a neuron that is chosen in both layers has the same one in its place in both
+        distinct = np.unique(np.concatenate([NEURONS[at] for at in members]))
+        drawn = edits.matched(size.sel(layer=members).mean("layer"), distinct, 2, seed=[0, *members])[1]
+        sets |= {at: [drawn[distinct.tolist().index(own)] for own in NEURONS[at]] for at in members}
+        assert len(set(sets[members[0]]) & set(sets[members[1]])) >= 2
     for name, members in halves.items():
         for clip, path in test["path"].items():
             want = hooked(model, path, {at: edits.edit(NEURONS[at]) for at in members})
             assert joint["logits"].sel(group=name, clip=clip, mode="flip").values == pytest.approx(want, abs=1e-5)
-            want = hooked(model, path, {at: edits.edit(sets[at][1]) for at in members})
+            want = hooked(model, path, {at: edits.edit(sets[at]) for at in members})
             got = joint["null_logits"].sel(group=name, clip=clip, mode="flip").isel(null=1)
             assert got.values == pytest.approx(want, abs=1e-5)
         spread, value = (joint[variable].sel(group=name, mode="flip") for variable in ("spread", "proxy_value"))
@@ -180,6 +222,11 @@ def test_a_patch_restores_what_it_carries(tiny, clips):
     assert (pairs["speaker"] == test["speaker"]).all() and set(pairs["label"]) == {"angry"}
     neurons = {"all": {3: range(24)}, "some": {3: [1, 5, 9]}}
     found = ablation.sweep(model, test, neurons=neurons, modes=("patch",), donors=pairs, nulls=0)
+    several = ablation.sweep(model, test, neurons=NEURONS, modes=("patch", "resample"), donors=pairs, nulls=0)
+    for layer, mode in itertools.product(NEURONS, ("patch", "resample")):  # each layer has its donor's own values
+        values = donors.read(model, pairs["path"].iloc[1], [hooks.Site(layer)])[0][hooks.Site(layer)]
+        want = hooked(model, test["path"].iloc[1], {layer: edits.edit(NEURONS[layer], mode, values=values)})
+        assert several["logits"].sel(layer=layer, mode=mode)[1].values == pytest.approx(want, abs=1e-5)
     for clip, path in pairs["path"].items():
         assert found["donor_logits"].sel(clip=clip).values == pytest.approx(hooked(model, path, {}), abs=1e-5)
         values = donors.read(model, path, [hooks.Site(3)])[0][hooks.Site(3)]
@@ -196,8 +243,10 @@ def test_a_patch_restores_what_it_carries(tiny, clips):
         return (logits.sel(label="angry") - logits.sel(label="sad")).values
 
     clean = apart(side["clean_logits"])
-    want = (apart(side["logits"]) - clean) / (apart(side["donor_logits"]) - clean)
-    assert share.sel(chosen="some").values == pytest.approx(want, rel=1e-4)
+    moved, whole = apart(side["logits"]) - clean, apart(side["donor_logits"]) - clean
+    assert share.sel(chosen="some").mean().item() == pytest.approx(moved.sum() / whole.sum(), rel=1e-4)
+    left = moved - moved.sum() / whole.sum() * whole  # what makes the interval: the delta method
+    assert share.sel(chosen="some").std(ddof=1).item() == pytest.approx(np.std(left / whole.mean(), ddof=1), rel=1e-3)
     with pytest.raises(ValueError, match="nothing was patched"):
         ablation.restored(ablation.sweep(model, test[:1], neurons=NEURONS, nulls=0))
     with pytest.raises(ValueError, match="patch needs a donor for each clip"):
@@ -226,7 +275,7 @@ def test_donors():
 
 def test_recognition_is_scikit_learns(tiny, clips):
     model = tiny()
-    odd = clips.iloc[12:].assign(label=[*LABELS] * 4 + ["bored"] * 3)
+    odd = clips.iloc[12:].assign(label=["angry"] * 7 + ["sad"] * 3 + ["calm"] * 2 + ["bored"] * 3)  # of unequal numbers
     found = ablation.sweep(model, odd, neurons=NEURONS, nulls=2, moments=ablation.moments(model, clips.iloc[:3]))
     known = found.isel(clip=slice(12))
     said = known["logits"].sel(layer=2, mode="flip").argmax("label").values

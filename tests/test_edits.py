@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xai_lib import hooks
-from xai_lib.edits import FRAMES, MODES, directions, edit, matched
+from xai_lib.edits import FRAMES, MODES, directions, edit, matched, overlap
 
 HIDDEN = torch.tensor([[[1.0, -9.0, 2.0], [4.0, 1.0, 3.0], [-5.0, 2.0, 3.5], [0.5, 8.0, -1.0]]])  # [1, 4, 3]
 OTHER = torch.tensor([[1.5, 2.5, 3.5], [6.0, 7.0, 8.0], [-6.0, -7.0, -8.0], [0.1, 0.2, 0.3], [9.0, 9.0, 9.0]])
@@ -61,6 +61,17 @@ def test_neurons_are_directions_too(mode):
     assert torch.allclose(again[..., 2], turned[..., 2], atol=1e-5)
     with pytest.raises(ValueError, match="noise is of neurons, not of directions"):
         edit(basis, "noise", stds=NEEDS["stds"])
+
+
+def test_overlap_is_the_mean_share_of_two_sets():
+    assert overlap([[1, 2, 3, 4], [3, 4, 5, 6], [1, 2, 3, 4]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert overlap([[1, 2]]) == overlap([]) == 0
+
+
+def test_a_random_neuron_stands_in_the_place_of_the_one_it_is_matched_with():
+    size = np.geomspace(1, 1000, 60)
+    for drawn in matched(size, [50, 10, 30], 20, nearest=3, seed=1):
+        assert (np.abs(np.log(size[drawn]) - np.log(size[[50, 10, 30]])) < 0.5).all()
 
 
 def test_random_directions_are_orthonormal():

@@ -47,7 +47,14 @@ def test_turning_it_over_moves_the_decoded_level_and_nothing_that_is_independent
         fitted, moments = decoders.fit(model, train), ablation.moments(model, train)
         track = decoders.validity(model, test, fitted)
         found = ablation.sweep(
-            model, test, neurons={LAYER: [LOUD]}, modes=("flip", "zero"), moments=moments, decoders=fitted, nulls=20
+            model,
+            test,
+            neurons={LAYER: [LOUD]},
+            modes=("flip", "zero"),
+            moments=moments,
+            decoders=fitted,
+            nulls=30,
+            nearest=30,
         )
     still, later = ["zcr", "centroid", "f0", "f0_delta"], slice(LAYER + 1, None)
     assert (track["mean"].sel(layer=later, feature=["level", "zcr", "centroid", "f0"]) > 0.8).all()

@@ -180,6 +180,24 @@ def test_null_test_holds_its_level_and_sees_what_lies_outside():
     np.testing.assert_array_equal(nan, [np.nan, 0, np.nan])
 
 
+def test_a_null_of_sets_that_share_most_is_none():
+    assert np.isnan(statistics.null_test(1.0, [1.0, 2, 3, 4], overlap=0.85))
+    sd = statistics.null_spread([1.0, 2, 3, 4], 0.5)
+    assert sd == pytest.approx(np.std([1, 2, 3, 4], ddof=1) * np.sqrt(3 + 1 / 4))
+    both = statistics.null_spread(np.array([[1.0, 2, 3, 4]] * 2), np.array([0.0, 0.5]), axis=-1)
+    assert both == pytest.approx([np.std([1, 2, 3, 4], ddof=1) * np.sqrt(1 + 1 / 4), sd])
+
+
+def test_t_test_is_scipys_over_eight_units_or_more():
+    x = np.random.default_rng(0).normal(0.5, 1, size=(9, 5))
+    np.testing.assert_allclose(statistics.t_test(x), stats.ttest_1samp(x, 0).pvalue)
+    x[0, 1] = np.nan
+    np.testing.assert_allclose(statistics.t_test(x), stats.ttest_1samp(x, 0, nan_policy="omit").pvalue)
+    x[:2, 2] = np.nan
+    assert np.isnan(statistics.t_test(x)).tolist() == [False, False, True, False, False]
+    np.testing.assert_array_equal(statistics.t_test(np.array([[0.0, 1.0]] * 8)), [1, 0])
+
+
 def test_fdr_is_scipys_and_leaves_nan():
     p = np.random.default_rng(0).uniform(size=(4, 5))
     np.testing.assert_allclose(statistics.fdr(p), stats.false_discovery_control(p.ravel()).reshape(4, 5))

@@ -14,6 +14,7 @@ import xarray as xr
 from . import attribution, edits, execution, hooks, readouts, targets
 from . import decoders as decoders_
 from . import donors as donors_
+from . import nulls as nulls_
 from . import proxies as proxies_
 from . import speakers as speakers_
 from .activations import check_moments, moments, usable
@@ -50,11 +51,13 @@ def sweep(
     part="block",
     frames="all",
     window=0,
+    n_peaks=5,
     nulls=50,
     nearest=5,
     directions=0,
     target="predicted",
     moments=None,
+    match=None,
     donors=None,
     proxies=None,
     decoders=None,
@@ -79,11 +82,13 @@ def sweep(
     layers : "all", sequence of int, or dict
         Of those in `neurons`. Groups by name, {"early": [0, 1, 2], ...} as of `groups`, are edited jointly, and the dim
         is `group`.
-    part, frames, window, scale
+    part, frames, window, n_peaks, scale
         As in `edits.edit`; `scale` is that of the noise. For frames between two moments, `model.between(0.5, 1.0)`; for
         attention heads the part "heads" and `model.head_neurons`.
     nulls : int
-        Random sets per layer, matched in mean |activation| (`edits.matched`), the same for all clips and modes.
+        Random sets per layer, matched in root mean square activation (`edits.matched`), which is the size of a flip:
+        the same for all clips and modes, and none of the chosen. In a group a neuron that is chosen in several layers
+        has the same one in its place in all. Keep `k` under a third of a layer, or they share most of their neurons.
     nearest : int
         Of how many nearest neurons each is drawn; as many as a layer has: of any.
     directions : int
@@ -92,6 +97,8 @@ def sweep(
         A class, a contrast of two, or "predicted"; of several `neurons`, each one's by name.
     moments : Dataset, optional
         Of `moments` on training clips, for the same part: needed for nulls and for the modes "mean" and "noise".
+    match : Dataset, optional
+        Of `moments` on clips like those that are edited, such as the target's in training, to match by; else `moments`.
     donors : DataFrame, optional
         A clip for each clip, for "resample" (`donors.drawn`) and "patch" (`donors.minimal_pairs`).
     proxies, decoders, speakers : Dataset, optional
@@ -113,13 +120,16 @@ def sweep(
         At later blocks, [..., later]: ``spread``, ‖h′ − h‖ / ‖h‖, for a block edit that of the edited layer too, which
         is the size of the edit; ``felt``, the share of frames in which that exceeds 10 %; ``proxy_value``,
         ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between training clips, [..., proxy];
-        ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit; ``similarity``, cosine of the edited
+        ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit, and, where the residual stream passes
+        through the layers, the parts of that change: ``decoded_carried``, what the stream carries of the edit itself,
+        and ``decoded_computed``, what later layers made of it; ``similarity``, cosine of the edited
         and the clean clip's speaker embedding. NaN below the edit, and but for the first two at the edited block.
 
         The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
         ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors:
-        ``donor_logits`` and the coordinate ``donor_label``. Of the sets: ``magnitude`` and ``null_magnitude``, how
-        well they are matched. attrs["neurons"]: the chosen ones, as JSON.
+        ``donor_logits`` and the coordinate ``donor_label``. Of the sets: ``magnitude`` and ``null_magnitude``, root
+        mean square, how well they are matched, and ``null_overlap``, the share of neurons that two random ones have in
+        common, which `summary` takes in. attrs["neurons"]: the chosen ones, as JSON.
 
     Raises
     ------
@@ -140,37 +150,48 @@ def sweep(
     check_moments(moments, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)")
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in there]
-    known = edits.given(sites, moments)
+    known, sites_of = edits.given(sites, moments), {}
+    for name, members in places.items():
+        sites_of[name] = [hooks.Site(layer, part) for layer in members]
+    width = model.family.width(part)
     random = {"nulls": nulls, "nearest": nearest, "directions": directions, "seed": seed}
-    sets = {name: {key: _sets(model, moments, key[0], own, part, **random) for key, own in one.items()}
-            for name, one in chosen.items()}  # fmt: skip
+    sizes = moments if match is None else match
+    check_moments(sizes, model, part)
+    sizes = None if sizes is None else np.hypot(sizes["mean"], sizes["std"])  # root mean square
+    sets = {
+        (name, place, k): nulls_.sets(width, sizes, {at: one[at, k] for at in members}, **random)
+        for name, one in chosen.items()
+        for place, members in places.items()
+        for k in ks
+    }
     shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
     shape["null"] = 1 + nulls + directions
-    conditions = [*product(named, places.values(), modes, ks, range(shape["null"]))]
+    conditions = [*product(named, places, modes, ks, range(shape["null"]))]
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
     columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
     columns |= {} if speakers is None else {"similarity": (None, [0])}
+    carries = decoders is not None and model.family.norms(1) is None
+    columns |= {"decoded_carried": ("feature", decoders["feature"].values)} if carries else {}
     fixed = {} if proxies is None else proxies_.readers(model, proxies)
     rows, about, skipped = {}, [], {}
     spoken = isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
-        options = {"frames": frames, "window": window, "speech": speech, "scale": scale}
-        options["seed"] = targets.key(seed, index, "noise")
+        options = {"frames": frames, "window": window, "n_peaks": n_peaks, "speech": speech, "scale": scale}
         values, donor = ({}, None) if donors is None else donors_.read(model, donors["path"][index], sites)
+        key = targets.key(seed, index, "noise")
         plan = [
             {
                 site: edits.edit(
-                    sets[name][site.layer, size][i], mode, **options, **known[site], values=values.get(site)
+                    own, mode, **options, **known[site], values=values.get(site), seed=(*key, site.layer, i)
                 )
-                for site in sites
-                if site.layer in members
+                for site, own in zip(sites_of[place], sets[name, place, k][i])
             }
-            for name, members, mode, size, i in conditions
+            for name, place, mode, k, i in conditions
         ]
-        every = [fixed] if fixed else []
-        every += [] if decoders is None else [decoders_.readers(model, decoders, waveform)]
+        voice = None if decoders is None else decoders_.readers(model, decoders, waveform)
+        every = [readers for readers in (fixed, voice) if readers]
         every += [] if speakers is None else [_similar(model, speakers_.readers(model, speakers, waveform))]
-        readers = {site: readouts.reader([one[site] for one in every]) for site in model.sites()}
+        readers = readouts.readers(model.sites(), every, voice if carries else None)
         logits, seen = execution.cascade_read(model, waveform, plan, readers, batch=batch)
         logits, parts = logits.double(), logits[1:].double().chunk(len(named))
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
@@ -192,14 +213,15 @@ def sweep(
         every["donor_logits"] = ("clip", "label"), [logits for _, logits in about]
         every = every.assign_coords(donor_label=("clip", donors["label"][list(rows)].to_numpy(object)))
     every = _masked(every, places, part)
-    if moments is not None:
-        sizes = moments["magnitude"]
+    if sizes is not None:
+        size = {place: nulls_.size(sizes, members) for place, members in places.items()}
         every["magnitude"] = (
             ("chosen", "layer", "k", "null"),
-            [
-                [[_magnitude(sizes, sets[name], members, size) for size in ks] for members in places.values()]
-                for name in named
-            ],
+            [[[size[place](sets[name, place, k]) for k in ks] for place in places] for name in named],
+        )
+        every["null_overlap"] = (
+            ("chosen", "layer", "k"),
+            [[[nulls_.overlap(sets[name, place, k][1 : 1 + nulls]) for k in ks] for place in places] for name in named],
         )
     every = _split(every, nulls).rename({"layer": "group"} if joint else {})
     every = every if named is neurons else every.isel(chosen=0, drop=True)
@@ -214,13 +236,6 @@ def _named(neurons) -> dict:
     """{name: scores or {layer: neurons}}; one of them under the name ""."""
     several = isinstance(neurons, dict) and neurons and all(isinstance(x, (dict, xr.Dataset)) for x in neurons.values())
     return neurons if several else {"": neurons}
-
-
-def _sets(model, moments, layer, own, part, *, nulls, nearest, directions, seed) -> list:
-    """The chosen neurons, as many random ones, and as many random directions."""
-    key = [seed, layer]
-    null = edits.matched(moments["magnitude"].sel(layer=layer), own, nulls, nearest=nearest, seed=key) if nulls else []
-    return [own, *null, *edits.directions(model.family.width(part), len(own), directions, seed=key)]
 
 
 def _similar(model, readers):
@@ -243,14 +258,6 @@ def _masked(every, places, part):
             seen = every["later"] >= first if name in readouts.MOVED else every["later"] - last >= (part == "block")
             every[name] = values.where(seen)
     return every
-
-
-def _magnitude(sizes, sets, members, k):
-    """Mean |activation| of each set of neurons over the layers of a place; NaN of directions."""
-    each = [
-        [sizes.sel(layer=at).values[own].mean() if own.ndim == 1 else np.nan for own in sets[at, k]] for at in members
-    ]
-    return np.mean(each, axis=0)
 
 
 def _split(every, nulls):

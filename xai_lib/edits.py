@@ -101,6 +101,11 @@ def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
         The chosen ones: none of them is drawn. ValueError if more are chosen than are left to draw from.
     nearest : int
         Each chosen neuron, in random order, is replaced by one of so many nearest in log magnitude that are still free.
+
+    Returns
+    -------
+    list of array
+        In each the one at place i stands for that at place i of `neurons`.
     """
     size, neurons = np.log(np.maximum(np.asarray(magnitude, float), 1e-12)), np.asarray(neurons, int)
     others = np.setdiff1d(np.arange(len(size)), neurons)
@@ -109,14 +114,19 @@ def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
         raise ValueError(f"{chosen}: choose at most half of a layer, or nulls=0")
     rng, sets = np.random.default_rng(seed), []
     for _ in range(n):
-        free, drawn = others.copy(), []
-        for neuron in rng.permutation(neurons):
-            near = np.argsort(np.abs(size[free] - size[neuron]), kind="stable")[:nearest]
+        free, drawn = others.copy(), np.zeros(len(neurons), int)
+        for i in rng.permutation(len(neurons)):
+            near = np.argsort(np.abs(size[free] - size[neurons[i]]), kind="stable")[:nearest]
             place = rng.choice(near)
-            drawn.append(free[place])
-            free = np.delete(free, place)
-        sets.append(np.sort(np.array(drawn, int)))
+            drawn[i], free = free[place], np.delete(free, place)
+        sets.append(drawn)
     return sets
+
+
+def overlap(sets) -> float:
+    """Mean share of neurons that two of several sets of one size have in common; 0 of fewer than two sets."""
+    shares = [np.isin(a, b).mean() for i, a in enumerate(sets) for b in sets[:i] if len(a)]
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed, hidden):

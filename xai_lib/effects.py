@@ -38,19 +38,22 @@ def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
         speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
     """
     chosen, null = result[variable].sel(where), result[f"{against}_{variable}"].sel(where).rename({against: "null"})
+    shared = result.get("null_overlap", 0.0) if against == "null" else 0.0
+    if isinstance(shared, xr.DataArray):
+        shared = shared.sel({dim: pick for dim, pick in where.items() if dim in shared.dims})
     units = statistics.by_speaker(chosen)
     null = null if null.sizes["null"] else null.pad(null=(0, 1))
     draws, n = statistics.by_speaker(null).mean("speaker"), null.sizes["null"]
-    mean, sd = draws.mean("null"), draws.std("null", ddof=int(n > 1))
-    half = stats.t.ppf(0.975, n - 1) * np.sqrt(1 + 1 / n) * sd  # NaN of a single draw
+    mean, axes = draws.mean("null"), {"input_core_dims": [["null"], []], "kwargs": {"axis": -1}}
+    half = stats.t.ppf(0.975, n - 1) * xr.apply_ufunc(statistics.null_spread, draws, shared, **axes)
     out = statistics.over_speakers(units)
     out = out.assign(speakers=units, null_mean=mean, null_low=mean - half, null_high=mean + half)
-    against = contrast(chosen, null.mean("null"), null=null - null.mean("null")).drop_vars("n")
+    against = contrast(chosen, null.mean("null"), null=null - null.mean("null"), overlap=shared).drop_vars("n")
     names = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
     return out.assign(against.rename(names)).assign_attrs(result.attrs, variable=variable)
 
 
-def contrast(values, others, *, null=None) -> xr.Dataset:
+def contrast(values, others, *, null=None, overlap=0.0) -> xr.Dataset:
     """Paired comparison of two results over the same clips, with the speaker as the unit.
 
     Parameters
@@ -59,26 +62,33 @@ def contrast(values, others, *, null=None) -> xr.Dataset:
         Differences, around 0, that chance would make: of the same dims and `null`, the draws. A test over speakers
         takes the sets of neurons as given, so that any two sets differ once there are speakers enough; to claim
         something of how a set was chosen, its difference must stand out from those between random sets too.
+    overlap : float or DataArray
+        Share of neurons that the sets of the null have in common, as in `statistics.null_spread`.
 
     Returns
     -------
     Dataset
-        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the sign-flip test over speakers, NaN
-        below 8. With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the
-        larger of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
+        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the t test over speakers, NaN below 8.
+        With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the larger
+        of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
     """
     units = statistics.by_speaker(values - others)
     out = statistics.over_speakers(units)
     last = {"kwargs": {"axis": -1}}
-    out["p"] = xr.apply_ufunc(statistics.sign_flip_test, units, input_core_dims=[["speaker"]], **last)
+    out["p"] = xr.apply_ufunc(statistics.t_test, units, input_core_dims=[["speaker"]], **last)
     if null is not None:
         draws = statistics.by_speaker(null).mean("speaker")
-        p = xr.apply_ufunc(statistics.null_test, out["mean"], draws, input_core_dims=[[], ["null"]], **last)
+        parts = out["mean"], draws, overlap
+        p = xr.apply_ufunc(_null_test, *parts, input_core_dims=[[], ["null"], []])
         out["p_null"] = p.where(out["mean"].notnull())
         out["p"] = np.maximum(out["p"], out["p_null"])  # both must tell: NaN where one is
     dims = [dim for dim in out["p"].dims if dim != "mode"]
     q = xr.apply_ufunc(statistics.fdr, out["p"], input_core_dims=[dims], output_core_dims=[dims], vectorize=True)
     return out.assign(q=q.transpose(*out["p"].dims))
+
+
+def _null_test(value, null, overlap):
+    return statistics.null_test(value, null, overlap=overlap, axis=-1)
 
 
 def recognition(result) -> xr.Dataset:
@@ -104,7 +114,9 @@ def restored(result) -> xr.Dataset:
     """Share of the way from the clip to its donor that a patch goes, in the difference of the two labels' logits.
 
     0 where the decision stays with the clip's own label, 1 where the patched neurons carry all that tells the donor from
-    it. A speaker's share is that of the sums over clips, since a clip whose donor hardly differs says nothing.
+    it. It is a ratio of sums over speakers, since a clip whose donor hardly differs says nothing; the value of a speaker
+    is the share of all, R, plus what it is away from it, (moved − R · whole) / mean whole, so that intervals are those
+    of a ratio (the delta method).
 
     Returns
     -------
@@ -132,13 +144,26 @@ def restored(result) -> xr.Dataset:
     whole = statistics.by_speaker(apart(result["donor_logits"]) - clean)
     for prefix in ("", "null_"):
         moved = statistics.by_speaker(apart(result[f"{prefix}logits"]) - clean)
-        out[f"{prefix}restored"] = (moved / whole).rename(speaker="clip")
+        share = moved.sum("speaker") / whole.sum("speaker")
+        out[f"{prefix}restored"] = (share + (moved - share * whole) / whole.mean("speaker")).rename(speaker="clip")
     names = whole["speaker"].values
+    out |= {name: result[name] for name in ["null_overlap"] if name in result}
     return xr.Dataset(out).assign_coords(clip=np.arange(len(names)), speaker=("clip", names)).assign_attrs(result.attrs)
 
 
 def averaged(result, groups) -> xr.Dataset:
-    """Mean over the layers of each group, {name: layers}, each edited by itself: the dim `group` instead of `layer`."""
+    """Mean over the layers of each group, {name: layers}, each edited by itself: the dim `group` instead of `layer`.
+
+    The random sets of different layers are different ones, so that their mean would vary less than that of the chosen,
+    many of whom are chosen in one layer after another. They are therefore put in order in each layer first, by their
+    mean over clips: the least of all layers together, and so on, the widest that the null can be.
+    """
+    ordered = {}
+    for name, values in result.data_vars.items():
+        if name.startswith("null_") and {"clip", "null"} <= set(values.dims):
+            order = values.mean("clip").fillna(np.inf).argsort(values.mean("clip").dims.index("null"))
+            ordered[name] = values.isel(null=order).drop_vars("null", errors="ignore")
+    result = result.assign(ordered)
     parts = [result.sel(layer=list(layers)).mean("layer", keep_attrs=True) for layers in groups.values()]
     return xr.concat(parts, "group", combine_attrs="override").assign_coords(group=list(groups))
 
@@ -154,6 +179,8 @@ def distance(result, variable="spread") -> xr.DataArray:
 def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     """In words: for each read-out the layer where the edit does most beyond the null, or that there is none.
 
+    The interval is that of the layer that came out first, on the same clips: a little too good for it.
+
     Parameters
     ----------
     result : Dataset
@@ -165,6 +192,8 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     """
     lines = []
     listed = {int(layer): neurons for layer, neurons in json.loads(result.attrs["neurons"]).items()}
+    if "layer" not in result.dims:
+        raise ValueError("a report is of layers: this sweep has groups of them, or one only")
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         found = summary(result, variable, **where, **dict(picks))
@@ -184,7 +213,7 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
                 first = listed[layer] if scores is None else _strongest(scores, layer, listed[layer])
                 names = ", ".join(map(str, first[:top]))
                 lines.append(
-                    f"{mode}, {name}: most in layer {layer}, {size.rstrip()} beyond the null (q = {best['q']:.2g}); "
+                    f"{mode}, {name}: most in layer {layer}, {size.rstrip()} beyond the null (q = {best['q']:.3f}); "
                     f"of its neurons, {names} come first"
                 )
     return "\n".join(lines)

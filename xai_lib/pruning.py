@@ -162,7 +162,7 @@ def effects(compared, label) -> xr.Dataset:
         chosen, random = found["log_odds"].isel(who=0, drop=True), found["log_odds"].isel(who=slice(1, None))
         found["margin"] = chosen - random.mean("who")
         sets = random.mean("speaker").transpose("who", "dose").values
-        across = statistics.null_test(_independent(chosen.mean("speaker").values, sets, compared), sets)
+        across = statistics.null_test(chosen.mean("speaker").values, sets, overlap=compared["shared"].values)
         over = statistics.sign_flip_test(found["margin"].transpose("dose", "speaker").values, axis=1)
         tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
         parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
@@ -174,16 +174,6 @@ def _shared(sets):
     pairs = [(a, b) for i, a in enumerate(sets) for b in sets[:i]]
     common = [sum(np.isin(a[site], b[site]).sum() for site in a) / sum(map(len, a.values())) for a, b in pairs]
     return float(np.mean(common)) if common else 0.0
-
-
-def _independent(value, sets, compared):
-    """`value` [dose], drawn towards the mean of the random sets as far as these vary too little.
-
-    Effects of sets that share s of their neurons correlate by about s, and with the chosen, of which they have none,
-    not at all: the variance of its distance to the mean of n is 1 + s + (1 − s)/n, and the sets show (1 − s)(1 + 1/n).
-    """
-    s, n, mean = compared["shared"].values, len(sets), sets.mean(axis=0)
-    return mean + (value - mean) * np.sqrt((1 - s) * (1 + 1 / n) / (1 + s + (1 - s) / n))
 
 
 def _right(compared):

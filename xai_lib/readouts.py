@@ -1,5 +1,7 @@
 """What is measured downstream of an edit: the decision, how far later layers moved, and what is decoded from them."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import xarray as xr
@@ -19,7 +21,7 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     delta : array [clip, edit]
         Change of the target's log-odds.
     seen : array [clip, 1 + edit, later, column]
-        What `reader` saw, whose `columns` are {variable: (dim, names)} of what was read besides `MOVED`.
+        What `readers` saw, whose `columns` are {variable: (dim, names)} of what was read besides `MOVED`.
     own : array [clip]
         Index of each clip's own label, −1 where the model does not know it.
     sd : array [later, proxy] or None
@@ -53,6 +55,8 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     if "decoded" in found:
         dims, values = found["decoded"]
         found["decoded_change"] = dims, values - values[:, :1]
+    if "decoded_carried" in found:
+        found["decoded_computed"] = dims, found["decoded_change"][1] - found["decoded_carried"][1]
     clean = {f"clean_{name}": (("clip", *dims), x[:, 0]) for name, (dims, x) in found.items() if name in _CLEAN}
     edited = {name: (dims, x[:, 1:]) for name, (dims, x) in found.items()} | {"delta": ((), delta)}
     edited = {
@@ -62,17 +66,33 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     return xr.Dataset(clean | edited)
 
 
-def reader(inner):
-    """For `execution.cascade_read`, which shows the clean row first: how far from it others are, and what `inner`,
-    functions from [row, frame, neuron] to [row, column], say of them."""
-    clean = []
+def readers(sites, every, carried=None) -> dict:
+    """For `execution.cascade_read`, which shows the clean row first at each site, and then batches from below upwards.
 
-    def read(hidden):
-        if not clean:
-            clean.append(hidden)
-        away, size = (hidden - clean[0]).norm(dim=-1), clean[0].norm(dim=-1)
+    {site: function}, which gives of rows [row, frame, neuron] how far they are from the clean one, what the functions of
+    `every`, each {site: function to [row, column]}, say of them, and, with `carried`, such functions too, what these
+    would say if no later layer had answered to the edit: of the clean row plus the change where the edit was made.
+    """
+    clean, batch = {}, {"layer": np.inf}
+
+    def read(site, hidden):
+        known = site in clean
+        own = clean.setdefault(site, hidden)
+        away, size = (hidden - own).norm(dim=-1), own.norm(dim=-1)
         spread = away.norm(dim=-1) / size.norm(dim=-1)
         moved = torch.stack([spread, (away > FELT * size).float().mean(dim=-1)], dim=-1)
-        return torch.cat([moved, *(function(hidden) for function in inner)], dim=-1)
+        parts = [moved, *(one[site](hidden) for one in every)]
+        if carried is not None:
+            change = _change(batch, site, hidden - own) if known else 0 * hidden
+            parts.append(carried[site](own + change) - carried[site](own))
+        return torch.cat(parts, dim=-1)
 
-    return read
+    return {site: partial(read, site) for site in sites}
+
+
+def _change(batch, site, away):
+    """What the edit of each row did where it was made: of rows seen before in this batch, that, and of new ones this."""
+    if site.layer <= batch["layer"]:
+        batch["change"] = away[:0]
+    batch["layer"], batch["change"] = site.layer, torch.cat([batch["change"], away[len(batch["change"]) :]])
+    return batch["change"]

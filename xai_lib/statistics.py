@@ -106,20 +106,47 @@ def sign_flip_test(values, *, axis=0, permutations=9999, seed=0):
     return p.reshape(shape)[()]
 
 
-def null_test(value, null, *, axis=0):
+def t_test(values, *, axis=0):
+    """Two-sided p of Student's t test that the mean of the units along `axis` is 0; NaN are left out.
+
+    NaN with fewer than 8. For many tests at once: a sign-flip test of 8 units cannot go below 2 / 2^8, which no
+    correction over seven or more tests leaves under 0.05, however large a single effect is.
+    """
+    values = np.asarray(values, float)
+    mean, square, n = _moments(values, axis)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(mean == 0, 0, mean / np.sqrt(square / (n - 1) / n))
+    return np.where(n >= FEWEST, 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1)), np.nan)[()]
+
+
+def null_spread(null, overlap=0.0, *, axis=0):
+    """SD with which one more set, that shares nothing with those of a null, lies about their mean.
+
+    Random sets drawn from few neurons share many of them, the more the larger they are, and so differ less among
+    themselves than from a set that has none in common with them. If the neurons of a set add up, and two sets of the
+    null share `overlap` of theirs on average, the variance is that among the sets × ((1 + overlap) / (1 − overlap)
+    + 1 / n). NaN from 80 % shared up, where next to nothing is left to go by.
+    """
+    n, overlap = np.shape(null)[axis], np.asarray(overlap, float)
+    sd = np.std(null, axis=axis, ddof=1) if n > 1 else np.full(np.shape(np.take(null, 0, axis) if n else null), np.nan)
+    shared = np.where(overlap < 0.8, overlap, np.nan)
+    return sd * np.sqrt((1 + shared) / (1 - shared) + 1 / max(n, 1))
+
+
+def null_test(value, null, *, overlap=0.0, axis=0):
     """Two-sided p that one more draw of a null would lie as far from its mean as `value` does.
 
     The draws (say, the effects of random sets of neurons) vary among themselves, which a test over speakers against
-    their mean does not see. t = (value − mean) / (SD √(1 + 1/n)), with n − 1 degrees of freedom. `null` has the
-    draws along `axis`; p is NaN where there are fewer than 3, or NaN among them.
+    their mean does not see. t = (value − mean) / SD, with n − 1 degrees of freedom and the SD of `null_spread`. `null`
+    has the draws along `axis`; p is NaN where there are fewer than 3, or NaN among them.
     """
     null = np.moveaxis(np.asarray(null, float), axis, 0)
     n = len(null)
     if n < 3:
         return np.full(np.shape(value), np.nan)[()]
-    away, sd = np.abs(value - null.mean(axis=0)), null.std(axis=0, ddof=1)
+    away, sd = np.abs(value - null.mean(axis=0)), null_spread(null, overlap)
     with np.errstate(divide="ignore", invalid="ignore"):  # draws that do not vary
-        t = np.where(away == 0, 0, away / (sd * np.sqrt(1 + 1 / n)))
+        t = np.where(away == 0, 0, away / sd)
     return 2 * stats.t.sf(t, n - 1)
 
 
