@@ -32,11 +32,41 @@ def test_an_output_that_an_input_gives_is_reached_near_that_input(model, wave, a
     x, y = state.hidden, model.family.step(state).hidden
     other = x + 0.3 * x.std() * torch.randn_like(x)
     made = layer(model, state, other)
-    edit, distance, residual, floor = inversion._run(model, state, y, [lambda _: made], 40, range(1))[0].tolist()
+    edit, distance, gain, residual, floor = inversion._run(model, state, y, [lambda _: made], 40, range(1))[0].tolist()
     assert edit > 0.05 and floor < 1e-4 and residual < 1e-3 + floor
     assert distance <= 1.05 * (size(other - x) / size(x)).item()
     if model.family.stable:  # there only one input gives it
         assert distance == pytest.approx((size(other - x) / size(x)).item(), rel=0.01)
+        assert gain == pytest.approx((size(other - x) / size(made - y)).item(), rel=0.01)
+
+
+def still(model, offset):
+    """Let layers give their input plus `offset`, whose norm is far greater."""
+    for block in model.family.layers:
+        for linear in (block.attention.out_proj, block.feed_forward.output_dense):
+            torch.nn.init.zeros_(linear.weight)
+            torch.nn.init.constant_(linear.bias, offset / 2)
+
+
+def test_of_a_layer_that_only_adds_the_input_moves_as_far_as_the_output_whatever_their_norms(tiny_folder, clips):
+    model = models.load(tiny_folder("large"))
+    still(model, 50)
+    found = inversion.upstream(model, clips, neurons=NEURONS, layers=[1, 3], nulls=0)
+    assert found["gain"].values == pytest.approx(1, rel=1e-3)
+    grown = (found["distance"] / found["edit"]).mean(["clip", "mode"])  # ‖y‖ / ‖x‖
+    assert grown.sel(layer=1) > 10 and grown.sel(layer=3) == pytest.approx(1.5, rel=0.1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("times", [0.5, 3])
+def test_of_a_layer_that_multiplies_the_gain_is_the_inverse(tiny, wave, monkeypatch, times):
+    model = tiny("large")
+    state = execution.prefix(model, model.tensor(wave), 1)
+    monkeypatch.setattr(model.family, "step", lambda state: state._replace(hidden=times * state.hidden))
+    plan = [edits.edit([1, 6, 17], mode) for mode in ("flip", "zero")]
+    found = inversion._run(model, state, times * state.hidden, plan, 40, range(2))
+    assert found[:, 2].tolist() == pytest.approx([1 / times] * 2, rel=1e-3)
+    assert found[:, 1].tolist() == pytest.approx(found[:, 0].tolist(), rel=1e-3)  # relative to their norms
 
 
 def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(model, clips, moments):
@@ -52,8 +82,11 @@ def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(mo
                 row = found.sel(clip=clip, layer=at, mode=mode)
                 expected = [(size(edits.edit(some, mode)(y) - y) / size(y)).item() for some in (own, *sets)]
                 assert [row["edit"].item(), *row["null_edit"].values] == pytest.approx(expected, rel=1e-5)
+                grown = (size(y) / size(seen[hooks.Site(at - 1)])).item()
+                for null in ("", "null_"):  # ‖x′ − x‖ over ‖y′ − y‖, and not each over its own norm
+                    gain = row[f"{null}distance"] / row[f"{null}edit"] / grown
+                    assert row[f"{null}gain"].values == pytest.approx(gain.values, rel=1e-4)
     for null in ("", "null_"):
-        assert (found[f"{null}gain"] * found[f"{null}edit"]).values == pytest.approx(found[f"{null}distance"].values)
         over = found[f"{null}residual"] - found[f"{null}floor"]
         assert over.min() > -1e-4 and over.max() < 2e-3  # the nearest output there is was found
         assert (found[f"{null}reached"] == (found[f"{null}residual"] <= 0.01)).all()
@@ -111,7 +144,7 @@ def test_what_the_equation_does_not_give_is_sought_by_descent(tiny, wave):
     plan = [edits.edit([1, 6, 17])]
     short = inversion._run(model, state, y, plan, 1, range(1))[0].tolist()
     long = inversion._run(model, state, y, plan, 40, range(1))[0].tolist()
-    assert long[2] < 1e-3 < short[2] < 1  # one step of the search, then one of the descent
+    assert long[3] < 1e-3 < short[3] < 1  # one step of the search, then one of the descent
     made = edits.edit([1, 6, 17])(y)
     found = inversion._descend(lambda x: layer(model, state, x), state.hidden[0][None], made, (made - y).norm(), 100)
     assert (size(layer(model, state, found) - made) / size(made - y)).item() < 0.01

@@ -14,7 +14,6 @@ from scipy.optimize import brentq
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_curve
 
-from conftest import LARGE, TINY
 from xai_lib import activations, audio, edits, execution, hooks, models, speakers
 
 
@@ -105,9 +104,55 @@ def test_equal_error_rate_is_where_the_roc_curve_crosses(spread):
     cosines = np.round(same + spread * rng.standard_normal(400), 1)  # with ties
     false, true, _ = roc_curve(same, cosines)
     expected = brentq(lambda x: 1 - x - np.interp(x, false, true), 0, 1)
-    assert speakers._rate(same, cosines) == pytest.approx(expected, abs=1e-9)
-    assert speakers._rate(same, same) == 0 and speakers._rate(same, -1.0 * same) == 1
-    assert speakers._rate(same, np.zeros(400)) == 0.5
+    assert speakers._rate(same, cosines)[0] == pytest.approx(expected, abs=1e-9)
+    assert speakers._rate(same, same)[0] == 0 and speakers._rate(same, -1.0 * same)[0] == 1
+    assert speakers._rate(same, np.zeros(400)) == [0.5, 0]
+
+
+@pytest.mark.parametrize(
+    "same, different, rate, threshold",
+    [
+        ([0.8, 0.6, 0.4, 0.2], [0.5, 0.3, 0.1, -0.1], 0.25, 0.35),  # 0.2 is missed, 0.5 let through
+        ([0.9, 0.7], [0.3, 0.1, -0.5], 0, 0.5),  # they lie apart: half-way
+        ([0.7], [0.1, 0.3], 0, 0.5),
+        ([-0.3, -0.1], [0.4, 0.6, 0.8], 1, 0.15),
+        ([0.2, 0.2], [0.2], 0.5, 0.2),
+    ],
+)
+def test_the_threshold_is_the_cosine_at_which_both_errors_are_equal(same, different, rate, threshold):
+    kind = np.repeat([True, False], [len(same), len(different)])
+    assert speakers._rate(kind, np.array(same + different)) == pytest.approx([rate, threshold])
+
+
+def test_at_the_threshold_as_many_are_missed_as_are_let_through():
+    rng = np.random.default_rng(0)
+    same = np.repeat([True, False], [300, 500])
+    cosines = 0.3 * same + 0.2 * rng.standard_normal(800)
+    rate, threshold = speakers._rate(same, cosines)
+    assert threshold == pytest.approx(0.15, abs=0.03)  # of two normal distributions of one width: between them
+    assert (cosines[same] < threshold).mean() == pytest.approx(rate, abs=1 / 300)
+    assert (cosines[~same] >= threshold).mean() == pytest.approx(rate, abs=1 / 300)
+
+
+def test_mean_cosines_within_and_between_speakers_give_the_scale(tiny, voices):
+    """Of places at angles that are known: a speaker's three clips 0, 40 and 80 degrees from his own direction."""
+    model, test = tiny(), voices[12:]
+    space = speakers.fit(model, voices[:12]).drop_vars("projection")
+    space["projection"] = ("layer", "axis", "neuron"), np.stack([np.eye(24)] * 4)
+    space["centre"] *= 0
+
+    def place(clip):
+        angle = np.radians([0, 40, 80][clip["statement"]])
+        return np.cos(angle) * np.eye(24)[int(clip["speaker"][1:])] + np.sin(angle) * np.eye(24)[0]
+
+    with planted(model, test, place):
+        found = speakers.equal_error_rate(model, test, space, draws=2).sel(layer=2)
+    cos = {angle: np.cos(np.radians(angle)) for angle in (40, 80)}
+    assert found["same"].item() == pytest.approx((2 * cos[40] + cos[80]) / 3, abs=1e-5)
+    sin = [np.sin(np.radians(angle)) for angle in (0, 40, 80)]
+    between = np.mean([sin[i] * sin[j] for i in range(3) for j in range(3) if i != j])  # other statements
+    assert found["different"].item() == pytest.approx(between, abs=1e-5)
+    assert cos[80] < found["threshold"] < cos[40] and found["eer"] == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_voices_that_lie_apart_are_told_apart_and_what_is_no_voice_is_not(tiny, voices):
@@ -158,10 +203,14 @@ def test_pairs_of_the_same_statement_do_not_count(tiny, voices):
 def test_too_few_speakers_or_pairs_give_no_rate_but_a_reason(tiny, voices):
     model, fitted = tiny(), speakers.fit(tiny(), voices[:12])
     few = speakers.equal_error_rate(model, voices[12:33], fitted)
-    assert few["eer"].isnull().all() and few["shuffled"].isnull().all()
+    assert all(few[name].isnull().all() for name in ("eer", "shuffled", "threshold"))
+    assert few["same"].notnull().all() and few["different"].notnull().all()
     assert few.attrs["reason"] == "7 unseen speakers are too few: 8 are needed" and few["same_pairs"] == 21
     single = speakers.equal_error_rate(model, voices[12::3], fitted)
     assert single["eer"].isnull().all() and "one speaker" in single.attrs["reason"]
+    assert single["same"].isnull().all() and single["different"].isnull().all()  # they say the same
+    apart = speakers.equal_error_rate(model, voices[12::3].drop(columns="statement"), fitted)
+    assert apart["same"].isnull().all() and apart["different"].notnull().all() and apart["threshold"].isnull().all()
 
 
 @pytest.mark.filterwarnings("error")
@@ -169,7 +218,7 @@ def test_saved_and_opened_again_it_rates_the_same(tiny, voices, tmp_path):
     model = tiny()
     fitted = speakers.fit(model, voices[:12])
     found = speakers.equal_error_rate(model, voices[12:], fitted)
-    assert found["eer"].notnull().all()
+    assert all(found[name].notnull().all() for name in ("eer", "shuffled", "same", "different", "threshold"))
     found.to_netcdf(tmp_path / "rate.nc")
     fitted.to_netcdf(tmp_path / "space.nc")
     with xr.open_dataset(tmp_path / "space.nc") as again:
@@ -208,8 +257,8 @@ def heads(tiny_folder, tmp_path):
             "tdnn_dilation": (1, 2, 1),
             "xvector_output_dim": 8,
         }
-        layout = {**TINY, **(LARGE if size == "large" else {})}
-        network = WavLMForXVector(WavLMConfig(**layout, **sizes, **options)).eval()
+        config = WavLMConfig.from_pretrained(tiny_folder(size), **sizes, **options)
+        network = WavLMForXVector(config).eval()
         encoder = models.load(tiny_folder(size)).family.base
         network.wavlm.load_state_dict(encoder.state_dict())
         with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from . import audio, execution, hooks, sampling, speakers, statistics, targets
+from . import audio, execution, hooks, speakers, statistics, targets
 
 FEATURES = {  # and their units; semitones are above 100 Hz, full scale is that of the file
     "level": "dB",
@@ -92,8 +92,9 @@ def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
     heard = speakers.known(clips.loc[list(kept)], speakers.FEWEST)
     order = np.random.default_rng(seed).permutation(len(kept))
     hidden, true = zip(*(list(kept.values())[i] for i in order))
-    split = sampling.folds(clips.loc[list(kept)], FOLDS, seed=seed).to_numpy()
-    split = np.repeat(split[order], list(map(len, true)))
+    who = clips.loc[list(kept), "speaker"].astype(str)
+    fold = {name: i % FOLDS for i, name in enumerate(np.random.default_rng(seed).permutation(who.unique()))}
+    split = np.repeat(who.map(fold).to_numpy()[order], list(map(len, true)))
     x, true = np.concatenate(hidden, axis=1), np.concatenate(true)
     both = np.concatenate([true, true], axis=1)
     for column in both.T[len(FEATURES) :]:  # clips and their frames lie in random order: it leaves nothing in common

@@ -59,12 +59,14 @@ def upstream(
     Dataset
         [clip, layer, mode], and for the random sets the same with the prefix `null_` and the dim `null`:
 
-        ``edit``, ‖y′ − y‖ / ‖y‖; ``distance``, ‖x′ − x‖ / ‖x‖, which follows the size of the edit, and ``gain``, how
-        many times that size it is (NaN of no edit); ``residual``, ‖layer(x′) − y′‖ / ‖y′ − y‖, the share of the edit
-        for which no input was found; ``reached``, whether that is at most 1 %: where it is not, `distance` is that of
-        the nearest output found, and says little; ``floor``, the share that no input can make: base models end a layer
-        in a layer norm, which fixes the mean and the variance of every frame (but for inputs that hardly vary, of
-        variance near the norm's eps); 0 in large ones. A residual above the floor may be the search's own failure.
+        ``edit``, ‖y′ − y‖ / ‖y‖; ``distance``, ‖x′ − x‖ / ‖x‖, which follows the size of the edit, and by how much y is
+        greater than x; ``gain``, ‖x′ − x‖ / ‖y′ − y‖, in absolute terms: at 1 the input must move exactly as far as
+        the output, at 2 twice as far (NaN of no edit); ``residual``, ‖layer(x′) − y′‖ / ‖y′ − y‖, the share of the edit
+        for which no input was found; ``reached``, whether that is at most 1 %: where it is not, `distance` and `gain`
+        are those of the nearest output found, and say little; ``floor``, the share that no input can make: base models
+        end a layer in a layer norm, which fixes the mean and the variance of every frame (but for inputs that hardly
+        vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be the search's own
+        failure.
 
         `ablation.summary(result, "gain")` compares with the null. attrs["neurons"]: the chosen ones, as JSON.
 
@@ -101,9 +103,8 @@ def upstream(
             found.append(torch.cat([*execution.in_batches(run, len(plan), batch)]))
         rows[index] = torch.stack(found).cpu().numpy()
     values = np.stack(list(rows.values())).reshape(len(rows), len(sets), len(modes), 1 + nulls, -1)
-    dims, names = ("clip", "layer", "mode", "null"), ("edit", "distance", "residual", "floor")
+    dims, names = ("clip", "layer", "mode", "null"), ("edit", "distance", "gain", "residual", "floor")
     every = xr.Dataset({name: (dims, values[..., place]) for place, name in enumerate(names)})
-    every["gain"] = every["distance"] / every["edit"].where(every["edit"] > 0)
     every["reached"] = every["residual"] <= REACHED
     every = every.assign_coords(**targets.coordinates(clips, rows), layer=list(sets), mode=list(modes))
     null = every.isel(null=slice(1, None)).rename({name: f"null_{name}" for name in every})
@@ -164,7 +165,7 @@ def _states(model, waveform, last):
 
 @torch.no_grad()
 def _run(model, state, y, plan, steps, rows):
-    """Edit, distance, residual and floor [row, 4] of some edits of the layer after `state`, whose true output is y."""
+    """Edit, distance, gain, residual, floor [row, 5] of some edits of the layer after `state`, whose true output is y."""
     x, edited = state.hidden, torch.cat([plan[row](y) for row in rows])
     step, size = partial(_step, model, state), _norm(edited - y)
     goal, scale = _target(model, state.layer + 1, edited)
@@ -174,7 +175,9 @@ def _run(model, state, y, plan, steps, rows):
         found[row] = _descend(step, found[row], edited[row], size[row], steps)
         made[row] = step(found[row])
     shares = [torch.where(size > 0, _norm(near - edited) / size, 0) for near in (made, goal)]
-    return torch.stack([size / _norm(y), _norm(found - x) / _norm(x), *shares], dim=-1)
+    moved = _norm(found - x)
+    gain = torch.where(size > 0, moved / size, torch.nan)
+    return torch.stack([size / _norm(y), moved / _norm(x), gain, *shares], dim=-1)
 
 
 def _step(model, state, hidden):

@@ -125,8 +125,13 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `eer` and, of the shuffled, `shuffled` [layer]: 0 is perfect, 0.5 chance. Both are NaN under 8 speakers, or
-        where a kind of pair is lacking; attrs["reason"] says so. `speakers`, `same_pairs`, `different_pairs`: how many.
+        `eer` and, of the shuffled, `shuffled` [layer]: 0 is perfect, 0.5 chance. The scale on which to read a
+        similarity: `same` and `different` [layer], the mean cosine of two clips of one and of different speakers, and
+        `threshold` [layer], the cosine from which up two clips are taken for one speaker's, where both errors are as
+        frequent. An edited clip whose cosine with the clean one is `same` is no less alike than another recording of
+        the speaker; below `threshold` it would be taken for somebody else's. `speakers`, `same_pairs` and
+        `different_pairs`: how many. Rates and threshold are NaN under 8 speakers, or where a kind of pair is lacking;
+        attrs["reason"] says so.
 
     Raises
     ------
@@ -160,9 +165,12 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0) -> xr.Dataset:
         reason = "no two clips of one speaker, or of two, say different things"
     dealt = [who] + [rng.permutation(who) for _ in range(draws)]
     rates = [[_rate(given[one] == given[other], at) for at in cosines] for given in dealt if not reason]
-    rates = np.array(rates or [[np.nan] * len(x)] * 2)
+    rates = np.array(rates or [[[np.nan] * 2] * len(x)] * 2)
+    found = {"eer": rates[0, :, 0], "shuffled": rates[1:, :, 0].mean(axis=0), "threshold": rates[0, :, 1]}
+    for name, kind in (("same", same), ("different", ~same)):
+        found[name] = cosines @ kind / (kind.sum() or np.nan)
     return xr.Dataset(
-        {"eer": ("layer", rates[0]), "shuffled": ("layer", rates[1:].mean(axis=0)), **n},
+        {name: ("layer", values) for name, values in found.items()} | n,
         {"layer": [site.layer for site in reading]},
         targets.attributes(model, skipped, method="equal error rate", draws=draws, seed=seed, reason=reason),
     )
@@ -221,6 +229,8 @@ def xvector(model, name_or_path):
 
 
 def _rate(same, cosines):
-    """Equal-error rate of pairs."""
-    false, true, _ = roc_curve(same, cosines, drop_intermediate=False)
-    return np.interp(0, false + true - 1, false)
+    """Equal-error rate of pairs, and the cosine at which it is; half-way between the two that it lies between."""
+    false, true, least = roc_curve(same, cosines, drop_intermediate=False)
+    least[0] = least[1]  # not infinity
+    cuts = (least + np.append(least[1:], least[-1])) / 2
+    return [np.interp(0, false + true - 1, values) for values in (false, cuts)]

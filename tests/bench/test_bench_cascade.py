@@ -84,3 +84,48 @@ def test_bench_full_sweep(measure, shapes, path):
     row = "ablation sweep, 12 layers × (5 modes × 3 k + 50 null draws), 3 s"
     measure(run[path], row=row, path=path, times=times, timed=False)
     assert len(plan) == 780 and len(few) == 12
+
+
+@pytest.mark.parametrize("path", ["ours", "52 hooked forwards, timed on 13"])
+def test_bench_sweep(measure, model, noise, path):
+    """`ablation.sweep` as it is called, with all that it reads, against what it says of the chosen neurons."""
+    import torch
+    import xarray as xr
+
+    from xai_lib import ablation, audio, edits, hooks, proxies, targets
+
+    clips, dims, shape = noise(0.5), ("layer", "neuron"), (model.n_layers + 1, model.n_neurons(0))
+    neurons, rng = {layer: np.arange(layer, layer + 5) for layer in range(shape[0])}, np.random.default_rng(0)
+    ones, axis = (dims, np.ones(shape)), (dims, rng.standard_normal(shape))  # as if fitted on training clips
+    moments = xr.Dataset({"mean": ones, "std": ones, "magnitude": ones}, {"layer": range(shape[0])})
+    moments = moments.assign_attrs(part="block", model=model.name)
+    fitted = {"component": axis, "centre": (dims, np.zeros(shape)), "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}
+    fitted = xr.Dataset(fitted, {"proxy": list(proxies.PROXIES)})
+
+    def ours():
+        found = ablation.sweep(model, clips, neurons=neurons, nulls=3, target=3, moments=moments, proxies=fitted)
+        found = found.isel(clip=0, mode=0)
+        return found["delta"].values, found["spread"].values, found["proxy_value"].values
+
+    @torch.no_grad()
+    def hooked():
+        x, sites, readers = model.tensor(audio.read(clips["path"][0])), model.sites(), proxies.readers(model, fitted)
+        logits, hidden = [], []
+        for plan in [{}, *({hooks.Site(layer): edits.edit(own, "flip")} for layer, own in neurons.items())]:
+            with hooks.edit(model, plan), hooks.capture(model, sites) as seen:
+                logits.append(model.logits(x))
+            hidden.append(torch.stack([seen[site][0] for site in sites]))
+        odds, hidden = targets.value(torch.cat(logits).double(), (3,), "log_odds"), torch.stack(hidden)
+        spread = (hidden[1:] - hidden[0]).norm(dim=(-2, -1)) / hidden[0].norm(dim=(-2, -1))
+        read = torch.stack([readers[site](hidden[1:, place]) for place, site in enumerate(sites)], dim=1)
+        return (odds[1:] - odds[0]).numpy(), spread.numpy(), read.numpy()
+
+    def same(found):
+        delta, spread, read = found
+        later, at = np.meshgrid(range(shape[0]), range(shape[0]))
+        parts = delta, spread[later >= at], *read[later > at, :2].T  # no centroid: all norms here are the same
+        return np.concatenate([part / np.abs(part).max() for part in parts])
+
+    run, times = (ours, 1) if path == "ours" else (hooked, 53 / 14)
+    row = "ablation.sweep, 13 layers × (5 neurons + 3 null draws), with proxies, 0.5 s"
+    measure(run, row=row, path=path, rounds=1, times=times, same=same)

@@ -1,12 +1,26 @@
-"""Peak memory stays where it is when there are four times the steps, draws, segments or neurons."""
+"""Peak memory stays where it is when there are four times the steps, draws, segments, neurons or random sets."""
 
 from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
+import xarray as xr
 
-from xai_lib import attribution
+from xai_lib import ablation, attribution, proxies
+
+
+def sweep(model, clips, *, nulls):
+    """Two layers, with proxies read; what is fitted on training clips is made up, so that it costs nothing here."""
+    dims, shape = ("layer", "neuron"), (model.n_layers + 1, model.n_neurons(0))
+    moments = xr.Dataset({"magnitude": (dims, np.ones(shape))}, {"layer": range(shape[0])})
+    moments = moments.assign_attrs(part="block", model=model.name).assign(mean=moments["magnitude"], std=0)
+    axes = {name: (dims, np.ones(shape)) for name in ("component", "centre")}
+    fitted = xr.Dataset({**axes, "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}, {"proxy": list(proxies.PROXIES)})
+    options = {"neurons": {layer: range(5) for layer in (10, 11)}, "moments": moments, "proxies": fitted}
+    return ablation.sweep(model, clips, **options, target=3, nulls=nulls, batch=128)  # greater than the front end
+
 
 METHODS = {
     "integrated gradients of layer 6, 16 steps": (
@@ -29,6 +43,7 @@ METHODS = {
         {},
         {"part": "ffn_hidden"},
     ),
+    "ablation sweep of layers 10 and 11 with proxies, 63 null draws": (sweep, {"nulls": 63}, {"nulls": 255}),
 }
 
 
