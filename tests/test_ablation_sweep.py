@@ -311,7 +311,7 @@ def test_the_report_names_the_layer_and_its_neurons():
     )
     told = {"delta": ("log-odds of sad", "nats")}
     first, second = ablation.report(result, readouts=told).splitlines()
-    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "3, 4, 8 come first" in first
+    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "come first" not in first
     assert (
         "nats beyond the null (q = 0." in first and second == "zero, log-odds of sad: none beyond the null, in 3 layers"
     )
@@ -319,6 +319,16 @@ def test_the_report_names_the_layer_and_its_neurons():
     sizes[0, 1, [3, 4, 8]] = 1, 3, 2
     scores = xr.Dataset({"absolute": (("clip", "layer", "neuron"), sizes)}, {"layer": [1, 2, 5], "neuron": range(10)})
     assert "of its neurons, 4, 8 come first" in ablation.report(result, scores, readouts=told, top=2)
+    named = result.expand_dims(chosen=["a", "b"]).assign_attrs(
+        neurons=json.dumps({"a": {"1": [0], "2": [3, 4, 8], "5": [1]}, "b": {"1": [0], "2": [1], "5": [1]}})
+    )
+    for one in (ablation.report(named, scores, readouts=told, chosen="a"),
+                ablation.report(named.sel(chosen="a"), scores, readouts=told)):  # fmt: skip
+        assert "of its neurons, 4, 8, 3 come first" in one
+    with pytest.raises(ValueError, match="there are several chosen: pick one"):
+        ablation.report(named, readouts=told)
+    with pytest.raises(ValueError, match="delta has further dims, later: pick"):
+        ablation.report(result.expand_dims(later=[1, 2]), readouts=told)
     few = ablation.report(result.isel(clip=slice(5)), readouts=told)
     assert few.splitlines()[0] == "flip, log-odds of sad: too few speakers, or random sets, for a test"
 
@@ -345,12 +355,31 @@ def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
     assert spread[0] < spread[1]
 
 
+def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, tmp_path):
+    model, test = tiny(), clips.iloc[[0, 8, 26]]
+    found = ablation.sweep(model, test, neurons=NEURONS, modes="flip", frames=[2, 22], nulls=0)
+    assert (
+        found["clip"].values.tolist() == [8, 26]
+        and "frame 22 out of range" in found.attrs["skipped"]
+    )
+    others = donors.drawn(test, clips)
+    others.loc[8, "path"] = str(tmp_path / "nowhere.wav")
+    found = ablation.sweep(model, test, neurons=NEURONS, modes=("resample",), donors=others, nulls=0)
+    assert found["clip"].values.tolist() == [0, 26] and "its donor cannot be used" in found.attrs["skipped"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"k": (1, 2)}, "several k are of scores"),
         ({"layers": {"odd": [1, 9]}}, "no neurons are given for layer 9"),
         ({"modes": ("resample",)}, "resample needs a donor for each clip: donors=donors.drawn"),
+        ({"k": 0}, "k and nearest are whole numbers from 1 up"),
+        ({"k": 5.0}, "k and nearest are whole numbers from 1 up"),
+        ({"nulls": -1}, "nulls and directions from 0 up"),
+        ({"neurons": [1, 2]}, "neurons are scores"),
+        ({"target": {"angry": "angry"}}, "target names angry, and neurons none"),
+        ({"modes": "explode"}, "unknown mode 'explode'"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):

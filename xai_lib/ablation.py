@@ -17,7 +17,7 @@ from . import donors as donors_
 from . import nulls as nulls_
 from . import proxies as proxies_
 from . import speakers as speakers_
-from .activations import check_moments, moments, usable
+from .activations import check_moments, moments
 from .effects import averaged, contrast, distance, recognition, report, restored, summary
 
 __all__ = [
@@ -137,7 +137,13 @@ def sweep(
         A random head; unknown layers, neurons, modes, frames or target; `moments` or `donors` are needed and missing;
         no clip could be used.
     """
-    named, ks = _named(neurons), np.atleast_1d(k).tolist()
+    named, ks, modes = _named(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
+    if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0 or nearest < 1:
+        raise ValueError("k and nearest are whole numbers from 1 up, nulls and directions from 0 up")
+    if isinstance(target, dict) and set(target) != set(named):
+        raise ValueError(
+            f"target names {', '.join(target)}, and neurons {', '.join(named) or 'none'}: name the same in both"
+        )
     aims = {name: target[name] if isinstance(target, dict) else target for name in named}
     for aim in aims.values():
         targets.check(model, aim)
@@ -174,10 +180,8 @@ def sweep(
     columns |= {"decoded_carried": ("feature", decoders["feature"].values)} if carries else {}
     fixed = {} if proxies is None else proxies_.readers(model, proxies)
     rows, about, skipped = {}, [], {}
-    spoken = isinstance(frames, str) and frames == "speech"
-    for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
+    for index, waveform, speech, values, donor in donors_.usable(model, clips, frames, skipped, donors, sites):
         options = {"frames": frames, "window": window, "n_peaks": n_peaks, "speech": speech, "scale": scale}
-        values, donor = ({}, None) if donors is None else donors_.read(model, donors["path"][index], sites)
         key = targets.key(seed, index, "noise")
         plan = [
             {
@@ -234,6 +238,8 @@ def sweep(
 
 def _named(neurons) -> dict:
     """{name: scores or {layer: neurons}}; one of them under the name ""."""
+    if not isinstance(neurons, (dict, xr.Dataset)):
+        raise ValueError("neurons are scores (a Dataset), {layer: neurons}, or several of these by name")
     several = isinstance(neurons, dict) and neurons and all(isinstance(x, (dict, xr.Dataset)) for x in neurons.values())
     return neurons if several else {"": neurons}
 

@@ -11,13 +11,20 @@ from . import audio, execution, hooks, targets
 def usable(model, clips, frames, skipped, *, silent="skip"):
     """Yield (index, waveform, bool [frame]: which count) of the clips that can be read; the others go to `skipped`.
 
-    `frames` is "all" or "speech" (`audio.speech_mask`). A clip in which no speech is found is skipped, unless with
-    `silent="all"`, when all its frames count. ValueError where not one clip is usable.
+    `frames` is "all" or "speech" (`audio.speech_mask`), or numbers of frames, which all count where a clip has them. A
+    clip in which no speech is found is skipped, unless with `silent="all"`, when all its frames count; so is one without
+    the frames. NoClips where not one is usable.
     """
-    if frames not in ("all", "speech"):
+    asked = np.zeros(0, int) if isinstance(frames, str) else np.atleast_1d(frames)
+    if isinstance(frames, str) and frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     for index, waveform in model.stream(clips, skipped):
-        keep = model.speech(waveform) if frames == "speech" else np.ones(model.n_frames(len(waveform)), bool)
+        spoken = isinstance(frames, str) and frames == "speech"
+        keep = model.speech(waveform) if spoken else np.ones(model.n_frames(len(waveform)), bool)
+        wrong = asked[(asked < 0) | (asked >= len(keep))]
+        if len(wrong):
+            skipped[index] = f"frame {wrong[0]} out of range: the clip has 0–{len(keep) - 1}"
+            continue
         if silent == "all" and not keep.any():
             keep[:] = True
         if keep.any():

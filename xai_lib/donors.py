@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import audio, hooks
+from . import activations, audio, hooks
 
 AGREE = ("intensity", "repetition")  # what a minimal pair agrees in besides speaker and statement, where it can
 
@@ -47,6 +47,21 @@ def minimal_pairs(clips, pool, label) -> pd.DataFrame:
     if not found:
         raise ValueError(f"no clip has a counterpart that is {label}, of the same speaker and statement")
     return pd.DataFrame.from_dict(found, orient="index")
+
+
+def usable(model, clips, frames, skipped, donors, sites):
+    """`activations.usable`, of frames as in `edits.edit`, and what `read` gives of each clip's donor: ({}, None) of none.
+
+    Clips whose donor cannot be read go to `skipped`.
+    """
+    policy = isinstance(frames, str) and frames in ("max_frame", "peak_frames")
+    for index, waveform, keep in activations.usable(model, clips, "all" if policy else frames, skipped):
+        try:
+            values, logits = ({}, None) if donors is None else read(model, donors["path"][index], sites)
+        except audio.BadClip as error:
+            skipped[index] = f"its donor cannot be used: {error}"
+            continue
+        yield index, waveform, keep, values, logits
 
 
 @torch.no_grad()

@@ -190,13 +190,22 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     readouts : dict
         {variable, or (variable, picks from its further dims): (name, unit)}.
     """
-    lines = []
-    listed = {int(layer): neurons for layer, neurons in json.loads(result.attrs["neurons"]).items()}
     if "layer" not in result.dims:
         raise ValueError("a report is of layers: this sweep has groups of them, or one only")
+    lines, listed = [], json.loads(result.attrs["neurons"])
+    for dim in ("chosen", "k"):  # of several choices the one that was picked
+        pick = where.get(dim, result[dim].item() if dim in result.coords and result[dim].ndim == 0 else None)
+        if dim in result.dims and pick is None:
+            raise ValueError(f"there are several {dim}: pick one, report(…, {dim}=…)")
+        listed = listed.get(str(pick), listed)
+    listed = {int(layer): neurons for layer, neurons in listed.items()}
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         found = summary(result, variable, **where, **dict(picks))
+        if set(found["mean"].dims) != {"layer", "mode"}:
+            raise ValueError(
+                f"{variable} has further dims, {', '.join(set(found['mean'].dims) - {'layer', 'mode'})}: pick"
+            )
         for mode in found["mode"].values:
             here = found.sel(mode=mode)
             tested, told = here["q"].notnull(), here["q"] < 0.05
@@ -210,12 +219,12 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
                 size = (
                     f"{best['difference']:+.2g} [{best['difference_low']:+.2g}, {best['difference_high']:+.2g}] {unit}"
                 )
-                first = listed[layer] if scores is None else _strongest(scores, layer, listed[layer])
-                names = ", ".join(map(str, first[:top]))
                 lines.append(
-                    f"{mode}, {name}: most in layer {layer}, {size.rstrip()} beyond the null (q = {best['q']:.3f}); "
-                    f"of its neurons, {names} come first"
+                    f"{mode}, {name}: most in layer {layer}, {size.rstrip()} beyond the null (q = {best['q']:.3f})"
                 )
+                if scores is not None:
+                    first = _strongest(scores, layer, listed[layer])[:top]
+                    lines[-1] += f"; of its neurons, {', '.join(map(str, first))} come first"
     return "\n".join(lines)
 
 

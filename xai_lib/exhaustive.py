@@ -5,7 +5,7 @@ import xarray as xr
 
 from . import donors as donors_
 from . import edits, execution, targets
-from .activations import check_moments, usable
+from .activations import check_moments
 
 
 def exhaustive_ablation(
@@ -65,10 +65,8 @@ def exhaustive_ablation(
     check_moments(moments, model, part, mode if mode in ("mean", "noise") else None)
     donors_.check(donors, clips, [mode])
     given, skipped, rows, about = edits.given(sites, moments), {}, {}, []
-    spoken = isinstance(frames, str) and frames == "speech"
-    for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
+    for index, waveform, speech, values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
         options = {"mode": mode, "frames": frames, "speech": speech, "seed": targets.key(seed, index, "noise")}
-        values = {} if donors is None else donors_.read(model, donors["path"][index], sites)[0]
         plan = [
             (site, edits.edit(neuron, **options, **given[site], values=values.get(site)))
             for site in sites

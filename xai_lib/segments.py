@@ -72,10 +72,7 @@ def segment_response(
         raise ValueError(f"unknown baseline {baseline!r}: {', '.join(BASELINES)}, a number, a waveform or a callable")
     sites, at_one = model.sites(part, layers), isinstance(frames, (int, np.integer))
     skipped, rows, durations = {}, {}, []
-    for index, waveform, keep in usable(model, clips, "all" if at_one else frames, skipped):
-        if at_one and not 0 <= frames < len(keep):
-            skipped[index] = f"frame {frames} out of range: the clip has 0–{len(keep) - 1}"
-            continue
+    for index, waveform, keep in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), seconds)
         edges = [*range(0, count * width, width), len(waveform)]
         rng = np.random.default_rng(targets.key(seed, index, "segment_response"))
