@@ -358,10 +358,7 @@ def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
 def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, tmp_path):
     model, test = tiny(), clips.iloc[[0, 8, 26]]
     found = ablation.sweep(model, test, neurons=NEURONS, modes="flip", frames=[2, 22], nulls=0)
-    assert (
-        found["clip"].values.tolist() == [8, 26]
-        and "frame 22 out of range" in found.attrs["skipped"]
-    )
+    assert found["clip"].values.tolist() == [8, 26] and "frame 22 out of range" in found.attrs["skipped"]
     others = donors.drawn(test, clips)
     others.loc[8, "path"] = str(tmp_path / "nowhere.wav")
     found = ablation.sweep(model, test, neurons=NEURONS, modes=("resample",), donors=others, nulls=0)

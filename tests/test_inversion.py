@@ -211,3 +211,11 @@ def test_scores_of_another_part_are_refused(tiny, clips):
     scores = attribution.grad_x_activation(tiny(), clips, target="angry", part="ffn_hidden")
     with pytest.raises(ValueError, match="the scores are of ffn_hidden"):
         inversion.upstream(tiny(), clips, neurons=scores, nulls=0)
+
+
+def test_the_overlap_of_the_random_sets_is_told(tiny, clips):
+    model = tiny()
+    known, own = activations.moments(model, clips), [1, 5, 9, 12]
+    found = inversion.upstream(model, clips[:1], neurons={2: own}, moments=known, nulls=4, modes=("flip",), seed=3)
+    drawn = edits.matched(known["magnitude"].sel(layer=2), own, 4, seed=[3, 2])
+    assert found["null_overlap"].item() == pytest.approx(edits.overlap(drawn)) and found["null_overlap"] > 0

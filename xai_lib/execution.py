@@ -25,6 +25,14 @@ def prefix(model, x, layer) -> State:
     return state
 
 
+def states(model, x, layer) -> list[State]:
+    """States of raw waveforms [batch, time] after each of the layers 0 to `layer`."""
+    found = [prefix(model, x, 0)]
+    while found[-1].layer < layer:
+        found.append(model.family.step(found[-1]))
+    return found
+
+
 def suffix(model, state) -> torch.Tensor:
     """Resume after `state`, of `prefix` or `model.family.replace(state, hidden)`, and give logits [batch, label]."""
     while state.layer < model.n_layers:
@@ -120,10 +128,7 @@ def _join(plan: dict) -> int:
 def _clean(model, x, readers):
     """States of the unedited clip after every layer, and the parts that are read."""
     with hooks.capture(model, [site for site in readers if site.part != "block"]) as parts:
-        states = [model.family.embed(model.prepare(x))]
-        while states[-1].layer < model.n_layers:
-            states.append(model.family.step(states[-1]))
-    return states, dict(parts)
+        return states(model, x, model.n_layers), dict(parts)
 
 
 def _run(model, clean, plans, readers, rows):

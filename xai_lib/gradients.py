@@ -229,10 +229,7 @@ def _mean_slope(value, start, change, steps, batch):
 def _states(model, waveform, sites):
     """States after each layer up to the highest of the sites, and {site: activations}, of one pass."""
     with hooks.capture(model, sites) as seen:
-        states = [execution.prefix(model, model.tensor(waveform), 0)]
-        while states[-1].layer < sites[-1].layer:
-            states.append(model.family.step(states[-1]))
-    return states, seen
+        return execution.states(model, model.tensor(waveform), sites[-1].layer), seen
 
 
 def _resume(model, state, site, hidden):

@@ -68,7 +68,8 @@ def upstream(
         vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be the search's own
         failure.
 
-        `ablation.summary(result, "gain")` compares with the null. attrs["neurons"]: the chosen ones, as JSON.
+        `ablation.summary(result, "gain")` compares with the null, whose sets share ``null_overlap`` [layer] of their
+        neurons. attrs["neurons"]: the chosen ones, as JSON.
 
     Raises
     ------
@@ -95,7 +96,9 @@ def upstream(
         sets[layer] += edits.matched(size, chosen[layer], nulls, seed=[seed, layer])
     rows, skipped, spoken = {}, {}, isinstance(frames, str) and frames == "speech"
     for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
-        states, found, options = _states(model, waveform, max(sets)), [], {"frames": frames, "speech": speech}
+        found, options = [], {"frames": frames, "speech": speech}
+        with torch.no_grad():
+            states = execution.states(model, model.tensor(waveform), max(sets))
         options["seed"] = targets.key(seed, index, "noise")
         for layer, lists in sets.items():
             plan = [edits.edit(own, mode, **options, **known[layer, "block"]) for mode in modes for own in lists]
@@ -111,7 +114,13 @@ def upstream(
     made = {"method": "upstream_inversion", "part": "block", "steps": steps, "seed": seed, "tolerance": REACHED}
     made["frames"] = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
     made["neurons"] = json.dumps({str(layer): own.tolist() for layer, own in chosen.items()})
-    return every.isel(null=0).merge(null).assign_attrs(targets.attributes(model, skipped, **made))
+    shared = ("layer", [edits.overlap(own[1:]) for own in sets.values()])
+    return (
+        every.isel(null=0)
+        .merge(null)
+        .assign(null_overlap=shared)
+        .assign_attrs(targets.attributes(model, skipped, **made))
+    )
 
 
 def nearest_normed(values, weight, bias) -> torch.Tensor:
@@ -152,15 +161,6 @@ def _chosen(model, neurons, k, layers) -> dict[int, np.ndarray]:
     if not found:
         raise ValueError("no neurons are given for any layer from 1 up")
     return found
-
-
-@torch.no_grad()
-def _states(model, waveform, last):
-    """States of the clip after layers 0 to `last`."""
-    states = [execution.prefix(model, model.tensor(waveform), 0)]
-    while states[-1].layer < last:
-        states.append(model.family.step(states[-1]))
-    return states
 
 
 @torch.no_grad()
