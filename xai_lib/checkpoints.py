@@ -5,15 +5,16 @@ from pathlib import Path
 
 import torch
 
-POCKET = Path(__file__).resolve().parent.parent / "data" / "pocket-wavlm"
+_DATA = Path(__file__).resolve().parent.parent / "data"
+POCKET = _DATA / "pocket-wavlm"
+BUNDLED = {str(POCKET): "pocket", str(_DATA / "pocket-ast"): "pocket-ast"}  # names by folder
 _HEAD = ("projector.", "classifier.", "layer_weights")
 _HARMLESS = ("masked_spec_embed",)  # a vector that only training uses
 
 
 def folder(name_or_path) -> str:
     """Where to read from; a name that looks like a folder must be one."""
-    if str(name_or_path) == "pocket":
-        name_or_path = POCKET
+    name_or_path = {name: path for path, name in BUNDLED.items()}.get(str(name_or_path), name_or_path)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -33,7 +33,7 @@ def load(
     Parameters
     ----------
     name : str or path
-        "sample" (bundled, synthetic), "ravdess", "crema-d", "emodb", "tess", "savee", "esc-50", a folder (see
+        "sample" (bundled, synthetic), "ravdess", "crema-d", "emodb", "tess", "savee", "esc-50", "esc-10", a folder (see
         `from_folder`) or a CSV file (see `from_csv`).
     root : path, optional
         Where the corpus lies. For "ravdess" the default is ``$XAI_REAL_DATA/ravdess``, then the cache folder; for
@@ -106,10 +106,12 @@ def _named(corpus, root, others=False):
         example = " speech (names like 03-01-05-01-02-01-12.wav)" if corpus == "ravdess" else ""
         reason = f"left out: {dict(left_out)}" if left_out else "there are no sound files"
         raise FileNotFoundError(f"no clips of {corpus}{example} below {root}; {reason}")
-    if corpus == "esc-50":
+    if corpus.startswith("esc"):
         tables = sorted(Path(root).rglob("esc50.csv"))
         words = pd.read_csv(tables[0]).set_index("filename")["category"] if tables else {}
         clips["label"] = [words.get(path.name, _class(path.parent.name)) for path in map(Path, clips["path"])]
+    if corpus == "esc-10":
+        clips["label"] = clips["label"].str.lower()
     return _finish(clips, left_out)
 
 

@@ -68,8 +68,10 @@ def cascade_read(model, waveform, edits, readers, *, batch=None):
         they are seen edited.
     """
     plans = [_plan(model, edit) for edit in edits]
-    order = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
     readers = {model.check(site): reader for site, reader in readers.items()}
+    if not _resumable(model, [*readers, *(site for plan in plans for site in plan)]):
+        return _whole(model, model.tensor(waveform), [{}, *plans], readers, BATCH if batch is None else batch)
+    order = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
     clean, parts = _clean(model, model.tensor(waveform), readers)
     logits = [model.classify(model.family.finish(clean[-1]))]
     seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] for site, reader in readers.items()}
@@ -118,6 +120,25 @@ def _plan(model, edit) -> dict:
     if not plan or not all(map(callable, plan.values())):
         raise ValueError("an edit is (Site, function) or {Site: function}, with at least one function")
     return plan
+
+
+def _resumable(model, sites) -> bool:
+    """Whether a forward can go on from below each of the sites."""
+    return model.family.resumable and all(site.part != "module" for site in sites)
+
+
+def _whole(model, x, plans, readers, batch):
+    """As `cascade_read`, of whole hooked forwards: where the model cannot resume."""
+
+    def run(rows):
+        some = plans[rows.start : rows.stop]
+        sites = {site for plan in some for site in plan}
+        edits = {site: partial(_by_row, [plan.get(site) for plan in some], site) for site in sites}
+        with hooks.edit(model, edits), hooks.capture(model, list(readers)) as seen:
+            return model.logits(x.repeat(len(some), 1)), {site: read(seen[site]) for site, read in readers.items()}
+
+    logits, seen = zip(*in_batches(run, len(plans), batch))
+    return torch.cat(logits), {site: torch.cat([found[site] for found in seen]) for site in readers}
 
 
 def _join(plan: dict) -> int:

@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import NamedTuple
 
+import numpy as np
 import torch
 
-PARTS = ("block", "attention", "ffn_hidden", "ffn_out")
+from . import audio
+from .sites import PARTS, Family, Site, State
 
 
-class Site(NamedTuple):
-    """A place in the network: `layer` 0…L and `part`.
-
-    `block` is the residual stream after the layer (layer 0: what enters the first one), `attention` and `ffn_out` are
-    what is added to it, `ffn_hidden` is the feed-forward's inside, after the non-linearity. `heads`, where a family
-    allows, is what the attention heads give, side by side, before they are mixed into `attention`.
-    """
-
-    layer: int
-    part: str = "block"
-
-
-class State(NamedTuple):
-    """A forward stopped after `layer`: its output [batch, frame, neuron] and what later layers also need."""
-
-    layer: int
-    hidden: torch.Tensor
-    bias: torch.Tensor | None = None  # of attention, by relative position [batch * heads, frame, frame]
-    total: torch.Tensor | None = None  # weighted sum of the layers so far, where the head reads one
-
-    def spread(self, rows: int) -> State:
-        """`rows` copies of a state of one row."""
-        wide = [None if t is None else t.repeat(rows, 1, 1) for t in self[1:]]
-        return State(self.layer, *wide)
-
-
-class WavLM:
+class WavLM(Family):
     """WavLM, base (layer norm after) and large (before). Its blocks return (hidden, position bias)."""
 
     parts = (*PARTS, "heads")
+    timeline = True
 
     def __init__(self, network):
-        self.network = network
-        self.base = getattr(network, network.base_model_prefix, network)
+        super().__init__(network)
         self.encoder = self.base.encoder
         self.layers = self.encoder.layers
         self.stable = self.base.config.do_stable_layer_norm
@@ -51,11 +26,26 @@ class WavLM:
         self._open = {}  # layer: [what passes its heads on, how many want that, how to close it]
         if getattr(self.base, "adapter", None) is not None:
             raise ValueError("WavLM with add_adapter=True is not supported: its frames are not the encoder's")
+        self.hop, self.span = 1, 1  # samples between frames, and seen by one
+        for kernel, stride in zip(self.base.config.conv_kernel, self.base.config.conv_stride):
+            self.span += (kernel - 1) * self.hop
+            self.hop *= stride
 
-    def width(self, part: str) -> int:
-        """Number of neurons of a part."""
-        config = self.base.config
-        return config.intermediate_size if part == "ffn_hidden" else config.hidden_size
+    def prepare(self, x: torch.Tensor, preprocessor: dict) -> torch.Tensor:
+        """Raw waveforms [batch, time], normalised where the feature extractor does so."""
+        if not preprocessor.get("do_normalize", bool(preprocessor)):  # left out it is on, as in transformers
+            return x
+        variance = x.var(dim=-1, keepdim=True, correction=0)
+        return (x - x.mean(dim=-1, keepdim=True)) / torch.sqrt(variance + 1e-7)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Frames that a waveform of `n_samples` gives."""
+        return audio.n_frames(n_samples, hop=self.hop, span=self.span)
+
+    def places(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+        """Centre of each frame in seconds, and whether it lies in the clip."""
+        n = self.n_frames(n_samples)
+        return audio.frame_times(n, sample_rate, hop=self.hop, span=self.span), np.ones(n, bool)
 
     def module(self, site: Site):
         """The module whose output, or its first item, is the site."""
@@ -65,6 +55,17 @@ class WavLM:
         ffn = layer.feed_forward
         parts = {"block": layer, "attention": layer.dropout, "ffn_hidden": ffn.intermediate_dropout, "ffn_out": ffn}
         return parts[site.part]
+
+    def linear(self, site: Site) -> torch.nn.Linear | None:
+        """The linear map whose rows make the neurons of a site; None where no single one does."""
+        layer = self.layers[site.layer - 1]
+        ffn = layer.feed_forward
+        parts = {
+            "attention": layer.attention.out_proj,
+            "ffn_hidden": ffn.intermediate_dense,
+            "ffn_out": ffn.output_dense,
+        }
+        return parts.get(site.part)
 
     def norms(self, layer: int) -> tuple | None:
         """The layer norms that a block ends in, after attention and after the whole; None where the stream passes."""
@@ -84,7 +85,8 @@ class WavLM:
         `out_proj` follows as a step of its own.
         """
         if site.part != "heads":
-            yield self.module(site)
+            with super().opened(site) as module:
+                yield module
             return
         attention = self.layers[site.layer - 1].attention
         if site.layer not in self._open:
@@ -150,4 +152,81 @@ class WavLM:
         return weights[layer] * hidden if total is None else total + weights[layer] * hidden
 
 
-FAMILIES = {"wavlm": WavLM}
+class AST(Family):
+    """Audio Spectrogram Transformer: frames are patches of time and frequency, after two class tokens."""
+
+    class_tokens = 2
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.layers = self.base.layers
+        config = self.base.config
+        self.n_heads = config.num_attention_heads
+        self.grid = self.base.embeddings.get_shape(config)  # patches along frequency and time
+        self.span = 400  # samples of one column of the spectrogram
+
+    @property
+    def hop(self):
+        """Frames are in no single order of time."""
+        raise ValueError("an AST has no frames one after the other but patches of time and frequency: not for this")
+
+    def prepare(self, x: torch.Tensor, preprocessor: dict) -> torch.Tensor:
+        """Raw waveforms [batch, time] to log-mel spectrograms [batch, column, band]: what the feature extractor does."""
+        from torchaudio.compliance.kaldi import fbank
+
+        config, rate = self.base.config, preprocessor.get("sampling_rate", 16_000)
+        options = {"sample_frequency": rate, "window_type": "hanning", "num_mel_bins": config.num_mel_bins}
+        mel = torch.stack([fbank(row[None], **options) for row in x])[:, : config.max_length]
+        mel = torch.nn.functional.pad(mel, (0, 0, 0, config.max_length - mel.shape[1]))
+        if not preprocessor.get("do_normalize", True):
+            return mel
+        return (mel - preprocessor.get("mean", -4.2677393)) / (2 * preprocessor.get("std", 4.5689974))
+
+    def n_frames(self, n_samples: int) -> int:
+        """Class tokens and patches, as many for every clip."""
+        return self.class_tokens + self.grid[0] * self.grid[1]
+
+    def places(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+        """Centre of each patch in seconds, NaN of class tokens, and whether it lies in the clip."""
+        config, step = self.base.config, sample_rate / 100
+        column = np.arange(self.grid[1]) * config.time_stride + (config.patch_size - 1) / 2
+        inside = column * step + self.span <= n_samples
+        inside[0] = True  # a clip shorter than half a patch
+        at = np.tile((column * step + self.span / 2) / sample_rate, self.grid[0])
+        none = np.full(self.class_tokens, np.nan)
+        return np.r_[none, at], np.r_[none > 0, np.tile(inside, self.grid[0])]
+
+    def module(self, site: Site):
+        """The module whose output, or its first item, is the site."""
+        if site.layer == 0:
+            return self.base.embeddings.dropout
+        layer = self.layers[site.layer - 1]
+        ffn = layer.mlp
+        return {"block": layer, "attention": layer.attention, "ffn_hidden": ffn.activation_fn, "ffn_out": ffn}[
+            site.part
+        ]
+
+    def linear(self, site: Site) -> torch.nn.Linear | None:
+        """The linear map whose rows make the neurons of a site; None where no single one does."""
+        layer = self.layers[site.layer - 1]
+        parts = {"attention": layer.attention.o_proj, "ffn_hidden": layer.mlp.fc1, "ffn_out": layer.mlp.fc2}
+        return parts.get(site.part)
+
+    def embed(self, x: torch.Tensor) -> State:
+        """Spectrograms to what enters the first layer."""
+        return State(0, self.base.embeddings(x))
+
+    def step(self, state: State) -> State:
+        """Run the next layer."""
+        return State(state.layer + 1, self.layers[state.layer](state.hidden))
+
+    def finish(self, state: State) -> torch.Tensor:
+        """After the last layer: what the head reads, [batch, frame, neuron]."""
+        return self.base.layernorm(state.hidden)
+
+    def classify(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The family's own head, on the mean of the class tokens."""
+        return self.network.classifier(hidden[:, :2].mean(dim=1))
+
+
+FAMILIES = {"wavlm": WavLM, "audio-spectrogram-transformer": AST}

@@ -23,7 +23,7 @@ def grad_x_activation(
     layers : "all", int or sequence of int
     part : {"block", "attention", "ffn_hidden", "ffn_out"}
     frames : {"all", "speech"}
-        Which frames are summed; of speech by `audio.speech_mask`.
+        Which frames are summed: all, class tokens and padding among them, or those of speech by `audio.speech_mask`.
     scale : {"logit", "log_odds", "probability"}
         What is explained.
     by_frame : bool
@@ -142,8 +142,13 @@ def _layerwise(model, clips, explain, target, layers, by_frame, options):
     value and the residual [layer], or None where the method has none."""
     targets.check(model, target, options["scale"])
     sites, skipped, rows, told = model.sites(options["part"], layers), {}, {}, []
-    for index, waveform, keep in usable(model, clips, options["frames"], skipped):
+    if isinstance(options["frames"], str) and options["frames"] == "all":  # class tokens and padding have their part
+        stream = ((*clip, None) for clip in model.stream(clips, skipped))
+    else:
+        stream = usable(model, clips, options["frames"], skipped)
+    for index, waveform, keep in stream:
         found, classes, value, left = explain(model, waveform, sites, target, options["scale"])
+        keep = np.ones(found.shape[1], bool) if keep is None else keep
         if by_frame:
             found[:, ~keep] = torch.nan
         else:

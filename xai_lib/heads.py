@@ -25,7 +25,7 @@ def features(model, clips, *, layers="all") -> xr.DataArray:
 
     `clips` need `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
     """
-    found = activations(model, clips, part="block", layers=layers, frames="all")
+    found = activations(model, clips, model.sites("block", layers), frames="all")
     return found["activation"].rename("features").assign_attrs(found.attrs)
 
 
@@ -177,7 +177,9 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
         network.classifier.bias.copy_(torch.from_numpy(bias))
         network.layer_weights.zero_()[layer] = 30.0
     network.save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=model.normalise, sampling_rate=model.sample_rate).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(
+        do_normalize=model.preprocessor.get("do_normalize", False), sampling_rate=model.sample_rate
+    ).save_pretrained(folder)
     return models.load(folder, device=str(model.device)), report
 
 

@@ -16,13 +16,13 @@ def capture(model, sites):
     Yields {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
     `edit` changed are seen changed.
     """
-    if isinstance(sites, (int, Site)):
+    if isinstance(sites, (int, str, Site)):
         sites = [sites]
     kept: dict = {}
 
     def keep(site):
         def hook(module, args, output):
-            kept[site] = output[0] if isinstance(output, tuple) else output
+            kept[site] = model.family.seen(site, output[0] if isinstance(output, tuple) else output)
 
         return hook
 
@@ -53,9 +53,10 @@ def edit(model, edits):
             site = model.check(site)
 
             def hook(module, args, output, site=site, function=function):
-                if isinstance(output, tuple):
-                    return (apply(function, output[0], site), *output[1:])
-                return apply(function, output, site)
+                own = output[0] if isinstance(output, tuple) else output
+                edited = apply(function, model.family.seen(site, own), site)
+                edited = model.family.given(site, edited, own)
+                return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
             handle = stack.enter_context(model.family.opened(site)).register_forward_hook(hook, prepend=True)
             stack.callback(handle.remove)

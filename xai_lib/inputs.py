@@ -11,7 +11,7 @@ from . import audio, corpora
 
 
 def split(corpus, model, *, seed=0) -> pd.DataFrame:
-    """Add the column `split`: speakers whom the model has never heard are "test"; else it is drawn by speaker.
+    """Add the column `split`: speakers (or folds) that the model has never heard are "test"; else it is drawn by speaker.
 
     A column that is there already is kept; ValueError if it leaks, leaves clips out or has one side only, or if some
     clip has no speaker.
@@ -24,7 +24,10 @@ def split(corpus, model, *, seed=0) -> pd.DataFrame:
         )
     if "split" in corpus:
         return _checked(corpus)
-    known = corpus["speaker"].isin({*(model.trained_on or []), *(model.head_trained_on or [])})
+    heard = {*(model.trained_on or []), *(model.head_trained_on or [])}
+    known = corpus["speaker"].isin(heard)
+    if "fold" in corpus and "corpus" in corpus:  # "esc10-fold-1"
+        known |= (corpus["corpus"].str.replace("-", "") + "-fold-" + corpus["fold"]).isin(heard)
     if known.any() and not known.all():
         return corpus.assign(split=np.where(known, "train", "test"))
     return corpora.split(corpus, seed=seed)

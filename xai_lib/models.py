@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
+from . import checkpoints
+from .families import FAMILIES
+from .model import Model, UntrainedHead
+from .wrapped import Wrapped
 
-import numpy as np
-import pandas as pd
-import torch
-
-from . import audio, checkpoints
-from .families import FAMILIES, Site
-
-
-class UntrainedHead(ValueError):
-    """The head was never trained, so there is nothing to explain."""
+__all__ = ["Model", "UntrainedHead", "load", "wrap"]
 
 
 def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_untrained_head=False) -> Model:
-    """Open a model: the bundled "pocket", a local folder in Hugging Face format, or a hub id.
+    """Open a model: a bundled one, a local folder in Hugging Face format, or a hub id.
 
     Parameters
     ----------
     name_or_path : str or Path
-        "pocket", a folder with `config.json` and weights, or e.g. "microsoft/wavlm-base-plus".
+        "pocket" (emotions, a WavLM), "pocket-ast" (ten sounds, an AST), a folder with `config.json` and weights, or
+        e.g. "microsoft/wavlm-base-plus".
     device : str
         "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
     head : torch.nn.Module, optional
@@ -57,7 +52,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     return Model(
         network,
         labels=list(labels),
-        name="pocket" if folder == str(checkpoints.POCKET) else str(name_or_path),
+        name=checkpoints.BUNDLED.get(folder, str(name_or_path)),
         head=head,
         trained=trained,
         preprocessor=checkpoints.preprocessor(folder),
@@ -65,214 +60,52 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     )
 
 
-class Model:
-    """An audio classifier, opened layer by layer; float32, in eval mode, its weights without gradients.
+def wrap(
+    module, *, sites, sample_rate, preprocess=None, labels=(), layout="batch frame neuron", read=None, name=None,
+    device="auto",
+) -> Model:  # fmt: skip
+    """Open any module: see inside of it by the paths of its submodules.
 
-    Attributes
+    Parameters
     ----------
-    network : torch.nn.Module
-        The Hugging Face module.
-    labels : list of str
+    module : torch.nn.Module
+        Takes what `preprocess` makes of raw waveforms [batch, time], or these themselves.
+    sites : dict
+        Paths by (layer, part), such as {(1, "ffn_hidden"): "encoder.layers.0.fc1"}; or by part, with {} for the numbers
+        from 0: {"ffn_hidden": "encoder.layers.{}.fc1"} are layers 1 to the last there is. Other paths can be given
+        wherever a site is asked for.
     sample_rate : int
-        Hz.
-    n_layers : int
-        L; layers are 0 (what enters the first) to L.
-    trained : str or None
-        Why the head counts as trained.
-    trained_on, head_trained_on, chosen_on : list of str or None
-        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen, if
-        recorded.
-    hop, span : int
-        Samples between frames, and seen by one frame of the front end.
+        Hz, of the waveforms.
+    preprocess : function, optional
+        From waveforms, a tensor [batch, time] on the device, to the module's argument (a tuple: its arguments).
+    labels : sequence of str
+        Names of the logits; none where the module does not classify.
+    layout : str or dict
+        What the axes of the sites' outputs are, or that by part or path: words among batch, frame and neuron, in order.
+        "frame batch neuron" is that of BEATs, "batch neuron frame frame" of two-dimensional convolutions (their frames
+        are laid side by side), "batch neuron" has no frames.
+    read : function, optional
+        From the module's output to logits [batch, label]; else the output, its `logits` or its first item are taken.
+
+    Returns
+    -------
+    Model
+        Its forwards cannot be stopped and resumed, so all that is done with it runs the whole module; what asks for a
+        timeline of frames refuses it. That its head is trained is yours to vouch for.
+
+    Raises
+    ------
+    ValueError
+        A path that is not there, a layout or logits that do not fit: each is tried on two short waveforms.
     """
-
-    def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None):
-        self.network = network.eval().requires_grad_(False).to(device)
-        self.family = FAMILIES[network.config.model_type](network)
-        self.head = head if head is None else head.eval().requires_grad_(False).to(device)
-        self.labels, self.name, self.trained, self.device = labels, name, trained, device
-        self.edited = 0  # `hooks.edit` in force
-        for heard in ("trained_on", "head_trained_on", "chosen_on"):
-            setattr(self, heard, getattr(network.config, f"xai_{heard}", None))
-        self.sample_rate = preprocessor.get("sampling_rate", 16_000)
-        self.normalise = preprocessor.get("do_normalize", bool(preprocessor))  # left out it is on, as in transformers
-        self.n_layers = len(self.family.layers)
-        self.hop, self.span = 1, 1
-        for kernel, stride in zip(network.config.conv_kernel, network.config.conv_stride):
-            self.span += (kernel - 1) * self.hop
-            self.hop *= stride
-        if head is not None:
-            self._check_head()
-
-    def __reduce__(self):
-        """For other processes: a network whose convolution is parametrised cannot be pickled as it is."""
-        self.require_unedited()
-        known = {name: x for name, x in vars(self).items() if name not in ("network", "family")}
-        return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), known)
-
-    def __repr__(self):
-        return f"<{self.name}: {self.network.config.model_type}, layers 0–{self.n_layers}, {', '.join(self.labels)}>"
-
-    @property
-    def frame_seconds(self) -> float:
-        """Time from one frame to the next."""
-        return self.hop / self.sample_rate
-
-    def n_frames(self, n_samples: int) -> int:
-        """Frames that a waveform of `n_samples` gives."""
-        return audio.n_frames(n_samples, hop=self.hop, span=self.span)
-
-    def stream(self, clips, skipped=None):
-        """`audio.stream` at the model's rate, of clips of one frame or more."""
-        return audio.stream(clips, self.sample_rate, shortest=self.span, skipped=skipped)
-
-    def speech(self, waveform) -> np.ndarray:
-        """Which of the model's frames hold speech, bool [frame]: `audio.speech_mask`."""
-        return audio.speech_mask(waveform, self.sample_rate, hop=self.hop, span=self.span)
-
-    def sites(self, part="block", layers="all") -> list[Site]:
-        """Sites of a part or several, from the lowest layer up; `layers` is "all", an int or a sequence of int."""
-        parts = (part,) if isinstance(part, str) else part
-        if isinstance(layers, str) and layers == "all":
-            every = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
-            return [self.check(site) for site in every if site.layer or site.part == "block"]
-        sites = sorted({self.check((layer, part)) for layer in np.atleast_1d(layers).tolist() for part in parts})
-        if not sites:
-            raise ValueError('layers is empty: name at least one, or "all"')
-        return sites
-
-    def n_neurons(self, site) -> int:
-        """Number of neurons of a site."""
-        return self.family.width(self.check(site).part)
-
-    def head_neurons(self, heads) -> np.ndarray:
-        """Neurons of the part `heads` that belong to some attention heads, numbers from 0."""
-        n, width = self.family.n_heads, self.family.width("heads")
-        wrong = [head for head in np.atleast_1d(heads) if not 0 <= head < n]
-        if wrong:
-            raise ValueError(f"head {wrong[0]} out of range: each layer has 0–{n - 1}")
-        return np.arange(width).reshape(n, -1)[np.atleast_1d(heads)].ravel()
-
-    def between(self, start, stop) -> np.ndarray:
-        """Frames whose centres lie in a stretch of time, from `start` to before `stop` in seconds."""
-        frames = np.arange(int(np.ceil(max(stop, 0) / self.frame_seconds)) + 1)
-        at = audio.frame_times(len(frames), self.sample_rate, hop=self.hop, span=self.span)
-        return frames[(at >= start) & (at < stop)]
-
-    def check(self, site, neuron=None) -> Site:
-        """The site, given as `Site`, (layer, part) or a layer; ValueError if it, or its neuron, is not there."""
-        site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
-        if site.part not in self.family.parts:
-            raise ValueError(f"unknown part {site.part!r}: the parts are {', '.join(self.family.parts)}")
-        if not isinstance(site.layer, (int, np.integer)) or isinstance(site.layer, bool):
-            raise ValueError(f"layer must be a whole number, not {site.layer!r}")
-        if not 0 <= site.layer <= self.n_layers:
-            raise ValueError(f"layer {site.layer} out of range: this model has 0–{self.n_layers}")
-        if site.layer == 0 and site.part != "block":
-            raise ValueError(f"layer 0 is what enters the first layer: it has no {site.part}, only block")
-        last = self.family.width(site.part) - 1
-        wrong = [] if neuron is None else [n for n in np.atleast_1d(neuron) if not 0 <= n <= last]
-        if wrong:
-            raise ValueError(f"neuron {wrong[0]} out of range: {site.part} has 0–{last}")
-        return site
-
-    def target(self, name) -> int:
-        """Index of a class, given by name or index; a ValueError lists the labels where it is neither."""
-        if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.labels):
-            return int(name)
-        if name not in self.labels:
-            raise ValueError(f"unknown emotion {name!r}: this model knows {', '.join(self.labels)}")
-        return self.labels.index(name)
-
-    def require_trained(self) -> None:
-        """Raise UntrainedHead, which says how to get a trained one, if this head was never trained."""
-        if self.trained is None:
-            raise UntrainedHead(
-                f"the head of {self.name} is not in its checkpoint, so its outputs are random: fit one with "
-                "heads.fit(model, clips, folder) and load that folder, or attach your own with models.load(…, head=…)"
-            )
-
-    def require_unedited(self) -> None:
-        """Raise ValueError inside of `hooks.edit`, or of heads that are open: what is in force there is not told."""
-        if self.edited or self.family.is_open:
-            raise ValueError("the model is edited, which cannot be sent or kept: leave `with hooks.edit(…)` first")
-
-    def tensor(self, waveform) -> torch.Tensor:
-        """A waveform [time] as float32 [1, time] on the model's device; ValueError if it is too short or holds NaN."""
-        x = torch.as_tensor(waveform, dtype=torch.float32, device=self.device)
-        if x.ndim == 2 and len(x) == 1:
-            x = x[0]
-        if x.ndim != 1:
-            raise ValueError(f"a waveform is one-dimensional, [time]; this one has the shape {tuple(x.shape)}")
-        if len(x) < self.span:
-            raise ValueError(f"{len(x)} samples are too short: one frame of this model needs {self.span}")
-        if not torch.isfinite(x).all():
-            raise ValueError("the waveform holds NaN or infinite samples")
-        return x[None]
-
-    def prepare(self, x: torch.Tensor) -> torch.Tensor:
-        """Raw waveforms [batch, time] as the network wants them: what its feature extractor does, in the graph."""
-        if not self.normalise:
-            return x
-        variance = x.var(dim=-1, keepdim=True, correction=0)
-        return (x - x.mean(dim=-1, keepdim=True)) / torch.sqrt(variance + 1e-7)
-
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Raw waveforms [batch, time] to logits [batch, label], differentiable.
-
-        Clips of unequal length must not share a batch: padding changes the activations of `base` models.
-        """
-        if self.head is None:
-            return self.network(self.prepare(x)).logits
-        return self.classify(self.network(self.prepare(x)).last_hidden_state)
-
-    def classify(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the head makes of its input [batch, frame, neuron]: logits [batch, label]."""
-        if self.head is None:
-            return self.family.classify(hidden)
-        logits = self.head(hidden)
-        return logits.mean(dim=1) if logits.ndim == 3 else logits
-
-    @torch.no_grad()
-    def predict(self, clips) -> pd.DataFrame:
-        """Label and probabilities of each clip: a table with `path`, a path, or a list of paths.
-
-        The result is indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN;
-        they are named with the reason in a warning and in `attrs["skipped"]`.
-        """
-        self.require_trained()
-        if not isinstance(clips, pd.DataFrame):
-            paths = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
-            clips = pd.DataFrame({"path": [str(path) for path in paths]})
-        skipped, rows = {}, {}
-        for index, waveform in self.stream(clips, skipped):
-            rows[index] = torch.softmax(self.logits(self.tensor(waveform))[0], dim=-1).tolist()
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels)
-        table.insert(0, "label", table.idxmax(axis=1).astype(object))
-        table = table.reindex(clips.index)
-        table["label"] = table["label"].where(table["label"].notna(), None)
-        table.attrs["skipped"] = skipped
-        return table
-
-    def _check_head(self):
-        """A user's head must fit the encoder and the labels."""
-        width, n = self.family.width("block"), len(self.labels)
-        try:
-            with torch.no_grad():
-                given = tuple(self.classify(torch.zeros(1, 4, width, device=self.device)).shape)
-        except RuntimeError as error:
-            taken = f"the head does not take [batch, frame, {width}], the encoder's last layer"
-            raise ValueError(f"{taken}: {error}") from error
-        if given != (1, n):
-            raise ValueError(f"the head gives {given} for one clip and {n} labels were named: it should give {(1, n)}")
-
-
-def _unpickled(kind, config, state, known):
-    """The Model again."""
-    with torch.random.fork_rng(devices=[]):  # weights that are drawn, and replaced
-        model, network = Model.__new__(Model), kind(config)
-    network.load_state_dict(state)
-    model.network = network.eval().requires_grad_(False).to(known["device"])
-    model.family = FAMILIES[config.model_type](network)
-    vars(model).update(known)
+    family = Wrapped(module, sites, layout=layout, preprocess=preprocess, read=read, n_labels=len(labels))
+    known = {
+        "labels": list(labels),
+        "name": name or type(module).__name__,
+        "trained": "a module that the user vouches for",
+    }
+    model = Model(
+        module, **known, preprocessor={"sampling_rate": sample_rate}, device=checkpoints.device(device), family=family
+    )
+    family.probe(model)
     return model

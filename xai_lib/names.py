@@ -21,6 +21,7 @@ _TESS = {"fear": "fearful", "ps": "surprised"} | {
     name: name for name in ("angry", "disgust", "happy", "neutral", "sad")
 }
 _SAVEE = {"a": "angry", "d": "disgust", "f": "fearful", "h": "happy", "n": "neutral", "sa": "sad", "su": "surprised"}
+_ESC = r"(?P<fold>\d)-(?P<source>\d+)-(?P<take>[A-Z])(-(?P<number>\d+))?"
 _EMODB_MEN = ("03", "10", "11", "12", "15")
 
 # corpus: pattern of a name without its ending, words for label codes, sex of a speaker where the name tells
@@ -38,7 +39,8 @@ KNOWN = {
              _TESS, lambda who: "female"),
     "savee": (r"(?P<speaker>DC|JE|JK|KL)_(?P<label>[a-z]{1,2})(?P<statement>\d\d)",
               _SAVEE, lambda who: "male"),
-    "esc-50": (r"(?P<fold>\d)-(?P<source>\d+)-(?P<take>[A-Z])(-(?P<number>\d+))?", None, None),
+    "esc-50": (_ESC, None, None),
+    "esc-10": (_ESC, None, None),
 }
 # fmt: on
 VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv")
@@ -52,8 +54,9 @@ _RAVDESS = {  # what its other numbers mean
 def parse(corpus, path) -> dict | None:
     """Fields of one file name, or None where it is not a name of that corpus, one of `KNOWN`.
 
-    `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07") and whatever else the name
-    holds. Of "savee" the folder's name counts too, which is the speaker in the original layout.
+    `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07"; of sounds the recording that
+    they were cut from) and whatever else the name holds. Of "savee" the folder's name counts too, which is the speaker
+    in the original layout.
     """
     path = Path(path)
     pattern, words, sex = KNOWN[corpus]
@@ -68,6 +71,8 @@ def parse(corpus, path) -> dict | None:
         if fields["label"] not in words:
             return None
         fields |= {"label": words[fields["label"]], "speaker": f"{corpus}-{who}"} | ({"sex": sex(who)} if sex else {})
+    if corpus.startswith("esc"):  # what was cut from one recording is as alike as what one speaker says
+        fields["speaker"] = f"recording-{fields['source']}"
     if corpus == "ravdess":
         fields |= {name: meaning[fields[name]] for name, meaning in _RAVDESS.items()}
         fields |= {"actor": int(who), **{name: int(fields[name]) for name in ("statement", "repetition")}}

@@ -162,12 +162,22 @@ def _state(model):
     """All that decides what a model answers."""
     networks = [x for x in (model.network, model.head) if x is not None]
     state = [{name: x.cpu().numpy() for name, x in network.state_dict().items()} for network in networks]
-    settings = [model.labels, model.normalise, model.sample_rate, model.trained is None, str(model.device.type)]
+    settings = [model.labels, model.preprocessor, model.trained is None, str(model.device.type)]
+    if not model.family.resumable:
+        settings += [_content(x) for x in (model.family.preprocess, model.family.read, model.family.layout)]
     heads = (
         [] if model.head is None else [(_file(type(m)), cloudpickle.dumps(_public(m))) for m in model.head.modules()]
     )
     versions = torch.__version__, transformers.__version__
-    return state, model.network.config.to_json_string(), list(map(repr, networks)), settings, heads, versions
+    config = getattr(model.network, "config", None)
+    return (
+        state,
+        config if config is None else config.to_json_string(),
+        list(map(repr, networks)),
+        settings,
+        heads,
+        versions,
+    )
 
 
 def _public(module):

@@ -1,0 +1,150 @@
+"""The AST family: the waveform goes in raw, parts are where they should be, patches know when they are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+
+from xai_lib import attribution, edits, execution, hooks, models
+from xai_lib.hooks import Site
+
+SETTINGS = {"max_length": 100, "num_mel_bins": 32}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small random AST of one second, three layers."""
+    torch.manual_seed(0)
+    names = dict(enumerate(["rain", "dog", "bell"]))
+    config = ASTConfig(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40, patch_size=16,
+                       time_stride=8, frequency_stride=8, id2label=names, label2id={v: k for k, v in names.items()},
+                       **SETTINGS)  # fmt: skip
+    network = ASTForAudioClassification(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("ast")
+    network.save_pretrained(path)
+    ASTFeatureExtractor(mean=-5.0, std=4.0, **SETTINGS).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ast(folder, device):
+    """It, opened."""
+    return models.load(folder, device=device)
+
+
+def sound(n, seed=0):
+    return 0.2 * np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [4000, 16000, 30000], ids=["padded", "whole", "cut"])
+def test_the_spectrogram_is_that_of_the_feature_extractor_and_gradients_reach_the_samples(ast, folder, n):
+    wave = sound(n)
+    extract = ASTFeatureExtractor.from_pretrained(folder)
+    theirs = extract(wave, sampling_rate=16_000, return_tensors="pt")["input_values"].to(ast.device)
+    x = torch.stack([ast.tensor(wave)[0], ast.tensor(sound(n, 1))[0]]).requires_grad_()
+    torch.testing.assert_close(ast.prepare(x)[:1], theirs, atol=1e-4, rtol=1e-4)
+    logits = ast.logits(x)
+    torch.testing.assert_close(logits[:1], ast.network(theirs).logits, atol=1e-4, rtol=1e-4)
+    (slope,) = torch.autograd.grad(logits[0, 0], x)
+    assert slope[0].abs().max() > 0 and not slope[1].any()
+
+
+def test_prefix_and_suffix_are_the_plain_forward_and_blocks_are_its_hidden_states(ast):
+    x = ast.tensor(sound(16000))
+    plain = ast.logits(x)
+    kept = ast.network(ast.prepare(x), output_hidden_states=True).hidden_states
+    for layer in range(4):
+        state = execution.prefix(ast, x, layer)
+        torch.testing.assert_close(state.hidden, kept[layer])
+        torch.testing.assert_close(execution.suffix(ast, state), plain)
+
+
+@pytest.mark.parametrize("part", ["attention", "ffn_hidden", "ffn_out"])
+def test_each_part_is_what_its_linear_map_gives(ast, part):
+    site, linear = Site(2, part), ast.family.linear(Site(2, part))
+    given = {}
+    handle = linear.register_forward_hook(lambda module, args, output: given.update(x=output))
+    try:
+        with hooks.capture(ast, [site, Site(1), Site(2)]) as seen:
+            ast.logits(ast.tensor(sound(16000)))
+    finally:
+        handle.remove()
+    expected = torch.nn.functional.gelu(given["x"]) if part == "ffn_hidden" else given["x"]
+    torch.testing.assert_close(seen[site], expected)
+    assert seen[site].shape[-1] == ast.n_neurons(site)
+
+
+def test_the_stream_is_the_sum_of_what_the_parts_add(ast):
+    sites = [Site(1), Site(2), Site(2, "attention"), Site(2, "ffn_out")]
+    with hooks.capture(ast, sites) as seen:
+        ast.logits(ast.tensor(sound(16000)))
+    below, after, *added = (seen[site] for site in sites)
+    torch.testing.assert_close(after, below + sum(added))
+
+
+@pytest.mark.parametrize("site", [Site(0), Site(1, "attention"), Site(2, "ffn_hidden"), Site(3)])
+def test_the_cascade_is_the_hooked_forward(ast, site):
+    wave, change = sound(16000), edits.edit([1, 5], "zero")
+    both = execution.cascade(ast, wave, [(site, change), {site: edits.edit([0], "flip"), Site(3): change}])
+    with torch.no_grad(), hooks.edit(ast, {site: change}):
+        torch.testing.assert_close(both[1:2], ast.logits(ast.tensor(wave)), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(both[0], both[1]) and not torch.allclose(both[0], both[2])
+
+
+def test_patches_know_when_they_are_and_which_lie_in_the_clip(ast):
+    at, heard = ast.times(sound(16000)), ast.heard(sound(16000))
+    bands, columns = ast.family.grid
+    assert (
+        len(at)
+        == len(heard)
+        == 2 + bands * columns
+        == execution.prefix(ast, ast.tensor(sound(16000)), 0).hidden.shape[1]
+    )
+    assert np.isnan(at[:2]).all() and not heard[:2].any() and heard[2:].all()
+    # A click in otherwise even noise changes the patches about it, whichever their band.
+    wave = sound(16000)
+    clicked = wave.copy()
+    clicked[8000:8010] += 5
+    one, other = (execution.prefix(ast, ast.tensor(x), 0).hidden[0, 2:] for x in (wave, clicked))
+    moved = (one - other).abs().sum(-1).cpu().numpy()
+    near = np.abs(at[2:] - 8005 / 16000) < 0.08
+    assert moved[near].mean() > 0 and not moved[~near].any() and moved.reshape(bands, columns)[0].any()
+    short = ast.heard(sound(8000))
+    assert 0 < short.sum() < heard.sum() and np.nanmax(at[short]) <= 0.5
+    assert ast.heard(sound(400)).sum() == bands
+
+
+def test_speech_is_where_the_sound_is(ast):
+    wave = np.zeros(16000, np.float32)
+    wave[8000:] = sound(8000)
+    found = ast.speech(wave)
+    assert found.any() and ast.times(wave)[found].min() > 0.4
+
+
+def test_a_timeline_is_refused_in_words(ast):
+    with pytest.raises(ValueError, match="patches of time and frequency"):
+        _ = ast.frame_seconds
+
+
+def test_gradients_of_every_part_add_up_where_the_head_is_all_that_follows(ast, tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", sound(16000), 16000)
+    clips = pd.DataFrame({"path": [str(tmp_path / "a.wav")], "label": ["rain"]})
+    scores = attribution.grad_x_activation(ast, clips, target="rain", layers=3)
+    x = ast.tensor(sound(16000))
+    hidden = execution.prefix(ast, x, 3).hidden.detach().requires_grad_()
+    logit = ast.classify(ast.family.finish(execution.State(3, hidden)))[0, 0]
+    (slope,) = torch.autograd.grad(logit, hidden)
+    np.testing.assert_allclose(scores["signed"][0, 0], (slope * hidden)[0].sum(0).detach().cpu(), atol=1e-3)
+    assert not slope[0, 2:].any() and slope[0, :2].any()  # the head reads the class tokens alone
+
+
+def test_the_bundled_one_opens_and_knows_what_it_was_trained_on():
+    bundled = models.load("pocket-ast", device="cpu")
+    assert bundled.name == "pocket-ast" and bundled.labels[0] == "dog bark" and "esc10-fold-1" in bundled.trained_on
+    bundled.require_trained()

@@ -1,0 +1,146 @@
+"""Any module, opened by the paths of its submodules, whichever way round its outputs are."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xai_lib import edits, execution, hooks, models
+from xai_lib.hooks import Site
+
+
+class Frames(nn.Module):
+    """Windows of 100 samples, two feed-forward layers, a head on their mean; frames first where `first`."""
+
+    def __init__(self, first=False, tuples=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Linear(100, 8)
+        self.layers = nn.ModuleList(nn.ModuleDict({"fc1": nn.Linear(8, 12), "fc2": nn.Linear(12, 8)}) for _ in range(2))
+        self.head = nn.Linear(8, 3)
+        self.first, self.tuples = first, tuples
+
+    def forward(self, x):
+        hidden = self.embed(x.unfold(-1, 100, 100))
+        hidden = hidden.transpose(0, 1) if self.first else hidden
+        for layer in self.layers:
+            hidden = hidden + layer["fc2"](torch.relu(layer["fc1"](hidden)))
+        logits = self.head(hidden.mean(0 if self.first else 1))
+        return (logits, hidden) if self.tuples else logits
+
+
+SITES = {"ffn_hidden": "layers.{}.fc1", "ffn_out": "layers.{}.fc2", (0, "block"): "embed"}
+
+
+def wrapped(first=False, **options):
+    layout = dict.fromkeys(["ffn_hidden", "ffn_out"], f"{'frame batch' if first else 'batch frame'} neuron")
+    layout["head"] = "batch neuron"
+    return models.wrap(
+        Frames(first), sites=SITES, sample_rate=8000, labels="abc", layout=layout, device="cpu", **options
+    )
+
+
+@pytest.fixture
+def wave():
+    return np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+
+
+def test_the_layout_does_not_show(wave):
+    plain, other = wrapped(), wrapped(first=True)
+    assert plain.n_layers == 2 and plain.sites(["ffn_hidden", "ffn_out"]) == [
+        Site(layer, part) for layer in (1, 2) for part in ("ffn_hidden", "ffn_out")
+    ]
+    sites = [*plain.sites("ffn_hidden"), Site(0), Site(2, "ffn_out"), "layers.1.fc1", "head"]
+    kept = []
+    for model in (plain, other):
+        with hooks.capture(model, sites) as seen:
+            kept.append((model.logits(model.tensor(wave)), dict(seen)))
+    torch.testing.assert_close(kept[0], kept[1])
+    assert kept[1][1][Site(1, "ffn_hidden")].shape == (1, 40, 12)
+    torch.testing.assert_close(kept[0][1][Site(2, "ffn_hidden")], kept[1][1][Site("layers.1.fc1", "module")])
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_edits_run_through_the_rest_and_the_cascade_is_the_hooked_forward(wave, first):
+    model, change = wrapped(first), edits.edit([0, 3], "zero")
+    plans = [
+        (Site(1, "ffn_hidden"), change),
+        {Site(2, "ffn_out"): edits.edit([1], "flip"), Site(0): change},
+        ("head", edits.edit([0, 2], "zero")),
+    ]
+    found, seen = execution.cascade_read(
+        model, wave, plans, {Site(2, "ffn_out"): lambda hidden: hidden.mean(1)}, batch=2
+    )
+    network = Frames(first)
+    with torch.no_grad():
+        network.layers[0]["fc1"].weight[[0, 3]] = 0
+        network.layers[0]["fc1"].bias[[0, 3]] = 0
+        expected = network(torch.from_numpy(wave)[None])
+    torch.testing.assert_close(found[1:2], expected)
+    assert found.shape == (4, 3) and seen[Site(2, "ffn_out")].shape == (4, 8)
+    assert found[3, [0]].item() == 0 and not torch.allclose(found[0], found[2])
+    assert not any(m._forward_hooks for m in model.network.modules())
+
+
+def test_two_dimensional_convolutions_have_frames_along_both_axes():
+    network = nn.Sequential(nn.Unflatten(1, (1, 20, -1)), nn.Conv2d(1, 6, 3), nn.Flatten(), nn.Linear(6 * 18 * 18, 2))
+    layout = {"conv": "batch neuron frame frame"}
+    model = models.wrap(network, sites={(1, "conv"): "1"}, sample_rate=400, labels="ab", layout=layout, device="cpu")
+    x = torch.randn(1, 400)
+    with hooks.capture(model, Site(1, "conv")) as seen:
+        model.logits(x)
+    torch.testing.assert_close(seen[Site(1, "conv")], network[1](network[0](x)).flatten(2).transpose(1, 2))
+    with hooks.edit(model, {Site(1, "conv"): lambda hidden: hidden}):
+        torch.testing.assert_close(model.logits(x), network(x))
+
+
+def test_what_does_not_fit_is_refused_in_words():
+    good = {"sites": SITES, "sample_rate": 8000, "labels": "abc", "device": "cpu"}
+    with pytest.raises(ValueError, match="10 rows for two clips|80 rows for two clips"):
+        models.wrap(Frames(first=True), **good)
+    with pytest.raises(ValueError, match="4 labels were named"):
+        models.wrap(Frames(), **{**good, "labels": "abcd"})
+    with pytest.raises(ValueError, match="no module is called layer"):
+        models.wrap(Frames(), **{**good, "sites": {"ffn_hidden": "layer.{}.fc1"}})
+    with pytest.raises(ValueError, match="no module nothing"):
+        models.wrap(Frames(), **{**good, "sites": {(1, "block"): "nothing"}})
+    with pytest.raises(ValueError, match="layout"):
+        models.wrap(Frames(), layout="frame neuron", **good)
+    model = models.wrap(Frames(), **good)
+    with pytest.raises(ValueError, match="unknown part 'attention'"):
+        model.check((1, "attention"))
+    with pytest.raises(ValueError, match="layer 2 has no block"):
+        model.check(2)
+    with pytest.raises(ValueError, match="neuron 12 out of range"):
+        model.check((1, "ffn_hidden"), 12)
+    with pytest.raises(ValueError, match="layers.0.fc1"):
+        model.check("layers.0.fc")
+    with pytest.raises(ValueError, match="cannot be stopped after a layer"):
+        execution.prefix(model, torch.zeros(1, 4000), 0)
+    with pytest.raises(ValueError, match="does not tell how many frames"):
+        model.n_frames(4000)
+
+
+def test_tuples_preprocessing_and_modules_without_labels(wave):
+    model = models.wrap(Frames(tuples=True), sites=SITES, sample_rate=8000, labels="abc", device="cpu",
+                        preprocess=lambda x: x / 2)  # fmt: skip
+    torch.testing.assert_close(model.logits(model.tensor(wave)), Frames()(model.tensor(wave) / 2))
+    hidden = models.wrap(Frames(tuples=True), sites=SITES, sample_rate=8000, labels="abcdefgh", device="cpu",
+                         read=lambda output: output[1].mean(1))  # fmt: skip
+    assert hidden.logits(hidden.tensor(wave)).shape == (1, 8)
+    bare = models.wrap(Frames(), sites=SITES, sample_rate=8000, device="cpu")
+    assert bare.logits(bare.tensor(wave)).shape == (1, 0)
+
+
+def test_a_path_of_a_loaded_model_is_a_site_too(tiny):
+    model = tiny()
+    x = model.tensor(np.random.default_rng(0).standard_normal(8000))
+    path = "wavlm.encoder.layers.1.feed_forward.intermediate_dense"
+    with hooks.capture(model, [path, Site(2, "ffn_hidden"), "classifier"]) as seen:
+        logits = model.logits(x)
+    torch.testing.assert_close(torch.nn.functional.gelu(seen[Site(path, "module")]), seen[Site(2, "ffn_hidden")])
+    torch.testing.assert_close(seen[Site("classifier", "module")][:, 0], logits)
+    assert model.n_neurons(path) == 40
+    change = edits.edit([1, 2], "zero")
+    both = execution.cascade(model, x[0].cpu(), [(path, change), (Site(2, "ffn_hidden"), change)])
+    torch.testing.assert_close(both[1], both[2])
