@@ -128,7 +128,7 @@ def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
         return counted["n"]
 
     assert (forwards(), forwards()) == (1, 0)
-    others = [{"normalise": True}, {"sample_rate": 8000}, {"trained": None}, {"labels": list("abcdefgh")}]
+    others = [{"preprocessor": {}}, {"preprocessor": {"sampling_rate": 8000}}, {"trained": None}, {"labels": list("abcdefgh")}]
     for changed in others:
         assert (forwards(**changed), forwards(**changed)) == (1, 0), changed
     model = tiny()
@@ -140,7 +140,7 @@ def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
 
 def activity(model, clips, **options):
     """A method of one's own: the mean of the last layer."""
-    return activations.activations(model, clips, layers=3, part="block")["activation"]
+    return activations.activations(model, clips, 3)["activation"]
 
 
 class Head(torch.nn.Module):

@@ -51,7 +51,7 @@ def test_the_space_is_that_of_linear_discriminant_analysis(tiny, voices):
         fitted["projection"].shape == (4, 3, 24)
         and json.loads(fitted.attrs["speakers"]) == clips["speaker"][::3].tolist()
     )
-    x = activations.activations(model, clips, part="block")["activation"].values
+    x = activations.activations(model, clips, "block")["activation"].values
     for layer in range(4):
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(
             x[:, layer].astype(float), clips["speaker"]

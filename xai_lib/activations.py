@@ -1,11 +1,16 @@
-"""What each neuron does on each clip, from one forward per clip; the clips and moments that drive a neuron most."""
+"""What each neuron does on each clip, from one forward per clip, in memory or streamed to a file."""
+
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 
-from . import audio, execution, hooks, targets
+from . import audio, hooks, store, targets
+from .store import opened
+
+__all__ = ["activations", "check_moments", "counting", "forwards", "hidden_states", "moments", "opened", "usable"]
 
 
 def usable(model, clips, frames, skipped, *, silent="skip"):
@@ -20,13 +25,13 @@ def usable(model, clips, frames, skipped, *, silent="skip"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     for index, waveform in model.stream(clips, skipped):
         spoken = isinstance(frames, str) and frames == "speech"
-        keep = model.speech(waveform) if spoken else np.ones(model.n_frames(len(waveform)), bool)
+        keep = model.speech(waveform) if spoken else model.heard(waveform)
         wrong = asked[(asked < 0) | (asked >= len(keep))]
         if len(wrong):
             skipped[index] = f"frame {wrong[0]} out of range: the clip has 0–{len(keep) - 1}"
             continue
         if silent == "all" and not keep.any():
-            keep[:] = True
+            keep = model.heard(waveform)
         if keep.any():
             yield index, waveform, keep
         else:
@@ -36,47 +41,155 @@ def usable(model, clips, frames, skipped, *, silent="skip"):
 
 
 @torch.no_grad()
-def hidden_states(model, clips, sites, skipped, *, frames="all"):
-    """Yield (index, hidden [site, frame, neuron], logits [label]) of each clip, at the frames that count.
+def forwards(model, clips, sites, skipped, *, frames="all", batch=1):
+    """Yield lists of (index, {site: hidden [frame, neuron]}, `counting` of the clip, logits [label]).
 
-    Where a clip has no speech, all its frames do; clips that cannot be read go to `skipped`.
+    Each is of one forward: up to `batch` clips of equal length that follow each other. Clips that cannot be read go to
+    `skipped`.
     """
-    for index, waveform, keep in usable(model, clips, frames, skipped, silent="all"):
+    for group in _groups(model.stream(clips, skipped), batch):
         with hooks.capture(model, sites) as seen:
-            logits = model.logits(model.tensor(waveform))
-        yield index, torch.stack([seen[site][0, keep] for site in sites]), logits[0]
+            logits = model.logits(torch.cat([model.tensor(waveform) for _, waveform in group]))
+        yield [
+            (index, {site: seen[site][row] for site in sites}, counting(model, waveform, frames), logits[row])
+            for row, (index, waveform) in enumerate(group)
+        ]
 
 
-def activations(model, clips, *, part="ffn_hidden", layers="all", frames="speech") -> xr.Dataset:
-    """The mean of each neuron over the frames of each clip, and the logits.
+def _groups(stream, batch):
+    """Lists of (index, waveform), of one length each."""
+    group = []
+    for item in stream:
+        if group and (len(group) == batch or len(item[1]) != len(group[0][1])):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def counting(model, waveform, frames="speech"):
+    """A function from a number of frames to which of them count, a bool tensor: class tokens never do.
+
+    `frames` is "all" of the clip or "speech"; where a clip has no speech, all do.
+    """
+
+    @cache
+    def keep(n):
+        heard = model.heard(waveform, n)
+        keep = model.speech(waveform, n) if frames == "speech" else heard
+        if len(keep) != n:
+            raise ValueError(f"a site gives {n} frames where the model has {len(keep)}: they cannot be told apart")
+        return torch.as_tensor(keep if keep.any() else heard, device=model.device)
+
+    return keep
+
+
+def hidden_states(model, clips, sites, skipped, *, frames="all"):
+    """Yield (index, hidden [site, frame, neuron], logits [label]) of each clip, at the frames that count."""
+    for ((index, hidden, keep, logits),) in forwards(model, clips, sites, skipped, frames=frames):
+        yield index, torch.stack([x[keep(len(x))] for x in hidden.values()]), logits
+
+
+def activations(model, clips, sites="ffn_hidden", *, pool="mean", frames="speech", file=None, batch=1) -> xr.Dataset:
+    """What each neuron does on each clip, its frames as one number, and the logits.
 
     Parameters
     ----------
-    part : {"block", "attention", "ffn_hidden", "ffn_out"}
-    layers : "all", int or sequence of int
+    sites : str, Site or sequence
+        A part, in all layers; or several: parts, `Site`, (layer, part), layers and paths of modules.
+    pool : {"mean", "max", "cls", "top-0.1"}
+        The mean or the maximum of the frames that count, or the mean of each neuron's highest tenth (or any other share)
+        of them; "cls" is the mean of the class tokens, which are frames to none of the others. Of what has no frames, such
+        as a classifier's output, it is the value itself.
     frames : {"speech", "all"}
-        Which frames count; where a clip has no speech, all do.
+        Which frames count, of those that lie in the clip; where it has no speech, all do.
+    file : str or Path, optional
+        Rows go there as they come, so that memory does not grow with the clips; `opened` reads it. Its name ends in
+        ".part" until all are there, and a run that was stopped goes on from it.
+    batch : int
+        Clips of equal length that follow each other share a forward.
 
     Returns
     -------
     Dataset
-        `activation` [clip, layer, neuron], `logit` [clip, target] and `magnitude` [layer, neuron], the mean of
-        |activation| over frames and then clips. Clips that could not be used are named in `attrs["skipped"]`.
+        `activation` [clip, layer, neuron], or [clip, unit] with `unit` (part, layer, neuron) where the sites are of
+        several parts or widths; `logit` [clip, target], where there are labels; `magnitude`, the mean of |activation|
+        over the frames that count and then clips. Clips that could not be used are named in `attrs["skipped"]`.
+
+    Raises
+    ------
+    ValueError
+        An unknown site or pool, or class tokens where the model has none. A file that holds anything else, such as
+        activations of other weights, clips (by their sound), options or code; with a file, inside of `hooks.edit`.
     """
-    sites, skipped, rows, logits, magnitude = model.sites(part, layers), {}, {}, [], 0
-    for index, hidden, found in hidden_states(model, clips, sites, skipped, frames=frames):
-        rows[index] = hidden.mean(1).cpu().numpy()
-        magnitude = magnitude + hidden.abs().mean(1).cpu().numpy()
-        logits.append(found.cpu().numpy())
-    return xr.Dataset(
-        {
-            "activation": (("clip", "layer", "neuron"), np.stack(list(rows.values()))),
-            "logit": (("clip", "target"), np.stack(logits)),
-            "magnitude": (("layer", "neuron"), magnitude / len(rows)),
-        },
-        {**targets.coordinates(clips, rows), **targets.axes(sites, magnitude), "target": model.labels},
-        targets.attributes(model, skipped, part=part, frames=frames),
-    )
+    sites, reduce = _sites(model, sites), _reduce(model, pool)
+    if frames not in ("all", "speech"):
+        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
+    dims, coords = store.units(model, sites)
+    attrs = {"part": ", ".join(dict.fromkeys(site.part for site in sites)), "pool": pool, "frames": frames}
+    if model.labels:
+        coords["target"] = model.labels
+
+    def rows(clips, skipped):
+        for group in forwards(model, clips, sites, skipped, frames=frames, batch=batch):
+            yield [(index, *reduce(hidden, keep), logits.cpu().numpy()) for index, hidden, keep, logits in group]
+
+    if file is not None:
+        return store.written(file, model, clips, coords, dims, attrs, rows)
+    skipped, found, total = {}, {}, 0
+    for group in rows(clips, skipped):
+        for index, values, size, logits in group:
+            found[index], total = (values, logits), total + size
+    values, logits = (np.stack(x) for x in zip(*found.values()))
+    shape = [len(coords[dim]) for dim in dims] if "unit" not in dims else [values.shape[1]]
+    data = {
+        "activation": (("clip", *dims), values.reshape(-1, *shape)),
+        "magnitude": (dims, (total / len(found)).reshape(shape)),
+    }
+    if model.labels:
+        data["logit"] = ("clip", "target"), logits
+    attrs = targets.attributes(model, skipped, **attrs)
+    return store.indexed(xr.Dataset(data, {**coords, **targets.coordinates(clips, found)}, attrs))
+
+
+def _sites(model, sites) -> list:
+    """The sites named, each once, in order."""
+    pair = isinstance(sites, tuple) and [isinstance(x, str) for x in sites] == [False, True]  # (layer, part)
+    found = []
+    for name in [sites] if pair or isinstance(sites, (str, int, np.integer, hooks.Site)) else sites:
+        found += model.sites(name) if name in model.family.parts else [model.check(name)]
+    if not found:
+        raise ValueError("no sites: name a part, or some of Site, (layer, part) and paths of modules")
+    return list(dict.fromkeys(found))
+
+
+def _reduce(model, pool):
+    """A function from ({site: hidden [frame, neuron]}, which frames count) to activation and magnitude [unit]."""
+    share, tokens = 0.0, model.family.class_tokens
+    if str(pool).startswith("top-"):
+        with suppress(ValueError):
+            share = float(pool.removeprefix("top-"))
+    if pool not in ("mean", "max", "cls") and not 0 < share <= 1:
+        raise ValueError(
+            f'unknown pool {pool!r}: "mean", "max", "cls", or a share of the highest frames as in "top-0.1"'
+        )
+    if pool == "cls" and not tokens:
+        raise ValueError(f'{model.name} has no class tokens: pool its frames with "mean", "max" or "top-0.1"')
+
+    def reduce(hidden, keep):
+        found, sizes = [], []
+        for x in hidden.values():
+            if len(x) > 1:
+                x = x[:tokens] if pool == "cls" else x[keep(len(x))]
+            if pool == "max":
+                found.append(x.amax(0))
+            else:
+                found.append((x.topk(max(round(share * len(x)), 1), dim=0).values if share else x).mean(0))
+            sizes.append(torch.linalg.vector_norm(x, 1, dim=0) / len(x))
+        return torch.cat(found).float().cpu().numpy(), torch.cat(sizes).double().cpu().numpy()
+
+    return reduce
 
 
 def moments(model, clips, *, part="block") -> xr.Dataset:
@@ -107,35 +220,3 @@ def check_moments(moments, model, part, needed_by=None) -> None:
         raise ValueError(f"the moments are of {moments.attrs['part']} instead of {part}")
     elif (moments.attrs["model"], moments.sizes["neuron"]) != (model.name, model.family.width(part)):
         raise ValueError(f"the moments are of another model, {moments.attrs['model']}, and not of {model.name}")
-
-
-def exemplars(activations, layer, neuron, k=5) -> pd.DataFrame:
-    """The k clips that drive a neuron most ("high", strongest first) and least ("low", weakest first).
-
-    The table is indexed by clip: `end`, `activation`, and what is known of the clip.
-    """
-    values = activations.sel(layer=layer, neuron=neuron)
-    known = {name: values[name].values for name in values.coords if values[name].dims == ("clip",) and name != "clip"}
-    table = pd.DataFrame({"activation": values.values, **known}, index=values["clip"].to_numpy())
-    table = table.sort_values("activation", kind="stable")
-    k = max(min(k, len(table) // 2), 1)
-    high, low = table[::-1][:k].assign(end="high"), table[:k].assign(end="low")
-    return pd.concat([high, low]).rename_axis("clip")
-
-
-def snippets(model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5, frames="speech") -> pd.DataFrame:
-    """Where in each exemplar the neuron peaks (in "low" ones: dips), and `half` seconds to either side.
-
-    It adds to `table`, of `exemplars`, `peak`, `start` and `stop` in seconds, and `waveform`, that stretch of sound.
-    """
-    site, found = model.check((layer, part), neuron), []
-    for index, waveform, keep in usable(model, clips.loc[table.index], frames, None, silent="all"):
-        with torch.no_grad(), hooks.capture(model, site) as kept:
-            execution.prefix(model, model.tensor(waveform), site.layer)
-        values = kept[site][0, :, neuron].cpu().numpy() * (1 if table.loc[index, "end"] == "high" else -1)
-        at = np.where(keep, values, -np.inf).argmax()
-        peak = audio.frame_times(len(values), model.sample_rate, hop=model.hop, span=model.span)[at]
-        start, stop = max(peak - half, 0), min(peak + half, len(waveform) / model.sample_rate)
-        cut = waveform[int(start * model.sample_rate) : int(stop * model.sample_rate)]
-        found.append({"peak": peak, "start": start, "stop": stop, "waveform": cut})
-    return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)

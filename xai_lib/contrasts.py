@@ -42,7 +42,7 @@ def activation_contrast(model, clips, *, target, layers="all", part="block", fra
     if "label" not in clips:
         raise ValueError("the clips have no column 'label', which is needed here: add it")
     _sides(clips["label"], "label", a, b)  # before the pass over the clips
-    found = activations(model, clips, part=part, layers=layers, frames=frames)
+    found = activations(model, clips, model.sites(part, layers), frames=frames)
     return compare(found, "label", a, b).assign_attrs(method="activation_contrast")
 
 

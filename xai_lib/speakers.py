@@ -59,7 +59,7 @@ def fit(model, clips) -> xr.Dataset:
         A clip has no speaker, or fewer than three speakers have two clips or more.
     """
     known(clips, FEWEST)
-    found = activations(model, clips, part="block")
+    found = activations(model, clips, "block")
     names = found["speaker"].to_series().astype(str)
     several = names.duplicated(keep=False)
     alone = {str(index): "its speaker has no other clip" for index in names.index[~several]}
