@@ -39,7 +39,7 @@ def test_environment_yml_has_the_same_pins():
 
 def test_pyproject_has_the_same_pins():
     extras = PROJECT["optional-dependencies"]
-    assert sorted(PROJECT["dependencies"] + extras["test"] + extras["browser"] + extras["train"]) == sorted(PINS)
+    assert sorted(PROJECT["dependencies"] + extras["test"] + extras["browser"] + extras["train"] + extras["text"]) == sorted(PINS)
 
 
 def test_the_pair_in_the_error_message_is_the_pinned_one():

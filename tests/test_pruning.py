@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +13,13 @@ import torch
 import xarray as xr
 from scipy.special import log_softmax
 
-from xai_lib import edits, hooks, plots, pruning, widgets
+from xai_lib import attribution, edits, forgetting, hooks, models, plots, pruning, widgets
 from xai_lib.families import Site
 from xai_lib.statistics import null_test, sign_flip_test
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+
+import pocket_ast
 
 PLAN = {Site(1, "ffn_hidden"): [0, 7], Site(3, "ffn_hidden"): [5]}
 
@@ -68,9 +75,224 @@ def test_weights_come_back_bit_by_bit_also_after_an_error(model):
     assert pruning.fingerprint(model) == before
 
 
-def test_only_neurons_that_one_linear_map_reads_can_be_pruned(tiny):
-    with pytest.raises(ValueError, match="ffn_hidden"), pruning.prune(tiny(), {Site(1): [0]}):
-        pass
+@pytest.fixture(scope="module")
+def ast():
+    return models.load("pocket-ast", device="cpu")
+
+
+PARTS = {
+    Site(1, "attention"): [3, 1],
+    Site(2, "ffn_out"): [5, 2, 9],
+    Site(3, "ffn_hidden"): [30, 4],
+    Site(3, "ffn_out"): [0],
+}
+
+
+def _both(model, wave, plan):
+    """Logits with neurons pruned and with them held at zero, and clean ones."""
+    x = model.tensor(wave)
+    with torch.no_grad():
+        clean = model.logits(x)
+        with hooks.edit(model, {site: edits.edit(chosen, "zero") for site, chosen in plan.items()}):
+            edited = model.logits(x)
+        with pruning.prune(model, plan):
+            return clean, model.logits(x), edited
+
+
+def test_every_part_can_be_pruned_and_equals_the_edit(model, wave):
+    clean, pruned, edited = _both(model, wave, PARTS)
+    torch.testing.assert_close(pruned, edited, atol=1e-5, rtol=1e-5)
+    assert (pruned - clean).abs().max() > 1e-3
+
+
+def test_every_part_of_an_ast_and_module_paths(ast, wave):
+    before = pruning.fingerprint(ast)
+    path = "audio_spectrogram_transformer.layers.1.attention.v_proj"
+    for plan in (PARTS, {Site(path, "module"): [7, 100, 3]}):
+        clean, pruned, edited = _both(ast, wave, plan)
+        torch.testing.assert_close(pruned, edited, atol=1e-5, rtol=1e-5)
+        assert (pruned - clean).abs().max() > 1e-3
+    assert pruning.fingerprint(ast) == before
+
+
+def test_rows_and_biases_of_the_neurons_are_zero_whatever_their_order(model):
+    """The mask follows the numbers of the neurons, in any order, and no other row is touched."""
+    linear = model.family.linear(Site(2, "ffn_hidden"))
+    weight, bias = linear.weight.clone(), linear.bias.clone()
+    for chosen in ([31, 2, 17, 8], [2, 8, 17, 31], np.array([17, 31, 8, 2])):
+        with pruning.prune(model, {Site(2, "ffn_hidden"): chosen}):
+            gone = (linear.weight == 0).all(dim=1) & (linear.bias == 0)
+            assert gone.nonzero().ravel().tolist() == [2, 8, 17, 31]
+            assert torch.equal(linear.weight[~gone], weight[~gone]) and torch.equal(linear.bias[~gone], bias[~gone])
+
+
+def test_neurons_follow_their_coordinates_when_a_score_is_sorted_or_shuffled(scores):
+    rng = np.random.default_rng(1)
+    shuffled = scores.isel(neuron=rng.permutation(40), layer=[2, 0, 1])
+    units = scores.expand_dims(part=["ffn_hidden"]).stack(unit=("part", "layer", "neuron"))
+    units = units.isel(unit=rng.permutation(120))
+    plan = pruning.neurons_of(scores, 12)
+    for other in (shuffled, units):
+        again = pruning.neurons_of(other, 12)
+        assert again.keys() == plan.keys()
+        assert all(np.array_equal(np.sort(again[site]), np.sort(plan[site])) for site in plan)
+
+
+def test_ties_are_broken_at_random_and_what_has_no_score_is_never_taken(scores):
+    flat = xr.ones_like(scores)
+    sets = [pruning.neurons_of(flat, 30, seed=seed) for seed in range(3)]
+    assert all(len(plan) == 3 for plan in sets)  # not the first layer's alone
+    assert any(not np.array_equal(sets[0][site], sets[1][site]) for site in sets[0])
+    few = flat.where(scores > 1.5)
+    n = int(few.count())
+    assert sum(map(len, pruning.neurons_of(few, n).values())) == n
+    with pytest.raises(ValueError, match=f"{n + 1} neurons are asked for, and {n} have a score"):
+        pruning.neurons_of(few, n + 1)
+
+
+def test_what_cannot_be_pruned_is_refused_in_words(tiny, ast):
+    def refused(model, site, words):
+        with pytest.raises(ValueError, match=words), pruning.prune(model, {site: [0]}):
+            pass
+
+    for site in (Site(1), Site(1, "heads"), Site("wavlm.encoder.layer_norm", "module")):
+        refused(tiny(), site, "no single linear map")
+    refused(tiny(), Site("classifier", "module"), "is the classifier: .* never pruned")
+    refused(ast, Site("classifier.dense", "module"), "is the classifier: .* never pruned")
+    refused(tiny(hidden_act="sigmoid"), Site(1, "ffn_hidden"), "sigmoid of 0 is 0.5")
+    model = tiny()
+    with hooks.capture(model, Site(1, "heads")):
+        refused(model, Site(1, "attention"), "heads are open")
+
+
+@pytest.mark.parametrize("kind", ["base", "large", "ast"])
+def test_a_pruned_model_is_saved_and_opens_again(tiny, ast, wave, tmp_path, kind):
+    model = ast if kind == "ast" else tiny(kind)
+    before, x = pruning.fingerprint(model), model.tensor(wave)
+    _, pruned, _ = _both(model, wave, PARTS)
+    again = models.load(pruning.save(model, PARTS, tmp_path / "pruned"), device=str(model.device))
+    torch.testing.assert_close(again.logits(x), pruned, atol=1e-5, rtol=1e-5)
+    told = {(x["layer"], x["part"]): x["neurons"] for x in again.network.config.xai_pruned}
+    assert told == {tuple(site): sorted(chosen) for site, chosen in PARTS.items()}
+    assert pruning.fingerprint(model) == before and not hasattr(model.network.config, "xai_pruned")
+    more = models.load(pruning.save(again, {Site(1, "ffn_out"): [1]}, tmp_path / "more"))
+    assert len(more.network.config.xai_pruned) == len(PARTS) + 1
+    with pytest.raises(FileExistsError, match="another folder"):
+        pruning.save(model, PARTS, tmp_path / "pruned")
+
+
+def test_support_is_gradient_times_activation_of_each_clips_own_class(tiny, clips):
+    model = tiny()
+    sites = [Site(2, "attention"), Site(1, "ffn_hidden"), Site(3, "ffn_out")]
+    found = pruning.support(model, clips, sites)
+    assert found.sizes == {"clip": 8, "unit": 24 + 40 + 24}
+    for site in sites:
+        for index in (10, 13):
+            options = {
+                "target": clips.loc[index, "label"],
+                "layers": site.layer,
+                "part": site.part,
+                "scale": "log_odds",
+            }
+            expected = attribution.grad_x_activation(model, clips.loc[[index]], **options)["signed"].squeeze()
+            here = found.sel(clip=index).sel(part=site.part, layer=site.layer)
+            np.testing.assert_allclose(here, expected, atol=1e-5, rtol=1e-4)
+    said = model.predict(clips)["label"]
+    np.testing.assert_array_equal(found["right"], said == clips["label"])
+
+
+def test_fewer_neurons_are_chosen_where_the_class_is_soon_forgotten(tiny, clips):
+    model = tiny()
+    label = model.predict(clips)["label"].iloc[0]
+    told = clips.assign(label=[label] + ["angry" if label == "sad" else "sad"] * 7)
+    score = pruning.greedy(model, told, label, 200, model.sites(("attention", "ffn_out")), step=8, recall=0.0)
+    n = int(score.count())
+    assert n % 8 == 0 and n < 144 and np.nanmax(score) == 200
+    with pruning.prune(model, pruning.neurons_of(score, n)):
+        assert model.predict(told)["label"].iloc[0] != label
+    with pytest.raises(ValueError, match="without any pruning"):
+        pruning.greedy(model, told.assign(label=told["label"].values[::-1]), label, 8, [Site(1, "ffn_out")], recall=1.0)
+
+
+def test_a_class_is_mentioned_by_whole_words_only():
+    texts = ["a train, trains and TRAINING", "heavy rain", "it rained, raining", "drainpipes", None, "", "no rainbow"]
+    texts = xr.DataArray(np.array([texts], object), {"layer": [1], "neuron": range(7)}, ("layer", "neuron"))
+    said = {name: pruning.mentions(texts, name).values[0] for name in ("rain", "train")}
+    np.testing.assert_array_equal(said["rain"], [np.nan, 1, 2, np.nan, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(said["train"], [3, *[np.nan] * 6])
+    pairs = [("sea waves", "a breaking wave"), ("baby cry", "babies"), ("crying", "it cries"), ("dog bark", "barking")]
+    pairs += [("fire crackling", "crackles"), ("clock tick", "ticks"), ("water drops", "dripping drop")]
+    for name, text in pairs:
+        assert float(pruning.mentions(texts[:, :1].copy(data=[[text]]), name).squeeze()) == 1, (name, text)
+    for name, text in [("cat", "catch"), ("hen", "when, then"), ("can opening", "a canary"), ("sea waves", "search")]:
+        assert np.isnan(pruning.mentions(texts[:, :1].copy(data=[[text]]), name).squeeze()), (name, text)
+    with pytest.raises(ValueError, match="three letters"):
+        pruning.mentions(texts, "a b")
+
+
+def test_neurons_of_a_concept_among_their_best(scores):
+    fit = xr.concat([scores, scores + 1, scores - 1, scores * 0], pd.Index(list("abcd"), name="concept"))
+    found = pruning.top(fit, "a", n=2)
+    assert "concept" not in found.dims
+    expected = scores.where(scores > 0)  # b is always better, c never, d where the score is below 0
+    xr.testing.assert_allclose(found, expected)
+    assert pruning.top(fit, "c", n=1).isnull().all()
+
+
+def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores):
+    chosen = pruning.contrast(pruning.support(model, clips.iloc[:4], [Site(1, "ffn_hidden")]), "angry")
+    with pytest.raises(ValueError, match="same speaker .*s0"):
+        pruning.compare(model, clips, chosen, doses=[2], draws=1)
+    assert pruning.compare(model, clips.iloc[4:], chosen, doses=[2], draws=1).sizes["clip"] == 4
+    plan = {Site(1, "ffn_hidden"): [0]}
+    with pytest.raises(ValueError, match="same path"):
+        pruning.evaluate(model, clips, plan, "angry", chosen_on=clips[["path", "label"]], draws=1)
+    cut = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
+    with pytest.raises(ValueError, match="same source .*such as b"):
+        pruning.evaluate(model, cut.iloc[3:], plan, "angry", chosen_on=cut.iloc[:3].drop(columns="path"), draws=1)
+    found = pruning.evaluate(model, cut, plan, "angry", draws=1)
+    assert found["n"].sel(group="kept") == 4 and found["n"].sel(group="forgotten") == 2  # recordings
+
+
+def test_random_neurons_without_sizes_are_as_many_in_each_part(ast):
+    sets = pruning.controls(PARTS, ast, 40, seed=2)
+    assert all(
+        {site: len(n) for site, n in plan.items()} == {site: len(n) for site, n in PARTS.items()} for plan in sets
+    )
+    drawn = np.concatenate([plan[Site(2, "ffn_out")] for plan in sets])
+    assert len(np.unique(drawn)) > 60 and drawn.max() > 120
+    assert all(len(np.unique(n)) == len(n) for plan in sets for n in plan.values())
+
+
+def test_reach_of_several_parts(model, scores):
+    places = [("attention", 1, 3), ("ffn_hidden", 2, 7), ("ffn_out", 3, 1), ("ffn_hidden", 2, 0)]
+    units = xr.Coordinates.from_pandas_multiindex(
+        pd.MultiIndex.from_tuples(places, names=["part", "layer", "neuron"]), "unit"
+    )
+    size = pruning.reach(model, xr.DataArray(np.array([1.0, 2, 3, 4]), units, ("unit",)))
+    norm = model.family.linear(Site(2, "ffn_out")).weight.norm(dim=0).cpu().numpy()
+    np.testing.assert_allclose(size, [1, 2 * norm[7], 3, 4 * norm[0]], rtol=1e-6)
+
+
+def test_many_conditions_at_once_are_the_masks_one_by_one(ast, tmp_path):
+    """The growing batch of a whole table against weights that are masked, run and restored in turn."""
+    rng, paths = np.random.default_rng(4), []
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(30000), 16000)
+        paths.append(str(tmp_path / f"{i}.wav"))
+    clips = pd.DataFrame({"path": paths, "label": ["rain", "rooster"], "speaker": ["a", "b"]})
+    sites = ast.sites(("attention", "ffn_hidden", "ffn_out"))
+    places = [(site.part, site.layer, n) for site in sites for n in range(ast.n_neurons(site))]
+    units = xr.Coordinates.from_pandas_multiindex(
+        pd.MultiIndex.from_tuples(places, names=["part", "layer", "neuron"]), "unit"
+    )
+    score = xr.DataArray(rng.standard_normal(len(places)), units, ("unit",))
+    compared = pruning.compare(ast, clips, score, doses=[5, 60], draws=3, batch=3)
+    for dose in (5, 60):
+        chosen = pruning.neurons_of(score, dose)
+        for who, plan in zip(compared["who"].values, [chosen, *pruning.controls(chosen, ast, 3)]):
+            with pruning.prune(ast, plan):
+                np.testing.assert_allclose(compared["logit"].sel(dose=dose, who=who), _logits(ast, clips), atol=2e-5)
 
 
 def test_neurons_of_takes_the_greatest(scores):
@@ -115,10 +337,10 @@ def test_controls_are_other_neurons_as_many_per_layer_and_repeat(scores):
 def test_random_neurons_are_matched_in_what_they_write(model, scores):
     """Weights × 100 for half the neurons of layer 2: chosen among these, the random ones are among these too."""
     with torch.no_grad():
-        pruning._outgoing(model, Site(2, "ffn_hidden"))[:, :20] *= 100
+        model.family.linear(Site(2, "ffn_out")).weight[:, :20] *= 100
     flat = xr.ones_like(scores)
     size = pruning.reach(model, flat.transpose("neuron", "layer"))
-    weights = pruning._outgoing(model, Site(2, "ffn_hidden")).detach().cpu().numpy()
+    weights = model.family.linear(Site(2, "ffn_out")).weight.detach().cpu().numpy()
     np.testing.assert_allclose(size.sel(layer=2), np.linalg.norm(weights, axis=0), rtol=1e-5)
     np.testing.assert_allclose(pruning.reach(model, 3 * flat), (3 * size).transpose("layer", "neuron"))
     wanted = flat.where((flat["layer"] == 2) & (flat["neuron"] < 2), 0)
@@ -183,7 +405,7 @@ def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
     compared["logit"][:, 1, 0] = compared["logit"][:, 0, 0] - 2.0 * (compared["target"] == "angry")
     kept = pruning.effects(compared, "angry").sel(group="kept", dose=5, who="chosen")
     np.testing.assert_allclose(kept[["log_odds", "moved"]].to_dataarray(), 0, atol=1e-9)
-    full = pruning._log_odds(compared).isel(who=0)
+    full = forgetting._log_odds(compared).isel(who=0)
     assert (full.isel(dose=1) > full.isel(dose=0) + 0.01)[compared["label"].values == "calm"].all()
 
 
@@ -245,9 +467,9 @@ def test_log_odds_are_those_of_the_probabilities(compared):
     logp = log_softmax(compared["logit"].isel(dose=1, who=0).values, axis=-1)
     own = np.array([list(compared["target"].values).index(label) for label in compared["label"].values])
     p = np.exp(logp[np.arange(20), own])
-    np.testing.assert_allclose(pruning._log_odds(compared).isel(dose=1, who=0), np.log(p / (1 - p)))
+    np.testing.assert_allclose(forgetting._log_odds(compared).isel(dose=1, who=0), np.log(p / (1 - p)))
     unknown = compared.assign_coords(label=("clip", ["boredom"] + list(compared["label"].values[1:])))
-    assert np.isnan(pruning._log_odds(unknown)).sum() == np.isnan(pruning._log_odds(unknown)[0]).sum() == 8
+    assert np.isnan(forgetting._log_odds(unknown)).sum() == np.isnan(forgetting._log_odds(unknown)[0]).sum() == 8
 
 
 def test_recalls_are_of_speakers(compared):
@@ -292,3 +514,27 @@ def test_figures_and_explorer(compared):
     panel = widgets.PruningExplorer({"used": compared, "responds": compared}, "calm")
     panel.controls["neurons"].value = 0
     assert panel.error is None and "0 neurons" in panel.figure.axes[0].get_title()
+    panel.controls["measure"].value = "probability"
+    assert panel.error is None and "probability" in panel.figure.axes[0].get_ylabel()
+    with pytest.raises(ValueError, match="no clips of 'happy'"):
+        plots.class_recalls(pruning.recalls(compared), 5, forgotten="happy")
+
+
+@pytest.mark.real
+def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
+    """Chosen on folds 1–4 of ESC-10, reported on fold 5: the settings with which all ten classes were tried."""
+    clips = pocket_ast.corpus(real / "esc10")
+    clips["path"], heard = clips["path"].astype(str), clips["fold"] < 5
+    others = clips[heard & (clips["label"] != "rain")].groupby("label").sample(8, random_state=0)
+    train = pd.concat([clips[heard & (clips["label"] == "rain")], others])
+    sites = ast.sites(("attention", "ffn_hidden", "ffn_out"))
+    score = pruning.greedy(ast, train, "rain", 160, sites, weight=4, recall=0.0)
+    with pytest.raises(ValueError, match="same source"):
+        pruning.compare(ast, clips[heard], score, doses=[10], draws=1, chosen_on=train.drop(columns="path"))
+    found = pruning.evaluate(ast, clips[~heard], pruning.neurons_of(score, int(score.count())), "rain", draws=1)
+    found = found.sel(who="chosen")
+    accuracy = found["value"].sel(measure="accuracy")
+    assert 20 <= found["dose"][-1] <= 100
+    assert accuracy.isel(dose=0).min() > 0.9 and accuracy.sel(group="forgotten").isel(dose=1) <= 0.1
+    assert (accuracy.isel(dose=1) - accuracy.isel(dose=0)).sel(group="kept") > -0.02
+    assert (found["selectivity"].sel(measure=["logit", "probability"]).isel(dose=1) > 0.9).all()

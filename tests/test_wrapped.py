@@ -144,3 +144,32 @@ def test_a_path_of_a_loaded_model_is_a_site_too(tiny):
     change = edits.edit([1, 2], "zero")
     both = execution.cascade(model, x[0].cpu(), [(path, change), (Site(2, "ffn_hidden"), change)])
     torch.testing.assert_close(both[1], both[2])
+
+
+def test_attributions_of_a_wrapped_module_are_those_of_autograd(tmp_path):
+    import pandas as pd
+    import soundfile
+
+    from xai_lib import attribution
+
+    wave = 0.1 * np.random.default_rng(0).standard_normal(4000)
+    soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
+    clips = pd.DataFrame({"path": [str(tmp_path / "a.wav")], "label": ["a"]})
+    plain, other = (
+        attribution.grad_x_activation(wrapped(first), clips, target="a", part="ffn_hidden") for first in (False, True)
+    )
+    np.testing.assert_allclose(plain["signed"], other["signed"], atol=1e-6)
+    network = Frames()
+    kept = []
+    network.layers[1]["fc1"].register_forward_hook(lambda module, args, output: kept.append(output))
+    logits = network(torch.from_numpy(wave.astype(np.float32))[None])
+    (slope,) = torch.autograd.grad(logits[0, 0], kept)
+    np.testing.assert_allclose(plain["signed"].sel(layer=2)[0], (slope * kept[0])[0].sum(0).detach(), atol=1e-6)
+
+
+def test_a_wrapped_module_can_be_pickled(wave):
+    import pickle
+
+    model = wrapped()
+    again = pickle.loads(pickle.dumps(model))
+    torch.testing.assert_close(again.logits(again.tensor(wave)), model.logits(model.tensor(wave)))

@@ -240,6 +240,25 @@ def features(
     return result
 
 
+def rhythm(envelope, step=HOP / SAMPLE_RATE) -> float:
+    """How regularly an envelope [frame] beats: its autocorrelation where it comes back most alike after 1/8 to 2 s.
+
+    1 where every beat is like the one before, near 0 where nothing comes back; NaN where half the clip is shorter than
+    that. What changes more slowly than half a second or so is taken out beforehand, swings of under 3 % count as none,
+    and the envelope's root is read, so that one loud burst does not outweigh the others.
+    """
+    root = np.sqrt(np.asarray(envelope, float))
+    x = root - ndimage.gaussian_filter1d(root, 0.5 / step)
+    lags = range(round(0.125 / step) - 1, min(round(2 / step), len(x) // 2) + 2)
+    if len(lags) < 5:
+        return np.nan
+    found, least = [], (0.03 * root.mean()) ** 2 + 1e-12
+    for lag in lags:
+        early, late = x[:-lag], x[lag:]
+        found.append(early @ late / (np.sqrt((early @ early) * (late @ late)) + len(late) * least))
+    return float(max(np.array(found)[signal.find_peaks(found)[0]], default=0.0))
+
+
 def features_table(clips, *, skipped=None) -> pd.DataFrame:
     """One row of acoustic numbers per clip, over its speech frames.
 
@@ -248,7 +267,9 @@ def features_table(clips, *, skipped=None) -> pd.DataFrame:
     DataFrame indexed like `clips`, without those that went to `skipped` (see `stream`)
         ``level_db`` (dBFS of the mean power), ``f0`` (median, Hz), ``f0_range`` (5th to 95th percentile, semitones),
         ``centroid`` (median, Hz), ``zcr`` (median, crossings per second), ``speech_seconds``, and ``rate``
-        (syllables per second of speech: peaks of the level that stand out by 2 dB, after de Jong and Wempe 2009).
+        (syllables per second of speech: peaks of the level that stand out by 2 dB, after de Jong and Wempe 2009). Of
+        the whole clip, pauses too: ``rhythm`` (`rhythm`) and ``steadiness`` (minus the SD of the frames' level in dB,
+        frames counted as at most 50 dB under the loud ones).
     """
     rows = {}
     for index, waveform in stream(clips, skipped=skipped):
@@ -269,6 +290,8 @@ def features_table(clips, *, skipped=None) -> pd.DataFrame:
             "zcr": np.median(values["zcr"][speech]) * SAMPLE_RATE,
             "speech_seconds": seconds,
             "rate": speech[peaks].sum() / seconds,
+            "rhythm": rhythm(values["rms"]),
+            "steadiness": -np.maximum(level, np.percentile(level, 95) - 50).std(),
         }
-    columns = ["level_db", "f0", "f0_range", "centroid", "zcr", "speech_seconds", "rate"]
+    columns = ["level_db", "f0", "f0_range", "centroid", "zcr", "speech_seconds", "rate", "rhythm", "steadiness"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(clips.index.name)

@@ -1,21 +1,23 @@
 """What each neuron responds to, said in words, and whether the words hold for speakers they were not written from.
 
 After Audio Network Dissection: exemplars (the clips that drive a neuron most and least), a description from their
-captions, and the concept of a given list that fits best (DB). Every score has a shuffled control beside it; for p
-values captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
+captions, and, of `naming`, the concept of a given list that fits best. Every score has a shuffled control beside it;
+for p values captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
 """
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy import stats
-from scipy.special import logsumexp, softmax
 
-from . import descriptions, statistics, targets
-from .activations import activations, exemplars, snippets
+from . import descriptions, edits, execution, statistics, targets
+from .activations import activations, opened
+from .exemplars import exemplars, snippets, top_frames
 from .names import ordered
+from .naming import _deals, _groups, _shape, _shuffles, _speakers, accuracy, choose, concept_fit, identify
 
-__all__ = ["activations", "card", "describe", "exemplars", "identify", "predictivity", "selectivity", "snippets"]
+__all__ = ["accuracy", "activations", "card", "choose", "concept_fit", "describe", "exemplars", "identify", "opened"]
+__all__ += ["predictivity", "selectivity", "snippets", "top_frames", "zeroed"]
 
 
 def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
@@ -25,6 +27,7 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     ----------
     activations : DataArray [clip, …]
     captions : Series by clip
+        Clips without one (NaN) are left out.
     k : int, optional
         Exemplars at each end; a quarter of the clips unless told.
 
@@ -33,8 +36,9 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Dataset
         `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at random.
     """
+    activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
-    words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
+    words = descriptions.counts(captions)
     k = min(k or max(len(values) // 4, 1), len(values) // 2)
     if k < 1:
         raise ValueError("a description needs two clips or more")
@@ -64,8 +68,9 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
         discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled
         captions, and `other` […], of another neuron's of the layer.
     """
+    activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
-    words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
+    words = descriptions.counts(captions)
     words = words.reindex(word=described["word"].values, fill_value=0).values
 
     groups = _groups(activations)
@@ -80,11 +85,11 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
 
     own, as_good = say(described["z"].values), 0
     real = rho(own)
-    for rows in _shuffles(groups, draws, seed):
+    for rows in _deals(activations, draws, seed):
         as_good = as_good + (rho(own[rows]) >= real - 1e-9)
     p = np.where(np.isnan(real), np.nan, (1 + as_good) / (1 + draws))
     # Each gets its neighbour's in a random ring, never its own.
-    ring = np.random.default_rng(seed).permutation(described.sizes["neuron"])
+    ring = np.random.default_rng(seed).permutation(described["z"].shape[-2])
     swapped = described["z"].values[..., np.roll(ring, 1)[np.argsort(ring)], :]
     parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
     null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
@@ -94,79 +99,14 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     )
 
 
-def identify(activations, fit, *, similarity="cosine", top=None, draws=400, seed=0) -> xr.Dataset:
-    """How well each concept of a list fits each neuron (DB: by the captions of the clips).
+def selectivity(activations, by="label") -> xr.Dataset:
+    """How well each neuron tells each label from the rest, within speakers.
 
     Parameters
     ----------
-    activations : DataArray [clip, …]
-        All neurons that are to be compared: soft WPMI weighs a concept against how well it fits the others.
-    fit : DataArray [clip, concept]
-        How well each clip's caption fits each concept, 0 to 1: `descriptions.match`.
-    similarity : {"cosine", "soft_wpmi"}
-        "cosine" reads all clips and is centred over them (a correlation); the source's is not, and neurons that are
-        always negative would then all be given the same concept. "soft_wpmi" reads the strongest clips only.
-    top : int, optional
-        Clips that soft WPMI reads: the source's 100, at most one in eight.
-
-    Returns
-    -------
-    Dataset
-        `score` […, concept]; `name` and `best` […], the concept that fits best and its score; `p` […], the share of
-        draws, the real one among them, whose best score is as good with captions shuffled; `q`, that at a false
-        discovery rate over all neurons.
-
-    References
-    ----------
-    Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; Oikarinen and Weng (2023), CLIP-Dissect, ICLR.
-    """
-    if similarity not in ("cosine", "soft_wpmi"):
-        raise ValueError(f"unknown similarity {similarity!r}: known are cosine, soft_wpmi")
-    values, shape = _flat(activations)
-    fit = fit.sel(clip=activations["clip"].to_numpy()).transpose("clip", "concept")
-    names = fit["concept"].values
-    top = min(top or min(100, max(len(values) // 8, 1)), len(values))
-    order = np.argsort(-values, axis=0, kind="stable")[:top]
-
-    def score(fits):
-        return cosine(fits, values) if similarity == "cosine" else soft_wpmi(fits, order)
-
-    scores = score(fit.values)
-    best, as_good = scores.max(-1), 0
-    for rows in _shuffles(_groups(activations), draws, seed):
-        as_good = as_good + (score(fit.values[rows]).max(-1) >= best - 1e-9)
-    p = (1 + as_good) / (1 + draws)
-    parts = {"name": names[scores.argmax(-1)].astype(object), "best": best, "p": p, "q": statistics.fdr(p)}
-    return xr.Dataset(
-        {"score": shape(scores, "concept", names), **{key: shape(x) for key, x in parts.items()}},
-        attrs={"similarity": similarity, "draws": draws, "seed": seed},
-    )
-
-
-def cosine(fits, values) -> np.ndarray:
-    """Cosine of activations [clip, neuron] and fits [clip, concept], both centred over clips: [neuron, concept]."""
-    return statistics.unit(values).T @ statistics.unit(fits)
-
-
-def soft_wpmi(fits, order) -> np.ndarray:
-    """Soft weighted pointwise mutual information, over all neurons jointly: [neuron, concept].
-
-    The sum over the clips of rank k of log(1 + p_k (s - 1)), where s is the softmax over concepts of 10 times the
-    `fits` [clip, concept] and p_k falls from 0.998 to 0.97; less the log of its exponential's mean over neurons.
-    `order` [rank, neuron] are each neuron's strongest clips, strongest first.
-
-    References
-    ----------
-    Oikarinen and Weng (2023), CLIP-Dissect, ICLR, and its code: a = 10, lambda = 1.
-    """
-    probability = softmax(10 * fits, axis=1)
-    members = 0.998 - np.arange(len(order)) / len(order) * (0.998 - 0.97)
-    log = sum(np.log(1 + p * (probability - 1))[clips] for p, clips in zip(members, order))
-    return log - (logsumexp(log, axis=0) - np.log(len(log)))
-
-
-def selectivity(activations) -> xr.Dataset:
-    """How well each neuron tells each label from the rest, within speakers.
+    by : str
+        Or any other coordinate of the clips, such as "sex". One that is the same in all clips of each speaker is told
+        between speakers, the clips of each averaged.
 
     Returns
     -------
@@ -174,20 +114,26 @@ def selectivity(activations) -> xr.Dataset:
         `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers; `p`
         of the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of that and
         of a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a false discovery
-        rate.
+        rate. Between speakers it is one AUROC, without interval, and p, from eight up, that of the rank-sum test.
 
     References
     ----------
     van Elteren (1960), On the combination of independent two sample tests of Wilcoxon.
     """
-    labels = pd.Series(activations["label"].values).dropna()
-    if labels.nunique() < 2:
-        raise ValueError("selectivity needs clips of two labels or more")
+    if by not in activations.coords:
+        raise ValueError(f"nothing is known of the {by!r} of these clips")
+    told, groups = activations[by].values, _speakers(activations)
+    names = ordered(pd.Series(told).dropna())
+    if len(names) < 2:
+        raise ValueError(f"selectivity by {by} needs clips of two labels or more")
     values, shape = _flat(activations)
-    names = ordered(labels)
-    said = (activations["label"].values[:, None] == np.array(names, object)).astype(float)
+    between = len(groups) > 1 and all(len(pd.unique(told[rows])) == 1 for rows in groups)
+    if between:
+        values, told = np.stack([values[rows].mean(0) for rows in groups]), told[[rows[0] for rows in groups]]
+        groups = [np.arange(len(groups))]
+    said = (told[:, None] == np.array(names, object)).astype(float)
     auroc, variance = [], []
-    for rows in _groups(activations):
+    for rows in groups:
         m, n = said[rows].sum(0), (1 - said[rows]).sum(0)
         pairs = np.where(m * n > 0, m * n, np.nan)
         auroc.append((stats.rankdata(values[rows], axis=0).T @ said[rows] - m * (m + 1) / 2) / pairs)
@@ -198,60 +144,116 @@ def selectivity(activations) -> xr.Dataset:
         p = 2 * stats.norm.sf(np.abs(mean - 0.5) * strata / np.sqrt(np.nansum(variance, axis=0)))
         error = (high - mean) / stats.t.ppf(0.975, strata - 1)
         p = np.fmax(p, 2 * stats.t.sf(np.abs(mean - 0.5) / error, strata - 1))
+    if between:
+        strata, p = strata * len(said), np.where(len(said) < statistics.FEWEST, np.nan, p)
     parts = {"mean": mean, "low": low, "high": high, "p": p, "q": statistics.fdr(p)}
-    out = xr.Dataset({key: shape(value, "concept", names) for key, value in parts.items()})
+    out = xr.Dataset({key: shape(value, "concept", names) for key, value in parts.items()}, attrs={"by": by})
     return out.assign(n=("concept", strata))
 
 
-def card(layer, neuron, *, test, described, named, selective, held) -> dict:
-    """All that is known of one neuron, for `plots.neuron_card`.
+def zeroed(model, clips, layer, neuron, *, part="ffn_hidden", scale="log_odds", batch=None) -> xr.Dataset:
+    """What each class gains or loses when one neuron is held at zero.
 
-    The Datasets are of `activations` of clips not described from, `describe`, `identify`, `selectivity` and
-    `predictivity`.
+    Returns
+    -------
+    Dataset
+        `change` [clip, target], edited less clean, on `scale`; and of each class its change in its own clips, the clips
+        of each speaker averaged: `mean` [target], `low`, `high` and `n` speakers. Clips that could not be used are named
+        in `attrs["skipped"]`.
+    """
+    targets.check(model, model.labels[0], scale)
+    plan, skipped, rows = [(model.check((layer, part), neuron), edits.edit(neuron, "zero"))], {}, {}
+    for index, waveform in model.stream(clips, skipped):
+        logits = execution.cascade(model, waveform, plan, batch=batch).double()
+        values = [targets.value(logits, (c,), scale) for c in range(len(model.labels))]
+        rows[index] = [float(value[1] - value[0]) for value in values]
+    coords = {**targets.coordinates(clips, rows), "target": model.labels}
+    change, own = xr.DataArray(list(rows.values()), coords, ("clip", "target")), []
+    for name in model.labels if "label" in coords else ():
+        one = change.sel(target=name).isel(clip=np.flatnonzero(change["label"].values == name))
+        units = targets.units(one) if one.size else one
+        own.append([*statistics.interval(units.values), units.size] if one.size else [np.nan] * 3 + [0])
+    parts = {key: ("target", list(x)) for key, x in zip(("mean", "low", "high", "n"), zip(*own))}
+    if not targets.speakers_known(change):
+        parts |= {key: ("target", np.full(len(own), np.nan)) for key in ("low", "high") if own}
+    made = {"layer": layer, "neuron": neuron, "part": part, "scale": scale}
+    return xr.Dataset({"change": change, **parts}, attrs=targets.attributes(model, skipped, **made))
+
+
+def card(
+    layer,
+    neuron,
+    *,
+    part=None,
+    described=None,
+    summaries=None,
+    named=None,
+    held=None,
+    selective=None,
+    test=None,
+    exemplars=None,
+    zeroed=None,
+) -> dict:
+    """All that is known of one neuron, for `plots.neuron_card` and `widgets.NeuronCard`; None of what is not given.
+
+    Parameters
+    ----------
+    part : str, optional
+        Where the results are of several parts.
+    described, named, held : Dataset
+        Of `describe`, `identify` and `predictivity`.
+    summaries : DataArray or Series of str by neuron
+        Descriptions in a model's words.
+    selective : Dataset, or {what: Dataset}
+        Of `selectivity`, by label or by several coordinates.
+    test : Dataset
+        Of `activations` of clips not described from.
+    exemplars : DataFrame
+        Of `snippets`.
+    zeroed : Dataset
+        Of `zeroed`, on clips not described from.
     """
     here = {"layer": layer, "neuron": neuron}
-    z, null = described["z"].sel(here), np.abs(described["null"].sel(here)).max("word")
+
+    def at(found):
+        return None if found is None else found.sel(here | ({"part": part} if "unit" in found.dims else {}))
+
+    z, null_z, foretold = None, None, at(held)
+    if described is not None:
+        z, null_z = at(described["z"]), float(np.abs(at(described["null"])).max("word").quantile(0.95))
+    least = {} if held is None else {"least": held.attrs["least"]}
+    if isinstance(summaries, pd.Series):
+        summaries = {at: text for at, text in summaries.items()}.get((part, layer, neuron)[-summaries.index.nlevels :])
+    elif summaries is not None:
+        summaries = at(summaries).item()
+    if isinstance(selective, xr.Dataset):
+        selective = {selective.attrs["by"]: selective}
     return {
         **here,
+        "part": part,
         "z": z,
-        "null_z": float(null.quantile(0.95)),
-        "sentence": descriptions.sentence(z, least=held.attrs["least"]),
-        "named": named.sel(here),
-        "selective": selective.sel(here),
-        "rho": float(held["rho"].sel(here)),
-        "test": test["activation"].sel(here),
+        "null_z": null_z,
+        "sentence": None if z is None else descriptions.sentence(z, **least),
+        "summary": summaries,
+        "named": at(named),
+        "selective": {by: at(found) for by, found in (selective or {}).items()},
+        **{key: None if held is None else float(foretold[key]) for key in ("rho", "p", "q")},
+        "test": None if test is None else at(test["activation"]),
+        "exemplars": exemplars,
+        "zeroed": zeroed,
     }
+
+
+def _captioned(activations, captions):
+    """Activations of the clips that have a caption, and these."""
+    captions = captions.reindex(activations["clip"].to_numpy()).dropna()
+    return activations.sel(clip=captions.index), captions
 
 
 def _flat(data):
     """Values as [clip, unit], and a function that gives [unit, …] the units' own dims back."""
     data = data.transpose("clip", ...)
-    dims, sizes = data.dims[1:], data.shape[1:]
-    known = {name: data[name].values for name in dims if name in data.coords}
-
-    def shape(values, extra=None, names=None):
-        values = np.asarray(values).reshape(*sizes, *([-1] if extra else []))
-        coords = {**known, extra: names} if extra else known
-        return xr.DataArray(values, dims=(*dims, *([extra] if extra else [])), coords=coords)
-
-    return data.values.reshape(data.sizes["clip"], -1).astype(float), shape
-
-
-def _groups(data) -> list:
-    """Rows of each speaker; all in one where speakers are not known."""
-    if not targets.speakers_known(data):
-        return [np.arange(data.sizes["clip"])]
-    return list(pd.Series(np.arange(data.sizes["clip"])).groupby(data["speaker"].values).apply(np.asarray))
-
-
-def _shuffles(groups, draws, seed):
-    """Row orders that deal things out at random within each group of rows."""
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
-        rows = np.arange(sum(map(len, groups)))
-        for group in groups:
-            rows[group] = rng.permutation(group)
-        yield rows
+    return data.values.reshape(data.sizes["clip"], -1).astype(float), _shape(data)
 
 
 def _ranks(x, groups) -> np.ndarray:

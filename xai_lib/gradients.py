@@ -185,10 +185,15 @@ def _warn(sites, residual, change):
 
 def _backward(model, waveform, sites, target, scale, *, times):
     """Gradient, or gradient × activation, [layer, frame, neuron] of one clip from one backward."""
-    # No gradient is needed below the lowest site: cut the graph there (the clone: torch's counter of FLOPs fails
-    # where the input of a module is a leaf).
-    start = {sites[0]: lambda hidden: hidden.detach().requires_grad_().clone()}
-    with torch.enable_grad(), hooks.edit(model, start), hooks.capture(model, sites) as seen:
+    seen = {}
+
+    def keep(hidden, site):
+        # No gradient is needed below the lowest site: cut the graph there (the clone: torch's counter of FLOPs fails
+        # where the input of a module is a leaf).
+        seen[site] = hidden.detach().requires_grad_().clone() if site == sites[0] else hidden
+        return seen[site]
+
+    with torch.enable_grad(), hooks.edit(model, {site: partial(keep, site=site) for site in sites}):
         logits = model.logits(model.tensor(waveform))
         classes = targets.resolve(model, target, logits)
         value = targets.value(logits, classes, scale)[0]

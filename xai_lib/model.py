@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
+from contextlib import ExitStack
 from difflib import get_close_matches
 
 import numpy as np
@@ -57,7 +59,7 @@ class Model:
         self.require_unedited()
         known = {name: x for name, x in vars(self).items() if name not in ("network", "family")}
         if not self.family.resumable:
-            return _as_it_was, (vars(self),)
+            return copyreg.__newobj__, (Model,), vars(self)
         return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), known)
 
     def __repr__(self):
@@ -123,14 +125,27 @@ class Model:
         if site.part != "module":
             return self.family.width(site.part) if self.family.resumable else self.family.widths[site]
         if site not in self._widths:  # no configuration tells: see a short forward
-            from . import hooks
-
-            with torch.no_grad(), hooks.capture(self, site) as seen:
-                self.logits(torch.zeros(1, max(self.sample_rate // 2, self.span), device=self.device))
-            if site not in seen:
-                raise ValueError(f"no forward passes through {site.layer}")
-            self._widths[site] = seen[site].shape[-1]
+            seen, _ = self.tried([site], torch.zeros(1, max(self.sample_rate // 2, self.span), device=self.device))
+            self._widths[site] = seen[site][-1]
         return self._widths[site]
+
+    @torch.no_grad()
+    def tried(self, sites, x) -> tuple[dict, torch.Size]:
+        """Shapes {site: [batch, frame, neuron]} and that of the logits, of waveforms; ValueError if a site is not met."""
+        shapes = {}
+        with ExitStack() as stack:
+            for site in sites:
+
+                def note(module, args, output, site=site):
+                    shapes[site] = self.family.seen(site, output[0] if isinstance(output, tuple) else output).shape
+
+                module = stack.enter_context(self.family.opened(site))
+                stack.callback(module.register_forward_hook(note).remove)
+            logits = self.logits(x).shape
+        for site in sites:
+            if site not in shapes:
+                raise ValueError(f"no forward passes through layer {site.layer}, {site.part}")
+        return shapes, logits
 
     def head_neurons(self, heads) -> np.ndarray:
         """Neurons of the part `heads` that belong to some attention heads, numbers from 0."""
@@ -267,13 +282,6 @@ class Model:
             raise ValueError(f"{taken}: {error}") from error
         if given != (1, n):
             raise ValueError(f"the head gives {given} for one clip and {n} labels were named: it should give {(1, n)}")
-
-
-def _as_it_was(known):
-    """A wrapped Model again."""
-    model = Model.__new__(Model)
-    vars(model).update(known)
-    return model
 
 
 def _unpickled(kind, config, state, known):

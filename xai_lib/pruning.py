@@ -1,39 +1,80 @@
-"""Take neurons out of a model, and measure what it forgets and what it keeps."""
+"""Choose the neurons of a class, take them out of a model, and measure what it forgets and what it keeps."""
 
 import hashlib
+import json
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from scipy.special import logsumexp
+from transformers.activations import ACT2FN
 
-from . import edits, execution, statistics, targets
-from .families import Site
-from .names import ordered
+from . import edits, execution, targets
+from .choosing import contrast, controls, mentions, neurons_of, reach, support, top, with_units
+from .forgetting import correct, effects, frontier, recalls, selectivity, summary, table
+
+__all__ = ["compare", "contrast", "controls", "effects", "evaluate", "fingerprint", "frontier", "greedy", "importance",
+           "mentions", "neurons_of", "prune", "reach", "recalls", "save", "selectivity", "summary", "support", "table",
+           "top"]  # fmt: skip
 
 
 @contextmanager
 def prune(model, neurons):
-    """Take neurons of `ffn_hidden` out of the weights while inside the `with`; exactly undone on leaving it.
+    """Take neurons out of the weights while inside the `with`; exactly undone on leaving it.
 
-    It yields the same model: `model.network.save_pretrained(folder)` inside the `with` writes the pruned checkpoint.
-    `neurons` are {Site(layer, "ffn_hidden"): neurons}, as of `neurons_of`; ValueError if the part is another, or the
-    model lacks one.
+    Parameters
+    ----------
+    neurons : dict
+        {Site: neurons}, as of `neurons_of`: sites of `attention`, `ffn_hidden` and `ffn_out`, or paths of
+        `torch.nn.Linear`. Row and bias of each neuron in the linear map that makes it are set to zero, which is the
+        same as holding it at zero (`edits.edit`, mode "zero").
+
+    Raises
+    ------
+    ValueError
+        Not a site of which a linear map makes the neurons; the classifier's own, whose classes would be gone by decree;
+        an activation function that is not 0 at 0; a neuron that is not there.
     """
     saved = []
     try:
-        for site, chosen in neurons.items():
-            weight = _outgoing(model, site, chosen)
-            saved.append((weight, weight.detach().clone()))
-            with torch.no_grad():
-                weight[:, torch.as_tensor(np.asarray(chosen, int), device=weight.device)] = 0
+        with torch.no_grad():
+            for site, chosen in neurons.items():
+                linear = _linear(model, site, chosen)
+                rows = torch.as_tensor(np.asarray(chosen, int), device=linear.weight.device)
+                for values in filter(lambda values: values is not None, (linear.weight, linear.bias)):
+                    saved.append((values, values.detach().clone()))
+                    values[rows] = 0
         yield model
     finally:
         with torch.no_grad():
-            for weight, before in reversed(saved):
-                weight.copy_(before)
+            for values, before in reversed(saved):
+                values.copy_(before)
+
+
+def save(model, neurons, folder) -> Path:
+    """Write the pruned model as a checkpoint that `models.load` opens; the model itself stays as it was.
+
+    What was pruned is in its configuration as `xai_pruned`, a list of {layer, part, neurons}.
+    """
+    folder, config = Path(folder), getattr(model.network, "config", None)
+    if config is None or model.head is not None:
+        raise ValueError("only a Hugging Face model with its own head can be written as a checkpoint")
+    if (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} holds a model already: name another folder")
+    before = getattr(config, "xai_pruned", None)
+    sites = {model.check(site): np.unique(np.asarray(chosen, int)).tolist() for site, chosen in neurons.items()}
+    with prune(model, sites):
+        try:
+            config.xai_pruned = [*(before or []), *({**site._asdict(), "neurons": n} for site, n in sites.items())]
+            model.network.save_pretrained(folder)
+        finally:
+            config.xai_pruned = before
+            if before is None:
+                del config.xai_pruned
+    (folder / "preprocessor_config.json").write_text(json.dumps(model.preprocessor, indent=2))
+    return folder
 
 
 def fingerprint(model) -> str:
@@ -44,66 +85,48 @@ def fingerprint(model) -> str:
     return digest.hexdigest()
 
 
-def contrast(scores, label) -> xr.DataArray:
-    """Mean over the clips of a label less that over the others, within speakers who have both: [layer, neuron].
+def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -> xr.DataArray:
+    """Choose neurons of a label `step` at a time, looking anew at the pruned model each time: a score [unit].
 
-    Where no speaker has both (few clips), or speakers are not known, it is over all clips. `scores` are [clip, layer,
-    neuron], for instance `signed` of `attribution.grad_x_activation` of training clips: which neurons carry the class
-    in its own clips and not elsewhere.
+    Each time by `contrast` of `support`: what helps the label in its own clips, less `weight` times what helps others
+    in theirs. The first chosen scores k, the last 1, others NaN, so that `neurons_of` takes the first n for any dose n
+    up to k. When no more than the share `recall` of the label's own clips are still given it, no more are chosen. Other
+    neurons answer for those that are gone, which one look at the whole model cannot know.
     """
-    own = (scores["label"] == label).values
-    if not own.any() or own.all():
-        raise ValueError(f"a contrast needs clips of {label!r} and clips of others: {int(own.sum())} of {len(own)}")
-    mine, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (own, ~own))
-    if targets.speakers_known(scores):
-        within = statistics.by_speaker(mine) - statistics.by_speaker(others)
-        if within.sizes["speaker"]:
-            return within.mean("speaker")
-    return mine.mean("clip") - others.mean("clip")
+    score, taken = None, {}
+    for left in range(k, 0, -step):
+        with prune(model, taken):
+            found = support(model, clips, sites)
+        if recall is not None and found["right"][found["label"].values == label].mean() <= recall:
+            break
+        found = contrast(found, label, weight=weight)
+        score = xr.full_like(found, np.nan) if score is None else score
+        order = np.argsort(np.where(np.isnan(score), -found, np.inf), kind="stable")
+        score[order[: min(step, left)]] = np.arange(left, max(left - step, 0), -1)
+        taken = neurons_of(score, k - max(left - step, 0))
+    if score is None:
+        raise ValueError(f"without any pruning no more than {recall:.0%} of the clips of {label!r} are given it")
+    return score
 
 
-def neurons_of(scores, k, *, part="ffn_hidden") -> dict:
-    """The k neurons of the greatest scores [layer, neuron], as {Site: neurons}.
-
-    The scores are of the concept to forget: `contrast`, or a concept's `score` of `dissection.identify`, or its `mean`
-    of `dissection.selectivity`; from training speakers, if effects are to be reported on others.
-    """
-    ranked = scores.transpose("layer", "neuron")
-    flat = np.argsort(-ranked.values, axis=None, kind="stable")[:k]
-    layers, neurons = np.unravel_index(flat, ranked.shape)
-    return {Site(int(ranked["layer"][i]), part): neurons[layers == i] for i in np.unique(layers)}
-
-
-def reach(model, magnitude) -> xr.DataArray:
-    """How much each neuron of `ffn_hidden` writes: mean |activation| × norm of its outgoing weights, [layer, neuron].
-
-    The `magnitude` is that of `dissection.activations`.
-    """
-    weights = [_outgoing(model, Site(int(layer), "ffn_hidden")) for layer in magnitude["layer"]]
-    norms = np.stack([weight.detach().norm(dim=0).cpu().numpy() for weight in weights])
-    return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)
-
-
-def controls(neurons, size, draws, *, seed=0) -> list[dict]:
-    """Random neurons in place of the chosen: as many in each layer, of like size (`reach`), none of the chosen."""
-    sets = {
-        site: edits.matched(size.sel(layer=site.layer), chosen, draws, nearest=15, seed=[seed, site.layer])
-        for site, chosen in neurons.items()
-    }
-    return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
-
-
-def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, seed=0) -> xr.Dataset:
+def compare(
+    model, clips, scores, magnitude=None, *, doses, part="ffn_hidden", draws=20, chosen_on=None, batch=None, seed=0
+) -> xr.Dataset:
     """Logits of each clip with more and more neurons pruned: the chosen, and matched random ones.
 
     Parameters
     ----------
     clips : DataFrame
         Labelled, of speakers on whom nothing was chosen.
-    scores, magnitude : DataArray [layer, neuron]
-        See `neurons_of` and `reach`, by which the random neurons are matched.
+    scores : DataArray [layer, neuron] or [unit]
+        See `neurons_of`.
+    magnitude : DataArray, optional
+        Of the same neurons, see `reach`, by which the random ones are matched; without it they are any of the same
+        layer and part, see `controls`.
     doses : sequence of int
         Numbers of neurons.
+    chosen_on : DataFrame, optional
+        The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`.
 
     Returns
     -------
@@ -111,62 +134,119 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
         `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is. `shared`
         [dose]: the share of neurons that two random sets have in common.
     """
-    model.require_trained()
-    plans, size, shared = [], reach(model, magnitude), [0.0]
-    for dose in doses:
-        chosen = neurons_of(scores, dose)
-        random = controls(chosen, size, draws, seed=seed)
-        plans += [chosen, *random]
-        shared.append(_shared(random))
-    plans = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in plans]
-    who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
-    skipped, rows = {}, {}
-    for index, waveform in model.stream(clips, skipped):
-        logits = execution.cascade(model, waveform, plans, batch=batch).cpu().numpy()
-        clean = np.repeat(logits[:1], len(who), axis=0)
-        rows[index] = np.concatenate([clean, logits[1:]]).reshape(1 + len(doses), len(who), -1)
-    return xr.Dataset(
-        {"logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values()))), "shared": ("dose", shared)},
-        {**targets.coordinates(clips, rows), "dose": [0, *doses], "who": who, "target": model.labels},
-        targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
-    )
+    plans = [neurons_of(scores, dose, part=part, seed=seed) for dose in doses]
+    _apart(clips, chosen_on, json.loads(scores.attrs.get("chosen_on", "[]")))
+    return _logits(model, clips, plans, doses, magnitude, draws, batch, seed)
 
 
-def recalls(compared) -> xr.DataArray:
-    """Share of each speaker's clips of each label that are given it: [label, speaker, dose, who]; NaN without such."""
-    right, labels = _right(compared), ordered(compared["label"].values)
-    rows = [statistics.by_speaker(right[right["label"].values == label]) for label in labels]
-    return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename("recall")
+def evaluate(
+    model, clips, neurons, label, magnitude=None, *, draws=20, chosen_on=None, batch=None, seed=0
+) -> xr.Dataset:
+    """What a model without some `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
+
+    `clips` are ones on which the neurons were not chosen; the rest as in `compare`.
+    """
+    _apart(clips, chosen_on, [])
+    compared = _logits(model, clips, [neurons], [sum(map(len, neurons.values()))], magnitude, draws, batch, seed)
+    return summary(compared, label)
 
 
-def effects(compared, label) -> xr.Dataset:
-    """What pruning does to the forgotten class and to the others.
+def importance(model, clips, scores, *, shares, part="ffn_hidden", seeds=3, batch=None, seed=0) -> xr.Dataset:
+    """Accuracy against the share of neurons pruned, by several rankings, each beside random neurons of the same layers.
+
+    Parameters
+    ----------
+    scores : dict of DataArray
+        What neurons are ranked by: an attribution, a count of words, 1 for those described by an adjective. NaN and 0 are
+        never pruned.
+    shares : sequence of float
+        Of all neurons that are ranked.
+    seeds : int
+        Draws of the random neurons, and of the order of neurons that rank alike.
 
     Returns
     -------
-    Dataset [group, speaker, dose, who], group "forgotten" and "kept": the clips of the class, and all others
-        `recall`; `log_odds`, the change of the log odds of the clip's own class (nats), and `moved`, its absolute
-        value: means over a speaker's clips. Of "kept" clips these are odds among the other classes only, since
-        otherwise a loss of the forgotten class would count as their gain. `margin` [group, speaker, dose]: the log
-        odds with the chosen neurons pruned less their mean with random ones.
-        `across_p` [group, dose]: p that one more random set would do as the chosen does (`statistics.null_test`);
-        `margin_p`: the greater of it and of a sign-flip test of `margin` over speakers, NaN under 8 of them.
+    Dataset
+        `right` [ranking, clip, share, draw, who], whether a clip is given its label, `who` being "chosen" and "random";
+        NaN where fewer neurons are ranked than a share asks for. `neurons` [ranking, share].
+
+    References
+    ----------
+    Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, figure 4.
     """
-    parts, own = [], compared["label"] == label
-    for group, rows in (("forgotten", own), ("kept", ~own)):
-        part = compared.isel(clip=np.flatnonzero(rows.values))
-        odds = _log_odds(part if group == "forgotten" else part.sel(target=part["target"] != label))
-        change = odds - odds.isel(dose=0)
-        measures = {"recall": _right(part), "log_odds": change, "moved": np.abs(change)}
-        found = {name: statistics.by_speaker(data) for name, data in measures.items()}
-        chosen, random = found["log_odds"].isel(who=0, drop=True), found["log_odds"].isel(who=slice(1, None))
-        found["margin"] = chosen - random.mean("who")
-        sets = random.mean("speaker").transpose("who", "dose").values
-        across = statistics.null_test(chosen.mean("speaker").values, sets, overlap=compared["shared"].values)
-        over = statistics.sign_flip_test(found["margin"].transpose("dose", "speaker").values, axis=1)
-        tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
-        parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
-    return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)
+    found = []
+    for score in scores.values():
+        score, places = score.where(score != 0), [round(share * score.size) for share in shares]
+        doses = sorted({dose for dose in places if 0 < dose <= np.isfinite(score.values).sum()})
+        draws = [
+            compare(model, clips, score, doses=doses, part=part, draws=1, batch=batch, seed=seed + draw)
+            for draw in range(seeds)
+        ]
+        right = xr.concat([correct(each).assign_coords(who=["chosen", "random"]) for each in draws], "draw")
+        wanted = xr.DataArray([dose if dose in [0, *doses] else -1 for dose in places], dims="share")
+        right = right.reindex(dose=[-1, 0, *doses]).sel(dose=wanted).drop_vars("dose")
+        found.append(xr.Dataset({"right": right, "neurons": ("share", places)}, {"share": list(shares)}))
+    return xr.concat(found, pd.Index(list(scores), name="ranking"))
+
+
+def _linear(model, site, chosen):
+    """The linear map whose rows make the site's neurons, checked for what `prune` promises."""
+    site = model.check(site, chosen)
+    network = model.network
+    linear = network.get_submodule(site.layer) if site.part == "module" else model.family.linear(site)
+    name = site.layer if site.part == "module" else f"{site.part} of layer {site.layer}"
+    if not isinstance(linear, torch.nn.Linear) or torch.nn.utils.parametrize.is_parametrized(linear):
+        raise ValueError(f"no single linear map makes the neurons of {name}, so they cannot be pruned: edit them")
+    if model.family.is_open:
+        raise ValueError("the attention heads are open: leave the `with` that edits or captures them before pruning")
+    last = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(model.labels)]
+    if model.head is None and last and linear is last[-1]:
+        raise ValueError(f"{name} is the classifier: its rows are the classes themselves and are never pruned")
+    if site.part == "ffn_hidden" and model.family.module(site) is not linear:
+        activation = ACT2FN[network.config.hidden_act]
+        at_zero = float(activation(torch.zeros(1)))
+        if at_zero != 0:
+            raise ValueError(f"{network.config.hidden_act} of 0 is {at_zero:g}: rows of zeros do not silence a neuron")
+    return linear
+
+
+def _apart(clips, chosen_on, heard):
+    """Refuse clips of which, or of whose speakers or recordings, neurons were chosen."""
+    heard, units = {"speaker": set(heard)}, with_units(clips)
+    if chosen_on is not None:
+        known = [name for name in ("path", "speaker", "source") if name in chosen_on]
+        heard = {name: set(chosen_on[name].dropna().astype(str)) for name in known}
+    for name, known in heard.items():
+        shared = sorted(known & set(units[name].dropna().astype(str))) if name in units else []
+        if shared:
+            what = f"{len(shared)} of them, such as {shared[0]}"
+            raise ValueError(f"neurons were chosen on clips of the same {name} ({what}): evaluate on others")
+
+
+def _logits(model, clips, plans, doses, magnitude, draws, batch, seed):
+    """The Dataset of `compare`."""
+    model.require_trained()
+    size = model if magnitude is None else reach(model, magnitude)
+    sets = [controls(plan, size, draws, seed=seed) for plan in plans]
+    every = [plan for chosen, random in zip(plans, sets) for plan in (chosen, *random)]
+    for plan in every[:: 1 + draws]:
+        for site, chosen in plan.items():
+            _linear(model, site, chosen)  # what could not be pruned is not measured either
+    every = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in every]
+    who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
+    skipped, rows = {}, {}
+    for index, waveform in model.stream(clips, skipped):
+        logits = execution.cascade(model, waveform, every, batch=batch).cpu().numpy()
+        clean = np.repeat(logits[:1], len(who), axis=0)
+        rows[index] = np.concatenate([clean, logits[1:]]).reshape(1 + len(doses), len(who), -1)
+    return xr.Dataset(
+        {
+            "logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values()))),
+            "shared": ("dose", [0.0, *map(_shared, sets)]),
+        },
+        {**targets.coordinates(with_units(clips), rows), "dose": [0, *doses], "who": who, "target": model.labels},
+        targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
+    )
 
 
 def _shared(sets):
@@ -174,29 +254,3 @@ def _shared(sets):
     pairs = [(a, b) for i, a in enumerate(sets) for b in sets[:i]]
     common = [sum(np.isin(a[site], b[site]).sum() for site in a) / sum(map(len, a.values())) for a, b in pairs]
     return float(np.mean(common)) if common else 0.0
-
-
-def _right(compared):
-    """Whether each clip is given its own label, 0 or 1: [clip, dose, who]."""
-    names = compared["target"].values[compared["logit"].argmax("target").values]
-    right = names == compared["label"].values[:, None, None]
-    return compared["logit"].isel(target=0, drop=True).copy(data=right.astype(float))
-
-
-def _log_odds(compared):
-    """Log odds of each clip's own class against all others, which adding to all logits does not change."""
-    own = compared["label"] == compared["target"]
-    logit = compared["logit"]
-    others = logit.where(~own, -np.inf)
-    rest = xr.apply_ufunc(logsumexp, others, input_core_dims=[["target"]], kwargs={"axis": -1})
-    return logit.where(own).sum("target", min_count=1) - rest  # NaN where the model does not know the label
-
-
-def _outgoing(model, site, chosen=None):
-    """The weights [out, neuron] of the linear map that reads the site's neurons."""
-    site = model.check(site, chosen)
-    if site.part != "ffn_hidden":
-        raise ValueError(f"only neurons of ffn_hidden can be taken out of the weights, not of {site.part}: edit them")
-    width = model.n_neurons(site)
-    inside = model.family.module(Site(site.layer, "ffn_out")).modules()
-    return [m for m in inside if isinstance(m, torch.nn.Linear) and m.in_features == width][-1].weight

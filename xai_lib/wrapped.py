@@ -129,20 +129,16 @@ class Wrapped(Family):
 
     def probe(self, model) -> None:
         """Try two short waveforms: learn how wide the sites are, refuse a layout or logits that do not fit."""
-        from . import hooks
-
         noise = torch.randn(2, model.sample_rate, generator=torch.Generator().manual_seed(0)).to(model.device)
-        with torch.no_grad(), hooks.capture(model, list(self.sites)) as seen:
-            logits = model.logits(0.1 * noise)
-        for site, path in self.sites.items():
-            if site not in seen:
-                raise ValueError(f"no forward passes through {path}")
-            if len(seen[site]) != 2:
-                shape = f"{len(seen[site])} rows for two clips"
-                raise ValueError(f"{path} gives {shape}: say with layout which axis is the batch")
-            self.widths[site] = seen[site].shape[-1]
-        if tuple(logits.shape) != (2, self.n_labels):
-            got = f"of shape {tuple(logits.shape)} for two clips, and {self.n_labels} labels were named"
+        shapes, logits = model.tried(self.sites, 0.1 * noise)
+        for site, shape in shapes.items():
+            if shape[0] != 2:
+                raise ValueError(
+                    f"{self.sites[site]} gives {shape[0]} rows for two clips: say with layout what is the batch"
+                )
+            self.widths[site] = shape[-1]
+        if tuple(logits) != (2, self.n_labels):
+            got = f"of shape {tuple(logits)} for two clips, and {self.n_labels} labels were named"
             raise ValueError(
                 f"the module's output is {got}: give labels of each logit, or read= that takes logits from it"
             )

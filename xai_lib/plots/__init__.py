@@ -1,6 +1,10 @@
 """Figures: each function takes a result and returns a matplotlib Figure."""
 
+from .adjective_check import adjective_check
+from .adjectives import adjectives
+from .adjectives_by_layer import adjectives_by_layer
 from .agreement_curves import agreement_curves
+from .class_changes import class_changes
 from .class_recalls import class_recalls
 from .clip import clip
 from .contrast_map import contrast_map
@@ -15,6 +19,8 @@ from .emotion_tracking import emotion_tracking
 from .factors import factors
 from .forgetting import forgetting
 from .frame_attribution import frame_attribution
+from .frontier import frontier
+from .importance_curves import importance_curves
 from .layer_curves import layer_curves
 from .layer_effect import layer_effect
 from .layer_neuron_map import layer_neuron_map
@@ -28,4 +34,5 @@ from .segment_map import segment_map
 from .selective_neurons import selective_neurons
 from .selectivity_scatter import selectivity_scatter
 from .spread import spread
+from .uninterpretable import uninterpretable
 from .upstream import upstream

@@ -10,6 +10,8 @@ def class_recalls(recalls, dose, *, forgotten):
     """
     if dose not in recalls["dose"].values:
         raise ValueError(f"{dose} neurons were not tried: the doses are {recalls['dose'].values.tolist()}")
+    if forgotten not in recalls["label"].values:
+        raise ValueError(f"there are no clips of {forgotten!r}: the classes are {', '.join(recalls['label'].values)}")
     names = sorted(recalls["label"].values, key=lambda name: name != forgotten)
     by, at, colors = recalls.mean("speaker").sel(label=names), np.arange(len(names)), style.colors(names)
     random = by.sel(dose=dose).isel(who=slice(1, None))
@@ -21,8 +23,8 @@ def class_recalls(recalls, dose, *, forgotten):
     ax.vlines(at, random.min("who"), random.max("who"), color="black", lw=1.2)
     after, text = by.sel(dose=dose, who="chosen"), "chosen neurons pruned"
     ax.bar(at + 0.27, after, color=list(colors.values()), label=text, **look)
-    ax.set_xticks(at, names)
-    ax.set(ylabel="recall, mean over speakers", xlabel="emotion (the first is the one to forget)", ylim=(0, 1.02))
+    ax.set_xticks(at, names, **({} if len(names) < 9 else {"rotation": 30, "ha": "right"}))
+    ax.set(ylabel="recall, mean over speakers", xlabel="class (the first is the one to forget)", ylim=(0, 1.02))
     ax.set_title(f"{dose} neurons pruned")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -19,7 +19,7 @@ def forgetting(effects):
     doses, at, bars = effects["dose"].values, np.arange(effects.sizes["dose"]), True
     groups = {  # where it stands, colour, marker, name
         "forgotten": (-0.06, style.COLORS[1], "o", f"{effects.attrs['forgotten']} (to forget)"),
-        "kept": (0.06, style.COLORS[0], "s", "the other emotions, among themselves"),
+        "kept": (0.06, style.COLORS[0], "s", "the others, among themselves"),
     }
     for ax, (measure, label) in zip(axes, _MEASURES.items()):
         for group, (shift, color, marker, name) in groups.items():

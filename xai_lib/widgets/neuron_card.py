@@ -1,17 +1,20 @@
-import html
-
 import ipywidgets
 import pandas as pd
 from IPython.display import HTML, Audio
 
 from .. import dissection, plots
+from ..vocabulary import shown
 from .panel import Panel
 
 
 def players(found, sample_rate) -> HTML:
-    """A table of exemplars (`dissection.snippets`, perhaps captioned), each with a player at the recorded level."""
+    """A table of exemplars (`dissection.snippets`, perhaps captioned), each with a player at the recorded level.
+
+    Text is shown as text, whatever it holds, and cut where it is long.
+    """
     names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
-    table = found[names].round(3).astype(str).map(html.escape)
+    table = found[names].round(3).map(_cell).rename(index=_cell)
+    table.index.name = found.index.name and _cell(found.index.name)
     sounds = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
     # Single spaces: of two, pandas would make a hard one, and the player would lose its controls.
     table["listen"] = [" ".join(player.split()).replace("<audio ", '<audio style="width:15em" ') for player in sounds]
@@ -19,16 +22,22 @@ def players(found, sample_rate) -> HTML:
         return HTML(table.to_html(escape=False, border=0))
 
 
+def _cell(text) -> str:
+    """Text that does nothing; letters that run the other way turn only themselves."""
+    return f'<bdi dir="auto">{shown(text)}</bdi>' if isinstance(text, str) else shown(text)
+
+
 class NeuronCard(Panel):
     """Sliders for layer and neuron; draws `plots.neuron_card` and the neuron's exemplars with players, `k` at each end.
 
     `train` is of `dissection.activations` of `clips`, the exemplars' side; `captions` are a Series; `results` are what
-    `dissection.card` takes.
+    `dissection.card` takes. With clips not described from as `zeroed`, what holding the neuron at zero does to them is computed
+    when its card is drawn.
     """
 
-    def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, **results):
+    def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, zeroed=None, **results):
         self.model, self.clips, self.train, self.k = model, clips, train, k
-        self.captions, self.results = captions, results
+        self.captions, self.zeroed, self.results = captions, zeroed, results
         values = train["activation"]
         controls = {
             "neuron": ipywidgets.IntSlider(neuron, 0, values.sizes["neuron"] - 1),
@@ -40,6 +49,9 @@ class NeuronCard(Panel):
         made = {name: self.train.attrs[name] for name in ("part", "frames")}
         found = dissection.exemplars(self.train["activation"], layer, neuron, self.k)
         found = dissection.snippets(self.model, self.clips, found, layer, neuron, **made)
-        found["caption"] = self.captions.reindex(found.index)
-        card = dissection.card(layer, neuron, **self.results)
-        return [plots.neuron_card(card), players(found, self.model.sample_rate)]
+        found["caption"], effect = self.captions.reindex(found.index), self.zeroed
+        if isinstance(effect, pd.DataFrame):
+            effect = dissection.zeroed(self.model, effect, layer, neuron, part=made["part"])
+        card = dissection.card(layer, neuron, exemplars=found, zeroed=effect, **self.results)
+        words = [HTML(f"<p>{_cell(card['summary'])}</p>")] if card["summary"] is not None else []
+        return [plots.neuron_card(card), *words, players(found, self.model.sample_rate)]

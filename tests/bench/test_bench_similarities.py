@@ -1,0 +1,66 @@
+"""The similarity stage of a model of the size of AST base: 2,000 clips × 55,000 neurons × 50 concepts, from a file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+CLIPS, NEURONS, CONCEPTS = 2000, 55_000, 50
+RUN = """
+import json, resource, sys, time
+import numpy as np
+import xarray as xr
+from xai_lib import dissection
+
+file, similarity, draws = sys.argv[1:]
+fits = np.random.default_rng(0).random((2000, 50))
+with xr.open_dataset(file, engine="h5netcdf") as opened:
+    fit = xr.DataArray(fits, {"clip": opened["clip"].values, "concept": [str(i) for i in range(50)]}, ("clip", "concept"))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    named = dissection.identify(opened["activation"], fit, similarity=similarity, draws=int(draws))
+    seconds = time.perf_counter() - start
+    assert named.sizes["neuron"] == 55_000 and not opened["activation"].variable._in_memory
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Random activations in a netCDF file, written some clips at a time."""
+    import h5netcdf
+
+    path, rng = tmp_path_factory.mktemp("features") / "activations.nc", np.random.default_rng(0)
+    with h5netcdf.File(path, "w") as file:
+        file.dimensions = {"clip": CLIPS, "neuron": NEURONS}
+        file.create_variable("clip", ("clip",), data=np.arange(CLIPS))
+        values = file.create_variable("activation", ("clip", "neuron"), "f4")
+        for start in range(0, CLIPS, 100):
+            values[start : start + 100] = rng.standard_normal((100, NEURONS), dtype=np.float32)
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("similarity", "draws"),
+    [*((name, 0) for name in ("cosine", "cosine_cubed", "rank_reorder", "wpmi", "soft_wpmi")), ("soft_wpmi", 5)],
+)
+def test_bench_similarity_of_all_neurons(measure, benchmark, features, similarity, draws):
+    """In a process of its own, whose greatest memory, everything included, stands in the column of the peak."""
+
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(features), similarity, str(draws)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    row = f"{similarity}{f' and {draws} shuffles' if draws else ''}, 2,000 clips × 55,000 neurons, with imports"
+    seconds, peak = measure(run, row=row, rounds=1)
+    benchmark.extra_info["peak"] = peak
+    assert seconds < 60 and peak < 4e9

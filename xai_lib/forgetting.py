@@ -1,0 +1,226 @@
+"""What a model forgets and what it keeps without some neurons, of results of `pruning.compare`.
+
+Speakers are the units; where a corpus has none, the recordings that clips were cut from.
+"""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import log_softmax, logsumexp
+from sklearn.metrics import f1_score
+
+from . import statistics
+from .names import ordered
+
+MEASURES = ("logit", "probability", "accuracy")
+
+
+def outcomes(compared) -> xr.DataArray:
+    """What each clip's own class gets, [measure, clip, dose, who]; NaN where the model does not know that class.
+
+    `measure` is its logit, its probability, and its accuracy: whether the clip is given it, 0 or 1.
+    """
+    known = (compared["label"] == compared["target"]).any("target")
+    logp = compared["logit"].copy(data=log_softmax(compared["logit"].transpose(..., "target").values, axis=-1))
+    parts = [_own(compared, compared["logit"]), np.exp(_own(compared, logp)), correct(compared).where(known)]
+    return xr.concat(parts, pd.Index(MEASURES, name="measure"))
+
+
+def correct(compared):
+    """Whether each clip is given its own label, 0 or 1: [clip, dose, who]."""
+    names = compared["target"].values[compared["logit"].argmax("target").values]
+    right = names == compared["label"].values[:, None, None]
+    return compared["logit"].isel(target=0, drop=True).copy(data=right.astype(float))
+
+
+def by_class(compared, measure="logit") -> xr.DataArray:
+    """`outcomes` of each speaker's clips of each label: [label, speaker, dose, who]; NaN where there are none."""
+    found, labels = outcomes(compared).sel(measure=measure, drop=True), ordered(compared["label"].values)
+    rows = [statistics.by_speaker(found[found["label"].values == label]) for label in labels]
+    return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename(measure)
+
+
+def recalls(compared) -> xr.DataArray:
+    """Share of each speaker's clips of each label that are given it: [label, speaker, dose, who]; NaN without such."""
+    right, labels = correct(compared), ordered(compared["label"].values)
+    rows = [statistics.by_speaker(right[right["label"].values == label]) for label in labels]
+    return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename("recall")
+
+
+def summary(compared, label) -> xr.Dataset:
+    """How a label's clips and all others fare, in logits, probability and accuracy, with 95 % intervals over speakers.
+
+    Returns
+    -------
+    Dataset
+        Over [measure, group, dose, who], measures as of `outcomes`, group "forgotten" and "kept": `value` and `change`
+        from the model as it is, means over speakers, each with `_low` and `_high`, NaN under 8; `n` [group] speakers.
+        `selectivity` [measure, dose, who]: (change of the kept − change of the forgotten) / |change of the forgotten|,
+        1 where only the class falls, 0 where all fall alike; NaN where the forgotten did not change. `kl` [group, dose,
+        who], how far the probabilities are from those of the model as it is (nats). `macro_f1` [dose, who].
+    """
+    found, own = outcomes(compared), compared["label"].values == label
+    if not own.any() or own.all():
+        raise ValueError(f"clips of {label!r} and clips of others are needed: {int(own.sum())} of {len(own)} are")
+    logp = compared["logit"].copy(data=log_softmax(compared["logit"].values, axis=-1))
+    clean = logp.isel(dose=0)
+    kl, groups = (np.exp(clean) * (clean - logp)).sum("target").transpose("clip", "dose", "who"), []
+    for rows in (own, ~own):
+        units = statistics.by_speaker(found[:, rows])
+        over = {
+            "value": statistics.over_speakers(units),
+            "change": statistics.over_speakers(units - units.isel(dose=0)),
+        }
+        ends = {"mean": "", "low": "_low", "high": "_high"}
+        parts = {key + end: table[name] for key, table in over.items() for name, end in ends.items()}
+        parts["kl"] = statistics.by_speaker(kl[rows]).mean("speaker")
+        groups.append(xr.Dataset({**parts, "n": units.sizes["speaker"]}))
+    out = xr.concat(groups, pd.Index(["forgotten", "kept"], name="group"))
+    forgotten, kept = (out["change"].sel(group=group, drop=True) for group in ("forgotten", "kept"))
+    out["selectivity"] = selectivity(forgotten, kept)
+    names = compared["target"].values[compared["logit"].argmax("target").values]
+    score = partial(f1_score, compared["label"].values, average="macro", zero_division=0.0)
+    out["macro_f1"] = (("dose", "who"), np.apply_along_axis(score, 0, names))
+    return out.assign_attrs(forgotten=label)
+
+
+def selectivity(forgotten, kept):
+    """(change of the kept − change of the forgotten) / |change of the forgotten|; NaN where that is 0."""
+    return _share(kept - forgotten, forgotten)
+
+
+def _share(difference, forgotten):
+    size = abs(forgotten)
+    return difference / (size + np.where(size > 1e-9, 0, np.nan))
+
+
+def frontier(compared) -> xr.Dataset:
+    """What is forgotten against what is kept, as the dose grows.
+
+    Parameters
+    ----------
+    compared : dict
+        {class: {strategy: result of `pruning.compare`}}, at the same doses for all classes of a strategy.
+
+    Returns
+    -------
+    Dataset
+        `value` and `change` [class, strategy, measure, group, dose, random]: with the chosen neurons pruned
+        (`random` False) and the mean over the random sets (True). NaN at doses that a strategy did not have.
+    """
+
+    def one(result, label):
+        found = summary(result, label)[["value", "change"]]
+        sides = [found.sel(who="chosen", drop=True), found.isel(who=slice(1, None)).mean("who")]
+        return xr.concat(sides, pd.Index([False, True], name="random"))
+
+    rows = [
+        xr.concat([one(result, label) for result in by.values()], pd.Index(list(by), name="strategy"), join="outer")
+        for label, by in compared.items()
+    ]
+    return xr.concat(rows, pd.Index(list(compared), name="class"), join="outer")
+
+
+def table(compared, *, dose=-1) -> pd.DataFrame:
+    """What forgetting comes to, averaged over classes: a row for each measure and strategy.
+
+    Parameters
+    ----------
+    compared : dict
+        {class: {strategy: result of `pruning.compare`}}.
+    dose : int
+        Which of the doses of each result, by its place.
+
+    Returns
+    -------
+    DataFrame by (measure, strategy)
+        `classes`; `neurons`, the mean dose; means over classes with their 95 % t intervals (`_low`, `_high`, NaN under
+        8 classes) of `forgotten` and `kept`, the changes of the classes' own clips and of all others, and `difference`,
+        kept less forgotten; `random`, that difference for the random sets (mean), and `beyond`, how much greater it is
+        for the chosen; `selectivity`, of the two mean changes as published, its interval by the jackknife over classes,
+        and `mean_selectivity`, the mean of each class's own. The strategy "random" is that of the sets drawn as random
+        for the first strategy.
+
+    References
+    ----------
+    Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, table 4; there, in logits alone.
+    """
+    found = {}
+    for label, by in compared.items():
+        for place, (strategy, result) in enumerate(by.items()):
+            last = summary(result, label)["change"].isel(dose=dose)
+            chosen, random = last.sel(who="chosen"), last.isel(who=slice(1, None)).mean("who")
+            sides = [(strategy, chosen), *([("random", random)] if place == 0 and result.sizes["who"] > 1 else [])]
+            for name, change in sides:
+                for measure in MEASURES:
+                    values = [x.sel(measure=measure) for x in (change, random)]
+                    pairs = [float(x.sel(group=group)) for x in values for group in ("forgotten", "kept")]
+                    found.setdefault((measure, name), []).append([int(last["dose"]), *pairs])
+    rows = {
+        key: _averaged(np.array(values)) for key, values in sorted(found.items(), key=lambda x: MEASURES.index(x[0][0]))
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["measure", "strategy"])
+
+
+def _averaged(values) -> dict:
+    """A row of `table`, of [class, (dose, forgotten, kept, forgotten and kept of random sets)]."""
+    dose, forgotten, kept, random_forgotten, random_kept = values.T
+    difference, random = kept - forgotten, random_kept - random_forgotten
+    row = {"classes": len(values), "neurons": dose.mean()}
+    means = {"forgotten": forgotten, "kept": kept, "difference": difference, "beyond": difference - random}
+    for name, each in means.items():
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), statistics.interval(each)))
+
+    def ratio(rows):
+        return _share(difference[rows].mean(), forgotten[rows].mean())
+
+    every, n = np.arange(len(values)), len(values)
+    whole, each = ratio(every), _share(difference, forgotten)
+    pseudo = [n * whole - (n - 1) * ratio(every != i) for i in every] if n > 1 else [np.nan]
+    middle, low, high = statistics.interval(pseudo)
+    row |= {"selectivity": whole, "selectivity_low": whole + low - middle, "selectivity_high": whole + high - middle}
+    return {**row, "mean_selectivity": each.mean(), "random": random.mean()}
+
+
+def effects(compared, label) -> xr.Dataset:
+    """What pruning does to the forgotten class and to the others.
+
+    Returns
+    -------
+    Dataset [group, speaker, dose, who], group "forgotten" and "kept": the clips of the class, and all others
+        `recall`; `log_odds`, the change of the log odds of the clip's own class (nats), and `moved`, its absolute
+        value: means over a speaker's clips. Of "kept" clips these are odds among the other classes only, since
+        otherwise a loss of the forgotten class would count as their gain. `margin` [group, speaker, dose]: the log
+        odds with the chosen neurons pruned less their mean with random ones.
+        `across_p` [group, dose]: p that one more random set would do as the chosen does (`statistics.null_test`);
+        `margin_p`: the greater of it and of a sign-flip test of `margin` over speakers, NaN under 8 of them.
+    """
+    parts, own = [], compared["label"] == label
+    for group, rows in (("forgotten", own), ("kept", ~own)):
+        part = compared.isel(clip=np.flatnonzero(rows.values))
+        odds = _log_odds(part if group == "forgotten" else part.sel(target=part["target"] != label))
+        change = odds - odds.isel(dose=0)
+        measures = {"recall": correct(part), "log_odds": change, "moved": np.abs(change)}
+        found = {name: statistics.by_speaker(data) for name, data in measures.items()}
+        chosen, random = found["log_odds"].isel(who=0, drop=True), found["log_odds"].isel(who=slice(1, None))
+        found["margin"] = chosen - random.mean("who")
+        sets = random.mean("speaker").transpose("who", "dose").values
+        across = statistics.null_test(chosen.mean("speaker").values, sets, overlap=compared["shared"].values)
+        over = statistics.sign_flip_test(found["margin"].transpose("dose", "speaker").values, axis=1)
+        tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
+        parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
+    return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)
+
+
+def _own(compared, values):
+    """Of `values` [clip, dose, who, target], those of each clip's own class; NaN where the model does not know it."""
+    return values.where(compared["label"] == compared["target"]).sum("target", min_count=1)
+
+
+def _log_odds(compared):
+    """Log odds of each clip's own class against all others, which adding to all logits does not change."""
+    others = compared["logit"].where(compared["label"] != compared["target"], -np.inf)
+    rest = xr.apply_ufunc(logsumexp, others, input_core_dims=[["target"]], kwargs={"axis": -1})
+    return _own(compared, compared["logit"]) - rest

@@ -1,0 +1,38 @@
+import numpy as np
+
+from .. import forgetting, statistics
+from . import style
+
+
+def class_changes(compared, dose, *, forgotten, measure="logit"):
+    """What each class's own clips get before and after pruning, and with random neurons pruned; by what they get before.
+
+    `compared` is of `pruning.compare`, `dose` one of its numbers of neurons, `measure` "logit", "probability" or
+    "accuracy". The `forgotten` class is marked, wherever it stands.
+    """
+    found = forgetting.by_class(compared, measure)
+    if dose not in found["dose"].values:
+        raise ValueError(f"{dose} neurons were not tried: the doses are {found['dose'].values.tolist()}")
+    if forgotten not in found["label"].values:
+        raise ValueError(f"there are no clips of {forgotten!r}: the classes are {', '.join(found['label'].values)}")
+    before = found.sel(dose=0, who="chosen").mean("speaker")
+    found = found.isel(label=np.argsort(-before.values, kind="stable"))
+    names, over = found["label"].values, statistics.over_speakers(found)
+    at, mark = np.arange(len(names)), names == forgotten
+    figure, ax = style.panels(height=4.0)
+    random = over["mean"].sel(dose=dose).isel(who=slice(1, None))
+    if random.sizes["who"]:
+        look = {"color": style.NULL_COLOR, "lw": 7, "label": "random neurons pruned (range)"}
+        ax.vlines(at, random.min("who"), random.max("who"), **look)
+    sides = ((0, -0.12, "o", "white", "as it is"), (dose, 0.12, "s", style.COLORS[0], f"{dose} chosen neurons pruned"))
+    for at_dose, shift, marker, face, label in sides:
+        here, look = over.sel(dose=at_dose, who="chosen"), {"ls": "", "marker": marker, "ms": 6, "mec": "black"}
+        style.interval(ax, at + shift, here, color="black", mfc=face, label=label, **look)
+        ax.plot(at[mark] + shift, here["mean"].values[mark], mfc=style.COLORS[1] if at_dose else face, zorder=4, **look)
+    ax.set_xticks(at, names, rotation=30, ha="right")
+    for tick, own in zip(ax.get_xticklabels(), mark):
+        tick.set(color=style.COLORS[1] if own else "black", fontweight="bold" if own else "normal")
+    ax.set(ylabel=f"own class's {measure}, mean over speakers")
+    ax.set_title(f"To forget: {forgotten}")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
