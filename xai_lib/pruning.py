@@ -117,7 +117,7 @@ def compare(model, clips, scores, magnitude, *, doses, draws=20, batch=None, see
         chosen = neurons_of(scores, dose)
         random = controls(chosen, size, draws, seed=seed)
         plans += [chosen, *random]
-        shared.append(_shared(random))
+        shared.append(edits.overlap([[(site, n) for site, own in plan.items() for n in own] for plan in random]))
     plans = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in plans]
     who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
     skipped, rows = {}, {}
@@ -167,13 +167,6 @@ def effects(compared, label) -> xr.Dataset:
         tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
         parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
     return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)
-
-
-def _shared(sets):
-    """Mean share of neurons that two of the sets have in common."""
-    pairs = [(a, b) for i, a in enumerate(sets) for b in sets[:i]]
-    common = [sum(np.isin(a[site], b[site]).sum() for site in a) / sum(map(len, a.values())) for a, b in pairs]
-    return float(np.mean(common)) if common else 0.0
 
 
 def _right(compared):
