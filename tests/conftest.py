@@ -127,6 +127,34 @@ def clips(tmp_path):
 
 
 @pytest.fixture
+def edited(model):
+    """edited(waveform, readers): two edits, what `cascade_read` sees of them, and the hidden states that hooks see.
+
+    {site: [row, …]} and {site: array [row, frame, neuron]}; rows are clean, zero in layer 1, and flip in layer 2.
+    """
+    import torch
+
+    from xai_lib import edits, execution, hooks
+
+    plans = [(hooks.Site(1), edits.edit([0, 3], "zero")), (hooks.Site(2), edits.edit([1], "flip"))]
+
+    def run(waveform, readers):
+        _, seen = execution.cascade_read(model, waveform, plans, readers)
+        rows = []
+        for plan in ({}, *({site: function} for site, function in plans)):
+            with torch.no_grad(), hooks.edit(model, plan), hooks.capture(model, model.sites()) as kept:
+                model.logits(model.tensor(waveform))
+            rows.append(kept)
+        assert list(seen) == model.sites()
+        seen = {site: found.cpu().numpy() for site, found in seen.items()}
+        assert np.allclose(seen[hooks.Site(1)][2], seen[hooks.Site(1)][0], atol=1e-5)  # below its edit
+        assert not np.array_equal(seen[hooks.Site(3)][2], seen[hooks.Site(3)][0])
+        return seen, {site: torch.cat([kept[site] for kept in rows]).cpu().numpy() for site in seen}
+
+    return run
+
+
+@pytest.fixture
 def wave():
     """Half a second of noise, as a waveform at 16 kHz."""
     return (0.1 * np.random.default_rng(1).standard_normal(8000)).astype(np.float32)

@@ -217,7 +217,7 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
         ({"neurons": {1: [24]}}, "neuron 24 out of range"),
         ({"neurons": {1: []}}, "no neurons are given for layer 1"),
         ({"neurons": {}}, "no neurons are given for any layer"),
-        ({"layers": [9]}, "no neurons are given for layer 9"),
+        ({"layers": [9]}, "layer 9 out of range: this model has 0–3"),
         ({"modes": ("explode",)}, "unknown mode"),
         ({"modes": ("mean",)}, "needs moments="),
         ({"nulls": 5}, "needs moments="),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 import xarray as xr
 from matplotlib.colors import same_color
 
-from xai_lib import ablation, plots
+from xai_lib import ablation, attribution, plots
 from xai_lib.plots import style
 
 MODES = ["flip", "zero", "mean", "noise", "resample", "patch"]
@@ -277,3 +279,104 @@ def test_layer_curves_between_their_least_and_greatest_say_so(sweep):
     assert has(flat.axes[0], [0.0])
     with pytest.raises(ValueError, match="unknown scale 'log': choose 'raw' or 'min-max'"):
         plots.layer_curves(curves, scale="log")
+
+
+@pytest.fixture(scope="module")
+def several(tiny, tmp_path_factory):
+    """Sweeps of a model by what they have several of."""
+    model, rng, rows = tiny(), np.random.default_rng(0), []
+    for i in range(3):
+        path = tmp_path_factory.mktemp("noise") / f"{i}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(4000), 16000)
+        rows.append({"path": str(path), "label": "sad", "speaker": f"s{i}"})
+    clips, layers = pd.DataFrame(rows), ablation.groups(model, ("lower", "upper"))
+    scores = attribution.grad_x_activation(model, clips, target="sad")
+    options = {"nulls": 3, "moments": ablation.moments(model, clips), "modes": ("flip", "zero")}
+    return {
+        "group": ablation.sweep(model, clips, neurons=scores, k=3, layers=layers, **options),
+        "k": ablation.sweep(model, clips, neurons=scores, k=(2, 3), **options),
+        "chosen": ablation.sweep(model, clips, neurons={"top": scores, "too": scores}, k=3, **options),
+    }
+
+
+FIGURES = {
+    "layer_curves": lambda sweep: plots.layer_curves(ablation.summary(sweep).sel(mode="flip")),
+    "mode_comparison": lambda sweep: plots.mode_comparison(ablation.summary(sweep)),
+    "effect_map": lambda sweep: plots.effect_map(ablation.summary(sweep)),
+    "emotion_tracking": plots.emotion_tracking,
+    "spread": plots.spread,
+    "distance": plots.distance,
+    "layer_effect": lambda sweep: plots.layer_effect(sweep, sweep["layer" if "layer" in sweep else "group"].values[1]),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name not in ("distance", "effect_map")])
+def test_groups_of_layers_are_drawn_by_name(several, name):
+    figure = FIGURES[name](several["group"])
+    ticks = [text.get_text() for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for text in axis.get_ticklabels()]
+    if name == "layer_effect":
+        assert figure.axes[0].get_title() == "Group upper 2–3, flip"
+    else:
+        assert {"lower 0–1", "upper 2–3"} <= set(ticks) and "edited layers" in words(figure)
+
+
+def test_effects_of_groups_are_mapped_and_drawn_where_they_are(several):
+    sweep = several["group"]
+    effects = ablation.summary(sweep, "log_odds", mode="flip")
+    ticks = [text.get_text() for text in plots.effect_map(effects).axes[0].get_yticklabels()]
+    assert ticks == ["lower 0–1", "upper 2–3"]
+    mean = ablation.summary(sweep, mode="zero")["mean"].values
+    assert has(plots.layer_curves(ablation.summary(sweep, mode="zero")).axes[0], mean)
+    curves = {"joint": ablation.summary(sweep, mode="zero"), "layers": ablation.summary(several["k"], k=2, mode="zero")}
+    with pytest.raises(ValueError, match="some curves are of layers and some of groups"):
+        plots.layer_curves(curves)
+    with pytest.raises(ValueError, match="from one layer to another: run the sweep without groups"):
+        plots.distance(sweep)
+
+
+@pytest.mark.parametrize("dim", ["k", "chosen"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
+    with pytest.raises(ValueError, match=r"pick (one with .sel\(|with .sel|from others with .sel)"):
+        FIGURES[name](several[dim])
+    one = several[dim].sel({dim: several[dim][dim].values[0]})
+    assert words(plots.effect_map(ablation.summary(one, mode="flip", variable="log_odds")) if name == "effect_map"
+                 else FIGURES[name](one))  # fmt: skip
+
+
+def test_what_a_figure_lacks_is_said(several):
+    sweep = several["k"].isel(k=0)
+    for figure in (plots.emotion_tracking, plots.spread):
+        with pytest.raises(ValueError, match="noise was not run: there is flip, zero"):
+            figure(sweep, mode="noise")
+    assert words(plots.spread(sweep.sel(mode="zero"), mode="zero"))
+    with pytest.raises(ValueError, match="flip was not run: there is zero"):
+        plots.emotion_tracking(sweep.sel(mode="zero"))
+    with pytest.raises(ValueError, match="layer 9 is not in the sweep: there is 0, 1, 2, 3"):
+        plots.layer_effect(sweep, 9)
+    with pytest.raises(ValueError, match="a dose–response curve is of several k"):
+        plots.dose_response(ablation.summary(sweep, mode="flip", layer=1))
+    with pytest.raises(ValueError, match=r"this figure is of several layer: keep the dim, as .sel\(layer=\[…\]\) does"):
+        plots.layer_curves(ablation.summary(sweep, mode="flip", layer=1))
+
+
+def test_a_map_of_what_is_decoded_has_its_r2_and_says_when_nothing_was_tested(rng):
+    names = ["level", "f0"]
+    sweep = made(rng, ("layer", "feature"), layer=range(3), feature=names).assign_coords(later=3)
+    track = xr.Dataset({"mean": (("layer", "feature"), [[0.1, 0.2]] * 3 + [[0.94, -0.3]])})
+    track = track.assign_coords(layer=range(4), feature=names)
+    found = ablation.summary(sweep)
+
+    def columns(effects, **options):
+        figure = plots.effect_map(effects, **options)
+        return [text.get_text() for text in figure.axes[0].get_xticklabels()], words(figure)
+
+    assert columns(found, validity=track)[0] == ["level\nR² 0.9", "f0\nR² -0.3"] and columns(found)[0] == names
+    mixed = {"odds": found.sel(feature="f0", drop=True).drop_vars("later"), "F0 (Hz)": found.sel(feature="f0")}
+    assert columns(mixed, validity=track)[0] == ["odds", "F0 (Hz)\nR² -0.3"]
+    later = made(rng, ("layer", "later"), layer=range(3), later=[2, 3]).assign_coords(feature="level")
+    assert columns(ablation.summary(later), validity=track)[0] == ["2\nR² 0.1", "3\nR² 0.9"]
+    assert "no test" not in columns(found)[1]
+    few, without = ablation.summary(sweep.isel(clip=slice(7))), ablation.summary(sweep.isel(null=[]))
+    assert "over 7 speakers; fewer than 8 speakers: no test" in columns(few)[1]
+    assert "over 9 speakers; no random sets, or too few of them: no test" in columns(without)[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 
 import numpy as np
 import pytest
@@ -183,3 +185,44 @@ def test_without_nulls_there_is_nothing_to_compare_with():
 def test_summary_needs_speakers():
     with pytest.raises(ValueError, match="speaker"):
         ablation.summary(made().drop_vars("speaker"))
+
+
+def reported(scale=1.0, **options):
+    """The lines of a report of an effect of about 3512 × scale in layer 5, of several read-outs."""
+    result = planted(0, np.random.default_rng(0), layers=3).assign_coords(layer=[1, 2, 5])
+    result["delta"][:, 2] += 3512
+    result = result.assign(kl=result["delta"], null_kl=result["null_delta"]) * scale
+    result.attrs["neurons"] = json.dumps({"1": [0], "2": [1], "5": [2]})
+    names = {"delta": ("spectral centroid", "Hz"), "kl": ("divergence", "nats")}
+    return ablation.report(result.isel(options), readouts=names).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"),
+    [
+        (1, r"\+3500 \[\+3500, \+3500\] Hz"),
+        (-100, r"-350000 \[-350000, -350000\] Hz"),
+        (0.01, r"\+35 \[\+35, \+35\] Hz"),
+        (0.001, r"\+3\.5 \[\+3\.5, \+3\.5\] Hz"),
+        (-1e-6, r"-0\.0035 \[-0\.0035, -0\.0035\] Hz"),
+    ],
+)
+def test_a_report_writes_numbers_out(scale, size):
+    first = reported(scale)[0]
+    assert re.match(rf"flip, spectral centroid: most in layer 5, {size} beyond the null \(q = 0\.0", first), first
+
+
+def test_the_ends_of_an_interval_are_rounded_like_its_mean():
+    result = planted(0, np.random.default_rng(0), layers=2)
+    result["delta"][:, 1] += np.linspace(2, 22, 8)[:, None]
+    result.attrs["neurons"] = json.dumps({"0": [0], "1": [1]})
+    (line,) = ablation.report(result, readouts={"delta": ("effect", "nats")}).splitlines()
+    found = ablation.summary(result).sel(layer=1, mode="flip")
+    ends = [f"{found[name].item():+.0f}" for name in ("difference", "difference_low", "difference_high")]
+    assert f"{ends[0]} [{ends[1]}, {ends[2]}] nats" in line
+
+
+def test_what_could_not_be_tested_is_said_once():
+    assert reported(clip=slice(5)) == [
+        "flip, spectral centroid and 1 more: too few speakers, or random sets, for a test"
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,20 @@ import torch
 import xarray as xr
 from sklearn.metrics import recall_score
 
-from xai_lib import ablation, activations, attribution, audio, decoders, donors, edits, hooks, proxies, resume, speakers
+from xai_lib import (
+    ablation,
+    activations,
+    attribution,
+    audio,
+    decoders,
+    donors,
+    edits,
+    hooks,
+    proxies,
+    resume,
+    speakers,
+    workbook,
+)
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
 LABELS = ("angry", "sad", "calm")
@@ -51,18 +65,33 @@ def hooked(model, path, edit):
         return model.logits(model.tensor(audio.read(path)))[0].cpu().numpy()
 
 
-def test_every_read_out_responds_to_every_mode(tiny, clips, fitted):
-    model, test = tiny(), clips.iloc[[21, 22]]
+@pytest.fixture(scope="module")
+def responses(tiny, clips, fitted):
+    """Half of the neurons of each layer edited in every mode, and all that is read of it."""
+    test, half = clips.iloc[[21, 22]], {layer: range(0, 24, 2) for layer in range(4)}
     others = donors.drawn(test, clips.iloc[:15])
-    half = {layer: range(0, 24, 2) for layer in range(4)}
-    found = ablation.sweep(model, test, neurons=half, modes=edits.MODES, donors=others, nulls=0, **fitted)
-    moved = {name: found[name] for name in ("delta", "kl", "spread", "proxy_change", "proxy_sd", "decoded_change")}
-    moved |= {"similarity": 1 - found["similarity"], "felt": found["felt"].max("layer")}
-    moved |= {name: found[name] - found[f"clean_{name}"] for name in ("logits", "probability")}
-    moved |= {"log_odds": found["log_odds"]}
-    for name, values in moved.items():
-        beyond = [dim for dim in values.dims if dim in ("layer", "later", "clip")]
-        assert (np.abs(values).max(beyond) > 1e-5).all(), name  # of every feature, proxy and label
+    return ablation.sweep(tiny(), test, neurons=half, modes=edits.MODES, donors=others, nulls=0, **fitted)
+
+
+READ = ("delta", "logits", "probability", "log_odds", "kl", "spread", "felt", "decoded", "decoded_change", "similarity")
+
+
+@pytest.mark.parametrize("mode", edits.MODES)
+@pytest.mark.parametrize("name", [*READ, "proxy_value", "proxy_change", "proxy_sd"])
+def test_every_read_out_responds_to_every_mode(responses, name, mode):
+    found = responses.sel(mode=mode)
+    clean = found.get(f"clean_{name}", 1 if name == "similarity" else 0)
+    away = np.abs(found[name] - clean).max([dim for dim in ("clip", "later") if dim in found[name].dims])
+    layers = [at for at in found["layer"].values if away.sel(layer=at).notnull().any()]
+    assert layers == ([0, 1, 2] if name.startswith(("decoded", "similarity", "proxy")) else [0, 1, 2, 3])
+    if "proxy" in name:  # a count of crossings need not change in each layer
+        assert (away.sel(proxy="zcr").max() > 1e-5) and (away.sel(layer=layers).drop_sel(proxy="zcr") > 1e-5).all()
+    else:
+        assert (away.sel(layer=layers) > 1e-5).all()  # of every layer, feature and label
+
+
+def test_what_is_read_is_of_one_piece(responses):
+    found = responses
     for name in ("proxy_value", "decoded", "similarity"):  # read after the edit and nowhere else
         where = found[name].notnull().any([dim for dim in found[name].dims if dim not in ("layer", "later")])
         assert (where == (found["later"] > found["layer"])).all()
@@ -86,6 +115,41 @@ def test_two_flips_restore_the_clean_logits_bit_for_bit(tiny, clips, size):
             with hooks.edit(model, {(2, part): flip}):
                 assert not np.array_equal(hooked(model, path, {}), clean)
                 assert np.array_equal(hooked(model, path, {(2, part): flip}), clean), (part, frames)
+
+
+@pytest.mark.parametrize("window", [0, 2])
+@pytest.mark.parametrize("frames", ["all", "speech", "max_frame", "peak_frames", "listed", "seconds"])
+def test_each_policy_is_a_forward_with_a_hook_written_by_hand(tiny, clips, frames, window):
+    model, test, own = tiny(), clips.iloc[[21]], [1, 6, 17]
+    wave = audio.read(test["path"].iloc[0])
+    speech, given = np.flatnonzero(audio.speech_mask(wave)), {"listed": [0, 5, 9], "seconds": model.between(0.1, 0.2)}
+    assert given["seconds"].tolist() == [t for t in range(22) if 0.1 <= 0.02 * t + 0.0125 < 0.2]
+
+    def flip(hidden):
+        out, size, n = hidden.clone(), hidden[0].abs(), hidden.shape[1]
+        largest = size[:, own].sum(dim=1).argsort()[-3:].tolist()
+        at = {"all": range(n), "speech": speech, "peak_frames": largest, **given}
+        for neuron in own:
+            for t in at.get(frames, [int(size[:, neuron].argmax())]):
+                near = slice(max(t - window, 0), t + window + 1)
+                out[0, near, neuron] = -hidden[0, near, neuron]
+        return out
+
+    policy = {"frames": given.get(frames, frames), "window": window, "n_peaks": 3}
+    found = ablation.sweep(model, test, neurons={2: own}, nulls=0, **policy)
+    want = hooked(model, test["path"].iloc[0], {2: flip})
+    assert found["logits"].values.ravel() == pytest.approx(want, abs=1e-5)
+    assert np.abs(want - hooked(model, test["path"].iloc[0], {})).max() > 1e-4
+
+
+def test_similarity_in_a_space_of_the_last_layer_alone(tiny, clips):
+    """As an x-vector head gives it."""
+    model = tiny()
+    found = ablation.sweep(
+        model, clips.iloc[[21]], neurons=NEURONS, nulls=0, speakers=lambda hidden: hidden.mean(dim=1)
+    )
+    read = found["similarity"].notnull().squeeze()
+    assert (read == (found["later"] == 3) & (found["layer"] < 3)).all() and (found["similarity"].min() < 1 - 1e-5)
 
 
 def test_names_and_numbers_of_neurons_are_so_many_sweeps(tiny, clips, fitted):
@@ -341,9 +405,15 @@ def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
     found = resume.by_clip(ablation.sweep, model, test, folder=tmp_path / "kept", **options)
     xr.testing.assert_allclose(found, straight, atol=1e-5)
     assert found.attrs == straight.attrs
-    found.to_netcdf(tmp_path / "sweep.nc")
-    with xr.open_dataset(tmp_path / "sweep.nc") as again:
-        assert again.attrs == straight.attrs and set(again.data_vars) == set(straight.data_vars)
+    run = SimpleNamespace(name="03_x", folder=tmp_path, provenance=lambda: {"versions": {"torch": "2"}})
+    workbook.Run.save(run, found, "sweep")
+    with xr.open_dataset(tmp_path / "data" / "03_sweep.nc") as again:
+        assert again.attrs == straight.attrs | {"provenance": json.dumps(run.provenance())}
+        assert set(again.data_vars) == set(found.data_vars) and set(again.coords) == set(found.coords)
+        for name, values in found.data_vars.items():
+            np.testing.assert_array_equal(again[name], values, err_msg=name)
+        told = ablation.summary(again, "decoded_change", later=3)
+        xr.testing.assert_allclose(told, ablation.summary(found, "decoded_change", later=3))
 
 
 def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
@@ -369,7 +439,14 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
     ("options", "message"),
     [
         ({"k": (1, 2)}, "several k are of scores"),
-        ({"layers": {"odd": [1, 9]}}, "no neurons are given for layer 9"),
+        ({"layers": {"odd": [1, 9]}}, "layer 9 out of range: this model has 0–3"),
+        ({"layers": "late"}, "layer must be a whole number, not 'late'"),
+        ({"part": "brain"}, "unknown part 'brain'"),
+        ({"k": (5, 5)}, "k holds one twice: 5, 5"),
+        ({"modes": ("flip", "zero", "flip")}, "modes holds one twice: flip, zero, flip"),
+        ({"speakers": pd.DataFrame()}, "what speakers.fit.* gives is needed, a Dataset, and not a DataFrame"),
+        ({"moments": pd.DataFrame()}, "what moments.* gives is needed"),
+        ({"proxies": {}}, "what proxies.fit.* gives is needed, a Dataset, and not a dict"),
         ({"modes": ("resample",)}, "resample needs a donor for each clip: donors=donors.drawn"),
         ({"k": 0}, "k and nearest are whole numbers from 1 up"),
         ({"k": 5.0}, "k and nearest are whole numbers from 1 up"),
@@ -382,3 +459,11 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):
     with pytest.raises(ValueError, match=message):
         ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "nulls": 0, **options})
+
+
+def test_more_neurons_than_a_layer_has_are_refused(tiny, clips):
+    scores = attribution.grad_x_activation(tiny(), clips.iloc[:2], target="sad")
+    with pytest.raises(ValueError, match="k is 25, and there are 24 neurons of block in a layer"):
+        ablation.sweep(tiny(), clips.iloc[:1], neurons=scores, k=(2, 25), nulls=0)
+    whole = ablation.sweep(tiny(), clips.iloc[:1], neurons=scores, k=24, layers=[2], nulls=0)
+    assert len(json.loads(whole.attrs["neurons"])["2"]) == 24

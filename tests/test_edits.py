@@ -66,6 +66,8 @@ def test_neurons_are_directions_too(mode):
 def test_overlap_is_the_mean_share_of_two_sets():
     assert overlap([[1, 2, 3, 4], [3, 4, 5, 6], [1, 2, 3, 4]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert overlap([[1, 2]]) == overlap([]) == 0
+    layers = [[("a", 1), ("b", 1)], [("a", 1), ("b", 2)]]  # a number is another neuron in another layer
+    assert overlap(layers) == 0.5
 
 
 def test_a_random_neuron_stands_in_the_place_of_the_one_it_is_matched_with():

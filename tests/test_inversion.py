@@ -77,7 +77,7 @@ def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(mo
             model.logits(model.tensor(audio.read(path)))
         for at, own in NEURONS.items():
             y = seen[hooks.Site(at)]
-            sets = edits.matched(moments["magnitude"].sel(layer=at), own, 2, seed=[3, at])
+            sets = edits.matched(np.hypot(moments["mean"], moments["std"]).sel(layer=at), own, 2, seed=[3, at])
             for mode in ("flip", "zero"):
                 row = found.sel(clip=clip, layer=at, mode=mode)
                 expected = [(size(edits.edit(some, mode)(y) - y) / size(y)).item() for some in (own, *sets)]
@@ -181,6 +181,11 @@ def test_scores_choose_and_the_result_is_saved_and_drawn(tiny, clips, tmp_path):
     assert all(bar.get_hatch() for bar in bars)  # a base model's flips and zeros are not reached
 
 
+def test_clips_without_the_frames_are_named(tiny, clips):
+    found = inversion.upstream(tiny(), clips, neurons={2: [1]}, frames=[2, 27], nulls=0)
+    assert found["clip"].values.tolist() == [9] and "frame 27 out of range" in found.attrs["skipped"]
+
+
 def test_an_untrained_head_is_no_obstacle(tiny_folder, clips):
     model = models.load(tiny_folder())
     model.trained = None
@@ -193,7 +198,7 @@ def test_an_untrained_head_is_no_obstacle(tiny_folder, clips):
         ({"neurons": {0: [1], 2: [1]}, "layers": [0, 2]}, "no layer comes before layer 0.*ask for 1–3"),
         ({"neurons": {0: [1]}}, "no neurons are given for any layer from 1 up"),
         ({"neurons": {2: [1]}, "layers": [1]}, "no neurons are given for layer 1"),
-        ({"neurons": {2: [1]}, "layers": [7]}, "no neurons are given for layer 7"),
+        ({"neurons": {2: [1]}, "layers": [7]}, "layer 7 out of range: this model has 0–3"),
         ({"neurons": {2: [24]}}, "neuron 24 out of range"),
         ({"neurons": {2: [1]}, "modes": ("twist",)}, "unknown mode 'twist'"),
         ({"neurons": {2: [1]}, "frames": "loud"}, "unknown frames 'loud'"),
@@ -207,15 +212,28 @@ def test_what_cannot_be_done_is_said_in_words(tiny, clips, options, message):
         inversion.upstream(tiny(), clips, **{"nulls": 0, **options})
 
 
-def test_scores_of_another_part_are_refused(tiny, clips):
-    scores = attribution.grad_x_activation(tiny(), clips, target="angry", part="ffn_hidden")
-    with pytest.raises(ValueError, match="the scores are of ffn_hidden"):
-        inversion.upstream(tiny(), clips, neurons=scores, nulls=0)
+def test_scores_of_another_part_or_of_too_few_neurons_are_refused(tiny, clips):
+    for part, k, message in (
+        ("ffn_hidden", 2, "the scores are of ffn_hidden"),
+        ("block", 25, "k is 25, and there are 24"),
+    ):
+        scores = attribution.grad_x_activation(tiny(), clips, target="angry", part=part)
+        with pytest.raises(ValueError, match=message):
+            inversion.upstream(tiny(), clips, neurons=scores, k=k, nulls=0)
+
+
+def test_fifty_random_sets_take_no_more_memory_than_two(tiny, clips, monkeypatch):
+    model, rows, run = tiny(), [], inversion._run
+    moments = activations.moments(model, clips)
+    monkeypatch.setattr(inversion, "_run", lambda *args: rows.append(len(args[-1])) or run(*args))
+    found = inversion.upstream(model, clips[:1], neurons={2: [1, 5]}, moments=moments, nulls=50, batch=8, steps=2)
+    assert found["null_gain"].sizes["null"] == 50 and found["null_gain"].notnull().all()
+    assert max(rows) == 8 and sum(rows) == 2 * 51  # edits held at once, and all of them
 
 
 def test_the_overlap_of_the_random_sets_is_told(tiny, clips):
     model = tiny()
     known, own = activations.moments(model, clips), [1, 5, 9, 12]
     found = inversion.upstream(model, clips[:1], neurons={2: own}, moments=known, nulls=4, modes=("flip",), seed=3)
-    drawn = edits.matched(known["magnitude"].sel(layer=2), own, 4, seed=[3, 2])
+    drawn = edits.matched(np.hypot(known["mean"], known["std"]).sel(layer=2), own, 4, seed=[3, 2])
     assert found["null_overlap"].item() == pytest.approx(edits.overlap(drawn)) and found["null_overlap"] > 0

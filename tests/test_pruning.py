@@ -453,8 +453,6 @@ def test_p_knows_that_random_sets_share_neurons():
     chosen = rng.standard_normal(many)
     assert (null_test(chosen, sets) < 0.05).mean() > 0.15
     assert 0.035 < (null_test(chosen, sets, overlap=np.full(many, 0.5)) < 0.05).mean() < 0.065
-    plan, other = {Site(1, "ffn_hidden"): np.arange(4)}, {Site(1, "ffn_hidden"): np.arange(3, 7)}
-    assert pruning._shared([plan, other, plan]) == pytest.approx((0.25 + 0.25 + 1) / 3)
 
 
 def test_p_finds_a_planted_effect():

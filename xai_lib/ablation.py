@@ -140,15 +140,21 @@ def sweep(
     named, ks, modes = _named(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
     if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0 or nearest < 1:
         raise ValueError("k and nearest are whole numbers from 1 up, nulls and directions from 0 up")
+    for name, some in {"k": ks, "modes": modes}.items():
+        if len(set(some)) < len(some):
+            raise ValueError(f"{name} holds one twice: {', '.join(map(str, some))}")
+    given = [("moments", moments), ("moments", match), ("proxies.fit", proxies), ("decoders.fit", decoders)]
+    for by, one in [*given, ("speakers.fit", None if callable(speakers) else speakers)]:
+        speakers_.dataset(one, by)
     if isinstance(target, dict) and set(target) != set(named):
-        raise ValueError(
-            f"target names {', '.join(target)}, and neurons {', '.join(named) or 'none'}: name the same in both"
-        )
+        raise ValueError(f"target names {', '.join(target)}, and neurons {', '.join(named) or 'none'}: name the same")
     aims = {name: target[name] if isinstance(target, dict) else target for name in named}
     for aim in aims.values():
         targets.check(model, aim)
     joint = isinstance(layers, dict)
     wanted = sorted({layer for members in layers.values() for layer in members}) if joint else layers
+    for one in named.values():
+        nulls_.check(model, one, ks, wanted, part)
     chosen = {name: attribution.chosen(model, one, ks, wanted, part) for name, one in named.items()}
     there = sorted(set.intersection(*({layer for layer, _ in one} for one in chosen.values())))
     places = {name: sorted(members) for name, members in layers.items()} if joint else {at: [at] for at in there}
@@ -156,20 +162,14 @@ def sweep(
     check_moments(moments, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)")
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in there]
-    known, sites_of = edits.given(sites, moments), {}
-    for name, members in places.items():
-        sites_of[name] = [hooks.Site(layer, part) for layer in members]
-    width = model.family.width(part)
+    known, width = edits.given(sites, moments), model.family.width(part)
     random = {"nulls": nulls, "nearest": nearest, "directions": directions, "seed": seed}
     sizes = moments if match is None else match
     check_moments(sizes, model, part)
-    sizes = None if sizes is None else np.hypot(sizes["mean"], sizes["std"])  # root mean square
-    sets = {
-        (name, place, k): nulls_.sets(width, sizes, {at: one[at, k] for at in members}, **random)
-        for name, one in chosen.items()
-        for place, members in places.items()
-        for k in ks
-    }
+    sizes = nulls_.rms(sizes)
+    choices = [*product(named, places, ks)]
+    sets = [{at: chosen[name][at, k] for at in places[place]} for name, place, k in choices]
+    sets = {choice: nulls_.sets(width, sizes, own, **random) for choice, own in zip(choices, sets)}
     shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
     shape["null"] = 1 + nulls + directions
     conditions = [*product(named, places, modes, ks, range(shape["null"]))]
@@ -185,10 +185,10 @@ def sweep(
         key = targets.key(seed, index, "noise")
         plan = [
             {
-                site: edits.edit(
-                    own, mode, **options, **known[site], values=values.get(site), seed=(*key, site.layer, i)
+                (at := hooks.Site(layer, part)): edits.edit(
+                    own, mode, **options, **known[at], values=values.get(at), seed=(*key, layer, i)
                 )
-                for site, own in zip(sites_of[place], sets[name, place, k][i])
+                for layer, own in zip(places[place], sets[name, place, k][i])
             }
             for name, place, mode, k, i in conditions
         ]
@@ -199,8 +199,8 @@ def sweep(
         logits, seen = execution.cascade_read(model, waveform, plan, readers, batch=batch)
         logits, parts = logits.double(), logits[1:].double().chunk(len(named))
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
-        delta = [_odds(part, one) - _odds(logits[:1], one) for part, one in zip(parts, classes)]
-        found = logits, torch.cat(delta), torch.stack(list(seen.values()), dim=1)
+        odds = [targets.value(torch.cat([logits[:1], x]), one, "log_odds") for x, one in zip(parts, classes)]
+        found = logits, torch.cat([x[1:] - x[0] for x in odds]), torch.stack(list(seen.values()), dim=1)
         rows[index] = [x.cpu().double().numpy() for x in found]
         about.append(([targets.name(model, one) for one in classes], None if donor is None else donor.cpu().numpy()))
     coords = targets.coordinates(clips, rows)
@@ -218,15 +218,11 @@ def sweep(
         every = every.assign_coords(donor_label=("clip", donors["label"][list(rows)].to_numpy(object)))
     every = _masked(every, places, part)
     if sizes is not None:
-        size = {place: nulls_.size(sizes, members) for place, members in places.items()}
-        every["magnitude"] = (
-            ("chosen", "layer", "k", "null"),
-            [[[size[place](sets[name, place, k]) for k in ks] for place in places] for name in named],
-        )
-        every["null_overlap"] = (
-            ("chosen", "layer", "k"),
-            [[[nulls_.overlap(sets[name, place, k][1 : 1 + nulls]) for k in ks] for place in places] for name in named],
-        )
+        size = [nulls_.size(sizes, places[choice[1]], sets[choice]) for choice in choices]
+        shared = [nulls_.overlap(sets[choice][1 : 1 + nulls]) for choice in choices]
+        dims, counts = ("chosen", "layer", "k"), (len(named), len(places), len(ks))
+        every["magnitude"] = (*dims, "null"), np.reshape(size, (*counts, -1))
+        every["null_overlap"] = dims, np.reshape(shared, counts)
     every = _split(every, nulls).rename({"layer": "group"} if joint else {})
     every = every if named is neurons else every.isel(chosen=0, drop=True)
     every = every if np.ndim(k) else every.isel(k=0, drop=True)
@@ -252,10 +248,6 @@ def _similar(model, readers):
     }
 
 
-def _odds(logits, classes):
-    return targets.value(logits, classes, "log_odds")
-
-
 def _masked(every, places, part):
     """Read-outs only where the edit can have reached, and could be seen."""
     first, last = (xr.DataArray([f(x) for x in places.values()], {"layer": list(places)}) for f in (min, max))
@@ -269,12 +261,10 @@ def _masked(every, places, part):
 def _split(every, nulls):
     """Chosen neurons, random ones and directions, which are along the dim `null`, as variables of their own."""
     drawn = [name for name in every if "null" in every[name].dims]
-    parts = {"null_": slice(1, 1 + nulls), "direction_": slice(1 + nulls, None)}
     found = every.isel(null=0)
-    for prefix, rows in parts.items():
-        some = every[drawn].isel(null=rows).rename({name: f"{prefix}{name}" for name in drawn})
-        some = some.rename(null="direction") if prefix == "direction_" else some
-        found = found.assign(some.data_vars) if prefix == "null_" or some.sizes["direction"] else found
+    for dim, rows in {"null": slice(1, 1 + nulls), "direction": slice(1 + nulls, None)}.items():
+        some = every[drawn].isel(null=rows).rename({"null": dim} | {name: f"{dim}_{name}" for name in drawn})
+        found = found.assign(some.data_vars) if dim == "null" or some.sizes[dim] else found
     return found
 
 

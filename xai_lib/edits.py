@@ -125,7 +125,8 @@ def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
 
 def overlap(sets) -> float:
     """Mean share of neurons that two of several sets of one size have in common; 0 of fewer than two sets."""
-    shares = [np.isin(a, b).mean() for i, a in enumerate(sets) for b in sets[:i] if len(a)]
+    sets = [set(own) for own in sets]
+    shares = [len(a & b) / len(a) for i, a in enumerate(sets) for b in sets[:i] if a]
     return float(np.mean(shares)) if shares else 0.0
 
 

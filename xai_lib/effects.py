@@ -179,7 +179,8 @@ def distance(result, variable="spread") -> xr.DataArray:
 def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     """In words: for each read-out the layer where the edit does most beyond the null, or that there is none.
 
-    The interval is that of the layer that came out first, on the same clips: a little too good for it.
+    The interval is that of the layer that came out first, on the same clips: a little too good for it. Read-outs that
+    could not be tested are told in one line for each mode.
 
     Parameters
     ----------
@@ -199,6 +200,7 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
             raise ValueError(f"there are several {dim}: pick one, report(…, {dim}=…)")
         listed = listed.get(str(pick), listed)
     listed = {int(layer): neurons for layer, neurons in listed.items()}
+    untested: dict[str, list] = {}
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         found = summary(result, variable, **where, **dict(picks))
@@ -210,22 +212,30 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
             here = found.sel(mode=mode)
             tested, told = here["q"].notnull(), here["q"] < 0.05
             if not tested.any():
-                lines.append(f"{mode}, {name}: too few speakers, or random sets, for a test")
+                untested.setdefault(mode, []).append(name)
             elif not told.any():
                 lines.append(f"{mode}, {name}: none beyond the null, in {int(tested.sum())} layers")
             else:
                 best = here.isel(layer=int(np.abs(here["difference"]).where(told).argmax("layer")))
                 layer = int(best["layer"])
-                size = (
-                    f"{best['difference']:+.2g} [{best['difference_low']:+.2g}, {best['difference_high']:+.2g}] {unit}"
-                )
-                lines.append(
-                    f"{mode}, {name}: most in layer {layer}, {size.rstrip()} beyond the null (q = {best['q']:.3f})"
-                )
+                size = _interval(*(float(best[f"difference{end}"]) for end in ("", "_low", "_high")))
+                size = f"{size} {unit}".rstrip()
+                lines.append(f"{mode}, {name}: most in layer {layer}, {size} beyond the null (q = {best['q']:.3f})")
                 if scores is not None:
                     first = _strongest(scores, layer, listed[layer])[:top]
                     lines[-1] += f"; of its neurons, {', '.join(map(str, first))} come first"
+    for mode, names in untested.items():
+        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{mode}, {names[0]}{rest}: too few speakers, or random sets, for a test")
     return "\n".join(lines)
+
+
+def _interval(mean, low, high):
+    """ "+3500 [+2800, +4300]": two figures of the largest, and the others as far."""
+    most = max(map(abs, (mean, low, high)))
+    digits = 1 - int(np.floor(np.log10(most))) if most > 0 else 0
+    mean, low, high = (f"{round(x, digits) + 0.0:+.{max(digits, 0)}f}" for x in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _strongest(scores, layer, neurons):

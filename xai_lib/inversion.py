@@ -7,8 +7,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from . import attribution, edits, execution, targets
-from .activations import check_moments, usable
+from . import attribution, donors, edits, execution, targets
+from . import nulls as nulls_
+from .activations import check_moments
 
 REACHED = 0.01  # an edit of which a greater share is left over has not been reached
 _SOLVED = 1e-3  # where the search stops
@@ -46,7 +47,8 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     nulls : int
-        Random sets per layer, matched in mean |activation| (`edits.matched`), the same for all clips.
+        Random sets per layer, matched in root mean square activation (`nulls.sets`), the same for all clips. Each takes
+        as long as the chosen neurons do, and no more memory: `batch` edits of one clip are held at once.
     moments : Dataset, optional
         Of `activations.moments` on training clips: needed for nulls and for the modes "mean" and "noise".
     steps : int
@@ -87,15 +89,12 @@ def upstream(
     chosen = _chosen(model, neurons, k, layers)
     needing = nulls or {"mean", "noise"} & set(modes)
     check_moments(moments, model, "block", needing and "an inversion with mean, noise or nulls (nulls=0 for none)")
-    known, sets = (
-        edits.given(model.sites(layers=list(chosen)), moments),
-        {layer: [own] for layer, own in chosen.items()},
-    )
-    for layer in sets if nulls else ():
-        size = moments["magnitude"].sel(layer=layer)
-        sets[layer] += edits.matched(size, chosen[layer], nulls, seed=[seed, layer])
-    rows, skipped, spoken = {}, {}, isinstance(frames, str) and frames == "speech"
-    for index, waveform, speech in usable(model, clips, "speech" if spoken else "all", skipped):
+    known, sizes = edits.given(model.sites(layers=list(chosen)), moments), nulls_.rms(moments)
+    random = {"nulls": nulls, "nearest": 5, "directions": 0, "seed": seed}
+    width = model.n_neurons(0)
+    sets = {at: [own for (own,) in nulls_.sets(width, sizes, {at: own}, **random)] for at, own in chosen.items()}
+    rows, skipped = {}, {}
+    for index, waveform, speech, *_ in donors.usable(model, clips, frames, skipped, None, ()):
         found, options = [], {"frames": frames, "speech": speech}
         with torch.no_grad():
             states = execution.states(model, model.tensor(waveform), max(sets))
@@ -115,12 +114,8 @@ def upstream(
     made["frames"] = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
     made["neurons"] = json.dumps({str(layer): own.tolist() for layer, own in chosen.items()})
     shared = ("layer", [edits.overlap(own[1:]) for own in sets.values()])
-    return (
-        every.isel(null=0)
-        .merge(null)
-        .assign(null_overlap=shared)
-        .assign_attrs(targets.attributes(model, skipped, **made))
-    )
+    found = every.isel(null=0).merge(null).assign(null_overlap=shared)
+    return found.assign_attrs(targets.attributes(model, skipped, **made))
 
 
 def nearest_normed(values, weight, bias) -> torch.Tensor:
@@ -155,9 +150,9 @@ def _chosen(model, neurons, k, layers) -> dict[int, np.ndarray]:
     every = isinstance(layers, str) and layers == "all"
     if not every and 0 in np.atleast_1d(layers):
         raise ValueError(f"no layer comes before layer 0, so it has none to invert: ask for 1–{model.n_layers}")
-    found = {
-        layer: own for (layer, _), own in attribution.chosen(model, neurons, [k], layers, "block").items() if layer
-    }
+    nulls_.check(model, neurons, [k], layers, "block")
+    found = attribution.chosen(model, neurons, [k], layers, "block")
+    found = {layer: own for (layer, _), own in found.items() if layer}
     if not found:
         raise ValueError("no neurons are given for any layer from 1 up")
     return found

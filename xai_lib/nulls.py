@@ -1,8 +1,23 @@
 """What chosen neurons are compared with: random ones in their place, and random directions."""
 
 import numpy as np
+import xarray as xr
 
 from . import edits
+
+
+def check(model, neurons, ks, layers, part) -> None:
+    """ValueError where the model has no such layers, or none with so many neurons as are to be taken of scores."""
+    model.check((model.n_layers, part))
+    if isinstance(neurons, xr.Dataset) and max(ks) > model.family.width(part):
+        raise ValueError(f"k is {max(ks)}, and there are {model.family.width(part)} neurons of {part} in a layer")
+    for layer in () if isinstance(layers, str) and layers == "all" else np.atleast_1d(layers).tolist():
+        model.check((layer, part))
+
+
+def rms(moments):
+    """Root mean square activation [layer, neuron], which is the size of a flip; None of None."""
+    return None if moments is None else np.hypot(moments["mean"], moments["std"])
 
 
 def sets(width, sizes, chosen, *, nulls, nearest, directions, seed) -> list:
@@ -24,14 +39,10 @@ def sets(width, sizes, chosen, *, nulls, nearest, directions, seed) -> list:
     return [list(chosen.values()), *null, *map(list, zip(*turned))]
 
 
-def size(sizes, members):
-    """Function that gives the root mean square activation of sets, [set]; NaN of directions."""
-
-    def mean(sets):
-        rows = [sizes.sel(layer=at).values for at in members]
-        return [np.mean([x[own].mean() if own.ndim == 1 else np.nan for x, own in zip(rows, some)]) for some in sets]
-
-    return mean
+def size(sizes, members, sets):
+    """Root mean square activation of sets, [set]; NaN of directions."""
+    rows = [sizes.sel(layer=at).values for at in members]
+    return [np.mean([x[own].mean() if own.ndim == 1 else np.nan for x, own in zip(rows, some)]) for some in sets]
 
 
 def overlap(sets):

@@ -242,15 +242,13 @@ def _logits(model, clips, plans, doses, magnitude, draws, batch, seed):
     return xr.Dataset(
         {
             "logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values()))),
-            "shared": ("dose", [0.0, *map(_shared, sets)]),
+            "shared": ("dose", [0.0, *(edits.overlap([_pairs(plan) for plan in some]) for some in sets)]),
         },
         {**targets.coordinates(with_units(clips), rows), "dose": [0, *doses], "who": who, "target": model.labels},
         targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
     )
 
 
-def _shared(sets):
-    """Mean share of neurons that two of the sets have in common."""
-    pairs = [(a, b) for i, a in enumerate(sets) for b in sets[:i]]
-    common = [sum(np.isin(a[site], b[site]).sum() for site in a) / sum(map(len, a.values())) for a, b in pairs]
-    return float(np.mean(common)) if common else 0.0
+def _pairs(plan):
+    """(Site, neuron) of each neuron."""
+    return [(site, int(neuron)) for site, found in plan.items() for neuron in found]

@@ -25,17 +25,21 @@ def known(clips, fewest=1, *, heard=()) -> list[str]:
         raise ValueError(f"{lacking} of {len(clips)} clips have no speaker: add a column `speaker`, or leave them out")
     names = sorted(set(clips["speaker"].astype(str)))
     if len(names) < fewest:
-        raise ValueError(
-            f"this is fitted on {fewest} speakers or more, and there are {len(names)}: add clips of others"
-        )
-    both = sorted(set(names) & set(heard))
-    if both:
+        raise ValueError(f"this is fitted on {fewest} speakers or more, and there are {len(names)}: add clips")
+    if both := sorted(set(names) & set(heard)):
         raise ValueError(f"it was fitted on speaker {both[0]}: take clips of speakers whom it has not heard")
     return names
 
 
+def dataset(fitted, by) -> None:
+    """ValueError where something else than a Dataset, as of the function `by`, or None is given."""
+    if not (fitted is None or isinstance(fitted, xr.Dataset)):
+        raise ValueError(f"what {by}(model, clips) gives is needed, a Dataset, and not a {type(fitted).__name__}")
+
+
 def check(model, fitted, by) -> None:
     """ValueError where what the function `by` fitted is of another model."""
+    dataset(fitted, by)
     sizes = fitted.sizes["layer"], fitted.sizes["neuron"]
     if fitted.attrs["model"] != model.name or sizes != (model.n_layers + 1, model.n_neurons(0)):
         raise ValueError(f"this was fitted on another model, {fitted.attrs['model']}: use {by}(model, clips)")
@@ -138,6 +142,8 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0) -> xr.Dataset:
     ValueError
         A clip has no speaker, or one whom `fit` has heard; no clip could be used.
     """
+    if not callable(space):
+        check(model, space, "speakers.fit")
     known(clips, heard=() if callable(space) else json.loads(space.attrs["speakers"]))
     skipped, rows = {}, {}
     for index, waveform in model.stream(clips, skipped):

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ALL = torch.get_num_threads()
 COLUMNS = ("what", "against", "threads", "ours, s", "other, s", "times faster")
-COLUMNS += ("ours, GFLOP", "other, GFLOP", "fewer FLOPs", "ours, peak MB", "other, peak MB")
+COLUMNS += ("ours, GFLOP", "other, GFLOP", "fewer FLOPs", "ours, peak MB", "other, peak MB", "asked")
 
 
 def pytest_collection_modifyitems(items):
@@ -94,10 +94,11 @@ def measure(benchmark, counted):
 
     Where `same` makes an array of what the function returns, that of all paths must be equal. `times`: how many times
     as long the whole of it takes, where only a part of the other path is run. `timed`: false on the device "meta",
-    where FLOPs are counted and nothing is computed.
+    where FLOPs are counted and nothing is computed. `asked`, {column: how much at least} (of memory: at most), stands
+    beside what is measured; FLOPs, which are the same everywhere, must keep to it.
     """
 
-    def run(function, *, row, path="ours", rounds=3, times=1, same=None, timed=True):
+    def run(function, *, row, path="ours", rounds=3, times=1, same=None, timed=True, asked=None):
         known = counted.setdefault(row, {})
         if path not in known:  # also the warm-up
             found, flops, peak = count(function)
@@ -106,10 +107,13 @@ def measure(benchmark, counted):
         for *_, other in known.values():
             if answer is not None:
                 assert answer.shape == other.shape and np.abs(answer - other).max() <= 1e-4 * np.abs(other).max() > 0
+        least = (asked or {}).get("fewer FLOPs", 0) * known["ours"][0] if "ours" in known and path != "ours" else 0
+        assert flops * times >= least, f"{row}: not {asked['fewer FLOPs']} times fewer FLOPs"
         benchmark.group = row
         benchmark.extra_info.update(
             path=path, threads=torch.get_num_threads(), flops=flops, peak=peak, times=times, timed=timed
         )
+        benchmark.extra_info["asked"] = ", ".join(f"{name} {size}" for name, size in (asked or {}).items()) or "–"
         return benchmark.pedantic(function if timed else lambda: None, rounds=rounds, iterations=1)
 
     return run
@@ -121,18 +125,18 @@ def table(benchmarks) -> list[str]:
     for record in benchmarks:
         info = record["extra_info"]
         seconds = record["stats"]["median"] * info["times"] if info["timed"] else float("nan")
-        found = seconds, info["flops"] * info["times"], info["peak"]
+        found = seconds, info["flops"] * info["times"], info["peak"], info["asked"]
         groups.setdefault((record["group"], info["threads"]), {})[info["path"]] = found
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for (row, threads), paths in groups.items():
-        seconds, flops, peak = paths.get("ours", (float("nan"), 0, 0))
-        for path, (other_seconds, other_flops, other_peak) in sorted(paths.items()):
+        seconds, flops, peak, _ = paths.get("ours", (float("nan"), 0, 0, "–"))
+        for path, (other_seconds, other_flops, other_peak, asked) in sorted(paths.items()):
             if path != "ours" or len(paths) == 1:
                 fewer = f"{other_flops / flops:.1f}" if flops else "–"
                 lines.append(
                     f"| {row} | {path} | {threads} | {seconds:.3f} | {other_seconds:.3f} "
                     f"| {other_seconds / seconds:.2f} | {flops / 1e9:.2f} | {other_flops / 1e9:.2f} | {fewer} "
-                    f"| {peak / 1e6:.0f} | {other_peak / 1e6:.0f} |"
+                    f"| {peak / 1e6:.0f} | {other_peak / 1e6:.0f} | {asked} |"
                 )
     return lines
 

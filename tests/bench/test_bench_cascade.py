@@ -39,7 +39,8 @@ def test_bench_cascade(measure, model, wave, plan, path):
     from xai_lib import execution
 
     run = execution.cascade if path == "ours" else hooked
-    found = measure(lambda: run(model, wave, plan), row="ablation sweep, 12 layers, 3 s", path=path)
+    asked = {"times faster": 2.2, "fewer FLOPs": 2.5}
+    found = measure(lambda: run(model, wave, plan), row="ablation sweep, 12 layers, 3 s", path=path, asked=asked)
     assert found.shape == (12 + (path == "ours"), 8)
 
 
@@ -82,7 +83,7 @@ def test_bench_full_sweep(measure, shapes, path):
     run = {"ours": lambda: execution.cascade(shapes, x, plan), "780 hooked forwards": lambda: hooked(shapes, x, few)}
     times = 1 if path == "ours" else len(plan) / len(few)
     row = "ablation sweep, 12 layers × (5 modes × 3 k + 50 null draws), 3 s"
-    measure(run[path], row=row, path=path, times=times, timed=False)
+    measure(run[path], row=row, path=path, times=times, timed=False, asked={"fewer FLOPs": 3.2})
     assert len(plan) == 780 and len(few) == 12
 
 

@@ -12,6 +12,8 @@ def distance(sweep):
     so far above: the farthest is of the first alone. Dotted: the matched random neurons.
     """
     figure, panels = style.panels(1, 2, height=4.2)
+    if style.edited(sweep["spread"], "mode", "later", "clip") == "group":
+        raise ValueError("a distance is from one layer to another: run the sweep without groups")
     modes = sweep["mode"].values.tolist()
     for axes, (variable, label) in zip(panels, _MEASURES.items()):
         units = statistics.by_speaker(effects.distance(sweep, variable))

@@ -15,6 +15,8 @@ def dose_response(curves, directions=None, *, ylabel="change of the target's log
     directions : Dataset, optional
         The same, of `ablation.summary(sweep, against="direction")`. Only its null is drawn.
     """
+    if "k" not in curves["mean"].dims:
+        raise ValueError("a dose–response curve is of several k: run the sweep with k=(1, 5, 20), for instance")
     curves = curves if "chosen" in curves.dims else curves.expand_dims(chosen=["chosen neurons"])
     figure, axes = style.panels(height=4.2)
     k, names = curves["k"].values, curves["chosen"].values.tolist()

@@ -1,13 +1,16 @@
+from itertools import cycle
+
 import numpy as np
 import xarray as xr
 from matplotlib.patches import Rectangle
 
+from .. import statistics
 from . import style
 
 _MOST = 4  # half-widths of a null's band: colours beyond are the same
 
 
-def effect_map(effects, *, groups=None, unit="change of log-odds (nats)"):
+def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds (nats)"):
     """Effects of an edit as tiles, a row for each edited layer (or group); hatched where not told from random neurons.
 
     Parameters
@@ -19,8 +22,11 @@ def effect_map(effects, *, groups=None, unit="change of log-odds (nats)"):
         tiles stands the effect itself.
     groups : dict, optional
         Names of layers, {"early 0–2": [0, 1, 2], …}, as of `ablation.groups`, shown beside them.
+    validity : Dataset, optional
+        Of `decoders.validity`: R² of what is decoded, at the layer that is read, goes beside the names of the columns.
     """
     mixed = not isinstance(effects, xr.Dataset)
+    track = [r2 for one in (effects.values() if mixed else [effects]) for r2 in _r2(one, validity)]
     if mixed:
         parts = [one.drop_vars("speakers").reset_coords(drop=True) for one in effects.values()]
         effects = xr.concat(parts, xr.DataArray([*effects], dims="column", name="column"), combine_attrs="drop")
@@ -30,6 +36,7 @@ def effect_map(effects, *, groups=None, unit="change of log-odds (nats)"):
         raise ValueError(f"tiles are [layer, column], not {list(effects['mean'].dims)}: pick from others with .sel(…)")
     effects = effects.transpose(row, ...)
     rows, names = ([*map(str, effects[dim].values)] for dim in effects["mean"].dims)
+    names = [f"{name}{r2}" for name, r2 in zip(names, cycle(track))]
     grid = shown = effects["mean"].values
     if mixed:
         half = (effects["null_high"] - effects["null_low"]) / 2
@@ -47,10 +54,9 @@ def effect_map(effects, *, groups=None, unit="change of log-odds (nats)"):
     turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if mixed else {}
     axes.set_xticks(range(len(names)), names, parse_math=False, **turn)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set(
-        title=f"Mean over {int(effects['n'].max())} speakers",
-        ylabel="edited layers" if row == "group" else "edited layer",
-    )
+    n, tested = int(effects["n"].max()), effects["q"].notnull().any()
+    why = f"fewer than {statistics.FEWEST} speakers" if n < statistics.FEWEST else "no random sets, or too few of them"
+    axes.set(title=f"Mean over {n} speakers" + ("" if tested else f"; {why}: no test"), ylabel=style.EDITED[row])
     for place, (name, layers) in enumerate((groups or {}).items()):
         at = [i for i, layer in enumerate(effects[row].values) if layer in layers]
         look = {"transform": axes.get_yaxis_transform(), "clip_on": False, "color": ("#DDDDDD", "#EEEEEE")[place % 2]}
@@ -63,3 +69,11 @@ def effect_map(effects, *, groups=None, unit="change of log-odds (nats)"):
     numbers = "numbers: the effect, in the unit of its column; " if mixed else ""
     figure.supxlabel(f"{numbers}hatched: not told from random neurons (q ≥ 0.05), or not tested", fontsize=9)
     return figure
+
+
+def _r2(effects, validity):
+    """R² of what is decoded, as text: of each column, or of the one."""
+    if validity is None or not {"feature", "later"} <= set(effects.coords):
+        return [""]
+    at = validity["mean"].sel(layer=effects["later"], feature=effects["feature"])
+    return [f"\nR² {r2:.1f}" for r2 in np.atleast_1d(at)]

@@ -1,3 +1,5 @@
+import numpy as np
+
 from ..targets import average
 from . import style
 
@@ -7,16 +9,18 @@ def emotion_tracking(sweep, *, mode="flip", title=None):
 
     `sweep` is of `ablation.sweep`; for one clip `sweep.sel(clip=[17])`.
     """
-    clean, edited = average(sweep["clean_probability"]), average(sweep["probability"].sel(mode=mode))
-    layers = sweep["layer"].values
+    clean, edited = average(sweep["clean_probability"]), style.of_mode(sweep, "probability", mode)
+    row = style.edited(edited, "label")
+    names = edited[row].values
+    layers = names if row == "layer" else np.arange(len(names))
     start = layers.min() - 1.5
     figure, axes = style.panels()
     for label, color in style.colors(sweep["label"].values.tolist()).items():
         axes.plot(layers, edited.sel(label=label), "o-", ms=4, color=color, label=label)
         axes.plot([start, layers[0]], [clean.sel(label=label), edited.sel(label=label)[0]], color=color, lw=0.5, ls=":")
         axes.plot(start, clean.sel(label=label), "D", ms=6, color=color)
-    axes.set_xticks([start, *layers], ["clean", *layers])
-    axes.set(xlabel="edited layer", ylabel="probability", ylim=(0, None))
+    axes.set_xticks([start, *layers], ["clean", *names])
+    axes.set(xlabel=style.EDITED[row], ylabel="probability", ylim=(0, None))
     axes.set_title(title or f"{mode} of the chosen neurons, mean of {sweep.sizes['clip']} clips")
     figure.legend(loc="outside right upper")
     return figure

@@ -11,16 +11,20 @@ _SCALED = ["mean", "low", "high", "speakers", "null_mean", "null_low", "null_hig
 def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True, scale="raw"):
     """Effect of an edit by the layer that is edited, over speakers, in raw units.
 
-    `curves` is a Dataset of `ablation.summary`, or several by name, with no dims but `layer` (and `speaker`). With
+    `curves` is a Dataset of `ablation.summary`, or several by name, with no dims but `layer` or `group`. With
     `null`, the bands of the matched random neurons are drawn, where there are any. With `scale` "min-max" each curve
     runs from 0, its least mean, to 1, its greatest, which shows its shape and hides how large it is.
     """
     if scale not in ("raw", "min-max"):
         raise ValueError(f"unknown scale {scale!r}: choose 'raw' or 'min-max'")
     curves = {"chosen neurons": curves} if isinstance(curves, xr.Dataset) else curves
+    (row, *more) = {style.edited(curve["mean"]) for curve in curves.values()}
+    if more:
+        raise ValueError("some curves are of layers and some of groups: draw them apart")
     figure, axes = style.panels()
     for place, (name, curve) in enumerate(curves.items()):
-        layers = curve["layer"].values
+        names = curve[row].values
+        layers = names if row == "layer" else np.arange(len(names))
         at = layers + 0.08 * (place - (len(curves) - 1) / 2)
         curve = curve if scale == "raw" else _min_max(curve)
         draw(axes, layers, curve, at=at, place=place, name=name, null=null, alone=len(curves) == 1)
@@ -28,7 +32,8 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
         axes.axhline(0, color="black", lw=0.6)
     else:
         ylabel = f"{ylabel.rsplit(' (')[0]},\nmin–max: 0 least layer, 1 greatest"
-    axes.set(xlabel="edited layer", xticks=layers, title=over(*curves.values()))
+    axes.set(xlabel=style.EDITED[row], title=over(*curves.values()))
+    axes.set_xticks(layers, names)
     axes.set_ylabel(ylabel, fontsize=10 if scale == "raw" else 9)
     figure.legend(loc="outside lower center", ncols=4)
     return figure

@@ -5,11 +5,14 @@ from . import style
 
 
 def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change of the target's log-odds (nats)"):
-    """One edited layer: each speaker and each random draw, and the probabilities before and after.
+    """One edited layer, or group: each speaker and each random draw, and the probabilities before and after.
 
     `sweep` is of `ablation.sweep`, `variable` "delta", "kl" or "changed".
     """
-    here = sweep.sel(layer=layer, mode=mode)
+    row = style.edited(style.of_mode(sweep, variable, mode))
+    if layer not in sweep[row]:
+        raise ValueError(f"{row} {layer} is not in the sweep: there is {', '.join(map(str, sweep[row].values))}")
+    here = sweep.sel({row: layer, "mode": mode})
     figure, (left, right) = style.panels(1, 2)
     effect, null = targets.units(here[variable]), targets.average(here[f"null_{variable}"])
     left.plot(effect, 1 + style.apart(effect.size, 0.2), "o", ms=5, alpha=0.6, color=style.COLORS[0])
@@ -18,7 +21,7 @@ def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change 
     rows = [f"chosen:\n{effect.dims[0]}s, mean"] + ["random:\ndraws"] * bool(null.size)
     left.set_yticks([1, 0][: len(rows)], rows)
     left.axvline(0, color="black", lw=0.6)
-    left.set(xlabel=xlabel, ylim=(-0.6, 1.6), title=f"Layer {layer}, {mode}")
+    left.set(xlabel=xlabel, ylim=(-0.6, 1.6), title=f"{row.capitalize()} {layer}, {mode}")
     at, colors = np.arange(sweep.sizes["label"]), style.colors(sweep["label"].values.tolist())
     right.barh(at - 0.2, targets.average(here["clean_probability"]), 0.38, color=style.NULL_COLOR)
     right.barh(at + 0.2, targets.average(here["probability"]), 0.38, color=list(colors.values()))

@@ -6,7 +6,7 @@ from .. import statistics
 from . import style
 from .layer_curves import BAND, draw, over
 
-_ACROSS = {"layer": "edited layer", "group": "edited layers", "k": "neurons edited"}
+_ACROSS = style.EDITED | {"k": "neurons edited"}
 _COLOR = style.COLORS[0]
 
 
@@ -16,7 +16,11 @@ def mode_comparison(effects, *, ylabel="change of the target's log-odds (nats)")
     `effects` is a Dataset of `ablation.summary`: [mode], a point each, or [layer, mode] (or `group`, or `k`), a panel
     each, all on one scale.
     """
-    modes, dim = effects["mode"].values.tolist(), next((d for d in _ACROSS if d in effects["mean"].dims), None)
+    dims = effects["mean"].dims
+    dim = next((d for d in _ACROSS if d in dims), None)
+    if {*dims, dim} != {"mode", dim}:
+        raise ValueError(f"modes are compared over [mode], or [layer, mode], not {list(dims)}: pick with .sel(…)")
+    modes = effects["mode"].values.tolist()
     rows, columns = (1, 1) if dim is None else (math.ceil(len(modes) / 3), min(len(modes), 3))
     height = 4 if dim is None else 1.2 + 2.2 * rows
     figure, panels = style.panels(rows, columns, height=height, sharey=True, squeeze=False)

@@ -24,7 +24,7 @@ def proxy_changes(changes, validity):
         style.interval(below, range(len(layers)), track, color="black", ls="")
         below.axhline(0, color="black", lw=0.6)
         below.set(ylim=(-1, 1), xlabel="layer that is read", xticks=range(len(layers)), xticklabels=layers)
-    panels[0, 0].set_ylabel("edited layer")
+    panels[0, 0].set_ylabel(style.EDITED[style.edited(changes["mean"], "proxy", "later")])
     panels[1, 0].set_ylabel("rank corr.\nwith sound")
     figure.supxlabel("hatched: not told from random neurons (q ≥ 0.05), or not tested", fontsize=9)
     return figure

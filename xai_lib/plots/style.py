@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import signal
 
+from ..targets import average
+
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/ ; each emotion keeps its colour in every figure.
 EMOTION_COLORS = {
     "neutral": "#999999",
@@ -22,6 +24,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
 NULL_COLOR = "#BBBBBB"  # the matched random control
+EDITED = {"layer": "edited layer", "group": "edited layers"}  # the dims that say where an edit was made, on axes
 WIDTH = 9.0  # inches, a notebook's column
 
 
@@ -100,17 +103,36 @@ def tiles(axes, grid, text, *, fontsize=10, **limits):
     return image
 
 
+def edited(values, *others) -> str:
+    """Which dim says where an edit was made, "layer" or "group"; ValueError where that and `others` are not the dims."""
+    row = next((dim for dim in EDITED if dim in values.dims), "layer")
+    for dim in sorted({*values.dims} ^ {row, *others}):
+        here = f"there are several {dim}: pick one with .sel({dim}=…)"
+        lacking = f"this figure is of several {dim}: keep the dim, as .sel({dim}=[…]) does"
+        raise ValueError(here if dim in values.dims else lacking)
+    return row
+
+
+def of_mode(sweep, name, mode):
+    """A variable under one mode, mean over speakers or clips; ValueError where that mode was not run."""
+    there = np.atleast_1d(sweep["mode"].values).tolist()
+    if mode not in there:
+        raise ValueError(f"{mode} was not run: there is {', '.join(there)}")
+    return average(sweep[name].sel(mode=mode) if sweep["mode"].ndim else sweep[name])
+
+
 def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
-    """[layer, later] as numbered tiles; empty where there is nothing to read, hatched where not `told`."""
-    grid = values.transpose("layer", "later").values
+    """[layer (or group), later] as numbered tiles; empty where there is nothing to read, hatched where not `told`."""
+    row = edited(values, "later")
+    grid = values.transpose(row, "later").values
     few = grid.size <= 120  # more numbers would not be readable
     text = np.where(np.isfinite(grid) & few, np.char.mod(f"%.{digits}f", grid), "")
     image = tiles(axes, grid, text, fontsize=8, **limits)
     if not few:
         axes.figure.colorbar(image, ax=axes)
-    for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose("layer", "later").values):
+    for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose(row, "later").values):
         axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#999999", lw=0))
     axes.set_xticks(range(values.sizes["later"]), values["later"].values)
-    axes.set_yticks(range(values.sizes["layer"]), values["layer"].values)
+    axes.set_yticks(range(values.sizes[row]), values[row].values)
     axes.set_xlabel("layer that is read")
     axes.set_title(title, fontsize=10)
