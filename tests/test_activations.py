@@ -20,7 +20,7 @@ import xarray as xr
 from transformers import ASTConfig, ASTForAudioClassification
 
 from xai_lib import audio, exemplars, hooks, models, store
-from xai_lib.activations import activations, moments, opened
+from xai_lib.activations import activations, check_moments, moments, opened
 from xai_lib.families import Site
 
 PARTS = ["ffn_hidden", "ffn_out"]
@@ -282,9 +282,9 @@ def test_a_run_stopped_at_any_write_goes_on_to_the_same_bytes(tiny, corpus, tmp_
 KILLED = """
 import os, signal, sys
 import pandas as pd
-from xai_lib import models
+from xai_lib import models, resume
 from xai_lib.activations import activations
-folder, table, file, after = sys.argv[1:]
+folder, table, file, after, resume.CODE = sys.argv[1:]
 model, calls, logits = models.load(folder, device="cpu"), [], models.Model.logits
 def counted(self, x):
     calls.append(1)
@@ -300,7 +300,7 @@ def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, 
     clips, model = corpus(6), models.load(tiny_folder(), device="cpu")
     clips["label"] = "angry"
     clips.to_csv(tmp_path / "clips.csv")
-    told = [tiny_folder(), tmp_path / "clips.csv", tmp_path / "a.nc", 4]
+    told = [tiny_folder(), tmp_path / "clips.csv", tmp_path / "a.nc", 4, store.resume.CODE]  # that of this process
     root = Path(__file__).parents[1]
     command = [sys.executable, "-c", KILLED, *map(str, told)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -391,6 +391,22 @@ def test_moments_are_over_all_frames_that_lie_in_the_clips(ast, corpus):
     np.testing.assert_allclose(found["mean"].sel(layer=2), every.mean(0), atol=1e-5)
     np.testing.assert_allclose(found["std"].sel(layer=2), every.std(0), atol=1e-4)
     assert found.attrs["frames"] == len(every)
+
+
+def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
+    model = tiny()
+    found = moments(model, corpus(2))
+    check_moments(found, model, "block")
+    for other in (
+        found["mean"].sel(layer=1).to_series(),
+        found.to_dataframe(),
+        activations(model, corpus(2)),
+        {"mean": 0},
+    ):
+        with pytest.raises(ValueError, match="these are no moments|instead of block"):
+            check_moments(other, model, "block")
+    with pytest.raises(ValueError, match="are of block instead of ffn_out"):
+        check_moments(found, model, "ffn_out")
 
 
 def test_exemplars_of_units_are_those_of_their_part(tiny, corpus):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 import xarray as xr
 
-from xai_lib import audio, descriptions
+from xai_lib import audio, corpora, descriptions, dissection, models
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -194,3 +200,45 @@ def test_shown_is_harmless_and_says_what_it_leaves_out(name):
 def test_a_text_that_is_missing_is_named():
     with pytest.raises(ValueError, match=r"2 of 3 texts are missing \(clips b, c\)"):
         descriptions.counts(pd.Series({"a": "loud", "b": np.nan, "c": None}))
+
+
+# ---------- what is bundled about the bundled models
+
+
+@pytest.mark.parametrize(("name", "listed"), [("pocket-wavlm", "emotions"), ("pocket-ast", "esc10")])
+def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
+    table, model = descriptions.shipped(name), models.load(ROOT / "data" / name, device="cpu")
+    parts = ("attention", "ffn_hidden", "ffn_out")
+    units = [
+        (site.part, site.layer, n) for part in parts for site in model.sites(part) for n in range(model.n_neurons(site))
+    ]
+    assert table.index.tolist() == units
+    weights = (ROOT / "data" / name / "model.safetensors").read_bytes()
+    assert table.attrs["weights_sha256"] == hashlib.sha256(weights).hexdigest(), "run data/describe_pocket.py"
+    assert set(table["concept"]) <= set(descriptions.concepts(listed).index) and table.attrs["concepts"] == listed
+    words = set(descriptions.lexicon()[["low", "high"]].to_numpy().ravel())
+    for said, adjectives in zip(table["description"], table["adjectives"].str.split()):
+        assert set(adjectives) <= words
+        told = re.findall(r"([a-z-]+) \(\+", said.split("; not")[0])
+        assert set(told) - {"unpitched"} <= set(adjectives) and (told or "not " in said or "no word" in said)
+    assert table[["concept_p", "concept_q"]].stack().between(0, 1).all() and table["rho"].dropna().abs().max() <= 1
+    assert (table["rho_q"].dropna() > 0).all() and table["auroc"].dropna().between(0, 1).all()
+    with pytest.raises(FileNotFoundError, match="those of pocket-ast, pocket-wavlm are"):
+        descriptions.shipped("wav2vec2")
+
+
+def test_exemplars_that_are_bundled_drive_their_neurons():
+    """Against 24 clips of training speakers: not one may drive a neuron more than its two strongest do."""
+    clips = corpora.load("sample")
+    clips = clips[clips["split"] == "train"]
+    clips.index = clips["path"].map(lambda path: Path(path).stem)
+    table = descriptions.shipped("pocket").loc["ffn_hidden", 3].head(10)
+    exemplars = table["exemplars"].str.split().tolist()
+    assert all(len(names) == 2 and set(names) <= set(clips.index) for names in exemplars)
+    names = sorted({*sum(exemplars, []), *clips.index[::20]})
+    found = dissection.activations(models.load("pocket", device="cpu"), clips.loc[names], [(3, "ffn_hidden")])[
+        "activation"
+    ]
+    for neuron, (first, second) in enumerate(exemplars):
+        values = found.sel(layer=3, neuron=neuron).to_series()
+        assert values[first] >= values[second] - 1e-5 >= values.drop([first, second]).max() - 2e-5

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_text
 import xarray as xr
 from scipy import stats
 
@@ -221,6 +223,25 @@ def test_a_language_model_chooses_and_is_never_guessed_for(data):
     assert not named["score"].isnull().any()
 
 
+@pytest.mark.parametrize(
+    ("answer", "top"),
+    [("dog\nbark", ["dog", "bark"]), ("bark\ndog", ["bark", "dog"]), ("cat\ndog", ["", "dog"]), ("a dog", ["", ""])],
+)
+def test_a_language_model_of_transformers_chooses(data, tmp_path, answer, top):
+    """In this process, its real code; what it answers is set in its weights."""
+    activations, _ = data
+    llm = descriptions.LLM(
+        tiny_text.chat(tmp_path / "model", answer), most=16, device="cpu", cache=tmp_path / "answers"
+    )
+    summaries = xr.DataArray(np.full((2, 4), "loud (+3.1), fast (+2.2)", object), dims=("layer", "neuron"))
+    concepts = pd.Series({"dog": "a loud animal", "bark": "what it says"})
+    named = dissection.identify(activations, method="ICL", summaries=summaries, concepts=concepts, llm=llm)
+    assert (named["top"].values == top).all() and (named["name"].values == top[0]).all()
+    assert (named["p"].notnull() == bool(top[0])).all()
+    asked = [json.loads(path.read_text())["asked"]["user"] for path in (tmp_path / "answers").iterdir()]
+    assert len(asked) == 1 and '"loud (+3.1), fast (+2.2)"' in asked[0] and "dog\nbark" in asked[0]
+
+
 def test_methods_say_what_they_need(data):
     activations, captions = data
     summaries = ["loud"] * 8
@@ -270,6 +291,39 @@ def test_mutual_information_has_its_controls_at_chance_too(outputs):
     named = dissection.identify(*outputs, similarity="soft_wpmi", draws=200)
     assert abs(dissection.accuracy(named).loc["top1", "shuffled"] - 1 / 20) < 0.03
     assert (named["p"] <= 0.01).sum() >= 10  # which a bound of log(12) would not allow
+
+
+@pytest.mark.parametrize("similarity", ["wpmi", "soft_wpmi"])
+def test_p_of_mutual_information_weighs_a_neuron_against_the_others_as_they_are(similarity):
+    """Five neurons, four of which follow the same clips as one another.
+
+    Against what all neurons have in a draw, itself among them, the fifth could be no better than log(5) times what mutual
+    information counts, and shuffled draws reach that as often as not; against the others as they are, it stands out.
+    """
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 30)
+    fit = xr.DataArray(
+        (truth[:, None] == np.arange(4)).astype(float),
+        {"clip": np.arange(120), "concept": list("abcd")},
+        ("clip", "concept"),
+    )
+    values = np.column_stack([4.0 * (truth == (0 if i < 4 else 1)) for i in range(5)]) + 0.1 * rng.random((120, 5))
+    activations = xr.DataArray(values, {"clip": np.arange(120)}, ("clip", "neuron"))
+    draws, seed = 60, 4
+    named = dissection.identify(activations, fit, similarity=similarity, draws=draws, seed=seed)
+    raw, usual = similarities.reader(similarity, activations)
+    others = usual(raw(fit.values), others=True)
+    real = (raw(fit.values) - others).max(-1)
+    drawn = [raw(fit.values[rows]) for rows in naming._deals(activations, draws, seed)]
+    as_good = sum(((found - others).max(-1) >= real - 1e-6).astype(int) for found in drawn)
+    np.testing.assert_allclose(named["p"], (1 + as_good) / (1 + draws))
+    own = sum(
+        ((found - usual(found)).max(-1) >= (raw(fit.values) - usual(raw(fit.values))).max(-1) - 1e-6) for found in drawn
+    )
+    assert (
+        np.abs((1 + own) / (1 + draws) - named["p"].values) > 0.05
+    ).any()  # each draw's own marginal tells otherwise
+    assert named["p"].values[4] == pytest.approx(1 / 61) and named["name"].values[4] == "b"
 
 
 def test_accuracy_of_texts_is_their_cosine(outputs):

@@ -11,7 +11,7 @@ import soundfile
 import tiny_text
 import torch
 
-from xai_lib import audio, descriptions
+from xai_lib import audio, corpora, descriptions, encoders
 
 NAMES = [*descriptions.lexicon().index]
 RATE = 16000
@@ -223,3 +223,15 @@ def test_sentence_transformer_without_its_package_says_what_to_install(monkeypat
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match="pip install"):
         descriptions.SentenceTransformer("some/model")
+
+
+def test_a_corpus_with_a_column_of_levels_is_measured_all_the_same():
+    """The sample corpus tells the level at which each clip was made, and none of the other features."""
+    clips = corpora.load("sample").head(3)
+    assert "level_db" in clips
+    table = audio.features_table(clips)
+    for reference in (clips, table):
+        index, found = encoders.AcousticSpace(reference).sound(clips)
+        np.testing.assert_array_equal(found, encoders.AcousticSpace(table).sound(table)[1])
+    assert index.tolist() == clips.index.tolist()
+    assert descriptions.Acoustics(clips)(clips).tolist() == descriptions.captions(table, table).tolist()

@@ -165,3 +165,9 @@ def test_a_fitted_head_of_an_encoder_alone(tiny_folder, corpus, tmp_path):
     assert encoder.trained is None
     fitted, _ = heads.fit(encoder, corpus, tmp_path / "fitted", folds=3)
     assert "metrics" in fitted.trained and fitted.predict(corpus.head(2))["label"].isin(LABELS).all()
+
+
+def test_a_head_for_anything_but_a_wavlm_is_refused_in_words(corpus, tmp_path):
+    with pytest.raises(ValueError, match="a head is fitted to a WavLM, and pocket-ast is none"):
+        heads.fit(models.load("pocket-ast", device="cpu"), corpus, tmp_path / "head")
+    assert not (tmp_path / "head").exists()

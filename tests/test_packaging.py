@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_only_the_library_is_packaged():
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = {str(p.parent.relative_to(ROOT)).replace(os.sep, ".") for p in (ROOT / "xai_lib").rglob("__init__.py")}
     assert set(tool["packages"]) == folders
+
+
+def test_what_the_notebooks_and_the_readme_import_is_listed():
+    used = set()
+    cells = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells += ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    for node in (node for cell in cells for node in ast.walk(ast.parse(cell))):
+        if isinstance(node, ast.ImportFrom) and node.module == "xai_lib":
+            used |= {alias.name for alias in node.names}
+    assert used <= set(xai_lib.__all__) and xai_lib.__all__ == sorted(xai_lib.__all__)
+    assert all(util.find_spec(f"xai_lib.{name}") for name in xai_lib.__all__)
 
 
 def run(code, *path):

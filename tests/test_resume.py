@@ -170,7 +170,7 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
     def made(text, name):
         space = {"torch": torch, "__name__": "__main__"}
         exec(compile(text, name, "exec"), space)
-        return joblib.hash(resume._content(space["respond"]))
+        return joblib.hash(resume.content(space["respond"]))
 
     one = "def respond(hidden):\n    return max([hidden], key=lambda x: x.mean()).mean(dim=(1, 2))"
     assert made(one, "/tmp/ipykernel_1/2.py") == made("\n\n" + one, "/tmp/ipykernel_7/9.py")
@@ -183,7 +183,7 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
         sys.modules.pop("mine", None)
         importlib.invalidate_caches()
         module = importlib.import_module("mine")
-        found.append(joblib.hash(resume._content(partial(module.respond))))
+        found.append(joblib.hash(resume.content(partial(module.respond))))
     assert found[0] != found[1]
 
 
@@ -191,8 +191,8 @@ def test_results_count_by_their_values(tiny, clips, tmp_path):
     found = activations.moments(tiny(), clips)
     found.to_netcdf(tmp_path / "moments.nc")
     with xr.open_dataset(tmp_path / "moments.nc") as again:
-        assert joblib.hash(resume._content(again)) == joblib.hash(resume._content(found))
-    assert joblib.hash(resume._content(found + 1)) != joblib.hash(resume._content(found))
+        assert joblib.hash(resume.content(again)) == joblib.hash(resume.content(found))
+    assert joblib.hash(resume.content(found + 1)) != joblib.hash(resume.content(found))
 
 
 def test_clips_side_by_side_give_the_same(tiny, clips, tmp_path):

@@ -242,3 +242,9 @@ def test_uar():
     assert statistics.uar(truth, guess) == pytest.approx((2 / 3 + 0) / 2)
     y = np.random.default_rng(0).integers(0, 8, size=(2, 300))
     assert statistics.uar(*y) == pytest.approx(balanced_accuracy_score(*y))
+
+
+def test_p_of_a_permutation_test_goes_on_where_the_draws_end():
+    found = statistics.permutation_p(*map(np.array, ([0, 0, 3, 0, 0], 99, [5, 1, 5, np.nan, 5], [1, 1, 1, 1, 0])))
+    np.testing.assert_allclose(found, [stats.norm.sf(5), 0.01, 0.04, np.nan, 0.01])
+    assert statistics.permutation_p(0, 4, 5.0, 1.0, freedom=3) == pytest.approx(stats.t.sf(5, 3))

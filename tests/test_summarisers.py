@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_text
+import xarray as xr
 
-from xai_lib import descriptions, summarisers
+from xai_lib import descriptions, dissection, summarisers
 
 HOSTILE = [
     "<script>alert(1)</script><img src=x onerror=alert(2)>",
@@ -328,6 +329,11 @@ def test_endpoint_against_transformers_serve(tmp_path, online):
         assert llm.ask("You name sounds.", "What is it?") == "dog bark"
         assert descriptions.choose(llm, "a loud, short sound", descriptions.concepts("esc10")) == ["dog bark"]
         assert descriptions.yes_no(llm, "Is it?") is None
+        neurons = xr.DataArray(np.eye(3), {"clip": range(3), "target": list("abc")}, ("clip", "target"))
+        for listed, name in (("dog bark", "dog bark"), ("rain", "")):  # on the list, and off it
+            asked = {"method": "ICL", "summaries": ["a loud, short sound"] * 3, "llm": llm}
+            named = dissection.identify(neurons, concepts=descriptions.concepts("esc10")[[listed]], **asked)
+            assert named["name"].values.tolist() == [name] * 3
         short = descriptions.Endpoint(f"http://127.0.0.1:{port}/v1", folder, most=4)
         with pytest.warns(UserWarning, match="1 of 1 summaries.*cut off"):
             assert np.isnan(descriptions.summaries(short, {0: ["a dog"]})[0])

@@ -70,6 +70,7 @@ def stand_ins(monkeypatch, tmp_path):
         n_neurons=lambda site: 40 if site[1] == "ffn_hidden" else 24,
         sample_rate=16_000,
         span=400,
+        family=SimpleNamespace(timeline=True),
         stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
         device=torch.device("cpu"),
         **{key: value for key, value in vars(box).items() if key.endswith("_on")},
@@ -295,3 +296,13 @@ def test_a_model_without_a_head_is_told_so_and_not_that_its_labels_are_wrong(tin
     WavLMModel.from_pretrained(tiny_folder("base")).save_pretrained(tmp_path)
     with pytest.raises(models.UntrainedHead, match=r"heads\.fit"):
         workbook.setup("03_x", model=str(tmp_path))
+
+
+def test_a_model_without_a_timeline_is_refused_where_one_is_needed():
+    options = {"model": "pocket-ast", "emotion": "rain", "device": "cpu"}
+    for name in ("01_data_exploration", "02_neuron_attribution", "03_sign_flip_ablation", "04_gradient_shap"):
+        with pytest.raises(ValueError, match="pocket-ast hears patches of time and frequency.*take 05 or 06"):
+            workbook.setup(name, **options)
+    for name in ("05_dissection", "06_pruning"):  # the corpus is of other sounds
+        with pytest.raises(ValueError, match="does not know the labels"):
+            workbook.setup(name, **options)

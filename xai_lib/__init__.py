@@ -6,6 +6,46 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
+# What is meant to be imported; README.md of this folder says what each is for, and what else there is.
+__all__ = [
+    "ablation",
+    "acoustics",
+    "activations",
+    "attribution",
+    "audio",
+    "concepts",
+    "corpora",
+    "courses",
+    "decoders",
+    "deletion",
+    "descriptions",
+    "dissection",
+    "donors",
+    "edits",
+    "encoders",
+    "execution",
+    "gradient_shap",
+    "heads",
+    "hooks",
+    "interpretability",
+    "inversion",
+    "models",
+    "names",
+    "plots",
+    "probes",
+    "proxies",
+    "pruning",
+    "resume",
+    "segments",
+    "similarities",
+    "speakers",
+    "statistics",
+    "targets",
+    "widgets",
+    "wording",
+    "workbook",
+]
+
 PAIR = {"torch": "2.14.1", "torchaudio": "2.11.0"}  # as in requirements.txt
 
 

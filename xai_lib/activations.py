@@ -216,6 +216,8 @@ def check_moments(moments, model, part, needed_by=None) -> None:
         if needed_by:
             made = f"moments=activations.moments(model, training clips, part={part!r})"
             raise ValueError(f"{needed_by} needs {made}")
+    elif not {"part", "model"} <= set(getattr(moments, "attrs", ())) or "neuron" not in getattr(moments, "dims", ()):
+        raise ValueError("these are no moments, a Dataset of activations.moments(model, training clips)")
     elif moments.attrs["part"] != part:
         raise ValueError(f"the moments are of {moments.attrs['part']} instead of {part}")
     elif (moments.attrs["model"], moments.sizes["neuron"]) != (model.name, model.family.width(part)):

@@ -98,19 +98,8 @@ def _follows(values, feature, groups, draws, seed):
         drawn = some @ own
         above, below = above + (drawn >= rho * n - 1e-9).sum(0), below + (drawn <= rho * n + 1e-9).sum(0)
     spread = np.sqrt((told / (size[:, None] - 1)).sum(0))
-    return rho, {1: _p(above, draws, rho * n, spread), -1: _p(below, draws, -rho * n, spread)}, each
-
-
-def _p(as_good, draws, away, spread):
-    """One-sided p of a permutation test, of how many draws are as good.
-
-    Where none is, the normal distribution with the standard deviation that all permutations have goes on: 400 draws
-    cannot go below 0.0025, which a false discovery rate over thousands of neurons would not let pass however true a few
-    adjectives are.
-    """
-    tail = stats.norm.sf(away / np.where(spread > 0, spread, np.nan))
-    p = np.where(as_good == 0, np.minimum(tail, 1 / (1 + draws)), (1 + as_good) / (1 + draws))
-    return np.where(np.isnan(tail), np.nan, p)
+    p = {1: statistics.permutation_p(above, draws, rho * n, spread)}
+    return rho, p | {-1: statistics.permutation_p(below, draws, -rho * n, spread)}, each
 
 
 def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25, draws=400, seed=0) -> xr.Dataset:
@@ -160,7 +149,7 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
     told, size = np.isfinite(speakers), np.array([max(len(rows), 2) for rows in groups])[:, None]
     squares = np.array([(own[rows] ** 2).sum(0) for rows in groups])
     spread = np.sqrt((told * squares / (size * (size - 1)) / np.where(told, pairs, 1)).sum(0))
-    p = _p(as_good, draws, np.nansum(speakers - 0.5, axis=0), spread)
+    p = statistics.permutation_p(as_good, draws, (mean - 0.5) * told.sum(0), spread)
     other = statistics.interval(each(ranks(z[_neighbours(_places(template), seed)])))[0]
     parts = {"auroc": mean, "low": low, "high": high, "n": np.isfinite(speakers).sum(0)}
     parts |= {"p": p, "q": statistics.fdr(p), "other": other}

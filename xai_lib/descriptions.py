@@ -8,7 +8,7 @@ the same form: a captioner, a summariser, an encoder. All they say is data; `sho
 from .captioners import NOTHING, Acoustics, AudioLanguageModel, Tagger, captions
 from .encoders import CLAP, AcousticSpace, CLIPText, SentenceTransformer, match, match_sound, ranks, tfidf
 from .summarisers import LLM, Contrastive, Endpoint, choose, is_adjective, summaries, yes_no
-from .vocabulary import CONCEPTS, WORD, BadAnswer, concepts, counts, lexicon, prompt, sentence, shown, terms
+from .vocabulary import CONCEPTS, WORD, BadAnswer, concepts, counts, lexicon, prompt, sentence, shipped, shown, terms
 
 __all__ = [
     "CLAP",
@@ -36,6 +36,7 @@ __all__ = [
     "prompt",
     "ranks",
     "sentence",
+    "shipped",
     "shown",
     "summaries",
     "terms",

@@ -64,8 +64,8 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     -------
     Dataset
         `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the description
-        says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled, and that at a false
-        discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled
+        says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled
+        (`statistics.permutation_p`), and that at a false discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled
         captions, and `other` […], of another neuron's of the layer.
     """
     activations, captions = _captioned(activations, captions)
@@ -83,11 +83,14 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
         varied = sum((np.abs(said[rows]).any(0) & np.abs(ranks[rows]).any(0)).astype(float) for rows in groups)
         return (said * ranks).sum(0) / np.where(varied > 0, varied, np.nan)
 
-    own, as_good = say(described["z"].values), 0
+    own, as_good, total, square = say(described["z"].values), 0, 0, 0
     real = rho(own)
     for rows in _deals(activations, draws, seed):
-        as_good = as_good + (rho(own[rows]) >= real - 1e-9)
-    p = np.where(np.isnan(real), np.nan, (1 + as_good) / (1 + draws))
+        drawn = rho(own[rows])
+        as_good, total, square = as_good + (drawn >= real - 1e-9), total + drawn, square + drawn**2
+    mean, freedom = total / max(draws, 1), max(draws - 1, 1)
+    spread = np.sqrt(np.maximum(square - draws * mean**2, 0) / freedom * (1 + 1 / max(draws, 1)))
+    p = statistics.permutation_p(as_good, draws, real - mean, spread, freedom)
     # Each gets its neighbour's in a random ring, never its own.
     ring = np.random.default_rng(seed).permutation(described["z"].shape[-2])
     swapped = described["z"].values[..., np.roll(ring, 1)[np.argsort(ring)], :]

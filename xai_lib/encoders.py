@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from . import acoustics, audio, checkpoints
-from .vocabulary import STOP, WORD, lexicon, said
+from .vocabulary import STOP, WORD, lexicon, told
 
 
 def match(texts, concepts, encoder=None) -> xr.DataArray:
@@ -31,7 +31,7 @@ def match(texts, concepts, encoder=None) -> xr.DataArray:
     ValueError
         A text is missing, or (TF-IDF) no text says anything.
     """
-    texts, concepts = said(texts), said(concepts)
+    texts, concepts = told(texts), told(concepts)
     encoder = encoder or tfidf(texts)
     return _fit(texts.index, encoder(list(texts)), concepts, encoder)
 
@@ -42,7 +42,7 @@ def match_sound(clips, concepts, encoder) -> xr.DataArray:
     `encoder` hears and reads: a `CLAP` or an `AcousticSpace`. Clips that cannot be read are named and left out.
     """
     index, heard = encoder.sound(clips)
-    return _fit(index, heard, said(concepts), encoder.text)
+    return _fit(index, heard, told(concepts), encoder.text)
 
 
 def tfidf(texts):
@@ -202,7 +202,7 @@ def _fit(index, vectors, concepts, encoder) -> xr.DataArray:
 
 def _measured(clips) -> pd.DataFrame:
     """Clips' `audio.features_table`, of which there may be one already."""
-    return clips if "level_db" in clips else audio.features_table(clips, skipped={})
+    return audio.features_table(clips, skipped={}) if "path" in clips else clips
 
 
 def _lacks(table, name) -> pd.Series:

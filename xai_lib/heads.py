@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from . import models, sampling
 from .activations import activations
+from .families import WavLM
 from .names import ordered
 from .statistics import uar
 
@@ -119,7 +120,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     Raises
     ------
     FileExistsError, ValueError
-        There is a model in `folder`; otherwise as `cross_validate`.
+        There is a model in `folder`; the model is no WavLM; otherwise as `cross_validate`.
 
     Notes
     -----
@@ -129,6 +130,11 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
     folder = Path(folder).expanduser()
+    if not isinstance(model.family, WavLM):
+        raise ValueError(
+            f"a head is fitted to a WavLM, and {model.name} is none: `cross_validate` of its `features` tells what its "
+            "layers know"
+        )
     if (folder / "config.json").exists():
         raise FileExistsError(f"there is a model in {folder}: give another folder, or remove it first")
     read = clips if isinstance(clips, xr.DataArray) else features(model, clips, layers=layers)

@@ -202,7 +202,7 @@ def _asked(activations, summaries, concepts, llm) -> xr.Dataset:
         raise ValueError("ICL needs summaries=, a description of each neuron, and concepts=")
     if llm is None:
         raise ValueError(
-            "ICL needs a language model, llm=summarisers.LLM(…) or Endpoint(…): without one nothing is guessed"
+            "ICL needs a language model, llm=descriptions.LLM(…) or Endpoint(…): without one nothing is guessed"
         )
     if isinstance(summaries, xr.DataArray):
         summaries = summaries.transpose(*activations.dims[1:])

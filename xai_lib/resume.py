@@ -55,11 +55,11 @@ def by_clip(method, model, clips, *, folder, **options):
     joblib.Memory, which writes each result beside its place and moves it there, so that a run may be killed any time.
     """
     model.require_unedited()
-    memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, _state(model)])}", verbose=0)
+    memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, state(model)])}", verbose=0)
     one = memory.cache(_one, ignore=["method", "model", "clip", "options"])
-    asked = [_content(method), {name: _content(x) for name, x in options.items() if name != "batch"}]
+    asked = [content(method), {name: content(x) for name, x in options.items() if name != "batch"}]
     rows = [clips.iloc[[place]] for place in range(len(clips))]
-    keys = [[asked, _content(row)] for row in rows]
+    keys = [[asked, content(row)] for row in rows]
     lacking = [i for i, row in enumerate(rows) if not one.check_call_in_cache(keys[i], method, model, row, options)]
     run = joblib.Parallel(return_as="generator", prefer="processes")
     sent = model if run.n_jobs == 1 else _Sent(model, memory.location)
@@ -125,7 +125,7 @@ def _joined(parts):
     return found.transpose(*parts[0].dims)
 
 
-def _content(value):
+def content(value):
     """What is hashed of an option: functions by their code, clips by their sound, results by their values."""
     if isinstance(value, pd.DataFrame) and "path" in value:
         return value.drop(columns="path"), [_sound(path) for path in value["path"]]
@@ -135,7 +135,7 @@ def _content(value):
         parts = {name: [*x.dims, _values(x.values)] for name, x in value.variables.items()}
         return parts, {name: str(x) for name, x in value.attrs.items()}
     if isinstance(value, partial):
-        return [_content(value.func), [*map(_content, value.args)], {k: _content(x) for k, x in value.keywords.items()}]
+        return [content(value.func), [*map(content, value.args)], {k: content(x) for k, x in value.keywords.items()}]
     if isinstance(value, FunctionType) and not value.__module__.startswith(f"{__package__}."):  # those are in CODE
         code, known = _plain(value.__code__), (value.__globals__, value.__name__, value.__defaults__, value.__closure__)
         return cloudpickle.dumps(FunctionType(code, *known)), _file(value)
@@ -158,20 +158,20 @@ def _sound(path):
     return joblib.hash(Path(path).read_bytes()) if Path(path).is_file() else None
 
 
-def _state(model):
+def state(model):
     """All that decides what a model answers."""
     networks = [x for x in (model.network, model.head) if x is not None]
-    state = [{name: x.cpu().numpy() for name, x in network.state_dict().items()} for network in networks]
+    weights = [{name: x.cpu().numpy() for name, x in network.state_dict().items()} for network in networks]
     settings = [model.labels, model.preprocessor, model.trained is None, str(model.device.type)]
     if not model.family.resumable:
-        settings += [_content(x) for x in (model.family.preprocess, model.family.read, model.family.layout)]
+        settings += [content(x) for x in (model.family.preprocess, model.family.read, model.family.layout)]
     heads = (
         [] if model.head is None else [(_file(type(m)), cloudpickle.dumps(_public(m))) for m in model.head.modules()]
     )
     versions = torch.__version__, transformers.__version__
     config = getattr(model.network, "config", None)
     return (
-        state,
+        weights,
         config if config is None else config.to_json_string(),
         list(map(repr, networks)),
         settings,

@@ -150,6 +150,18 @@ def null_test(value, null, *, overlap=0.0, axis=0):
     return 2 * stats.t.sf(t, n - 1)
 
 
+def permutation_p(as_good, draws, away, spread, freedom=np.inf) -> np.ndarray:
+    """One-sided p of a permutation test in which `as_good` of the draws are as good as what was found; NaN where that is.
+
+    Where none is, the tail of a normal distribution goes on (Student's with `freedom`, where the draws tell its
+    `spread`), found `away` from its mean: 400 draws cannot go below 0.0025, which a false discovery rate over thousands
+    of neurons would not let pass however true a few of them are.
+    """
+    tail = stats.t.sf(away / np.where(spread > 0, spread, np.nan), freedom)
+    p = np.where(as_good == 0, np.fmin(tail, 1 / (1 + draws)), (1 + as_good) / (1 + draws))
+    return np.where(np.isnan(away), np.nan, p)
+
+
 def fdr(p) -> np.ndarray:
     """Benjamini–Hochberg adjusted p values (scipy's), over all entries; NaN stay NaN and do not count as tests."""
     p = np.asarray(p, float)

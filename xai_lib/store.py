@@ -139,7 +139,7 @@ def _allocate(part, skeleton, dims, model):
 def _made(model, clips, coords, attrs) -> dict:
     """What decides the content of a file."""
     options = [{name: np.asarray(x[-1] if isinstance(x, tuple) else x).tolist() for name, x in coords.items()}, attrs]
-    about = {"weights or settings": resume._state(model), "clips": resume._content(clips), "options": options}
+    about = {"weights or settings": resume.state(model), "clips": resume.content(clips), "options": options}
     return {name: joblib.hash(x) for name, x in about.items()} | {"code": resume.CODE}
 
 

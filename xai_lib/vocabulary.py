@@ -1,6 +1,7 @@
 """The acoustic lexicon, lists of concepts, prompts; which words texts use, and which tell two sets of texts apart."""
 
 import html
+import json
 import warnings
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def concepts(name="emotions") -> pd.Series:
     return pd.read_csv(path, index_col="name")["description"]
 
 
+def shipped(model) -> pd.DataFrame:
+    """What is bundled about the neurons of "pocket-wavlm" or "pocket-ast": a row by (part, layer, neuron).
+
+    data/README.md says what the columns are; `attrs`, what they were written from and tested on, and of which weights.
+    """
+    file = CONCEPTS.with_name("descriptions") / f"{'pocket-wavlm' if model == 'pocket' else model}.csv"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.csv")))
+        raise FileNotFoundError(f"the neurons of {model!r} are not described here: those of {known} are")
+    table = pd.read_csv(
+        file,
+        index_col=["part", "layer", "neuron"],
+        keep_default_na=False,
+        na_values={"rho": "", "rho_q": "", "auroc": ""},
+    )
+    table.attrs = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    return table
+
+
 def prompt(name, **values) -> list[str]:
     """System and user part of a prompt of data/prompts/, with `values` in place of {their names}."""
     parts = (PROMPTS / f"{name}.txt").read_text(encoding="utf-8").split("\n---\n")
@@ -69,7 +89,7 @@ def each(function, items, what="items") -> pd.Series:
     return pd.Series(found, dtype=object)
 
 
-def said(texts) -> pd.Series:
+def told(texts) -> pd.Series:
     """Texts as a Series, refused where one of them is missing."""
     texts = texts if isinstance(texts, pd.Series) else pd.Series(list(texts), dtype=object)
     lost = [key for key, text in texts.items() if not isinstance(text, str)]
@@ -83,7 +103,7 @@ def counts(texts) -> xr.DataArray:
     """Which words each text holds, 0 or 1: [clip, word]; words that say how much ("very") are left out."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    texts = said(texts)
+    texts = told(texts)
     vectorizer = CountVectorizer(token_pattern=WORD, stop_words=STOP, binary=True)
     try:
         found = vectorizer.fit_transform(texts).toarray()

@@ -86,6 +86,11 @@ def setup(name: str, **parameters) -> Run:
     model = models.load(values["model"], device=values["device"])
     model.require_trained()
     model.target(values["emotion"])
+    if name[:2] in ("01", "02", "03", "04") and not model.family.timeline:
+        raise ValueError(
+            f"{model.name} hears patches of time and frequency, and this notebook needs frames that follow one another: "
+            "take 05 or 06, or a WavLM"
+        )
     unknown = sorted(set(corpus["label"].dropna()) - set(model.labels))
     if unknown:
         raise ValueError(

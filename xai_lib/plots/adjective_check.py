@@ -12,6 +12,11 @@ def adjective_check(result):
     """
     result = result.sel(adjective=result["neurons"].values > 0)
     at, own, other = np.arange(result.sizes["adjective"]), style.COLORS[0], style.COLORS[1]
+    if not len(at):
+        figure, ax = style.panels(height=1)
+        ax.set_axis_off()
+        ax.set_title("No neuron has an adjective")
+        return figure
     figure, (left, right) = style.panels(1, 2, height=1.5 + 0.26 * len(at), sharey=True)
     if "null" in result:
         null, weight = (result[name].transpose("draw", "adjective") for name in ("null", "null_neurons"))
@@ -36,7 +41,11 @@ def adjective_check(result):
     left.invert_yaxis()
     left.set(xlabel="neurons that follow it (%, q < 0.05)", xlim=(-2, 102), title="Adjective (neurons that have it)")
     n = int(result["n"].max())
-    over = f", 95 % interval over {n} speakers" if n >= statistics.FEWEST else f", mean over {n} speakers"
+    over = (
+        f", 95 % interval over {n} speakers"
+        if n >= statistics.FEWEST
+        else (f", mean over {n} speakers" if n > 1 else ", all together")
+    )
     right.set(xlabel="ρ with the quantity", title=f"Held-out clips{over}")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -18,9 +18,10 @@ def class_recalls(recalls, dose, *, forgotten):
     figure, ax = style.panels()
     look = {"width": 0.25, "edgecolor": "black", "lw": 0.8}
     ax.bar(at - 0.27, by.sel(dose=0, who="chosen"), color="white", label="as it is", **look)
-    text = "random neurons pruned (line: range)"
-    ax.bar(at, random.mean("who"), color=style.NULL_COLOR, label=text, **look)
-    ax.vlines(at, random.min("who"), random.max("who"), color="black", lw=1.2)
+    if random.sizes["who"]:
+        text = "random neurons pruned (line: range)"
+        ax.bar(at, random.mean("who"), color=style.NULL_COLOR, label=text, **look)
+        ax.vlines(at, random.min("who"), random.max("who"), color="black", lw=1.2)
     after, text = by.sel(dose=dose, who="chosen"), "chosen neurons pruned"
     ax.bar(at + 0.27, after, color=list(colors.values()), label=text, **look)
     ax.set_xticks(at, names, **({} if len(names) < 9 else {"rotation": 30, "ha": "right"}))

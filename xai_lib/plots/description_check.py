@@ -25,6 +25,6 @@ def description_check(held):
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(layers)), layers)
     ax.set(xlabel="layer", ylabel="ρ with the activation", ylim=(-1.02, 1.02))
-    ax.set_title("Descriptions on held-out speakers (box: quartiles; whiskers: 5–95 % of neurons)")
+    ax.set_title("Descriptions on held-out clips (box: quartiles; whiskers: 5–95 % of neurons)")
     figure.legend(title="description", loc="outside right center")
     return figure

@@ -5,8 +5,8 @@ from . import style
 
 _MEASURES = {
     "recall": "recall",
-    "log_odds": "change of own class's log odds (nats)",
-    "moved": "mean |change| of these log odds (nats)",
+    "log_odds": "change of own class's\nlog odds (nats)",
+    "moved": "mean |change| of these\nlog odds (nats)",
 }
 
 

@@ -18,18 +18,20 @@ def frontier(found, *, measure="accuracy"):
             label = None if random else name
             kept, forgotten = one.sel(group="kept"), one.sel(group="forgotten")
             left.plot(kept, forgotten, color=color, label=label, **look)
-            if not random:
-                for dose, x, y in zip(one["dose"].values, kept.values, forgotten.values):
-                    left.annotate(str(dose), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7, color=color)
         one = lost.sel(strategy=name, random=False).dropna("dose", how="all")
         for group, look in (("forgotten", "-"), ("kept", "--")):
             over, low, high = statistics.interval(one.sel(group=group).transpose("class", "dose").values)
-            at = np.arange(one.sizes["dose"])
+            at = np.flatnonzero(found["dose"].isin(one["dose"]))  # a way may lack neurons for the larger doses
             right.errorbar(at, over, [over - low, high - over], color=color, ls=look, capsize=2)
-            right.set_xticks(at, one["dose"].values)
+    right.set_xticks(np.arange(found.sizes["dose"]), found["dose"].values)
     left.set(xlabel=f"{measure} of what is to be kept", ylabel=f"{measure} of what is to be forgotten")
     right.set(xlabel="neurons pruned", ylabel=f"loss of {measure}")
     right.set_title("— forgotten, – – kept", fontsize=10)
-    left.set_title(f"Mean of {found.sizes['class']} classes; numbers: neurons; ×: random ones", fontsize=10)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    low, high = left.get_xlim()
+    if measure != "logit" and high - low < 0.5:  # or else what hardly changes would look as if it did
+        left.set(xlim=((low + high) / 2 - 0.25, (low + high) / 2 + 0.25), ylim=(-0.03, 1.03))
+    n = found.sizes["class"]
+    over = found["class"].item() if n == 1 else f"mean of {n} classes"
+    left.set_title(f"To forget: {over} (each dot a dose; ×: random)", fontsize=10)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure

@@ -43,8 +43,9 @@ def _concepts(ax, card):
     if score.size > 10:
         score = score[np.argsort(-score.values, kind="stable")[:10]]
     colors = style.colors(score["concept"].values)
-    ax.barh(range(score.size), score, color=list(colors.values()))
-    ax.axvline(0, color="black", lw=0.8)
+    # No bars: mutual information is below 0, and the worst would have the longest.
+    ax.scatter(score, range(score.size), s=60, color=list(colors.values()), edgecolor="black", lw=0.3, zorder=3)
+    ax.hlines(range(score.size), 0, 1, transform=ax.get_yaxis_transform(), color="#DDDDDD", lw=0.8)
     dotted = ""
     if np.isfinite(named["null"]):
         ax.axvline(float(named["null"]), color="black", lw=1, ls=":")

@@ -25,6 +25,6 @@ def selective_neurons(selective, *, level=0.05):
     ax.set_xticks(layers, mean["layer"].values)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set(xlabel="layer", ylabel="← less active | more active →\nshare of neurons (%)")
-    ax.set_title(f"Neurons that tell an emotion from the rest (false discovery rate {level:g})")
+    ax.set_title(f"Neurons that tell a label from the rest (false discovery rate {level:g})")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -21,6 +21,7 @@ EMOTION_COLORS = {
     "surprised": "#F0E442",
 }
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of what is no emotion
+MORE_COLORS = ("#882255", "#332288", "#44AA99", "#999933")  # Tol's, far from those
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
 NULL_COLOR = "#BBBBBB"  # the matched random control
@@ -52,12 +53,13 @@ def use() -> None:
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
-    """A colour for each label: the emotion's own; for others the rest of the palette, then tab20."""
+    """A colour for each label: the emotion's own; others get, in whatever order they come, the rest of the palettes."""
     labels = list(dict.fromkeys(labels))
     spare = [color for name, color in EMOTION_COLORS.items() if name not in labels]
-    spare += [matplotlib.colors.to_hex(color) for color in matplotlib.colormaps["tab20"].colors]
-    others = iter(spare * (1 + len(labels) // len(spare)))
-    return {label: EMOTION_COLORS.get(label) or next(others) for label in labels}
+    spare += [*MORE_COLORS, *map(matplotlib.colors.to_hex, matplotlib.colormaps["tab20"].colors)]
+    others = sorted((label for label in labels if label not in EMOTION_COLORS), key=str)
+    own = dict(zip(others, spare * (1 + len(labels) // len(spare))))
+    return {label: EMOTION_COLORS.get(label) or own[label] for label in labels}
 
 
 def panels(rows=1, columns=1, *, height=3.6, **options):
