@@ -255,6 +255,9 @@ def test_the_frontier_joins_doses_classes_and_strategies(results):
     figure = plots.frontier(found)
     line = next(line for line in figure.axes[0].lines if line.get_label() == "used")
     np.testing.assert_allclose(line.get_xydata()[:2], [[1, 1], [1, 0]])
+    right = figure.axes[1]  # each way stands at its own doses
+    assert [tick.get_text() for tick in right.get_xticklabels()] == ["0", "1", "2"]
+    assert [0, 2] in [line.get_xdata().tolist() for line in right.lines]
 
 
 def test_no_measure_of_a_class_without_clips(results):

@@ -362,6 +362,19 @@ def test_compare_is_the_pruned_model(model, clips, scores):
     np.testing.assert_allclose(compared["logit"].sel(dose=0, who="random 1"), _logits(model, clips), atol=1e-4)
 
 
+def test_several_ways_to_choose_at_once_are_each_by_itself(model, clips, scores):
+    doses, draws, size = {"one": [3, 9], ("other", 2): [4]}, {"one": 2, ("other", 2): 0}, np.abs(scores)
+    ways = {"one": scores, ("other", 2): -scores}
+    found = pruning.compare(model, clips, ways, size, doses=doses, draws=draws, batch=4, seed=3)
+    assert list(found) == list(ways)
+    for name, score in ways.items():
+        alone = pruning.compare(model, clips, score, size, doses=doses[name], draws=draws[name], batch=4, seed=3)
+        xr.testing.assert_allclose(found[name], alone, atol=1e-5)
+        assert found[name].sizes["who"] == 1 + draws[name] and found[name].sizes["dose"] == 1 + len(doses[name])
+    with pytest.raises(ValueError, match="same path"):
+        pruning.compare(model, clips, ways, size, doses=doses, draws=draws, chosen_on=clips)
+
+
 @torch.no_grad()
 def _logits(model, clips):
     from xai_lib import audio
@@ -509,6 +522,8 @@ def test_figures_and_explorer(compared):
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["calm", "angry"]
     with pytest.raises(ValueError, match="the doses are"):
         plots.class_recalls(pruning.recalls(compared), 6, forgotten="calm")
+    alone = pruning.recalls(compared.isel(who=[0]))  # no random neurons were drawn
+    assert len(plots.class_recalls(alone, 5, forgotten="calm").axes[0].containers) == 2
     panel = widgets.PruningExplorer({"used": compared, "responds": compared}, "calm")
     panel.controls["neurons"].value = 0
     assert panel.error is None and "0 neurons" in panel.figure.axes[0].get_title()

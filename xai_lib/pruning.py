@@ -111,32 +111,38 @@ def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -
 
 def compare(
     model, clips, scores, magnitude=None, *, doses, part="ffn_hidden", draws=20, chosen_on=None, batch=None, seed=0
-) -> xr.Dataset:
+) -> xr.Dataset | dict:
     """Logits of each clip with more and more neurons pruned: the chosen, and matched random ones.
 
     Parameters
     ----------
     clips : DataFrame
         Labelled, of speakers on whom nothing was chosen.
-    scores : DataArray [layer, neuron] or [unit]
-        See `neurons_of`.
+    scores : DataArray [layer, neuron] or [unit], or dict of them
+        See `neurons_of`. Several ways to choose share the forwards of the model as it is.
     magnitude : DataArray, optional
         Of the same neurons, see `reach`, by which the random ones are matched; without it they are any of the same
         layer and part, see `controls`.
-    doses : sequence of int
+    doses : sequence of int, or {name of a score: sequence}
         Numbers of neurons.
+    draws : int, or {name of a score: int}
+        Random sets; 0 for none.
     chosen_on : DataFrame, optional
         The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`.
 
     Returns
     -------
-    Dataset
+    Dataset, or {name of a score: Dataset}
         `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is. `shared`
         [dose]: the share of neurons that two random sets have in common.
     """
-    plans = [neurons_of(scores, dose, part=part, seed=seed) for dose in doses]
-    _apart(clips, chosen_on, json.loads(scores.attrs.get("chosen_on", "[]")))
-    return _logits(model, clips, plans, doses, magnitude, draws, batch, seed)
+    several, asked = scores if isinstance(scores, dict) else {None: scores}, {}
+    for name, score in several.items():
+        own, many = (each[name] if isinstance(each, dict) else each for each in (doses, draws))
+        asked[name] = [neurons_of(score, dose, part=part, seed=seed) for dose in own], own, many
+        _apart(clips, chosen_on, json.loads(score.attrs.get("chosen_on", "[]")))
+    found = _logits(model, clips, asked, magnitude, batch, seed)
+    return found if isinstance(scores, dict) else found[None]
 
 
 def evaluate(
@@ -147,8 +153,8 @@ def evaluate(
     `clips` are ones on which the neurons were not chosen; the rest as in `compare`.
     """
     _apart(clips, chosen_on, [])
-    compared = _logits(model, clips, [neurons], [sum(map(len, neurons.values()))], magnitude, draws, batch, seed)
-    return summary(compared, label)
+    asked = [neurons], [sum(map(len, neurons.values()))], draws
+    return summary(_logits(model, clips, {None: asked}, magnitude, batch, seed)[None], label)
 
 
 def importance(model, clips, scores, *, shares, part="ffn_hidden", seeds=3, batch=None, seed=0) -> xr.Dataset:
@@ -174,18 +180,19 @@ def importance(model, clips, scores, *, shares, part="ffn_hidden", seeds=3, batc
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, figure 4.
     """
-    found = []
-    for score in scores.values():
-        score, places = score.where(score != 0), [round(share * score.size) for share in shares]
-        doses = sorted({dose for dose in places if 0 < dose <= np.isfinite(score.values).sum()})
-        draws = [
-            compare(model, clips, score, doses=doses, part=part, draws=1, batch=batch, seed=seed + draw)
-            for draw in range(seeds)
-        ]
-        right = xr.concat([correct(each).assign_coords(who=["chosen", "random"]) for each in draws], "draw")
-        wanted = xr.DataArray([dose if dose in [0, *doses] else -1 for dose in places], dims="share")
-        right = right.reindex(dose=[-1, 0, *doses]).sel(dose=wanted).drop_vars("dose")
-        found.append(xr.Dataset({"right": right, "neurons": ("share", places)}, {"share": list(shares)}))
+    scores = {name: score.where(score != 0) for name, score in scores.items()}
+    places = {name: [round(share * score.size) for share in shares] for name, score in scores.items()}
+    doses = {
+        name: sorted({dose for dose in places[name] if 0 < dose <= np.isfinite(score.values).sum()})
+        for name, score in scores.items()
+    }
+    options, draws = {"doses": doses, "part": part, "draws": 1, "batch": batch}, range(seed, seed + seeds)
+    compared, found = [compare(model, clips, scores, **options, seed=draw) for draw in draws], []
+    for name, own in places.items():
+        right = xr.concat([correct(one[name]).assign_coords(who=["chosen", "random"]) for one in compared], "draw")
+        wanted = xr.DataArray([dose if dose in [0, *doses[name]] else -1 for dose in own], dims="share")
+        right = right.reindex(dose=[-1, 0, *doses[name]]).sel(dose=wanted).drop_vars("dose")
+        found.append(xr.Dataset({"right": right, "neurons": ("share", own)}, {"share": list(shares)}))
     return xr.concat(found, pd.Index(list(scores), name="ranking"))
 
 
@@ -223,30 +230,37 @@ def _apart(clips, chosen_on, heard):
             raise ValueError(f"neurons were chosen on clips of the same {name} ({what}): evaluate on others")
 
 
-def _logits(model, clips, plans, doses, magnitude, draws, batch, seed):
-    """The Dataset of `compare`."""
+def _logits(model, clips, asked, magnitude, batch, seed):
+    """The Datasets of `compare`; `asked` are {name: (plan for each dose, doses, draws)}."""
     model.require_trained()
     size = model if magnitude is None else reach(model, magnitude)
-    sets = [controls(plan, size, draws, seed=seed) for plan in plans]
-    every = [plan for chosen, random in zip(plans, sets) for plan in (chosen, *random)]
-    for plan in every[:: 1 + draws]:
+    sets = {
+        name: [[plan, *controls(plan, size, draws, seed=seed)] for plan in plans]
+        for name, (plans, _, draws) in asked.items()
+    }
+    for plan in (plan for plans, _, _ in asked.values() for plan in plans):
         for site, chosen in plan.items():
             _linear(model, site, chosen)  # what could not be pruned is not measured either
+    every = [plan for doses in sets.values() for some in doses for plan in some]
     every = [{site: edits.edit(found, "zero") for site, found in plan.items()} for plan in every]
-    who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
-    skipped, rows = {}, {}
+    skipped, rows, found, at = {}, {}, {}, 1
     for index, waveform in model.stream(clips, skipped):
-        logits = execution.cascade(model, waveform, every, batch=batch).cpu().numpy()
-        clean = np.repeat(logits[:1], len(who), axis=0)
-        rows[index] = np.concatenate([clean, logits[1:]]).reshape(1 + len(doses), len(who), -1)
-    return xr.Dataset(
-        {
-            "logit": (("clip", "dose", "who", "target"), np.stack(list(rows.values()))),
-            "shared": ("dose", [0.0, *(edits.overlap([_pairs(plan) for plan in some]) for some in sets)]),
-        },
-        {**targets.coordinates(with_units(clips), rows), "dose": [0, *doses], "who": who, "target": model.labels},
-        targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
-    )
+        rows[index] = execution.cascade(model, waveform, every, batch=batch).cpu().numpy()
+    logits, coords = np.stack(list(rows.values())), targets.coordinates(with_units(clips), rows)
+    for name, (_, doses, draws) in asked.items():
+        who, n = ["chosen", *(f"random {i + 1}" for i in range(draws))], len(doses) * (1 + draws)
+        own = np.concatenate([np.repeat(logits[:, :1], len(who), axis=1), logits[:, at : at + n]], axis=1)
+        shared = [0.0, *(edits.overlap([_pairs(plan) for plan in some[1:]]) for some in sets[name])]
+        found[name] = xr.Dataset(
+            {
+                "logit": (("clip", "dose", "who", "target"), own.reshape(len(own), 1 + len(doses), len(who), -1)),
+                "shared": ("dose", shared),
+            },
+            {**coords, "dose": [0, *doses], "who": who, "target": model.labels},
+            targets.attributes(model, skipped, method="prune", draws=draws, seed=seed),
+        )
+        at += n
+    return found
 
 
 def _pairs(plan):
