@@ -454,11 +454,19 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
         ({"neurons": [1, 2]}, "neurons are scores"),
         ({"target": {"angry": "angry"}}, "target names angry, and neurons none"),
         ({"modes": "explode"}, "unknown mode 'explode'"),
+        ({"neurons": {2: np.arange(24) < 3}}, "neurons are whole numbers, not bool: of a mask, np.flatnonzero"),
+        ({"neurons": {2: [7.9]}}, "neurons are whole numbers, not float64"),
+        ({"neurons": {2.5: [7]}}, "layer must be a whole number, not 2.5"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):
     with pytest.raises(ValueError, match=message):
         ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "nulls": 0, **options})
+
+
+def test_a_clip_is_not_its_own_donor(tiny, clips):
+    with pytest.raises(ValueError, match="a clip is its own donor"):
+        ablation.sweep(tiny(), clips.iloc[:1], neurons=NEURONS, modes=("resample",), donors=clips, nulls=0)
 
 
 def test_more_neurons_than_a_layer_has_are_refused(tiny, clips):

@@ -66,9 +66,9 @@ def edit(
         if mode == "noise":
             raise ValueError("noise is of neurons, not of directions: how far those vary is not known")
     elif not isinstance(neurons, str):
-        neurons = np.unique(_whole(neurons, "neurons"))
+        neurons = np.unique(whole(neurons, "neurons"))
     if not isinstance(frames, str):
-        frames = _whole(frames, "frames")
+        frames = whole(frames, "frames")
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
 
 
@@ -163,11 +163,12 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
     return out
 
 
-def _whole(numbers, name) -> np.ndarray:
+def whole(numbers, name) -> np.ndarray:
     """Numbers of neurons or frames; a mask, taken for numbers, would be the first two."""
     numbers = np.atleast_1d(np.asarray(numbers))
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"{name} are whole numbers, not {numbers.dtype}: of a mask, np.flatnonzero(mask)")
+        how = "of a mask, np.flatnonzero(mask); of a table, its column"
+        raise ValueError(f"{name} are whole numbers, not {numbers.dtype}: {how}")
     return numbers.astype(np.int64)
 
 

@@ -131,7 +131,7 @@ def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
     if not few:
         axes.figure.colorbar(image, ax=axes)
     for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose(row, "later").values):
-        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#999999", lw=0))
+        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#555555", lw=0))
     axes.set_xticks(range(values.sizes["later"]), values["later"].values)
     axes.set_yticks(range(values.sizes[row]), values[row].values)
     axes.set_xlabel("layer that is read")
