@@ -231,6 +231,7 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
         for name, one in columns.items()
     }
     figure = plots.effect_map(alike)  # random sets that share nearly all neurons give no band
+    assert {text.get_color() for text in figure.axes[0].texts} == {"black"} and figure.axes[0].images[0].norm.vmax == 4
     assert len(hatched(figure.axes[0])) == 17 and "too much alike: no test" in figure.axes[0].get_title()
 
 

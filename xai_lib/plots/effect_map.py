@@ -49,7 +49,7 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
     )
     digits = np.maximum(1 - np.floor(np.log10(largest)), 0).astype(int)  # two of the largest
     text = np.vectorize(lambda x, n: f"{round(x, n) + 0.0:.{n}f}" if np.isfinite(x) else "")(grid, digits)
-    limit = min(most, _MOST) if mixed else most
+    limit = (min(most, _MOST) if np.isfinite(shown).any() else _MOST) if mixed else most
     figure, axes = style.panels(height=1.6 + 0.27 * len(rows) + 0.9 * mixed)
     image = style.tiles(axes, shown, text, fontsize=8, cmap=style.DIVERGING, vmin=-limit, vmax=limit)
     for i, j in np.argwhere(np.isfinite(grid) & ~(effects["q"].values < 0.05)):

@@ -97,7 +97,7 @@ def tiles(axes, grid, text, *, fontsize=10, **limits):
     """A picture of numbers [row, column], on each its `text`, an array of as many."""
     image = axes.imshow(grid, aspect="auto", **limits)
     for i, j in np.argwhere(text != ""):
-        light = np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
+        light = np.isnan(grid[i, j]) or np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
         color = "black" if light else "white"
         axes.text(j, i, text[i, j], ha="center", va="center", fontsize=fontsize, color=color)
     return image
