@@ -226,6 +226,24 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
     without = ablation.summary(parts[0].isel(null=[]))
     with pytest.raises(ValueError, match="run the sweep with nulls"):
         plots.effect_map({**columns, "spread": without})
+    alike = {
+        name: one.assign({side: one[side] * np.nan for side in ("null_low", "null_high", "q")})
+        for name, one in columns.items()
+    }
+    figure = plots.effect_map(alike)  # random sets that share nearly all neurons give no band
+    assert {text.get_color() for text in figure.axes[0].texts} == {"black"} and figure.axes[0].images[0].norm.vmax == 4
+    assert len(hatched(figure.axes[0])) == 17 and "too much alike: no test" in figure.axes[0].get_title()
+
+
+def test_the_band_of_a_single_layer_can_be_seen(rng):
+    single, gap = (made(rng, ("layer",), layer=range(n)) for n in (1, 4))
+    single, gap = ablation.summary(single), ablation.summary(gap)
+    gap = gap.assign({side: gap[side].where(gap["layer"] != 1) for side in ("null_low", "null_high")})
+    for curve, at in ((single, 0), (gap, 0)):
+        bands = [one.get_paths() for one in plots.layer_curves(curve).axes[0].collections if one.get_paths()]
+        box = [path.get_extents() for paths in bands for path in paths if path.get_extents().width > 0]
+        over = [x for x in box if x.x0 < at < x.x1 or x.x0 == at < x.x1 - 0.1 or x.x1 == at > x.x0 + 0.1]
+        assert over and np.isclose(over[0].y0, curve["null_low"][at]) and np.isclose(over[0].y1, curve["null_high"][at])
 
 
 @pytest.fixture
@@ -379,4 +397,4 @@ def test_a_map_of_what_is_decoded_has_its_r2_and_says_when_nothing_was_tested(rn
     assert "no test" not in columns(found)[1]
     few, without = ablation.summary(sweep.isel(clip=slice(7))), ablation.summary(sweep.isel(null=[]))
     assert "over 7 speakers; fewer than 8 speakers: no test" in columns(few)[1]
-    assert "over 9 speakers; no random sets, or too few of them: no test" in columns(without)[1]
+    assert "over 9 speakers; random sets too few, or too much alike: no test" in columns(without)[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +25,7 @@ from xai_lib import (
     donors,
     edits,
     hooks,
+    nulls,
     proxies,
     resume,
     speakers,
@@ -187,6 +190,11 @@ def test_directions_are_edited_like_neurons(tiny, clips):
         assert got.values == pytest.approx(want, abs=1e-5)
     turned = ablation.summary(found, against="direction")
     assert turned["null_mean"].sel(layer=1).item() == pytest.approx(found["direction_delta"].sel(layer=1).mean().item())
+    joint = ablation.sweep(model, test, neurons=NEURONS, nulls=0, directions=2, seed=3, layers={"two": [1, 2]})
+    basis = edits.directions(24, 4, 2, seed=[3, 1, 2])[1]  # of 1, 5, 17 and 1, 6, 17: two are chosen in both layers
+    flips = {1: edits.edit(basis[:, [0, 1, 3]], "flip"), 2: edits.edit(basis[:, [0, 2, 3]], "flip")}
+    got = joint["direction_logits"].isel(direction=1, clip=0, mode=0, group=0)
+    assert got.values == pytest.approx(hooked(model, test["path"].iloc[0], flips), abs=1e-5)
     with pytest.raises(ValueError, match="noise is of neurons"):
         moments = ablation.moments(model, clips.iloc[:2])
         ablation.sweep(model, test, neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, directions=1)
@@ -223,12 +231,44 @@ def test_what_the_stream_carries_is_told_from_what_later_layers_compute(tiny, cl
     np.testing.assert_allclose(
         found["decoded_carried"] + found["decoded_computed"], found["decoded_change"], rtol=1e-4, atol=1e-3
     )
-    for name in ("attention.out_proj", "feed_forward.output_dense"):  # layers that add nothing
-        for block in model.family.layers:
-            module = block.get_submodule(name)
-            module.weight.zero_(), module.bias.zero_()
+    silence(model)
     still = ablation.sweep(model, clips.iloc[[21]], neurons=NEURONS, nulls=0, decoders=fitted)
     assert np.nanmax(np.abs(still["decoded_computed"])) < 1e-3 * np.nanmax(np.abs(still["decoded_change"]))
+
+
+def silence(model, above=0):
+    """Make layers that add nothing of all above one."""
+    for block, name in itertools.product(
+        model.family.layers[above:], ("attention.out_proj", "feed_forward.output_dense")
+    ):
+        module = block.get_submodule(name)
+        module.weight.data.zero_(), module.bias.data.zero_()
+
+
+INSIDE = ("attention", "ffn_hidden", "ffn_out", "heads")
+
+
+@pytest.mark.parametrize(
+    ("part", "members"), [*itertools.product(("block", *INSIDE), ([1, 2], [1])), ("block", [0, 1, 2])], ids=str
+)
+def test_layers_that_add_nothing_carry_all_of_edits_inside_a_layer_or_in_several(tiny, clips, part, members):
+    model, train, test = tiny("large"), clips.iloc[:15], clips.iloc[[21, 22]]
+    joint = len(members) > 1
+    layers = {"several": members, "other": [3]} if joint else [1, 3]  # what is edited in layer 3 joins the batch later
+    neurons = {at: [1, 4 + at, 17] for at in members}
+    options = {"neurons": neurons | {3: [2]}, "layers": layers, "part": part, "nulls": 0}
+    options |= {"decoders": decoders.fit(model, train), "batch": 2, "modes": ("flip", "zero")}
+    whole = ablation.sweep(model, test, **options)
+    silence(model, above=members[-1])
+    still = ablation.sweep(model, test, **options)
+    place = {"group": "several"} if joint else {"layer": 1}
+    whole, still = (found.sel(**place, later=slice(members[-1], None)) for found in (whole, still))
+    assert still["decoded_change"].notnull().any() and (np.abs(still["decoded_change"]).max("later") > 1e-3).all()
+    limit = 1e-3 * float(np.abs(still["decoded_change"]).max())
+    assert np.nanmax(np.abs(still["decoded_computed"])) < limit < 10 * np.nanmax(np.abs(whole["decoded_computed"]))
+    linear = {"feature": slice(None, "f0")}  # and so the same whatever the layers above made of the clean clip
+    want, got = still["decoded_change"].sel(linear), whole["decoded_carried"].sel(linear)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=limit)
 
 
 def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
@@ -375,26 +415,44 @@ def test_the_report_names_the_layer_and_its_neurons():
     )
     told = {"delta": ("log-odds of sad", "nats")}
     first, second = ablation.report(result, readouts=told).splitlines()
-    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "come first" not in first
-    assert (
-        "nats beyond the null (q = 0." in first and second == "zero, log-odds of sad: none beyond the null, in 3 layers"
-    )
+    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "neurons" not in first
+    assert first.endswith("nats beyond the null (q < 0.001)")
+    assert second == "zero, log-odds of sad: none beyond the null, in 3 layers"
+    assert ablation.report(result.sel(mode=["zero"], layer=[2]), readouts=told).endswith("in 1 layer")
+    result["delta"][:, 1, 0] += 3.9
+    assert re.search(r"\(q = 0\.0\d\d\)$", ablation.report(result, readouts=told).splitlines()[0])
+    result["delta"][:, 1, 0] -= 3.9
     sizes = np.arange(30.0).reshape(1, 3, 10)
     sizes[0, 1, [3, 4, 8]] = 1, 3, 2
     scores = xr.Dataset({"absolute": (("clip", "layer", "neuron"), sizes)}, {"layer": [1, 2, 5], "neuron": range(10)})
-    assert "of its neurons, 4, 8 come first" in ablation.report(result, scores, readouts=told, top=2)
+    assert "; its first neurons by attribution: 4, 8\n" in ablation.report(result, scores, readouts=told, top=2)
+    assert "; its first neuron by attribution: 4\n" in ablation.report(result, scores, readouts=told, top=1)
     named = result.expand_dims(chosen=["a", "b"]).assign_attrs(
         neurons=json.dumps({"a": {"1": [0], "2": [3, 4, 8], "5": [1]}, "b": {"1": [0], "2": [1], "5": [1]}})
     )
     for one in (ablation.report(named, scores, readouts=told, chosen="a"),
                 ablation.report(named.sel(chosen="a"), scores, readouts=told)):  # fmt: skip
-        assert "of its neurons, 4, 8, 3 come first" in one
+        assert "; its first neurons by attribution: 4, 8, 3\n" in one
     with pytest.raises(ValueError, match="there are several chosen: pick one"):
         ablation.report(named, readouts=told)
     with pytest.raises(ValueError, match="delta has further dims, later: pick"):
         ablation.report(result.expand_dims(later=[1, 2]), readouts=told)
-    few = ablation.report(result.isel(clip=slice(5)), readouts=told)
-    assert few.splitlines()[0] == "flip, log-odds of sad: too few speakers, or random sets, for a test"
+    for fewer, why in (
+        (result.isel(clip=slice(5)), "no test, 5 speakers of the 8 that it takes"),
+        (result.isel(clip=slice(1)), "no test, 1 speaker of the 8 that it takes"),
+        (result.isel(null=slice(0)), "no test, 0 random sets of the 3 that it takes"),
+        (result.isel(null=slice(1)), "no test, 1 random set of the 3 that it takes"),
+        (result.assign(null_overlap=("layer", [0.8, 0.9, 1.0])), "no test, random sets share too much"),
+    ):
+        assert ablation.report(fewer, readouts=told).splitlines()[0] == f"flip, log-odds of sad: {why}"
+    some = ablation.report(result.assign(null_overlap=("layer", [0.8, 0.5, 0.9])), readouts=told).splitlines()
+    assert some[1:] == [
+        "zero, log-odds of sad: none beyond the null, in 1 layer",
+        "no null (random sets share too much) in layers 1, 5",
+    ]
+    alike = named.assign(null_overlap=(("chosen", "layer"), [[0, 0, 0.9], [0, 0, 0]]))
+    told_of = [ablation.report(alike, readouts=told, chosen=name) for name in ("a", "b")]
+    assert told_of[0].endswith("\nno null (random sets share too much) in layer 5") and "no null" not in told_of[1]
 
 
 def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
@@ -443,6 +501,14 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
         ({"layers": "late"}, "layer must be a whole number, not 'late'"),
         ({"part": "brain"}, "unknown part 'brain'"),
         ({"k": (5, 5)}, "k holds one twice: 5, 5"),
+        ({"frames": "peak"}, "unknown frames 'peak': use all, speech, max_frame, peak_frames or a list"),
+        ({"moments": xr.Dataset({"absolute": 1.0})}, "what moments.* gives is needed, and this Dataset has no 'std'"),
+        ({"match": xr.Dataset({"absolute": 1.0})}, "what moments.* gives is needed, and this Dataset has no 'std'"),
+        ({"proxies": xr.Dataset({"std": 1.0})}, "what proxies.fit.* gives is needed, and this Dataset has no 'comp"),
+        ({"decoders": xr.Dataset({"std": 1.0})}, "what decoders.fit.* gives is needed, and this .* no 'weight'"),
+        ({"speakers": xr.Dataset({"std": 1.0})}, "what speakers.fit.* gives is needed, and this .* no 'projection'"),
+        ({"donors": pd.Series(["a.wav"])}, "donors are a table .* with path and label"),
+        ({"donors": pd.DataFrame({"path": ["a.wav"]})}, "donors are a table .* with path and label"),
         ({"modes": ("flip", "zero", "flip")}, "modes holds one twice: flip, zero, flip"),
         ({"speakers": pd.DataFrame()}, "what speakers.fit.* gives is needed, a Dataset, and not a DataFrame"),
         ({"moments": pd.DataFrame()}, "what moments.* gives is needed"),
@@ -454,11 +520,87 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
         ({"neurons": [1, 2]}, "neurons are scores"),
         ({"target": {"angry": "angry"}}, "target names angry, and neurons none"),
         ({"modes": "explode"}, "unknown mode 'explode'"),
+        ({"neurons": {2: np.arange(24) < 3}}, "neurons are whole numbers, not bool: of a mask, np.flatnonzero"),
+        ({"neurons": {2: [7.9]}}, "neurons are whole numbers, not float64"),
+        ({"neurons": {2.5: [7]}}, "layer must be a whole number, not 2.5"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):
     with pytest.raises(ValueError, match=message):
         ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "nulls": 0, **options})
+
+
+def test_a_model_and_clips_are_needed_in_this_order(tiny, clips):
+    for first, second in (("pocket", clips), (clips, tiny()), (tiny(), clips["path"])):
+        with pytest.raises(ValueError, match="takes a model of models.load and a table .* of clips, in this order"):
+            ablation.sweep(first, second, neurons=NEURONS, nulls=0)
+
+
+def test_speakers_on_whom_something_was_fitted_are_warned_of(tiny, clips, fitted):
+    model, heard, new = tiny(), clips.iloc[[0, 4, 21]], clips.iloc[[21, 24]]
+    scores = attribution.grad_x_activation(model, clips.iloc[:3], target="sad")
+    listed = {"neurons": NEURONS, "nulls": 0, "layers": [3]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ablation.sweep(model, new, **listed, **fitted)
+        ablation.sweep(model, new, **listed | {"neurons": {"a": scores, "b": NEURONS}}, k=3)
+        ablation.sweep(model, heard, **listed, moments=fitted["moments"])  # nothing known of them
+        ablation.sweep(model, heard.drop(columns="speaker"), **listed | {"neurons": scores}, k=3)
+        ablation.sweep(model, new, **listed | {"neurons": scores.drop_vars("speaker")}, k=3)
+    for options, who in (
+        ({"decoders": fitted["decoders"]}, r"\(s0, s1\)"),
+        ({"speakers": fitted["speakers"]}, r"\(s0, s1\)"),
+        ({"neurons": scores}, r"\(s0\)"),
+        ({"neurons": {"a": scores, "b": NEURONS}}, r"\(s0\)"),
+    ):
+        with pytest.warns(UserWarning, match=f"no effects on unseen speakers: .* on them {who}"):
+            ablation.sweep(model, heard, **listed | options, k=3)
+
+
+def test_recall_needs_labels(tiny, clips):
+    odd = [clips.iloc[:2].drop(columns="label"), clips.iloc[:2].assign(label="bored")]
+    for test in odd:
+        with pytest.raises(ValueError, match="no clip has a label that the model knows"):
+            ablation.recognition(ablation.sweep(tiny(), test, neurons=NEURONS, nulls=0))
+
+
+def test_a_null_can_be_matched_on_other_clips(tiny, clips, fitted):
+    """Sizes are those of `match`, and the mean that a neuron is set to is still that of `moments`."""
+    model, moments = tiny(), fitted["moments"]
+    other = moments.assign(mean=moments["mean"][:, ::-1].variable, std=2 * moments["std"][:, ::-1].variable)
+    options = {"neurons": {2: [1, 6, 17]}, "modes": ("mean",), "nulls": 3, "moments": moments}
+    plain, found = (ablation.sweep(model, clips.iloc[[21]], **options, match=match) for match in (None, other))
+    size = nulls.rms(other).sel(layer=2)
+    assert found["magnitude"].item() == pytest.approx(size[[1, 6, 17]].mean().item())
+    drawn = edits.matched(size, [1, 6, 17], 3, seed=[0, 2])
+    assert found["null_magnitude"].values.ravel() == pytest.approx([size[own].mean().item() for own in drawn])
+    np.testing.assert_array_equal(found["logits"], plain["logits"])
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(found["null_logits"], plain["null_logits"], atol=1e-5)
+
+
+def test_shares_restored_know_what_random_sets_share(tiny, clips):
+    model, test = tiny(), clips[clips["label"] == "sad"]
+    pairs, moments = donors.minimal_pairs(test, clips, "angry"), ablation.moments(model, clips)
+    options = {"modes": ("patch",), "donors": pairs, "moments": moments, "nulls": 5, "nearest": 24}
+    found = ablation.sweep(model, test, neurons={2: range(8), 3: [0, 1]}, **options)
+    share = ablation.restored(found)
+    xr.testing.assert_equal(share["null_overlap"], found["null_overlap"])
+    width = {known: ablation.summary(one, "restored") for known, one in
+             ((True, share), (False, share.drop_vars("null_overlap")))}  # fmt: skip
+    width = {known: (one["null_high"] - one["null_low"]).sel(layer=2).item() for known, one in width.items()}
+    r = found["null_overlap"].sel(layer=2).item()
+    assert 0.3 < r < 0.8 and width[True] / width[False] == pytest.approx(np.sqrt(((1 + r) / (1 - r) + 0.2) / 1.2))
+
+
+def test_a_group_shares_what_its_layers_share_on_average():
+    sets = [[np.arange(4), np.arange(4)], [np.arange(4, 8), np.arange(4)], [np.arange(8, 12), np.arange(2, 6)]]
+    assert nulls.overlap(sets) == pytest.approx((0 + (1 + 0.5 + 0.5) / 3) / 2) and nulls.overlap([]) == 0
+
+
+def test_a_clip_is_not_its_own_donor(tiny, clips):
+    with pytest.raises(ValueError, match="a clip is its own donor"):
+        ablation.sweep(tiny(), clips.iloc[:1], neurons=NEURONS, modes=("resample",), donors=clips, nulls=0)
 
 
 def test_more_neurons_than_a_layer_has_are_refused(tiny, clips):

@@ -113,6 +113,15 @@ def test_paths_are_absolute_for_the_kernels(tmp_path, monkeypatch):
     assert given == {"corpus": str(tmp_path / "mine"), "files": str(tmp_path / "mine" / "*.wav"), "model": "pocket"}
 
 
+def test_what_a_failed_run_did_not_reach_shows_nothing(books, tmp_path, clean):
+    stored = nbformat.read(books / "02_bad.ipynb", as_version=4)
+    stored.cells[-1].update(outputs=[nbformat.v4.new_output("stream", text="of another run")], execution_count=9)
+    nbformat.write(stored, books / "02_bad.ipynb")
+    assert call(books, tmp_path) == 1
+    last = nbformat.read(tmp_path / "results" / "latest" / "02_bad.ipynb", as_version=4).cells[-1]
+    assert last.outputs == [] and last.execution_count is None
+
+
 def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_path, capsys, clean):
     before = (books / "02_bad.ipynb").read_text()
     assert call(books, tmp_path, "--refresh") == 1

@@ -5,9 +5,11 @@ chosen neurons go matched random ones, the null.
 """
 
 import json
+import warnings
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
@@ -71,7 +73,7 @@ def sweep(
     Parameters
     ----------
     clips : DataFrame
-        Of other speakers than those on whom the neurons were chosen.
+        Of other speakers than those on whom neurons were chosen and decoders fitted; else it warns.
     neurons : Dataset or dict
         Scores of any method of `attribution`, of which the `k` greatest of each layer are taken; or {layer: neurons};
         or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `chosen`.
@@ -102,7 +104,8 @@ def sweep(
     donors : DataFrame, optional
         A clip for each clip, for "resample" (`donors.drawn`) and "patch" (`donors.minimal_pairs`).
     proxies, decoders, speakers : Dataset, optional
-        Of `proxies.fit`, `decoders.fit`, `speakers.fit` on training clips; what is not given is not read.
+        Of `proxies.fit` (next to blind where blocks end in a layer norm), `decoders.fit`, `speakers.fit` on training
+        clips; what is not given is not read.
     batch : int, optional
         Edited copies that share a forward (`execution.cascade_read`, equal to one hooked forward per edit).
 
@@ -121,8 +124,9 @@ def sweep(
         is the size of the edit; ``felt``, the share of frames in which that exceeds 10 %; ``proxy_value``,
         ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between training clips, [..., proxy];
         ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit, and, where the residual stream passes
-        through the layers, the parts of that change: ``decoded_carried``, what the stream carries of the edit itself,
-        and ``decoded_computed``, what later layers made of it; ``similarity``, cosine of the edited
+        through the layers, the parts of that change: ``decoded_carried``, what is read of the stream's change after the
+        edited layer, the last of a group (there it holds what attention and feed-forward up to it made of the edits
+        before them), and ``decoded_computed``, what the layers above made of it; ``similarity``, cosine of the edited
         and the clean clip's speaker embedding. NaN below the edit, and but for the first two at the edited block.
 
         The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
@@ -138,14 +142,23 @@ def sweep(
         no clip could be used.
     """
     named, ks, modes = _named(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
+    if not hasattr(model, "family") or not isinstance(clips, pd.DataFrame):
+        raise ValueError("sweep takes a model of models.load and a table (DataFrame) of clips, in this order")
+    edits.check_frames(frames)
     if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0 or nearest < 1:
         raise ValueError("k and nearest are whole numbers from 1 up, nulls and directions from 0 up")
     for name, some in {"k": ks, "modes": modes}.items():
         if len(set(some)) < len(some):
             raise ValueError(f"{name} holds one twice: {', '.join(map(str, some))}")
-    given = [("moments", moments), ("moments", match), ("proxies.fit", proxies), ("decoders.fit", decoders)]
-    for by, one in [*given, ("speakers.fit", None if callable(speakers) else speakers)]:
+    space = None if callable(speakers) else speakers
+    given = [("moments", "std", moments), ("moments", "std", match), ("proxies.fit", "component", proxies)]
+    for by, name, one in [*given, ("decoders.fit", "weight", decoders), ("speakers.fit", "projection", space)]:
         speakers_.dataset(one, by)
+        if one is not None and name not in one:
+            raise ValueError(f"what {by}(model, clips) gives is needed, and this Dataset has no {name!r}")
+    if donors is not None and not (isinstance(donors, pd.DataFrame) and {"path", "label"} <= set(donors)):
+        raise ValueError("donors are a table (DataFrame) with path and label, as of donors.drawn(clips, pool)")
+    _warn_of_heard(clips, [*named.values(), moments, match, proxies, decoders, space])
     if isinstance(target, dict) and set(target) != set(named):
         raise ValueError(f"target names {', '.join(target)}, and neurons {', '.join(named) or 'none'}: name the same")
     aims = {name: target[name] if isinstance(target, dict) else target for name in named}
@@ -173,6 +186,7 @@ def sweep(
     shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
     shape["null"] = 1 + nulls + directions
     conditions = [*product(named, places, modes, ks, range(shape["null"]))]
+    ends = [places[place][-1] for _, place, *_ in conditions]
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
     columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
     columns |= {} if speakers is None else {"similarity": (None, [0])}
@@ -195,12 +209,14 @@ def sweep(
         voice = None if decoders is None else decoders_.readers(model, decoders, waveform)
         every = [readers for readers in (fixed, voice) if readers]
         every += [] if speakers is None else [_similar(model, speakers_.readers(model, speakers, waveform))]
-        readers = readouts.readers(model.sites(), every, voice if carries else None)
+        readers, carried = readouts.readers(model.sites(), every, clean := {}), {}
+        if carries:
+            plan = readouts.noted(plan, ends, clean, decoders_.carried(voice, clean), carried)
         logits, seen = execution.cascade_read(model, waveform, plan, readers, batch=batch)
         logits, parts = logits.double(), logits[1:].double().chunk(len(named))
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
         odds = [targets.value(torch.cat([logits[:1], x]), one, "log_odds") for x, one in zip(parts, classes)]
-        found = logits, torch.cat([x[1:] - x[0] for x in odds]), torch.stack(list(seen.values()), dim=1)
+        found = logits, torch.cat([x[1:] - x[0] for x in odds]), readouts.stacked(seen, carried)
         rows[index] = [x.cpu().double().numpy() for x in found]
         about.append(([targets.name(model, one) for one in classes], None if donor is None else donor.cpu().numpy()))
     coords = targets.coordinates(clips, rows)
@@ -216,14 +232,14 @@ def sweep(
     if donors is not None:
         every["donor_logits"] = ("clip", "label"), [logits for _, logits in about]
         every = every.assign_coords(donor_label=("clip", donors["label"][list(rows)].to_numpy(object)))
-    every = _masked(every, places, part)
+    every = readouts.masked(every, places, part)
     if sizes is not None:
         size = [nulls_.size(sizes, places[choice[1]], sets[choice]) for choice in choices]
         shared = [nulls_.overlap(sets[choice][1 : 1 + nulls]) for choice in choices]
         dims, counts = ("chosen", "layer", "k"), (len(named), len(places), len(ks))
         every["magnitude"] = (*dims, "null"), np.reshape(size, (*counts, -1))
         every["null_overlap"] = dims, np.reshape(shared, counts)
-    every = _split(every, nulls).rename({"layer": "group"} if joint else {})
+    every = readouts.split(every, nulls).rename({"layer": "group"} if joint else {})
     every = every if named is neurons else every.isel(chosen=0, drop=True)
     every = every if np.ndim(k) else every.isel(k=0, drop=True)
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
@@ -240,32 +256,23 @@ def _named(neurons) -> dict:
     return neurons if several else {"": neurons}
 
 
+def _warn_of_heard(clips, fitted):
+    """Warn where clips are of speakers on whom neurons were chosen, or something was fitted, as far as that is known."""
+    fitted = [one for one in fitted if isinstance(one, xr.Dataset)]
+    heard = {str(name) for one in fitted if "speaker" in one.coords for name in one["speaker"].values.ravel()}
+    heard |= {name for one in fitted for name in json.loads(one.attrs.get("speakers", "[]"))}
+    both = sorted(set(clips["speaker"].dropna().astype(str)) & heard) if "speaker" in clips else []
+    if both:
+        what = "neurons were chosen, or decoders or a space fitted, on them"
+        warnings.warn(f"these are no effects on unseen speakers: {what} ({', '.join(both)})", stacklevel=3)
+
+
 def _similar(model, readers):
     """Readers of the similarity with the clean clip's speaker; NaN at layers that have none (an x-vector has one)."""
     found = {site: speakers_.similarity(reader) for site, reader in readers.items()}
     return {
         site: found.get(site, lambda hidden: hidden.new_full((len(hidden), 1), torch.nan)) for site in model.sites()
     }
-
-
-def _masked(every, places, part):
-    """Read-outs only where the edit can have reached, and could be seen."""
-    first, last = (xr.DataArray([f(x) for x in places.values()], {"layer": list(places)}) for f in (min, max))
-    for name, values in every.items():
-        if "later" in values.dims and "layer" in values.dims:
-            seen = every["later"] >= first if name in readouts.MOVED else every["later"] - last >= (part == "block")
-            every[name] = values.where(seen)
-    return every
-
-
-def _split(every, nulls):
-    """Chosen neurons, random ones and directions, which are along the dim `null`, as variables of their own."""
-    drawn = [name for name in every if "null" in every[name].dims]
-    found = every.isel(null=0)
-    for dim, rows in {"null": slice(1, 1 + nulls), "direction": slice(1 + nulls, None)}.items():
-        some = every[drawn].isel(null=rows).rename({"null": dim} | {name: f"{dim}_{name}" for name in drawn})
-        found = found.assign(some.data_vars) if dim == "null" or some.sizes[dim] else found
-    return found
 
 
 def _listed(chosen, ks, several, many):

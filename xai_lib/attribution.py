@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import rankdata
 
-from . import targets
+from . import edits, targets
 from .contrasts import activation_contrast, compare, distribution
 from .deletion import frame_deletion
 from .exhaustive import exhaustive_ablation
@@ -82,7 +82,10 @@ def chosen(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
     else:
         if len(ks) > 1:
             raise ValueError("several k are of scores: neurons that are listed are taken as they are")
-        found = {(int(at), ks[0]): np.unique(np.asarray(some, int)) for at, some in sorted(neurons.items())}
+        found = {
+            (model.check((at, part)).layer, ks[0]): np.unique(edits.whole(some, "neurons"))
+            for at, some in sorted(neurons.items())
+        }
     every = sorted({at for at, _ in found})
     wanted = every if isinstance(layers, str) and layers == "all" else sorted(set(np.atleast_1d(layers).tolist()))
     lacking = [at for at in wanted if at not in every or not len(found[at, ks[0]])]

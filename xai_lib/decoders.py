@@ -4,7 +4,7 @@ Read after an edit, they tell what it did to the acoustics that the layer holds,
 """
 
 import json
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -128,12 +128,27 @@ def readers(model, fitted, waveform) -> dict:
     counts = np.isfinite(truth(model, waveform)).astype(float)
     total = counts.sum(axis=1, keepdims=True)
     share = torch.as_tensor(counts / np.where(total, total, np.nan)).float().to(model.device)
-
-    def read(weight, bias, hidden):
-        return torch.einsum("rtf,ft->rf", _sizes(hidden @ weight.T + bias), share)
-
     both = [torch.as_tensor(fitted[name].values).float().to(model.device) for name in ("weight", "bias")]
-    return {hooks.Site(layer): partial(read, *at) for layer, at in enumerate(zip(*both))}
+    return {hooks.Site(layer): partial(_decode, *at, share) for layer, at in enumerate(zip(*both))}
+
+
+def carried(readers, clean):
+    """A function from a change of the stream [1, frame, neuron] to [layer, feature], what it alone would move.
+
+    That is what `readers` say of each layer of `clean`, {Site: [1, frame, neuron]}, with the change added, less what they
+    say without. `clean` may be empty until the function is called.
+    """
+    weight, bias, share = map(torch.stack, zip(*(reader.args for reader in readers.values())))
+
+    @cache
+    def before():
+        return torch.cat([clean[site] for site in readers]) @ weight.mT + bias[:, None]
+
+    def read(change):
+        moved = _sizes(before() + change @ weight.mT) - _sizes(before())
+        return torch.einsum("ltf,lft->lf", moved, share)
+
+    return read
 
 
 def validity(model, clips, fitted) -> xr.Dataset:
@@ -182,6 +197,11 @@ def _read(model, clips, skipped):
         with hooks.capture(model, sites) as seen:
             execution.prefix(model, model.tensor(waveform), model.n_layers)
         yield index, torch.stack([seen[site][0] for site in sites]), truth(model, waveform)
+
+
+def _decode(weight, bias, share, hidden):
+    """[row, frame, neuron] to [row, feature], `share` [feature, frame] being the weights of the frames."""
+    return torch.einsum("rtf,ft->rf", _sizes(hidden @ weight.T + bias), share)
 
 
 def _means(true):

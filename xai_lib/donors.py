@@ -37,7 +37,7 @@ def minimal_pairs(clips, pool, label) -> pd.DataFrame:
     for name in ("speaker", "statement", "label"):
         if name not in clips or name not in pool:
             raise ValueError(f"minimal pairs need the column {name!r}: the same speaker, the same statement")
-    pool, found = pool[pool["label"] == label], {}
+    labels, pool, found = set(pool["label"]), pool[pool["label"] == label], {}
     known = [name for name in AGREE if name in clips and name in pool]
     for index, clip in clips[clips["label"] != label].iterrows():
         some = pool[(pool["speaker"] == clip["speaker"]) & (pool["statement"] == clip["statement"])]
@@ -45,7 +45,10 @@ def minimal_pairs(clips, pool, label) -> pd.DataFrame:
             agree = (some[known] == clip[known]).to_numpy() @ [2, 1][: len(known)] if known else np.zeros(len(some))
             found[index] = some.iloc[int(np.argmax(agree))]
     if not found:
-        raise ValueError(f"no clip has a counterpart that is {label}, of the same speaker and statement")
+        there = ", ".join(sorted({str(name) for name in labels}))
+        raise ValueError(
+            f"no clip has a counterpart that is {label}, of the same speaker and statement: there are {there}"
+        )
     return pd.DataFrame.from_dict(found, orient="index")
 
 
@@ -77,3 +80,5 @@ def check(donors, clips, modes) -> None:
     for mode, how in {"resample": "drawn", "patch": "minimal_pairs"}.items():
         if mode in modes and (donors is None or not clips.index.isin(donors.index).all()):
             raise ValueError(f"{mode} needs a donor for each clip: donors=donors.{how}(clips, pool, …)")
+        if mode in modes and (donors["path"].reindex(clips.index) == clips["path"]).any():
+            raise ValueError(f"a clip is its own donor, which changes nothing: donors=donors.{how}(clips, pool, …)")

@@ -54,8 +54,7 @@ def edit(
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: the modes are {', '.join(MODES)}")
-    if isinstance(frames, str) and frames not in FRAMES:
-        raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
+    check_frames(frames)
     if window < 0 or n_peaks < 1:
         raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
     if {"means": means, "stds": stds, "values": values}.get(NEEDS.get(mode), 0) is None:
@@ -66,10 +65,16 @@ def edit(
         if mode == "noise":
             raise ValueError("noise is of neurons, not of directions: how far those vary is not known")
     elif not isinstance(neurons, str):
-        neurons = np.unique(_whole(neurons, "neurons"))
+        neurons = np.unique(whole(neurons, "neurons"))
     if not isinstance(frames, str):
-        frames = _whole(frames, "frames")
+        frames = whole(frames, "frames")
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
+
+
+def check_frames(frames) -> None:
+    """ValueError where `frames` is the name of no policy."""
+    if isinstance(frames, str) and frames not in FRAMES:
+        raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
 
 
 def directions(width, k, n, *, seed=0) -> list[np.ndarray]:
@@ -91,16 +96,16 @@ def given(sites, moments) -> dict:
 
 
 def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
-    """Draw `n` random sets of other neurons of the same layer, matched one by one in mean |activation|.
+    """Draw `n` random sets of other neurons of the same layer, matched one by one in size.
 
     Parameters
     ----------
     magnitude : array [all neurons of the layer]
-        Mean |activation| over training clips, `activations.moments`.
+        The size of each over training clips: root mean square (`nulls.rms`), mean |activation| or another.
     neurons : sequence of int
         The chosen ones: none of them is drawn. ValueError if more are chosen than are left to draw from.
     nearest : int
-        Each chosen neuron, in random order, is replaced by one of so many nearest in log magnitude that are still free.
+        Each chosen neuron, in random order, is replaced by one of so many nearest in log size that are still free.
 
     Returns
     -------
@@ -163,11 +168,12 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
     return out
 
 
-def _whole(numbers, name) -> np.ndarray:
+def whole(numbers, name) -> np.ndarray:
     """Numbers of neurons or frames; a mask, taken for numbers, would be the first two."""
     numbers = np.atleast_1d(np.asarray(numbers))
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"{name} are whole numbers, not {numbers.dtype}: of a mask, np.flatnonzero(mask)")
+        how = "of a mask, np.flatnonzero(mask); of a table, its column"
+        raise ValueError(f"{name} are whole numbers, not {numbers.dtype}: {how}")
     return numbers.astype(np.int64)
 
 

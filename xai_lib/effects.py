@@ -8,6 +8,7 @@ from scipy import stats
 
 from . import statistics, targets
 
+ALIKE = 0.8  # share of neurons that random sets have in common from which up there is no null, `statistics.null_spread`
 READOUTS = {  # of `report`: variable, what it is called, what it is measured in
     "delta": ("log-odds of the target", "nats"),
     "kl": ("divergence of the probabilities", "nats"),
@@ -72,6 +73,11 @@ def contrast(values, others, *, null=None, overlap=0.0) -> xr.Dataset:
         With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the larger
         of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
     """
+    clips = [
+        set(one["clip"].values) for one in (values, others) if isinstance(one, xr.DataArray) and "clip" in one.dims
+    ]
+    if len(clips) > 1 and clips[0] != clips[1]:
+        raise ValueError("these are of different clips, and cannot be paired: take results of the same ones")
     units = statistics.by_speaker(values - others)
     out = statistics.over_speakers(units)
     last = {"kwargs": {"axis": -1}}
@@ -98,8 +104,10 @@ def recognition(result) -> xr.Dataset:
     -------
     Dataset
         ``uar`` and ``recall`` [..., emotion] with the dims of the sweep but `clip`; ``clean_uar``, ``clean_recall``;
-        and ``null_uar``. Over the clips whose own label the model knows.
+        and ``null_uar``. Over the clips whose own label the model knows; ValueError where there is none.
     """
+    if "correct" not in result or result["correct"].isnull().all():
+        raise ValueError("no clip has a label that the model knows: recall cannot be told")
     out = {}
     for prefix in ("", "clean_", "null_"):
         if f"{prefix}correct" in result:
@@ -180,7 +188,7 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     """In words: for each read-out the layer where the edit does most beyond the null, or that there is none.
 
     The interval is that of the layer that came out first, on the same clips: a little too good for it. Read-outs that
-    could not be tested are told in one line for each mode.
+    could not be tested are told in one line for each mode and reason, and layers without a null in one for all.
 
     Parameters
     ----------
@@ -200,7 +208,10 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
             raise ValueError(f"there are several {dim}: pick one, report(…, {dim}=…)")
         listed = listed.get(str(pick), listed)
     listed = {int(layer): neurons for layer, neurons in listed.items()}
-    untested: dict[str, list] = {}
+    untested: dict[tuple, list] = {}
+    shared = result.get("null_overlap", xr.DataArray(0.0)).broadcast_like(result["layer"])
+    shared = shared.sel({dim: pick for dim, pick in where.items() if dim in shared.dims})
+    alike = result["layer"].values[(shared >= ALIKE).values].tolist()
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         found = summary(result, variable, **where, **dict(picks))
@@ -212,22 +223,41 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
             here = found.sel(mode=mode)
             tested, told = here["q"].notnull(), here["q"] < 0.05
             if not tested.any():
-                untested.setdefault(mode, []).append(name)
+                untested.setdefault((mode, _why_not(result, found, len(alike) == tested.size)), []).append(name)
             elif not told.any():
-                lines.append(f"{mode}, {name}: none beyond the null, in {int(tested.sum())} layers")
+                lines.append(f"{mode}, {name}: none beyond the null, in {_count(int(tested.sum()), 'layer')}")
             else:
                 best = here.isel(layer=int(np.abs(here["difference"]).where(told).argmax("layer")))
                 layer = int(best["layer"])
                 size = _interval(*(float(best[f"difference{end}"]) for end in ("", "_low", "_high")))
                 size = f"{size} {unit}".rstrip()
-                lines.append(f"{mode}, {name}: most in layer {layer}, {size} beyond the null (q = {best['q']:.3f})")
+                q = f"q = {best['q']:.3f}" if best["q"] >= 0.001 else "q < 0.001"
+                lines.append(f"{mode}, {name}: most in layer {layer}, {size} beyond the null ({q})")
                 if scores is not None:
                     first = _strongest(scores, layer, listed[layer])[:top]
-                    lines[-1] += f"; of its neurons, {', '.join(map(str, first))} come first"
-    for mode, names in untested.items():
-        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        lines.append(f"{mode}, {names[0]}{rest}: too few speakers, or random sets, for a test")
+                    what = "its first neurons" if len(first) > 1 else "its first neuron"
+                    lines[-1] += f"; {what} by attribution: {', '.join(map(str, first))}"
+    for (mode, why), names in untested.items():
+        rest = f" and {_count(len(names) - 1, 'more read-out')}" if len(names) > 1 else ""
+        lines.append(f"{mode}, {names[0]}{rest}: {why}")
+    if 0 < len(alike) < result.sizes["layer"]:
+        many = "layers" if len(alike) > 1 else "layer"
+        lines.append(f"no null (random sets share too much) in {many} {', '.join(map(str, alike))}")
     return "\n".join(lines)
+
+
+def _count(n, what):
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def _why_not(result, found, alike):
+    """Why not one layer could be tested."""
+    speakers, sets = int(found["n"].max()), result.sizes.get("null", 0)
+    if speakers < statistics.FEWEST:
+        return f"no test, {_count(speakers, 'speaker')} of the {statistics.FEWEST} that it takes"
+    if sets < 3:
+        return f"no test, {_count(sets, 'random set')} of the 3 that it takes"
+    return "no test, random sets share too much" if alike else "no test, it has no values in some random sets"
 
 
 def _interval(mean, low, high):

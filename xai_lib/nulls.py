@@ -26,8 +26,8 @@ def sets(width, sizes, chosen, *, nulls, nearest, directions, seed) -> list:
     Each is a list with the neurons, or directions, of each layer. `sizes` [layer, neuron], by which random ones are
     matched, are needed for them.
 
-    A random set has one neuron in the place of each that is chosen, the same in all layers: in the residual stream two
-    flips of one neuron undo each other, and so must they in the null.
+    A random set has one neuron, or direction, in the place of each neuron that is chosen, the same in all layers: in the
+    residual stream two flips of one neuron undo each other, and so must they in the null.
     """
     distinct, key = np.unique(np.concatenate(list(chosen.values()))), [seed, *chosen]
     null = []
@@ -35,8 +35,9 @@ def sets(width, sizes, chosen, *, nulls, nearest, directions, seed) -> list:
         mean = sum(sizes.sel(layer=layer).values for layer in chosen) / len(chosen)
         for drawn in edits.matched(mean, distinct, nulls, nearest=nearest, seed=key):
             null.append([np.sort(drawn[np.searchsorted(distinct, own)]) for own in chosen.values()])
-    turned = [edits.directions(width, len(own), directions, seed=[seed, at]) for at, own in chosen.items()]
-    return [list(chosen.values()), *null, *map(list, zip(*turned))]
+    turned = edits.directions(width, len(distinct), directions, seed=key)
+    turned = [[basis[:, np.searchsorted(distinct, own)] for own in chosen.values()] for basis in turned]
+    return [list(chosen.values()), *null, *turned]
 
 
 def size(sizes, members, sets):

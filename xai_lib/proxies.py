@@ -1,7 +1,9 @@
 """Proxies of acoustic features, from activations [..., frame, neuron], and how well they track the true ones.
 
 A proxy must be read after the edit: a norm is the same whatever the signs of its neurons, so at the edited place
-`rms` and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped.
+`rms` and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped. Where a block ends
+in a layer norm (`model.family.norms(1)` is not None, as in wavlm-base), they are next to blind after every block, edited
+or not: it makes the norm nearly the same in all frames, but for its weights.
 """
 
 from functools import partial
@@ -113,7 +115,7 @@ def validity(model, clips, fitted) -> xr.Dataset:
     """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
     The result [layer, proxy] belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
-    stand-in. ``mean``, ``low``, ``high`` and ``n`` are over speakers (`statistics.over_speakers`) of three clips or
+    stand-in; of a model whose blocks end in a layer norm, `rms` and `centroid` can be none. ``mean``, ``low``, ``high`` and ``n`` are over speakers (`statistics.over_speakers`) of three clips or
     more.
     """
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from .families import Site
+
 FELT = 0.1  # a frame counts as moved from this relative change up
 MOVED = ("spread", "felt")  # read at later blocks, and at an edited one
 _CLEAN = {"logits", "probability", "correct", "proxy_value", "decoded"}  # known of the clean clip too
@@ -66,33 +68,63 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     return xr.Dataset(clean | edited)
 
 
-def readers(sites, every, carried=None) -> dict:
-    """For `execution.cascade_read`, which shows the clean row first at each site, and then batches from below upwards.
+def readers(sites, every, clean=None) -> dict:
+    """For `execution.cascade_read`, which shows the clean row first at each site.
 
-    {site: function}, which gives of rows [row, frame, neuron] how far they are from the clean one, what the functions of
-    `every`, each {site: function to [row, column]}, say of them, and, with `carried`, such functions too, what these
-    would say if no later layer had answered to the edit: of the clean row plus the change where the edit was made.
+    {site: function}, which gives of rows [row, frame, neuron] how far they are from the clean one, and what the functions
+    of `every`, each {site: function to [row, column]}, say of them. `clean` is filled with the clean rows, by site.
     """
-    clean, batch = {}, {"layer": np.inf}
+    clean = {} if clean is None else clean
 
     def read(site, hidden):
-        known = site in clean
         own = clean.setdefault(site, hidden)
         away, size = (hidden - own).norm(dim=-1), own.norm(dim=-1)
         spread = away.norm(dim=-1) / size.norm(dim=-1)
         moved = torch.stack([spread, (away > FELT * size).float().mean(dim=-1)], dim=-1)
-        parts = [moved, *(one[site](hidden) for one in every)]
-        if carried is not None:
-            change = _change(batch, site, hidden - own) if known else 0 * hidden
-            parts.append(carried[site](own + change) - carried[site](own))
-        return torch.cat(parts, dim=-1)
+        return torch.cat([moved, *(one[site](hidden) for one in every)], dim=-1)
 
     return {site: partial(read, site) for site in sites}
 
 
-def _change(batch, site, away):
-    """What the edit of each row did where it was made: of rows seen before in this batch, that, and of new ones this."""
-    if site.layer <= batch["layer"]:
-        batch["change"] = away[:0]
-    batch["layer"], batch["change"] = site.layer, torch.cat([batch["change"], away[len(batch["change"]) :]])
-    return batch["change"]
+def noted(plans, ends, clean, read, kept) -> list:
+    """The plans, each {Site: edit}, that on their way keep by number what `read` says of the change of the stream.
+
+    That is the change, against the row of `clean`, of what leaves the layer of `ends`, the last that a plan edits.
+    """
+
+    def look(i, site, edit, hidden):
+        hidden = hidden if edit is None else edit(hidden)
+        kept[i] = read(hidden - clean[site])
+        return hidden
+
+    sites = map(Site, ends)
+    return [plan | {at: partial(look, i, at, plan.get(at))} for i, (plan, at) in enumerate(zip(plans, sites))]
+
+
+def stacked(seen, kept):
+    """What `readers` saw at all sites, [1 + edit, later, column], and what `noted` kept, if anything, as the last columns."""
+    seen = torch.stack(list(seen.values()), dim=1)
+    if not kept:
+        return seen
+    kept = torch.stack([kept[i] for i in range(len(kept))])
+    return torch.cat([seen, torch.cat([0 * kept[:1], kept])], dim=-1)
+
+
+def masked(every, places, part):
+    """Read-outs only where the edit can have reached, and could be seen."""
+    first, last = (xr.DataArray([f(x) for x in places.values()], {"layer": list(places)}) for f in (min, max))
+    for name, values in every.items():
+        if "later" in values.dims and "layer" in values.dims:
+            seen = every["later"] >= first if name in MOVED else every["later"] - last >= (part == "block")
+            every[name] = values.where(seen)
+    return every
+
+
+def split(every, nulls):
+    """Chosen neurons, random ones and directions, which are along the dim `null`, as variables of their own."""
+    drawn = [name for name in every if "null" in every[name].dims]
+    found = every.isel(null=0)
+    for dim, rows in {"null": slice(1, 1 + nulls), "direction": slice(1 + nulls, None)}.items():
+        some = every[drawn].isel(null=rows).rename({"null": dim} | {name: f"{dim}_{name}" for name in drawn})
+        found = found.assign(some.data_vars) if dim == "null" or some.sizes[dim] else found
+    return found

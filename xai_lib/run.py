@@ -60,6 +60,9 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
     else:
         notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = dict(KERNEL)
+    for cell in notebook.cells:  # what is not reached must not show what other parameters gave
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
     begun = [0]  # cells, by their numbers
     with tempfile.TemporaryDirectory(prefix="xai-") as sockets:
         config = Config()

@@ -41,21 +41,28 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
     if mixed:
         half = (effects["null_high"] - effects["null_low"]) / 2
         shown = (effects["difference"] / np.sqrt((half**2).mean(row))).values
-        if (np.isfinite(grid) & ~np.isfinite(shown)).any():
+        if (effects["mean"].notnull() & effects["null_mean"].isnull()).any():
             raise ValueError("columns of different units are coloured by their nulls: run the sweep with nulls")
-    most, largest = np.nanmax(np.abs(shown)), np.nanmax(np.abs(grid), axis=0 if mixed else None, initial=1e-3)
+    most, largest = (
+        np.nanmax(np.abs(shown), initial=1e-3),
+        np.nanmax(np.abs(grid), axis=0 if mixed else None, initial=1e-3),
+    )
     digits = np.maximum(1 - np.floor(np.log10(largest)), 0).astype(int)  # two of the largest
     text = np.vectorize(lambda x, n: f"{round(x, n) + 0.0:.{n}f}" if np.isfinite(x) else "")(grid, digits)
-    limit = min(most, _MOST) if mixed else most
+    limit = (min(most, _MOST) if np.isfinite(shown).any() else _MOST) if mixed else most
     figure, axes = style.panels(height=1.6 + 0.27 * len(rows) + 0.9 * mixed)
     image = style.tiles(axes, shown, text, fontsize=8, cmap=style.DIVERGING, vmin=-limit, vmax=limit)
     for i, j in np.argwhere(np.isfinite(grid) & ~(effects["q"].values < 0.05)):
-        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="//", ec="#999999", lw=0))
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="//", ec="#555555", lw=0))
     turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if mixed else {}
     axes.set_xticks(range(len(names)), names, parse_math=False, **turn)
     axes.set_yticks(range(len(rows)), rows)
     n, tested = int(effects["n"].max()), effects["q"].notnull().any()
-    why = f"fewer than {statistics.FEWEST} speakers" if n < statistics.FEWEST else "no random sets, or too few of them"
+    why = (
+        f"fewer than {statistics.FEWEST} speakers"
+        if n < statistics.FEWEST
+        else "random sets too few, or too much alike"
+    )
     axes.set(title=f"Mean over {n} speakers" + ("" if tested else f"; {why}: no test"), ylabel=style.EDITED[row])
     for place, (name, layers) in enumerate((groups or {}).items()):
         at = [i for i, layer in enumerate(effects[row].values) if layer in layers]

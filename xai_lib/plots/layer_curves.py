@@ -47,7 +47,13 @@ def draw(axes, x, curve, *, at=None, place=0, name=None, null=True, alone=True):
     if null and np.isfinite(curve["null_low"]).any():
         shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.2)
         text = BAND if alone else f"{name}: 95 % of random sets"
-        axes.fill_between(x, curve["null_low"], curve["null_high"], color=shade, alpha=strength, lw=0, label=text)
+        low, high = curve["null_low"].values, curve["null_high"].values
+        axes.fill_between(x, low, high, color=shade, alpha=strength, lw=0, label=text)
+        known = np.isfinite(low)
+        for i in np.flatnonzero(
+            known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False]
+        ):  # no neighbour to reach to
+            axes.fill_between(x[i] + np.array([-0.15, 0.15]), low[i], high[i], color=shade, alpha=strength, lw=0)
         axes.plot(x, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
     if curve["n"].max() < statistics.FEWEST:  # too few for an interval: each speaker is shown
         axes.plot(at, curve["speakers"].transpose(..., "speaker"), ".", color=color, alpha=0.5, ms=5)

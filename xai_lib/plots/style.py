@@ -99,7 +99,7 @@ def tiles(axes, grid, text, *, fontsize=10, **limits):
     """A picture of numbers [row, column], on each its `text`, an array of as many."""
     image = axes.imshow(grid, aspect="auto", **limits)
     for i, j in np.argwhere(text != ""):
-        light = np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
+        light = np.isnan(grid[i, j]) or np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
         color = "black" if light else "white"
         axes.text(j, i, text[i, j], ha="center", va="center", fontsize=fontsize, color=color)
     return image
@@ -133,7 +133,7 @@ def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
     if not few:
         axes.figure.colorbar(image, ax=axes)
     for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose(row, "later").values):
-        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#999999", lw=0))
+        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#555555", lw=0))
     axes.set_xticks(range(values.sizes["later"]), values["later"].values)
     axes.set_yticks(range(values.sizes[row]), values[row].values)
     axes.set_xlabel("layer that is read")
