@@ -182,6 +182,30 @@ def test_the_other_description_is_never_its_own(activations):
         assert float(held["rho"][0, 0]) > 0.5
 
 
+def test_the_other_description_is_of_the_same_part_and_layer(activations):
+    """Four neurons of two parts: in the one all say what is true, in the other the reverse."""
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    names = [("attention", 1, 0), ("attention", 1, 1), ("ffn_out", 1, 0), ("ffn_out", 1, 1)]
+    index = pd.MultiIndex.from_tuples(names, names=["part", "layer", "neuron"])
+    unit = xr.Coordinates.from_pandas_multiindex(index, "unit")
+    alike = activations.sel(layer=1).isel(neuron=[3] * 4).drop_vars(["layer", "neuron"]).rename(neuron="unit")
+    z = xr.DataArray(3.0 * np.array([[1, -1], [1, -1], [-1, 1], [-1, 1]]), dims=("unit", "word"))
+    z = z.assign_coords(unit).assign_coords(word=["loud", "quiet"])
+    for seed in range(4):
+        told = xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
+        held = dissection.predictivity(alike.assign_coords(unit), told, captions, draws=2, seed=seed)
+        np.testing.assert_allclose(held["other"], held["rho"])
+        assert (np.sign(held["rho"]) == [1, 1, -1, -1]).all()
+
+
+def test_a_description_is_of_the_highest_and_the_lowest_clips():
+    """Twelve clips with a word each: the words of the two strongest are said, those of the two weakest denied."""
+    names = [f"word{chr(97 + i)}" for i in range(12)]
+    data = xr.DataArray(np.arange(12.0)[:, None], {"clip": np.arange(12)}, ("clip", "neuron"))
+    z = dissection.describe(data, pd.Series(names), k=2, draws=1)["z"][0].to_series()
+    assert (z[names[-2:]] > 0).all() and (z[names[:2]] < 0).all() and (z[names[2:-2]].abs() < 1e-9).all()
+
+
 def test_q_is_the_false_discovery_rate_over_all_neurons(activations, fit):
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     described = dissection.describe(activations, captions, draws=1)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import tiny_text
 import xarray as xr
+from recordings import recordings
 from scipy import stats
 
 from xai_lib import audio, corpora, descriptions, dissection, encoders, naming, similarities, statistics
@@ -257,6 +258,8 @@ def test_methods_say_what_they_need(data):
             dissection.identify(activations, **options)
     with pytest.raises(ValueError, match="one of the two"):
         dissection.concept_fit(CONCEPTS)
+    with pytest.raises(ValueError, match="no column path.*AcousticSpace"):
+        dissection.concept_fit(CONCEPTS, clips=pd.DataFrame({"level_db": [0.0, 1.0]}))
 
 
 @pytest.fixture
@@ -294,36 +297,36 @@ def test_mutual_information_has_its_controls_at_chance_too(outputs):
 
 
 @pytest.mark.parametrize("similarity", ["wpmi", "soft_wpmi"])
-def test_p_of_mutual_information_weighs_a_neuron_against_the_others_as_they_are(similarity):
-    """Five neurons, four of which follow the same clips as one another.
-
-    Against what all neurons have in a draw, itself among them, the fifth could be no better than log(5) times what mutual
-    information counts, and shuffled draws reach that as often as not; against the others as they are, it stands out.
-    """
+def test_p_of_mutual_information_does_not_depend_on_how_many_neurons_do_the_same(similarity):
+    """Neurons that follow the first class, among others of noise: held to their copies, none of many was ever better."""
     rng = np.random.default_rng(0)
-    truth = np.repeat(np.arange(4), 30)
-    fit = xr.DataArray(
-        (truth[:, None] == np.arange(4)).astype(float),
-        {"clip": np.arange(120), "concept": list("abcd")},
-        ("clip", "concept"),
-    )
-    values = np.column_stack([4.0 * (truth == (0 if i < 4 else 1)) for i in range(5)]) + 0.1 * rng.random((120, 5))
-    activations = xr.DataArray(values, {"clip": np.arange(120)}, ("clip", "neuron"))
-    draws, seed = 60, 4
-    named = dissection.identify(activations, fit, similarity=similarity, draws=draws, seed=seed)
-    raw, usual = similarities.reader(similarity, activations)
-    others = usual(raw(fit.values), others=True)
-    real = (raw(fit.values) - others).max(-1)
-    drawn = [raw(fit.values[rows]) for rows in naming._deals(activations, draws, seed)]
-    as_good = sum(((found - others).max(-1) >= real - 1e-6).astype(int) for found in drawn)
-    np.testing.assert_allclose(named["p"], (1 + as_good) / (1 + draws))
-    own = sum(
-        ((found - usual(found)).max(-1) >= (raw(fit.values) - usual(raw(fit.values))).max(-1) - 1e-6) for found in drawn
-    )
-    assert (
-        np.abs((1 + own) / (1 + draws) - named["p"].values) > 0.05
-    ).any()  # each draw's own marginal tells otherwise
-    assert named["p"].values[4] == pytest.approx(1 / 61) and named["name"].values[4] == "b"
+    truth = np.arange(200) % 10
+    fit = 0.15 * rng.standard_normal((200, 10)) + 0.6 * (truth[:, None] == np.arange(10))
+    fit = xr.DataArray(fit, {"clip": np.arange(200), "concept": list("abcdefghij")}, ("clip", "concept"))
+    noise, shared = rng.standard_normal((200, 100)), 0.5 * rng.standard_normal((200, 1))
+    for copies in (1, 20, 90):
+        values = noise.copy()
+        values[:, :copies] = 3.0 * (truth == 0)[:, None] + shared + 0.2 * noise[:, :copies]
+        activations = xr.DataArray(values, {"clip": np.arange(200)}, ("clip", "neuron"))
+        named = dissection.identify(activations, fit, similarity=similarity, draws=99)
+        assert (named["p"][:copies] == 0.01).all() and (named["name"][:copies] == "a").all()
+        if copies < 90:
+            assert float((named["p"][copies:] < 0.05).mean()) < 0.12
+    alone = dissection.identify(activations.isel(neuron=slice(80, None)), fit, similarity=similarity, draws=99)
+    np.testing.assert_allclose(alone["p"], named["p"][80:])  # whoever else is there
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "soft_wpmi"])
+def test_recordings_of_unequal_size_make_no_p_too_small(similarity):
+    """Captions and neurons that have nothing in common but that each is alike within a recording."""
+    share = []
+    for seed in range(4):
+        draw, coords = recordings(seed, 0.9)
+        fit = xr.DataArray(draw(10), {"clip": coords["clip"], "concept": list("abcdefghij")}, ("clip", "concept"))
+        activations = xr.DataArray(draw(200), coords, ("clip", "neuron"))
+        named = dissection.identify(activations, fit, similarity=similarity, draws=99)
+        share.append(float((named["p"] <= 0.05).mean()))
+    assert 0.01 < np.mean(share) < 0.08, share
 
 
 def test_accuracy_of_texts_is_their_cosine(outputs):

@@ -71,6 +71,22 @@ def test_neurons_that_share_their_clips_share_them_in_the_null(captions, activat
     assert set(np.unique(null)) == {0, 1}
 
 
+def test_neurons_that_follow_voices_are_as_the_null():
+    """16 voices of 4 clips, who each have a favourite kind of caption; neurons know who speaks, and nothing else."""
+    p = []
+    for seed in range(6):
+        rng, speakers = np.random.default_rng(seed), np.repeat(np.arange(16), 4)
+        kinds = np.where(rng.random(64) < 0.7, rng.integers(0, 4, 16)[speakers], rng.integers(0, 4, 64))
+        values = 2 * rng.standard_normal((16, 1, 200))[speakers] + rng.standard_normal((64, 1, 200))
+        coords = {"clip": np.arange(64), "layer": [0], "speaker": ("clip", speakers.astype(str).astype(object))}
+        data = xr.DataArray(values, coords, ("clip", "layer", "neuron"))
+        found = run(pd.Series([f"kind {'abcd'[i]}" for i in kinds]), data, clusters=4, tau=(4, 5))
+        p += found["p"].values.ravel().tolist()
+        free = run(pd.Series([f"kind {'abcd'[i]}" for i in kinds]), data.drop_vars("speaker"), clusters=4, tau=4)
+        assert float(free["difference"].squeeze()) < float(found["difference"].sel(tau=4).squeeze())
+    assert np.mean(np.array(p) < 0.05) < 0.2, p
+
+
 def test_more_is_asked_with_a_larger_tau(captions, activations):
     found = run(captions, activations, tau=(1, 2, 3, 4, 5, 6), k=(3, 5))
     for name in ("share", "null"):

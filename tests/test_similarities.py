@@ -165,20 +165,6 @@ def test_one_neuron_alone_is_refused_and_not_scored_zero(name):
     assert (np.abs(getattr(similarities, name)(fits, values)) > 1e-6).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_usual_among_others_leaves_the_neuron_out(name):
-    """Also of a neuron that outweighs all others by far."""
-    rng = np.random.default_rng(0)
-    values, fits = rng.standard_normal((400, 6)), rng.random((400, 3))
-    values[:, 2] = fits[:, 1]
-    raw, usual = similarities.reader(name, values)
-    found = raw(fits)
-    others = np.broadcast_to(usual(found, others=True), found.shape)
-    for i in range(6):
-        rest = np.delete(found, i, axis=0)
-        np.testing.assert_allclose(others[i], np.broadcast_to(usual(rest), 3), rtol=1e-9)
-
-
 def test_published_numbers_shrink_with_the_clips():
     rng = np.random.default_rng(0)
     for n, tops in ((2000, (100, 28, 100)), (80, (10, 10, 10)), (4, (1, 1, 4))):

@@ -245,6 +245,31 @@ def test_uar():
 
 
 def test_p_of_a_permutation_test_goes_on_where_the_draws_end():
-    found = statistics.permutation_p(*map(np.array, ([0, 0, 3, 0, 0], 99, [5, 1, 5, np.nan, 5], [1, 1, 1, 1, 0])))
-    np.testing.assert_allclose(found, [stats.norm.sf(5), 0.01, 0.04, np.nan, 0.01])
-    assert statistics.permutation_p(0, 4, 5.0, 1.0, freedom=3) == pytest.approx(stats.t.sf(5, 3))
+    drawn = np.random.default_rng(0).standard_normal((99, 4))
+    drawn[:, 3] = 0.0
+    third = np.sort(drawn[:, 1])[-3]
+    found = statistics.permutation_p([9, third, np.nan, 1], np.split(drawn, [10, 50]))
+    mean, spread = drawn[:, 0].mean(), drawn[:, 0].std(ddof=1) * np.sqrt(1 + 1 / 99)
+    np.testing.assert_allclose(found, [stats.t.sf((9 - mean) / spread, 98), 0.04, np.nan, 0.01])
+    assert statistics.permutation_p(5.0, [np.zeros(1)]) == 0.5  # one draw tells no spread
+    assert statistics.permutation_p(5.0, []) == 1
+
+
+def test_deals_keep_speakers_and_whole_recordings():
+    groups = [np.array(rows) for rows in ([3, 0], [1, 5], [2], [4], [6, 7, 8])]
+    of = np.array([0, 1, 2, 0, 3, 1, 4, 4, 4])
+    moved = np.zeros(9)
+    for rows in statistics.deals(groups, 200, 0):
+        assert (of[rows] == of).all() and sorted(rows) == list(range(9))
+        moved += rows != np.arange(9)
+    np.testing.assert_allclose(moved / 200, [1 / 2, 1 / 2, 0, 1 / 2, 0, 1 / 2, 2 / 3, 2 / 3, 2 / 3], atol=0.15)
+    came = {}
+    for rows in statistics.deals(groups, 400, 0, whole=True):
+        assert sorted(rows) == list(range(9)) and all(len(set(of[rows][own])) == 1 for own in groups)  # none is torn
+        for at, own in enumerate(groups):
+            came.setdefault(at, []).append(of[rows][own[0]])
+    assert {at: set(x) for at, x in came.items()} == {0: {0, 1}, 1: {0, 1}, 2: {2, 3}, 3: {2, 3}, 4: {4}}
+    assert np.mean(np.array(came[0]) == 1) == pytest.approx(0.5, abs=0.1)
+    unlike = [np.arange(6), np.array([6]), np.array([7]), np.array([8])]
+    with pytest.warns(UserWarning, match="6 of 9 clips .* as many clips of each"):
+        next(statistics.deals(unlike, 1, 0, whole=True))

@@ -3,12 +3,12 @@
 import json
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from scipy import stats
 
 from . import descriptions, statistics
-from .dissection import _groups, _ranks, _shuffles
+from .dissection import _groups, _neighbours, _places, _ranks
+from .naming import _deals, _speakers
 
 
 def check(activations, adjectives, features, lexicon=None, *, null=None, draws=400, seed=0) -> xr.Dataset:
@@ -32,7 +32,7 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
     -------
     Dataset
         Of each neuron and adjective, said or not: `rho`, Spearman's with the quantity ("quiet": with less of it) over
-        the clips of a speaker, averaged over speakers; one-sided `p`, the quantity shuffled within speakers; `q`, at a
+        the clips of a speaker, averaged over speakers; one-sided `p`, the quantity dealt out as in `naming`; `q`, at a
         false discovery rate over all; `said`.
 
         Of each adjective: `neurons` that it is said of; `passed`, the share of them with q < 0.05, beside that among
@@ -49,9 +49,10 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
         raise ValueError(f"nothing can be checked: {reason}")
     values, template = _flat(activations)
     said = _flat_last(adjectives.sel(adjective=names), template, "adjective").astype(bool)
-    table, groups, places = features.reindex(activations["clip"].values), _groups(activations), _places(template)
+    table, places = features.reindex(activations["clip"].values), _places(template)
+    groups, people = _groups(activations), _speakers(activations)
     found = {
-        feature: _follows(values, table[feature].to_numpy(float), groups, draws, seed)
+        feature: _follows(values, table[feature].to_numpy(float), groups, people, draws, seed)
         for feature in dict.fromkeys(meaning[name][0] for name in names)
     }
     found = [(sign, *found[feature]) for feature, sign in (meaning[name] for name in names)]
@@ -79,27 +80,22 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
     return result.assign_attrs(unchecked=json.dumps(unchecked), draws=draws, seed=seed)
 
 
-def _follows(values, feature, groups, draws, seed):
+def _follows(values, feature, groups, people, draws, seed):
     """Spearman's rho [unit] of values [clip, unit] and a feature [clip], p by sign, and rho [speaker, unit]."""
-    there = np.flatnonzero(np.isfinite(feature))
-    inside = [np.searchsorted(there, np.intersect1d(rows, there)) for rows in groups]
-    full = [rows for rows in inside if len(rows)]
+    there, whole = np.flatnonzero(np.isfinite(feature)), len(groups) < len(people)
+    inside, people = ([np.searchsorted(there, np.intersect1d(rows, there)) for rows in x] for x in (groups, people))
+    full, people = ([rows for rows in some if len(rows)] for some in (inside, people))
     own, theirs = _ranks(values[there], full), _ranks(feature[there, None], full)[:, 0]
     each = np.full((len(groups), values.shape[1]), np.nan)
     for at, rows in enumerate(inside):
         if len(rows) and theirs[rows].any():
             each[at] = np.where(own[rows].any(0), theirs[rows] @ own[rows], np.nan)
-    told = np.isfinite(each)
-    n, size = told.sum(0), np.array([max(len(rows), 2) for rows in inside])
+    n = np.isfinite(each).sum(0)
     rho = np.nansum(each, 0) / np.where(n > 0, n, np.nan)
-    shuffled = np.array([theirs[rows] for rows in _shuffles(full, draws, seed)])
-    above, below = np.zeros((2, values.shape[1]))
-    for some in np.array_split(shuffled, max(draws // 64, 1)):  # 64 draws × all neurons at a time
-        drawn = some @ own
-        above, below = above + (drawn >= rho * n - 1e-9).sum(0), below + (drawn <= rho * n + 1e-9).sum(0)
-    spread = np.sqrt((told / (size[:, None] - 1)).sum(0))
-    p = {1: statistics.permutation_p(above, draws, rho * n, spread)}
-    return rho, p | {-1: statistics.permutation_p(below, draws, -rho * n, spread)}, each
+    shuffled = np.array([theirs[rows] for rows in statistics.deals(people, draws, seed, whole=whole)])
+    drawn = (some @ own for some in np.array_split(shuffled, max(draws // 64, 1)))  # 64 draws × all neurons at a time
+    p = statistics.permutation_p(np.stack([rho * n, -rho * n]), (np.stack([some, -some], 1) for some in drawn))
+    return rho, {1: p[0], -1: p[1]}, each
 
 
 def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25, draws=400, seed=0) -> xr.Dataset:
@@ -114,7 +110,7 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
     Dataset
         `auroc` […], the probability that a positive clip scores higher, ties half (0.5 is chance), averaged over
         speakers, `low` and `high`, its interval, and `n` speakers; NaN where the description says nothing that varies.
-        One-sided `p` with captions shuffled within speakers, `q` at a false discovery rate over neurons; and two
+        One-sided `p` with captions dealt out as in `naming`, `q` at a false discovery rate over neurons; and two
         controls: `other` […], by another description of the layer, and `shuffled` [draw, …], by those from shuffled
         captions.
     """
@@ -142,14 +138,10 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
 
     z = _flat_last(described["z"], template, "word")
     own = ranks(z)
-    speakers, as_good = each(own), 0
+    speakers = each(own)
     mean, low, high = statistics.interval(speakers)
-    for rows in _shuffles(groups, draws, seed):
-        as_good = as_good + (statistics.interval(each(own[rows]))[0] >= mean - 1e-9)
-    told, size = np.isfinite(speakers), np.array([max(len(rows), 2) for rows in groups])[:, None]
-    squares = np.array([(own[rows] ** 2).sum(0) for rows in groups])
-    spread = np.sqrt((told * squares / (size * (size - 1)) / np.where(told, pairs, 1)).sum(0))
-    p = statistics.permutation_p(as_good, draws, (mean - 0.5) * told.sum(0), spread)
+    drawn = (statistics.interval(each(own[rows]))[0][None] for rows in _deals(activations, draws, seed))
+    p = statistics.permutation_p(mean, drawn)
     other = statistics.interval(each(ranks(z[_neighbours(_places(template), seed)])))[0]
     parts = {"auroc": mean, "low": low, "high": high, "n": np.isfinite(speakers).sum(0)}
     parts |= {"p": p, "q": statistics.fdr(p), "other": other}
@@ -178,29 +170,6 @@ def _like(template, values, **names):
     for name, labels in names.items():
         dims, coords = (*dims, name), coords.assign({name: np.asarray(labels)})
     return xr.DataArray(np.asarray(values).reshape(*template.shape, *map(len, names.values())), coords, dims)
-
-
-def _places(template):
-    """Number of the layer (and part) that each unit is of."""
-    known = [
-        template[name].broadcast_like(template).transpose(*template.dims).values.ravel()
-        for name in ("part", "layer")
-        if name in template.coords
-    ]
-    return (
-        pd.DataFrame(known).T.groupby(list(range(len(known)))).ngroup().to_numpy()
-        if known
-        else np.zeros(template.size, int)
-    )
-
-
-def _neighbours(places, seed):
-    """For each unit another of its layer: the next in a random ring."""
-    order = np.random.default_rng(seed).permutation(len(places))
-    order, after = order[np.argsort(places[order], kind="stable")], np.empty(len(places), int)
-    for ring in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
-        after[ring] = np.roll(ring, 1)
-    return after
 
 
 def _others(said, places):

@@ -1,8 +1,8 @@
 """What each neuron responds to, said in words, and whether the words hold for speakers they were not written from.
 
 After Audio Network Dissection: exemplars (the clips that drive a neuron most and least), a description from their
-captions, and, of `naming`, the concept of a given list that fits best. Every score has a shuffled control beside it;
-for p values captions are dealt out among the clips of each speaker, so that knowing the voice earns nothing.
+captions, and, of `naming`, the concept of a given list that fits best. Every score has a shuffled control beside it, in
+which captions are dealt out as in `naming`: among the clips of each speaker, so that knowing the voice earns nothing.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from . import descriptions, edits, execution, statistics, targets
 from .activations import activations, opened
 from .exemplars import exemplars, snippets, top_frames
 from .names import ordered
-from .naming import _deals, _groups, _shape, _shuffles, _speakers, accuracy, choose, concept_fit, identify
+from .naming import _deals, _groups, _shape, _speakers, accuracy, choose, concept_fit, identify
 
 __all__ = ["accuracy", "activations", "card", "choose", "concept_fit", "describe", "exemplars", "identify", "opened"]
 __all__ += ["predictivity", "selectivity", "snippets", "top_frames", "zeroed"]
@@ -34,7 +34,8 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at random.
+        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at random among
+        the clips of each speaker, or by whole recordings: a neuron that knows voices only is described in both.
     """
     activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
@@ -50,7 +51,7 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     def z(counts):
         return shape(descriptions.terms(high @ counts, low @ counts, counts.sum(0)), "word", words["word"].values)
 
-    null = [z(words.values[rows]) for rows in _shuffles([np.arange(len(values))], draws, seed)]
+    null = [z(words.values[rows]) for rows in _deals(activations, draws, seed)]
     return xr.Dataset({"z": z(words.values), "null": xr.concat(null, "draw")}, attrs={"k": k, "seed": seed})
 
 
@@ -65,8 +66,8 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     Dataset
         `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the description
         says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled
-        (`statistics.permutation_p`), and that at a false discovery rate over all neurons; two controls: `shuffled` [draw, …], rho of descriptions written from shuffled
-        captions, and `other` […], of another neuron's of the layer.
+        (`statistics.permutation_p`), and that at a false discovery rate over all neurons; two controls: `shuffled`
+        [draw, …], rho of descriptions written from shuffled captions, and `other` […], of another neuron's of the layer.
     """
     activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
@@ -83,17 +84,11 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
         varied = sum((np.abs(said[rows]).any(0) & np.abs(ranks[rows]).any(0)).astype(float) for rows in groups)
         return (said * ranks).sum(0) / np.where(varied > 0, varied, np.nan)
 
-    own, as_good, total, square = say(described["z"].values), 0, 0, 0
+    z = described["z"].values.reshape(values.shape[1], -1)
+    own = say(z)
     real = rho(own)
-    for rows in _deals(activations, draws, seed):
-        drawn = rho(own[rows])
-        as_good, total, square = as_good + (drawn >= real - 1e-9), total + drawn, square + drawn**2
-    mean, freedom = total / max(draws, 1), max(draws - 1, 1)
-    spread = np.sqrt(np.maximum(square - draws * mean**2, 0) / freedom * (1 + 1 / max(draws, 1)))
-    p = statistics.permutation_p(as_good, draws, real - mean, spread, freedom)
-    # Each gets its neighbour's in a random ring, never its own.
-    ring = np.random.default_rng(seed).permutation(described["z"].shape[-2])
-    swapped = described["z"].values[..., np.roll(ring, 1)[np.argsort(ring)], :]
+    p = statistics.permutation_p(real, (rho(own[rows])[None] for rows in _deals(activations, draws, seed)))
+    swapped = z[_neighbours(_places(activations.isel(clip=0, drop=True)), seed)]
     parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
     null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
     return xr.Dataset(
@@ -265,3 +260,26 @@ def _ranks(x, groups) -> np.ndarray:
     for rows in groups:
         out[rows] = statistics.unit(stats.rankdata(x[rows], axis=0))
     return out
+
+
+def _places(template):
+    """Number of the layer (and part) that each unit is of."""
+    known = [
+        template[name].broadcast_like(template).transpose(*template.dims).values.ravel()
+        for name in ("part", "layer")
+        if name in template.coords
+    ]
+    return (
+        pd.DataFrame(known).T.groupby(list(range(len(known)))).ngroup().to_numpy()
+        if known
+        else np.zeros(template.size, int)
+    )
+
+
+def _neighbours(places, seed):
+    """For each unit another of its layer: the next in a random ring."""
+    order = np.random.default_rng(seed).permutation(len(places))
+    order, after = order[np.argsort(places[order], kind="stable")], np.empty(len(places), int)
+    for ring in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+        after[ring] = np.roll(ring, 1)
+    return after

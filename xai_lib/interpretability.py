@@ -9,6 +9,7 @@ import xarray as xr
 from . import statistics, wording
 from .claims import _flat, _like
 from .concepts import _band, _by_place
+from .naming import _deals
 
 
 def uninterpretable(
@@ -33,7 +34,8 @@ def uninterpretable(
     -------
     Dataset
         `share` [clusters, k, tau, layer] (and part); NaN where tau exceeds k. `null` [draw, …], the same with captions
-        dealt out anew among the clips, so that each neuron has k random clips, and neurons that share clips still do.
+        dealt out as in `naming`, among the clips of each speaker: each neuron has k random clips of the speakers that it
+        has, and neurons that share clips still do.
         `difference` of the share from the null's mean, `low` and `high`, between which it lies in 95 % of further draws
         of the null, and `p` of `statistics.null_test`: they tell the share from chance with these clips and captions,
         and know nothing of other clips. `support` [clusters, k, layer, neuron] (and part), how many of its k clips each
@@ -74,7 +76,7 @@ def uninterpretable(
     values, template = _flat(activations)
     values = values[kept]
     order, dead = np.argsort(-values, axis=0, kind="stable"), np.ptp(values, axis=0) == 0
-    dealt = [np.arange(len(kept)), *(rng.permutation(len(kept)) for _ in range(draws))]
+    dealt = [np.arange(len(kept)), *_deals(activations["clip"][kept], draws, [seed, 1])]
     support, missed = [], []
     for n in counts:
         found = KMeans(n, n_init=10, random_state=seed).fit_predict(vectors, sample_weight=member.sum(0))

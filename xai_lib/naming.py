@@ -2,7 +2,8 @@
 
 After Audio Network Dissection: DB by the captions of the clips, TAB by their sound, ICL by a language model that reads a
 description of the neuron. The controls deal captions, or sounds, out among the clips of each speaker, so that knowing
-the voice earns nothing; where each speaker, or source of sounds, has clips of one label only, among speakers as wholes.
+the voice earns nothing; where each speaker, or source of sounds, has clips of one label only, among speakers as wholes,
+those with as many clips (`statistics.deals`). Clips without a coordinate `speaker` are taken as independent.
 """
 
 import numpy as np
@@ -15,6 +16,7 @@ from . import audio, descriptions, encoders, similarities, statistics, summarise
 from .vocabulary import each
 
 BEST = 5  # names told of each neuron
+PRIOR = 100  # draws, at most, of what a neuron is weighed against for its p
 
 
 def concept_fit(concepts, *, captions=None, clips=None, encoder=None) -> xr.DataArray:
@@ -34,6 +36,10 @@ def concept_fit(concepts, *, captions=None, clips=None, encoder=None) -> xr.Data
     if (captions is None) == (clips is None):
         raise ValueError("give captions= (DB) or clips= (TAB), one of the two")
     if captions is None and encoder is None:
+        if "path" not in clips:
+            raise ValueError(
+                "clips has no column path: with a table of features, give encoder=descriptions.AcousticSpace(table)"
+            )
         clips = audio.features_table(clips, skipped={})
         encoder = encoders.AcousticSpace(clips)
     if captions is None:
@@ -89,8 +95,9 @@ def identify(
 
     Notes
     -----
-    For p of mutual information, a neuron is weighed against the others as they are, and only its own clips are shuffled:
-    weighed against all, itself among them, none could exceed log(number of neurons), shuffled or not.
+    For p of mutual information, the real fit and each shuffled one are weighed against what the neuron's own clips fit
+    when shuffled, the mean of further draws, and not against other neurons: one of many alike would be held to its
+    copies, the shuffled not.
 
     An answer of ICL that is no concept is none, "", and its p is NaN. What is shuffled there are the descriptions among
     the neurons: p is the share of neurons of that name.
@@ -117,13 +124,16 @@ def identify(
     options = {"top": top} if top and not similarity.startswith("cosine") else {}
     raw, usual = similarities.reader(similarity, activations, **options)
     found = raw(fit.values)
-    scores, others = found - usual(found), usual(found, others=True)
-    real = (found - others).max(-1)
+    scores, prior = found - usual(found), 0
+    if np.ndim(usual(found)):
+        further = min(draws, PRIOR)
+        prior = sum(raw(fit.values[rows]) for rows in _deals(activations, further, [seed, 1])) / max(further, 1)
+    real = (found - prior).max(-1)
     margin = 1e-6 * np.maximum(np.abs(real), 1)  # ties that rounding broke
     as_good, null, chosen = 0, 0, np.zeros((2, *scores.shape), np.float32)
     for rows in _deals(activations, draws, seed):
         found = raw(fit.values[rows])
-        as_good = as_good + ((found - others).max(-1) >= real - margin)
+        as_good = as_good + ((found - prior).max(-1) >= real - margin)
         found = found - usual(found)
         null, leading = null + found.max(-1), _leading(found)
         for share, places in zip(chosen, (leading[:, :1], leading)):
@@ -273,23 +283,6 @@ def _groups(data) -> list:
 
 
 def _deals(data, draws, seed):
-    """Row orders that deal things out within `_groups`; where those are all clips, by whole speakers in random order."""
+    """Row orders that deal things out within `_groups`; where those are all clips, by whole speakers."""
     speakers = _speakers(data)
-    if len(speakers) == len(_groups(data)):
-        yield from _shuffles(speakers, draws, seed)
-        return
-    rng, at = np.random.default_rng(seed), np.concatenate(speakers)
-    for _ in range(draws):
-        rows = np.empty(len(at), int)
-        rows[at] = np.concatenate([rng.permutation(speakers[i]) for i in rng.permutation(len(speakers))])
-        yield rows
-
-
-def _shuffles(groups, draws, seed):
-    """Row orders that deal things out at random within each group of rows."""
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
-        rows = np.arange(sum(map(len, groups)))
-        for group in groups:
-            rows[group] = rng.permutation(group)
-        yield rows
+    return statistics.deals(speakers, draws, seed, whole=len(_groups(data)) < len(speakers))

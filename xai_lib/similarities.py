@@ -71,8 +71,8 @@ def reader(similarity, values, **options):
     raw : function
         From `fits` [clip, concept] to [neuron, concept].
     usual : function
-        From these to what is to be taken off, [concept]; the score is raw − usual(raw). 0 but for mutual information,
-        where it is what neurons have in common, or with `others=True`, [neuron, concept], what the other neurons have.
+        From these to what is to be taken off; the score is raw − usual(raw). 0 but for mutual information, where it is
+        what neurons have in common, [concept].
     """
     if similarity not in FUNCTIONS:
         raise ValueError(f"unknown similarity {similarity!r}: known are {', '.join(FUNCTIONS)}")
@@ -98,7 +98,7 @@ def _scores(similarity, fits, values, **options):
     return found - usual(found)
 
 
-def _nothing(found, others=False):
+def _nothing(found):
     return 0
 
 
@@ -153,18 +153,8 @@ def _pmi(values, top=None, *, most, a, lam, first=1.0, last=1.0):
         table = np.log(np.maximum(1 + member * (share - 1), 1e-7)).reshape(top * n, -1)
         return embedding_bag(bags, torch.from_numpy(table), mode="sum").numpy()
 
-    def usual(found, others=False):
-        if not others:
-            return lam * (logsumexp(found, axis=0) - np.log(len(found)))
-        first, columns = found.argmax(axis=0), np.arange(found.shape[1])
-        rest = found.copy()
-        rest[first, columns] = -np.inf
-        rest = logsumexp(rest, axis=0)  # without the first: taking that off the sum of all would leave rounding errors
-        share = np.exp(found - np.logaddexp(rest, found[first, columns]))
-        share[first, columns] = 0
-        out = np.logaddexp(rest, found[first, columns]) + np.log1p(-share)
-        out[first, columns] = rest
-        return lam * (out - np.log(len(found) - 1))
+    def usual(found):
+        return lam * (logsumexp(found, axis=0) - np.log(len(found)))
 
     return raw, usual
 

@@ -5,6 +5,7 @@ no interval and no p is given (NaN): show one point per speaker instead.
 """
 
 import math
+import warnings
 
 import numpy as np
 import xarray as xr
@@ -150,16 +151,50 @@ def null_test(value, null, *, overlap=0.0, axis=0):
     return 2 * stats.t.sf(t, n - 1)
 
 
-def permutation_p(as_good, draws, away, spread, freedom=np.inf) -> np.ndarray:
-    """One-sided p of a permutation test in which `as_good` of the draws are as good as what was found; NaN where that is.
+def deals(groups, draws, seed, *, whole=False):
+    """Yield row orders that deal things out among clips, so that chance keeps what clips of one speaker share.
 
-    Where none is, the tail of a normal distribution goes on (Student's with `freedom`, where the draws tell its
-    `spread`), found `away` from its mean: 400 draws cannot go below 0.0025, which a false discovery rate over thousands
-    of neurons would not let pass however true a few of them are.
+    `groups` holds the rows of each speaker. The rows of each are shuffled; `whole`, where clips of a speaker (then a
+    recording that they were cut from) have nothing to shuffle, speakers are dealt out as wholes among those with as
+    many clips. Dealt among unlike ones they would be torn, and what is torn is less alike than what was found. The rows
+    of a speaker with whom no other can change places stay his, which makes p too large; a warning says so where that is
+    half of them.
     """
-    tail = stats.t.sf(away / np.where(spread > 0, spread, np.nan), freedom)
+    size = np.array([len(rows) for rows in groups])
+    alike = [np.stack([groups[i] for i in np.flatnonzero(size == n)]) for n in np.unique(size)]
+    strata = alike if whole else [rows[None] for rows in groups]
+    still = sum(rows.size for rows in alike if len(rows) == 1)
+    if whole and len(groups) > 1 and 2 * still >= size.sum():
+        warnings.warn(
+            f"{still} of {size.sum()} clips are of recordings that no other has as many clips of: they are not dealt out, "
+            "and p is too large; take as many clips of each recording",
+            stacklevel=3,
+        )
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        order = np.arange(size.sum())
+        for rows in strata:
+            order[rows] = rng.permuted(rows[rng.permutation(len(rows))], axis=1)
+        yield order
+
+
+def permutation_p(found, drawn) -> np.ndarray:
+    """One-sided p of a permutation test, the greater the better; NaN where what was found is.
+
+    `drawn` are arrays [draw, …], as many as there be. Where no draw is as good as what was found, the tail of a Student
+    distribution with their mean and spread goes on: 400 draws cannot go below 0.0025, which a false discovery rate over
+    thousands of neurons would not let pass however true a few of them are.
+    """
+    found = np.asarray(found, float)
+    as_good, total, square, draws = np.zeros((4, *found.shape))
+    for some in drawn:
+        draws, as_good = draws + len(some), as_good + (some >= found - 1e-9).sum(0)
+        total, square = total + some.sum(0), square + (some**2).sum(0)
+    mean, freedom = total / np.maximum(draws, 1), np.maximum(draws - 1, 1)
+    spread = np.sqrt(np.maximum(square - draws * mean**2, 0) / freedom * (1 + 1 / np.maximum(draws, 1)))
+    tail = stats.t.sf((found - mean) / np.where(spread > 0, spread, np.nan), freedom)
     p = np.where(as_good == 0, np.fmin(tail, 1 / (1 + draws)), (1 + as_good) / (1 + draws))
-    return np.where(np.isnan(away), np.nan, p)
+    return np.where(np.isnan(found), np.nan, p)
 
 
 def fdr(p) -> np.ndarray:
