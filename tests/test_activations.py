@@ -246,7 +246,7 @@ def test_a_run_stopped_at_any_write_goes_on_to_the_same_bytes(tiny, corpus, tmp_
 
         def __init__(self, *args, **kwargs):
             self.file = Path.open(*args, **kwargs)
-            self.seek = self.file.seek
+            self.seek, self.read, self.fileno = self.file.seek, self.file.read, self.file.fileno
 
         def __enter__(self):
             return self
@@ -354,6 +354,43 @@ def test_a_file_of_anything_else_is_refused(tiny, corpus, tmp_path, monkeypatch)
     assert file.read_text() == "mine"
     model = tiny()
     with hooks.edit(model, {Site(1): lambda x: 0 * x}), pytest.raises(ValueError, match="the model is edited"):
+        activations(model, clips, file=tmp_path / "b.nc")
+
+
+def test_two_runs_do_not_write_one_file(tiny, corpus, tmp_path, monkeypatch):
+    """Another run begins, and is done or is stopped, before the first has come to its third clip."""
+    model, clips, file = tiny(), corpus(6), tmp_path / "a.nc"
+    expected, stream = activations(model, clips), model.stream
+
+    def disturbed(again):
+        def rows(clips, skipped):
+            for row, item in enumerate(stream(clips, skipped)):
+                if row == 2:
+                    monkeypatch.setattr(model, "stream", stream)
+                    again()
+                yield item
+
+        return rows
+
+    monkeypatch.setattr(model, "stream", disturbed(lambda: activations(model, clips, file=file)))
+    with pytest.raises(ValueError, match=r"another run writes .*a\.nc\.part"):
+        activations(model, clips, file=file)
+    xr.testing.assert_allclose(opened(file)["activation"].load(), expected["activation"], atol=1e-6)
+
+    def stopped():
+        monkeypatch.setattr(model, "stream", lambda *args: (x if i < 3 else 1 / 0 for i, x in enumerate(stream(*args))))
+        with pytest.raises(ZeroDivisionError):
+            activations(model, clips, file=tmp_path / "c.nc")
+        monkeypatch.setattr(model, "stream", stream)
+
+    monkeypatch.setattr(model, "stream", disturbed(stopped))
+    with pytest.raises(ValueError, match="another run writes"):
+        activations(model, clips, file=tmp_path / "c.nc")
+    again = activations(model, clips, file=tmp_path / "c.nc")
+    xr.testing.assert_allclose(again["activation"].load(), expected["activation"], atol=1e-6)
+    xr.testing.assert_allclose(again["magnitude"], expected["magnitude"])
+    monkeypatch.setattr(model, "stream", disturbed(lambda: (tmp_path / "b.nc.part").unlink()))
+    with pytest.raises(ValueError, match="another run writes"):
         activations(model, clips, file=tmp_path / "b.nc")
 
 

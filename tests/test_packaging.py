@@ -40,7 +40,9 @@ def test_environment_yml_has_the_same_pins():
 
 def test_pyproject_has_the_same_pins():
     extras = PROJECT["optional-dependencies"]
-    assert sorted(PROJECT["dependencies"] + extras["test"] + extras["browser"] + extras["train"] + extras["text"]) == sorted(PINS)
+    assert sorted(
+        PROJECT["dependencies"] + extras["test"] + extras["browser"] + extras["train"] + extras["text"]
+    ) == sorted(PINS)
 
 
 def test_the_pair_in_the_error_message_is_the_pinned_one():
@@ -82,7 +84,9 @@ def test_what_the_notebooks_and_the_readme_import_is_listed():
     used = set()
     cells = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        cells += ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        cells += [
+            "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+        ]
     for node in (node for cell in cells for node in ast.walk(ast.parse(cell))):
         if isinstance(node, ast.ImportFrom) and node.module == "xai_lib":
             used |= {alias.name for alias in node.names}

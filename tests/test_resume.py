@@ -128,7 +128,12 @@ def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
         return counted["n"]
 
     assert (forwards(), forwards()) == (1, 0)
-    others = [{"preprocessor": {}}, {"preprocessor": {"sampling_rate": 8000}}, {"trained": None}, {"labels": list("abcdefgh")}]
+    others = [
+        {"preprocessor": {}},
+        {"preprocessor": {"sampling_rate": 8000}},
+        {"trained": None},
+        {"labels": list("abcdefgh")},
+    ]
     for changed in others:
         assert (forwards(**changed), forwards(**changed)) == (1, 0), changed
     model = tiny()

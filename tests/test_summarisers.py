@@ -172,6 +172,16 @@ def test_answers_are_kept_and_broken_ones_are_not(tmp_path):
     assert {json.loads(path.read_text())["asked"]["user"] for path in kept} == {"u", "other"}
 
 
+def test_one_models_answer_is_not_given_for_another(tmp_path, served):
+    ours, theirs = Says("ours", cache=tmp_path), Says("theirs", cache=tmp_path)
+    theirs.name = "another"
+    assert [llm.ask("s", "u") for llm in (ours, theirs, ours, theirs)] == ["ours", "theirs"] * 2
+    (one, asked), (other, _) = served((200, reply("one"))), served((200, reply("other")))
+    every = [descriptions.Endpoint(url, name, cache=tmp_path) for url in (one, other) for name in ("m", "n")]
+    assert [llm.ask("s", "u") for llm in every * 2] == ["one", "one", "other", "other"] * 2
+    assert [request["model"] for request in asked] == ["m", "n"]  # one answers alike, and each was asked
+
+
 def test_a_batch_names_what_has_no_answer():
     texts = {("l0", 1): ["a"], ("l0", 2): ["b"], ("l1", 1): ["c"]}
     with pytest.warns(UserWarning, match=r"1 of 3 summaries got no answer \(\('l0', 2\)\): set: the answer is empty"):

@@ -98,6 +98,14 @@ def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, trained_on)
     assert set(workbook.setup("03_x").test["speaker"]) == {"d"}
 
 
+def test_recordings_of_sounds_are_no_speakers():
+    model = SimpleNamespace(trained_on=["esc10-fold-1"], head_trained_on=None, chosen_on=["esc10-fold-5"])
+    sounds = pd.DataFrame({"speaker": ["recording-1", "recording-1", "recording-22"]})
+    assert inputs.of_whom(model, sounds) == "recordings  2, of which the encoder has heard 0"
+    sounds.loc[1, "speaker"] = "Anna"
+    assert inputs.of_whom(model, sounds) == "speakers  3, of whom the encoder has heard 0"
+
+
 def test_what_the_model_knows_of_the_test_speakers_is_said(stand_ins, capsys):
     stand_ins.trained_on, stand_ins.chosen_on = list("abcd"), ["d", "x"]
     workbook.setup("03_x")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from xai_lib import edits, execution, hooks, models
+from xai_lib import activations, edits, execution, hooks, models
 from xai_lib.hooks import Site
 
 
@@ -173,3 +173,74 @@ def test_a_wrapped_module_can_be_pickled(wave):
     model = wrapped()
     again = pickle.loads(pickle.dumps(model))
     torch.testing.assert_close(again.logits(again.tensor(wave)), model.logits(model.tensor(wave)))
+
+
+class Window(nn.Module):
+    """Pads and cuts clips to ten seconds: frames of 10 ms, or patches of 10 ms by four bands, whichever axis is first."""
+
+    def __init__(self, axes=None, exact=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.last, self.head = nn.Linear(80, 16), nn.Identity(), nn.Linear(16, 3)
+        self.axes, self.exact = axes, exact
+
+    def forward(self, x):
+        if self.exact and x.shape[1] != 80_000:
+            raise RuntimeError("ten seconds, please")
+        hidden = nn.functional.pad(x[:, :80_000], (0, max(80_000 - x.shape[1], 0))).unfold(-1, 80, 80)
+        if self.axes is None:
+            return self.head(self.fc(hidden).relu().mean(1))
+        hidden = self.last(self.fc(hidden).unflatten(-1, (4, 4)).permute([0, 2, *self.axes]))
+        return self.head(hidden.flatten(2).mean(2).repeat(1, 4))
+
+
+def windowed(axes=None, **options):
+    """`Window`, and a wave of a second and a half: a tone from 0.5 to 1 s."""
+    module = Window(axes, exact=options.pop("exact", False))
+    site = {(1, "ffn_hidden"): "fc"} if axes is None else {(1, "map"): "last"}
+    model = models.wrap(module, sites=site, sample_rate=8000, labels="abc", device="cpu", **options)
+    wave = np.zeros(12_000, np.float32)
+    wave[4000:8000] = np.sin(np.arange(4000) * 0.3)
+    return model, wave
+
+
+def test_frames_of_a_window_lie_in_the_clip_or_do_not_count():
+    with pytest.warns(UserWarning, match="1 s and of 2 s both give 1000 frames.* seconds="):
+        model, wave = windowed()
+    assert model.heard(wave, 1000).all() and model.times(wave, 1000)[-1] < 1.5  # as nobody said otherwise
+    model, wave = windowed(seconds=10)
+    assert np.flatnonzero(model.heard(wave, 1000)).tolist() == list(range(150))
+    np.testing.assert_allclose(model.times(wave, 1000), 0.005 + 0.01 * np.arange(1000))
+    spoken = np.flatnonzero(model.speech(wave, 1000))
+    assert 47 <= spoken[0] <= 50 and 99 <= spoken[-1] <= 103
+    assert model.heard(np.zeros(90_000), 1000).all()  # of a longer clip, what is left of it
+    assert model.heard(np.zeros(20), 1000).sum() == 1
+    with hooks.capture(model, Site(1, "ffn_hidden")) as seen:
+        model.logits(model.tensor(wave))
+    assert activations.counting(model, wave, "all")(1000).sum() == 150
+    assert seen[Site(1, "ffn_hidden")][0, 150:].std(0).max() == 0  # padding, the same in each
+
+
+@pytest.mark.parametrize("axes", [(3, 1), (1, 3)])
+def test_frames_along_two_axes_say_which_is_time(axes):
+    words = "batch neuron frame time" if axes == (3, 1) else "batch neuron time frame"
+    model, wave = windowed(axes, layout={"map": words}, seconds=10)
+    with hooks.capture(model, Site(1, "map")) as seen, hooks.edit(model, {Site(1, "map"): lambda hidden: hidden}):
+        logits = model.logits(model.tensor(wave))
+    torch.testing.assert_close(logits, model.logits(model.tensor(wave)))
+    hidden, heard = seen[Site(1, "map")][0], model.heard(wave, 4000)
+    bands = hidden.unflatten(0, (4, 1000))
+    torch.testing.assert_close(bands[:, 150:], bands[:, -1:].expand(4, 850, -1))  # padding, alike in each band
+    assert heard.reshape(4, 1000)[:, :150].all() and heard.sum() == 600
+    assert model.times(wave, 4000)[[149, 1149]].tolist() == pytest.approx([1.495, 1.495])
+    with pytest.raises(ValueError, match="which one of its frames is time"):
+        windowed(axes, layout={"map": "batch neuron frame frame"}, seconds=10)
+
+
+def test_a_window_that_is_none_or_has_to_be_told_is_said_in_words():
+    with pytest.raises(ValueError, match="does not take 1 s of sound .ten seconds, please.* seconds="):
+        windowed(exact=True)
+    model, _ = windowed(exact=True, seconds=10)
+    assert model.n_neurons("fc") == 16
+    with pytest.raises(ValueError, match="frames grow with the clip"):
+        wrapped(seconds=2)

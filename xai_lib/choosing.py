@@ -1,6 +1,5 @@
 """Which neurons to take out for a class: scores of every neuron, and neurons of a score."""
 
-import json
 import re
 from functools import partial
 
@@ -37,7 +36,7 @@ def support(model, clips, sites) -> xr.DataArray:
     places = [(site.part, site.layer, neuron) for site in sites for neuron in range(seen[site].shape[-1])]
     units = pd.MultiIndex.from_tuples(places, names=["part", "layer", "neuron"])
     coords = {**targets.coordinates(clips, rows, right=right), **xr.Coordinates.from_pandas_multiindex(units, "unit")}
-    attrs = targets.attributes(model, skipped, method="support", chosen_on=_heard(clips))
+    attrs = targets.attributes(model, skipped, method="support", chosen_on=targets.heard(clips))
     return xr.DataArray(np.stack(list(rows.values())), coords, ("clip", "unit"), attrs=attrs)
 
 
@@ -55,7 +54,7 @@ def contrast(scores, label, *, weight=1.0) -> xr.DataArray:
     found, heard = mine.mean("clip") - weight * others.mean("clip"), scores.attrs.get("chosen_on", "[]")
     if targets.speakers_known(scores):
         within = statistics.by_speaker(mine) - weight * statistics.by_speaker(others)
-        found, heard = within.mean("speaker") if within.sizes["speaker"] else found, _heard(scores.coords)
+        found, heard = within.mean("speaker") if within.sizes["speaker"] else found, targets.heard(scores)
     return found.assign_attrs(chosen_on=heard)
 
 
@@ -167,9 +166,3 @@ def _stem(word):
 def with_units(clips):
     """Clips of no known speaker are told apart by the recording that they were cut from, else one by one."""
     return clips if "speaker" in clips else clips.assign(speaker=clips.get("source", clips.index).astype(str))
-
-
-def _heard(clips):
-    """Speakers, or recordings where there are none, as JSON."""
-    names = next((clips[name] for name in ("speaker", "source") if name in clips), [])
-    return json.dumps(sorted({str(name) for name in np.asarray(names)}))

@@ -65,12 +65,15 @@ def own_files(files, model, skipped) -> pd.DataFrame:
 
 
 def of_whom(model, test) -> str:
-    """How many test speakers there are, and what the model knows of them already."""
+    """How many test speakers, or recordings of sounds, there are, and what the model knows of them already."""
     speakers = set(test["speaker"])
+    sounds = bool(speakers) and all(str(name).startswith("recording-") for name in speakers)
+    kind, whom = ("recordings", "which") if sounds else ("speakers", "whom")
+    told = f"{kind}  {len(speakers)}"
     if model.trained_on is None:
-        told = f"{len(speakers)}; whom the encoder has heard is not recorded"
+        told += f"; {whom} the encoder has heard is not recorded"
     else:
-        told = f"{len(speakers)}, of whom the encoder has heard {len(speakers & set(model.trained_on))}"
+        told += f", of {whom} the encoder has heard {len(speakers & set(model.trained_on))}"
     if model.head_trained_on is not None:
         told += f", the head {len(speakers & set(model.head_trained_on))}"
     chose = sorted(speakers & set(model.chosen_on or []))

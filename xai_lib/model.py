@@ -125,9 +125,14 @@ class Model:
         if site.part != "module":
             return self.family.width(site.part) if self.family.resumable else self.family.widths[site]
         if site not in self._widths:  # no configuration tells: see a short forward
-            seen, _ = self.tried([site], torch.zeros(1, max(self.sample_rate // 2, self.span), device=self.device))
+            seen, _ = self.tried([site], self.noise(1))
             self._widths[site] = seen[site][-1]
         return self._widths[site]
+
+    def noise(self, rows, seconds=None) -> torch.Tensor:
+        """Waveforms [batch, time] to try the model with, of a second unless the family takes another length only."""
+        n = round((seconds or self.family.seconds or 1) * self.sample_rate)
+        return 0.1 * torch.randn(rows, n, generator=torch.Generator().manual_seed(0)).to(self.device)
 
     @torch.no_grad()
     def tried(self, sites, x) -> tuple[dict, torch.Size]:

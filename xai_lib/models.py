@@ -61,8 +61,8 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
 
 
 def wrap(
-    module, *, sites, sample_rate, preprocess=None, labels=(), layout="batch frame neuron", read=None, name=None,
-    device="auto",
+    module, *, sites, sample_rate, preprocess=None, labels=(), layout="batch frame neuron", read=None, seconds=None,
+    name=None, device="auto",
 ) -> Model:  # fmt: skip
     """Open any module: see inside of it by the paths of its submodules.
 
@@ -82,10 +82,13 @@ def wrap(
         Names of the logits; none where the module does not classify.
     layout : str or dict
         What the axes of the sites' outputs are, or that by part or path: words among batch, frame and neuron, in order.
-        "frame batch neuron" is that of BEATs, "batch neuron frame frame" of two-dimensional convolutions (their frames
-        are laid side by side), "batch neuron" has no frames.
+        "frame batch neuron" is that of BEATs, "batch neuron frame time" of two-dimensional convolutions over frequency
+        and time (their frames are laid side by side), "batch neuron" has no frames.
     read : function, optional
         From the module's output to logits [batch, label]; else the output, its `logits` or its first item are taken.
+    seconds : float, optional
+        What the frames of a forward cover, where the module or `preprocess` pads or cuts every clip to one length: those
+        past a clip's end do not count. Unless told, the clip; a warning where that does not seem to be so.
 
     Returns
     -------
@@ -98,7 +101,9 @@ def wrap(
     ValueError
         A path that is not there, a layout or logits that do not fit: each is tried on two short waveforms.
     """
-    family = Wrapped(module, sites, layout=layout, preprocess=preprocess, read=read, n_labels=len(labels))
+    family = Wrapped(
+        module, sites, layout=layout, preprocess=preprocess, read=read, n_labels=len(labels), seconds=seconds
+    )
     known = {
         "labels": list(labels),
         "name": name or type(module).__name__,

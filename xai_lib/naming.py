@@ -256,11 +256,12 @@ def _leading(scores) -> np.ndarray:
 def _shape(data):
     """A function that gives values [unit] or [unit, extra] the dims and coordinates of the units of `data` back."""
     template = data.transpose("clip", ...).isel(clip=0, drop=True).reset_coords(drop=True)
+    told = {"chosen_on": targets.heard(data)}  # whose clips scores rest on, for `pruning.compare`
 
     def shape(values, extra=None, names=None):
         values = np.asarray(values).reshape(*template.shape, *([-1] if extra else []))
         coords = template.coords.assign({extra: names}) if extra else template.coords
-        return xr.DataArray(values, coords, (*template.dims, *([extra] if extra else [])))
+        return xr.DataArray(values, coords, (*template.dims, *([extra] if extra else [])), attrs=told)
 
     return shape
 

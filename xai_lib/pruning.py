@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,7 +129,8 @@ def compare(
     draws : int, or {name of a score: int}
         Random sets; 0 for none.
     chosen_on : DataFrame, optional
-        The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`.
+        The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
+        tell their speakers themselves as long as xarray keeps `attrs["chosen_on"]`; by it they are checked in any case.
 
     Returns
     -------
@@ -150,14 +152,18 @@ def evaluate(
 ) -> xr.Dataset:
     """What a model without some `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
 
-    `clips` are ones on which the neurons were not chosen; the rest as in `compare`.
+    The rest as in `compare`. A dict does not tell on which clips it was chosen: without `chosen_on`, a warning.
     """
+    if chosen_on is None:
+        warnings.warn("that the neurons were chosen on other clips was not checked: give chosen_on=", stacklevel=2)
     _apart(clips, chosen_on, [])
     asked = [neurons], [sum(map(len, neurons.values()))], draws
     return summary(_logits(model, clips, {None: asked}, magnitude, batch, seed)[None], label)
 
 
-def importance(model, clips, scores, *, shares, part="ffn_hidden", seeds=3, batch=None, seed=0) -> xr.Dataset:
+def importance(
+    model, clips, scores, *, shares, part="ffn_hidden", seeds=3, chosen_on=None, batch=None, seed=0
+) -> xr.Dataset:
     """Accuracy against the share of neurons pruned, by several rankings, each beside random neurons of the same layers.
 
     Parameters
@@ -169,6 +175,8 @@ def importance(model, clips, scores, *, shares, part="ffn_hidden", seeds=3, batc
         Of all neurons that are ranked.
     seeds : int
         Draws of the random neurons, and of the order of neurons that rank alike.
+    chosen_on : DataFrame, optional
+        As in `compare`.
 
     Returns
     -------
@@ -186,7 +194,8 @@ def importance(model, clips, scores, *, shares, part="ffn_hidden", seeds=3, batc
         name: sorted({dose for dose in places[name] if 0 < dose <= np.isfinite(score.values).sum()})
         for name, score in scores.items()
     }
-    options, draws = {"doses": doses, "part": part, "draws": 1, "batch": batch}, range(seed, seed + seeds)
+    options = {"doses": doses, "part": part, "draws": 1, "chosen_on": chosen_on, "batch": batch}
+    draws = range(seed, seed + seeds)
     compared, found = [compare(model, clips, scores, **options, seed=draw) for draw in draws], []
     for name, own in places.items():
         right = xr.concat([correct(one[name]).assign_coords(who=["chosen", "random"]) for one in compared], "draw")
@@ -206,8 +215,7 @@ def _linear(model, site, chosen):
         raise ValueError(f"no single linear map makes the neurons of {name}, so they cannot be pruned: edit them")
     if model.family.is_open:
         raise ValueError("the attention heads are open: leave the `with` that edits or captures them before pruning")
-    last = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.out_features == len(model.labels)]
-    if model.head is None and last and linear is last[-1]:
+    if _classifies(model, linear):
         raise ValueError(f"{name} is the classifier: its rows are the classes themselves and are never pruned")
     if site.part == "ffn_hidden" and model.family.module(site) is not linear:
         activation = ACT2FN[network.config.hidden_act]
@@ -217,14 +225,38 @@ def _linear(model, site, chosen):
     return linear
 
 
+def _classifies(model, linear):
+    """Whether each row of a linear map drives one logit and no other, but for what a softmax takes off all alike."""
+    n = len(model.labels)
+    if linear.out_features != n:
+        return False
+    x = model.noise(1)
+
+    def logits(shift):
+        hook = linear.register_forward_hook(lambda module, args, output: output + shift)
+        try:
+            return model.logits(x)[0]
+        finally:
+            hook.remove()
+
+    with torch.enable_grad():
+        found = logits(zeros := linear.weight.new_zeros(n))
+        slope = torch.autograd.functional.jacobian(logits, zeros)
+    if found.logsumexp(0).abs() < 1e-3:  # log probabilities
+        slope = slope - (slope.sum(0) - slope.diag()) / max(n - 1, 1)
+    off = slope - slope.diag().diag()
+    return bool(off.abs().max() <= 1e-4 * slope.abs().max())
+
+
 def _apart(clips, chosen_on, heard):
     """Refuse clips of which, or of whose speakers or recordings, neurons were chosen."""
-    heard, units = {"speaker": set(heard)}, with_units(clips)
+    told = "speaker" if "speaker" in clips else "source"
+    heard = {"path": set(), "speaker": set(), "source": set()} | {told: set(heard)}
     if chosen_on is not None:
-        known = [name for name in ("path", "speaker", "source") if name in chosen_on]
-        heard = {name: set(chosen_on[name].dropna().astype(str)) for name in known}
+        for name in heard.keys() & set(chosen_on):
+            heard[name] |= set(chosen_on[name].dropna().astype(str))
     for name, known in heard.items():
-        shared = sorted(known & set(units[name].dropna().astype(str))) if name in units else []
+        shared = sorted(known & set(clips[name].dropna().astype(str))) if name in clips else []
         if shared:
             what = f"{len(shared)} of them, such as {shared[0]}"
             raise ValueError(f"neurons were chosen on clips of the same {name} ({what}): evaluate on others")

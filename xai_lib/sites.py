@@ -50,6 +50,7 @@ class Family:
     resumable = True
     timeline = False
     is_open = False
+    seconds = None  # that a forward covers, whatever the clip's length, where it has to be told
 
     def __init__(self, network):
         self.network = network

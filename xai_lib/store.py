@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
     Raises
     ------
     ValueError
-        Either file holds anything else, or the model is edited.
+        Either file holds anything else, or another run writes to it meanwhile; the model is edited.
     """
     model.require_unedited()
     file = Path(file)
@@ -70,14 +71,22 @@ def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
                 write("reason", row_of[index], np.array(reason.encode()[:LETTERS], f"S{LETTERS}"))
             write("reached", 0, np.array(2 * row + slot))
 
+        def alone():
+            out.seek(places["reached"])
+            there = part.exists() and os.path.samestat(os.fstat(out.fileno()), os.stat(part))
+            if not there or int.from_bytes(out.read(8), sys.byteorder) != 2 * reached + slot:
+                raise ValueError(f"another run writes {part} as well: wait for it, or give another file")
+
         for group in groups:
+            alone()
             for index, values, size, logits in group:
                 write("activation", row_of[index], values)
                 write("logit", row_of[index], logits)
                 total = total + size
             slot = 1 - slot
             write("sums", slot, total)
-            reach(row_of[index] + 1)
+            reach(reached := row_of[index] + 1)
+        alone()
         reach(len(clips))
     os.replace(part, file)
     return opened(file)

@@ -54,9 +54,17 @@ def name(model, classes) -> str:
 def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     """Coordinates of the dim `clip`: the index, what the corpus knows of each clip, and `more` by name."""
     rows = clips.loc[list(index)]
-    known = [column for column in ("label", "speaker", "sex", "intensity", "statement") if column in rows]
+    units = "speaker" if "speaker" in rows else "source"
+    known = [column for column in ("label", units, "sex", "intensity", "statement") if column in rows]
     coords = {column: ("clip", rows[column].astype(object).to_numpy()) for column in known}
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
+
+
+def heard(data) -> str:
+    """Whose clips a table, or a result [clip, …], is of, as JSON: speakers, or recordings where those are not known."""
+    known = data.coords if isinstance(data, xr.DataArray) else data
+    names = next((known[name] for name in ("speaker", "source") if name in known), [])
+    return json.dumps(sorted({str(name) for name in np.asarray(names)}))
 
 
 def key(seed, index, name) -> tuple[int, int]:

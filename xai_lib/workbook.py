@@ -120,7 +120,7 @@ def setup(name: str, **parameters) -> Run:
         f"model   {model.name}: {', '.join(model.labels)}; layers 0–{model.n_layers}\n"
         f"corpus  {Path(values['corpus']).name}: {len(corpus)} clips; "
         f"drawn {len(run.train)} train, {len(run.test)} test\n"
-        f"test speakers  {inputs.of_whom(model, run.test)}\n"
+        f"test {inputs.of_whom(model, run.test)}\n"
         f"target  {run.emotion}: the model recognises it in {len(right)} of {len(own)} test clips of it\n"
         f"explained      {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}",
         *(f"left out       {Path(path).name}: {reason}" for path, reason in skipped.items()),

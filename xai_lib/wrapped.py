@@ -1,13 +1,15 @@
 """Any module as a family: its sites are paths, and a forward runs whole."""
 
 import re
+import warnings
 
 import numpy as np
 import torch
 
 from .sites import Family, Site
 
-_AXES = {"batch", "frame", "neuron"}
+_AXES = ("batch", "frame", "time", "neuron")
+_UNFIT = (RuntimeError, AssertionError, IndexError)  # of a length that a module does not take
 
 
 class Wrapped(Family):
@@ -16,17 +18,21 @@ class Wrapped(Family):
     resumable = False
     span = 1
 
-    def __init__(self, module, sites, *, layout, preprocess, read, n_labels):
+    def __init__(self, module, sites, *, layout, preprocess, read, n_labels, seconds=None):
         self.network = self.base = module
-        self.preprocess, self.read, self.n_labels = preprocess, read, n_labels
+        self.preprocess, self.read, self.n_labels, self.seconds = preprocess, read, n_labels, seconds
         self.sites = self._paths(sites)
         self.parts = tuple(dict.fromkeys(site.part for site in self.sites))
         self.layers = range(max(site.layer for site in self.sites))
         self.layout = layout
         self.widths = {}
-        for words in [layout] if isinstance(layout, str) else layout.values():
-            if set(words.split()) - _AXES or words.split().count("batch") != 1 or words.split().count("neuron") != 1:
-                raise ValueError(f"the layout {words!r} is not of one batch, one neuron and any number of frame")
+        self.steps = {}  # of time that so many frames take, where they lie along two axes
+        for words in map(str.split, [layout] if isinstance(layout, str) else layout.values()):
+            told = "the layout " + repr(" ".join(words))
+            if set(words) - {*_AXES} or words.count("batch") != 1 or words.count("neuron") != 1:
+                raise ValueError(f"{told} is not of one batch, one neuron and any number of frame")
+            if words.count("time") > 1 or (seconds and words.count("frame") > 1):
+                raise ValueError(f"{told} does not say which one of its frames is time: call that time")
 
     def _paths(self, sites) -> dict:
         """{Site: path}, all of which are there."""
@@ -71,16 +77,19 @@ class Wrapped(Family):
 
     def seen(self, site: Site, output: torch.Tensor) -> torch.Tensor:
         """What the site's module gave, as [batch, frame, neuron]."""
-        axes = self._axes(site, output)
-        return output.permute(axes).flatten(1, -2) if len(axes) > 2 else output.permute(axes)[:, None]
+        axes, time = self._axes(site, output)
+        hidden = output.permute(axes).flatten(1, -2) if len(axes) > 2 else output.permute(axes)[:, None]
+        if time:
+            self.steps[hidden.shape[1]] = output.shape[time[0]]
+        return hidden
 
     def given(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """[batch, frame, neuron] as the module would have given it, in place of its `output`."""
-        axes = self._axes(site, output)
+        axes, _ = self._axes(site, output)
         return hidden.reshape([output.shape[axis] for axis in axes]).permute([*np.argsort(axes)])
 
     def _axes(self, site, output):
-        """Where batch, the frames and the neurons are in an output."""
+        """Where batch, the frames, time the last of them, and the neurons are in an output; and where time alone is."""
         words = self.layout
         if not isinstance(words, str):
             path = site.layer if site.part == "module" else self.sites[site]
@@ -92,7 +101,8 @@ class Wrapped(Family):
             raise ValueError(
                 f"layer {site.layer}, {site.part} gives {shape}, which is not {' '.join(words)!r}: see layout"
             )
-        return [i for axis in ("batch", "frame", "neuron") for i, word in enumerate(words) if word == axis]
+        found = {axis: [i for i, word in enumerate(words) if word == axis] for axis in _AXES}
+        return [i for places in found.values() for i in places], found["time"]
 
     def prepare(self, x: torch.Tensor, preprocessor: dict):
         """What the module is called with."""
@@ -109,10 +119,13 @@ class Wrapped(Family):
         return output[0] if isinstance(output, tuple) else output
 
     def places(self, n_samples: int, sample_rate: int, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Centre of each of `n` frames in seconds, taken to be spread evenly over the clip."""
+        """Centre of each of `n` frames, spread evenly over the clip or a window of `seconds`; and which lie in the clip."""
         if n is None:
             raise ValueError("a wrapped module does not tell how many frames a clip gives: not for this")
-        return (np.arange(n) + 0.5) / n * n_samples / sample_rate, np.ones(n, bool)
+        clip, steps = n_samples / sample_rate, self.steps.get(n, n)
+        at = (np.arange(steps) + 0.5) / steps * (self.seconds or clip)
+        inside = (at < clip) | (at == at[0])  # a clip shorter than half a frame
+        return np.tile(at, n // steps), np.tile(inside, n // steps)
 
     def n_frames(self, n_samples: int):
         """Not known before a forward."""
@@ -129,8 +142,12 @@ class Wrapped(Family):
 
     def probe(self, model) -> None:
         """Try two short waveforms: learn how wide the sites are, refuse a layout or logits that do not fit."""
-        noise = torch.randn(2, model.sample_rate, generator=torch.Generator().manual_seed(0)).to(model.device)
-        shapes, logits = model.tried(self.sites, 0.1 * noise)
+        x = model.noise(2)
+        try:
+            shapes, logits = model.tried(self.sites, x)
+        except _UNFIT as error:
+            given = f"the module does not take {x.shape[1] / model.sample_rate:g} s of sound ({error})"
+            raise ValueError(f"{given}: if it takes one length only, say with seconds= which") from error
         for site, shape in shapes.items():
             if shape[0] != 2:
                 raise ValueError(
@@ -141,4 +158,24 @@ class Wrapped(Family):
             got = f"of shape {tuple(logits)} for two clips, and {self.n_labels} labels were named"
             raise ValueError(
                 f"the module's output is {got}: give labels of each logit, or read= that takes logits from it"
+            )
+        self._fixed(model, shapes)
+
+    def _fixed(self, model, shapes):
+        """Compare how many frames a clip of another length gives with whether it was said that a window is fixed."""
+        try:
+            other, _ = model.tried(self.sites, model.noise(2, self.seconds / 2 if self.seconds else 2))
+        except (*_UNFIT, ValueError):  # it takes one length only
+            return
+        frames = [(shape[1], other[site][1]) for site, shape in shapes.items() if shape[1] > 1]
+        same = bool(frames) and all(one == two for one, two in frames)
+        if same and not self.seconds:
+            warnings.warn(
+                f"clips of 1 s and of 2 s both give {frames[0][0]} frames: the module seems to pad or cut clips to a "
+                "window of its own. Say how long that is, seconds=, or the padding counts as the clip does",
+                stacklevel=4,
+            )
+        if self.seconds and frames and not same:
+            raise ValueError(
+                f"frames grow with the clip, so that no window is fixed: leave seconds={self.seconds:g} out"
             )
