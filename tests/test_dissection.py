@@ -354,3 +354,30 @@ def test_figures_and_explorer(tiny, clips, activations, fit):
     assert panel.error is None and "<audio" in panel.shown[1].data
     panel.controls["neuron"].value = 5
     assert panel.error is None and "neuron 5" in panel.figure.get_suptitle()
+
+
+def test_what_activations_gives_is_taken_whole():
+    rng = np.random.default_rng(0)
+    dims = {"clip": range(12), "layer": [1], "neuron": range(3)}
+    speakers = {"speaker": ("clip", [*"aabbccddeeff"]), "label": ("clip", ["x", "y"] * 6)}
+    values = xr.DataArray(rng.standard_normal((12, 1, 3)), dims, tuple(dims)).assign_coords(speakers)
+    whole = values.to_dataset(name="activation")
+    captions = pd.Series(["a loud voice", "a quiet voice"] * 6, range(12))
+    xr.testing.assert_equal(dissection.describe(whole, captions)["z"], dissection.describe(values, captions)["z"])
+    assert dissection.exemplars(whole, 1, 2).equals(dissection.exemplars(values, 1, 2))
+    concepts = {"loud": "a loud voice", "quiet": "a quiet voice"}
+    found = [dissection.identify(x, concepts=concepts, captions=captions, draws=2)["name"] for x in (whole, values)]
+    xr.testing.assert_equal(*found)
+    assert set(np.unique(found[0].values)) <= {"loud", "quiet"}
+    words = dissection.concept_fit(["loud", "quiet"], captions=captions)
+    assert words["concept"].values.tolist() == ["loud", "quiet"]
+    with pytest.raises(ValueError, match="there is no neuron 7"):
+        dissection.exemplars(values, 1, 7)
+    with pytest.raises(ValueError, match="this result holds z"):
+        dissection.describe(whole.rename(activation="z"), captions)
+    with pytest.warns(UserWarning, match="8 of 12 clips have no caption"):
+        dissection.describe(values, captions[:4])
+    with pytest.raises(ValueError, match="not one of these clips has a caption"):
+        dissection.describe(values, captions.set_axis(range(50, 62)))
+    with pytest.warns(UserWarning, match="speakers are not known"):
+        dissection.describe(values.drop_vars("speaker"), captions)

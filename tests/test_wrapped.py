@@ -244,3 +244,11 @@ def test_a_window_that_is_none_or_has_to_be_told_is_said_in_words():
     assert model.n_neurons("fc") == 16
     with pytest.raises(ValueError, match="frames grow with the clip"):
         wrapped(seconds=2)
+
+
+def test_frames_are_not_taken_for_neurons():
+    network = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 6, 10, stride=5))
+    options = {"sites": {(1, "conv"): "1"}, "sample_rate": 400, "device": "cpu"}
+    with pytest.raises(ValueError, match="79 neurons in one clip and 159 in a longer one"):
+        models.wrap(network, **options)
+    assert models.wrap(network, layout="batch neuron frame", **options).n_neurons((1, "conv")) == 6

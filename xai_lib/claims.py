@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from . import descriptions, statistics
+from . import descriptions, statistics, targets
 from .dissection import _groups, _neighbours, _places, _ranks
 from .naming import _deals, _speakers
 
@@ -154,7 +154,7 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
 
 def _flat(data):
     """Values [clip, unit], and one clip as a template of the units' dims and coordinates."""
-    data = data.transpose("clip", ...)
+    data = targets.activity(data).transpose("clip", ...)
     return data.values.reshape(data.sizes["clip"], -1).astype(float), data.isel(clip=0, drop=True)
 
 

@@ -5,6 +5,8 @@ captions, and, of `naming`, the concept of a given list that fits best. Every sc
 which captions are dealt out as in `naming`: among the clips of each speaker, so that knowing the voice earns nothing.
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -244,13 +246,18 @@ def card(
 
 def _captioned(activations, captions):
     """Activations of the clips that have a caption, and these."""
+    n = activations.sizes["clip"]
     captions = captions.reindex(activations["clip"].to_numpy()).dropna()
+    if len(captions) < n / 2:
+        if captions.empty:
+            raise ValueError("not one of these clips has a caption: is the index of the captions that of the clips?")
+        warnings.warn(f"{n - len(captions)} of {n} clips have no caption and are left out", stacklevel=3)
     return activations.sel(clip=captions.index), captions
 
 
 def _flat(data):
     """Values as [clip, unit], and a function that gives [unit, …] the units' own dims back."""
-    data = data.transpose("clip", ...)
+    data = targets.activity(data).transpose("clip", ...)
     return data.values.reshape(data.sizes["clip"], -1).astype(float), _shape(data)
 
 

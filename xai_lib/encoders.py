@@ -31,7 +31,7 @@ def match(texts, concepts, encoder=None) -> xr.DataArray:
     ValueError
         A text is missing, or (TF-IDF) no text says anything.
     """
-    texts, concepts = told(texts), told(concepts)
+    texts, concepts = told(texts), _named(concepts)
     encoder = encoder or tfidf(texts)
     return _fit(texts.index, encoder(list(texts)), concepts, encoder)
 
@@ -42,7 +42,13 @@ def match_sound(clips, concepts, encoder) -> xr.DataArray:
     `encoder` hears and reads: a `CLAP` or an `AcousticSpace`. Clips that cannot be read are named and left out.
     """
     index, heard = encoder.sound(clips)
-    return _fit(index, heard, told(concepts), encoder.text)
+    return _fit(index, heard, _named(concepts), encoder.text)
+
+
+def _named(concepts) -> pd.Series:
+    """Descriptions by name; of words without one, each is its own."""
+    named = isinstance(concepts, (pd.Series, dict))
+    return told(concepts if named else dict(zip(concepts, concepts)))
 
 
 def tfidf(texts):

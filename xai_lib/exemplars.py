@@ -14,12 +14,15 @@ def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:
     `part` says of which part, where `activations` are of several. The table is indexed by clip: `end`, `activation`,
     and what is known of the clip.
     """
-    where = {"layer": layer, "neuron": neuron}
+    activations, where = targets.activity(activations), {"layer": layer, "neuron": neuron}
     if "unit" in activations.dims:
         if part is None:
             known = ", ".join(dict.fromkeys(activations["part"].values))
             raise ValueError(f"these are activations of several parts: say which of {known} with part=")
         where["part"] = part
+    for name, value in where.items():
+        if value not in activations[name].values:
+            raise ValueError(f"there is no {name} {value!r} in these activations")
     values = activations.sel(where)
     known = {name: values[name].values for name in values.coords if values[name].dims == ("clip",) and name != "clip"}
     table = pd.DataFrame({"activation": values.values, **known}, index=values["clip"].to_numpy())

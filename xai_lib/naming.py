@@ -6,6 +6,8 @@ the voice earns nothing; where each speaker, or source of sounds, has clips of o
 those with as many clips (`statistics.deals`). Clips without a coordinate `speaker` are taken as independent.
 """
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -106,7 +108,7 @@ def identify(
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; Oikarinen and Weng (2023), CLIP-Dissect, ICLR.
     """
-    activations = activations.transpose("clip", ...)
+    activations = targets.activity(activations).transpose("clip", ...)
     if method == "ICL":
         return _asked(activations, summaries, concepts, llm)
     if method not in ("DB", "TAB"):
@@ -267,8 +269,9 @@ def _shape(data):
 
 
 def _speakers(data) -> list:
-    """Rows of each speaker; all in one where speakers are not known."""
+    """Rows of each speaker; all in one, with a warning, where speakers are not known."""
     if not targets.speakers_known(data):
+        warnings.warn("the speakers are not known: clips are taken to be independent of each other", stacklevel=4)
         return [np.arange(data.sizes["clip"])]
     return list(pd.Series(np.arange(data.sizes["clip"])).groupby(data["speaker"].values).apply(np.asarray))
 
@@ -285,5 +288,7 @@ def _groups(data) -> list:
 
 def _deals(data, draws, seed):
     """Row orders that deal things out within `_groups`; where those are all clips, by whole speakers."""
+    if not draws:
+        return []
     speakers = _speakers(data)
     return statistics.deals(speakers, draws, seed, whole=len(_groups(data)) < len(speakers))

@@ -115,8 +115,8 @@ def validity(model, clips, fitted) -> xr.Dataset:
     """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
     The result [layer, proxy] belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
-    stand-in; of a model whose blocks end in a layer norm, `rms` and `centroid` can be none. ``mean``, ``low``, ``high`` and ``n`` are over speakers (`statistics.over_speakers`) of three clips or
-    more.
+    stand-in; of a model whose blocks end in a layer norm, `rms` and `centroid` can be none. ``mean``, ``low``, ``high``
+    and ``n`` are over speakers (`statistics.over_speakers`) of three clips or more.
     """
 
     def rho(value, true):

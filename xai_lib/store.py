@@ -29,10 +29,12 @@ def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
     Raises
     ------
     ValueError
-        Either file holds anything else, or another run writes to it meanwhile; the model is edited.
+        The file does not end in .nc or its folder is not there; it holds anything else, or another run writes to it meanwhile; the model is edited.
     """
     model.require_unedited()
-    file = Path(file)
+    file = Path(file).expanduser()
+    if file.suffix != ".nc" or not file.parent.is_dir():
+        raise ValueError(f"{file} must end in .nc, and its folder must exist")
     part, made = file.with_name(f"{file.name}.part"), _made(model, clips, coords, attrs)
     for path in (file, part):
         _require(path, made)

@@ -82,6 +82,13 @@ def speakers_known(data) -> bool:
     return "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
 
 
+def activity(data) -> xr.DataArray:
+    """The `activation` of what `activations.activations` gives, or the array that it is already."""
+    if isinstance(data, xr.Dataset) and "activation" not in data:
+        raise ValueError(f"activations are needed, and this result holds {', '.join(map(str, data))}")
+    return data["activation"] if isinstance(data, xr.Dataset) else data
+
+
 def units(data: xr.DataArray) -> xr.DataArray:
     """One value per speaker, dim `speaker`, the clips of each averaged; where not all are known, `clip` stays."""
     return statistics.by_speaker(data) if speakers_known(data) else data

@@ -91,7 +91,7 @@ def each(function, items, what="items") -> pd.Series:
 
 def told(texts) -> pd.Series:
     """Texts as a Series, refused where one of them is missing."""
-    texts = texts if isinstance(texts, pd.Series) else pd.Series(list(texts), dtype=object)
+    texts = texts if isinstance(texts, pd.Series) else pd.Series(texts, dtype=object)  # of a dict, by its keys
     lost = [key for key, text in texts.items() if not isinstance(text, str)]
     if lost:
         names = ", ".join(map(str, lost[:10]))

@@ -167,6 +167,12 @@ class Wrapped(Family):
             other, _ = model.tried(self.sites, model.noise(2, self.seconds / 2 if self.seconds else 2))
         except (*_UNFIT, ValueError):  # it takes one length only
             return
+        for site, shape in shapes.items():
+            if shape[-1] != other[site][-1]:
+                raise ValueError(
+                    f"{self.sites[site]} has {shape[-1]} neurons in one clip and {other[site][-1]} in a longer one, "
+                    "as frames do: say with layout which axis is which"
+                )
         frames = [(shape[1], other[site][1]) for site, shape in shapes.items() if shape[1] > 1]
         same = bool(frames) and all(one == two for one, two in frames)
         if same and not self.seconds:
