@@ -176,6 +176,18 @@ def test_hostile_text_does_nothing_beside_the_players(kind):
         assert text in shown  # shown as it is, where it is no markup
 
 
+def test_players_round_what_is_of_low_precision():
+    table = pd.DataFrame({"activation": np.float32([1.448]), "start": [0.1]}).assign(waveform=[np.zeros(160)])
+    assert ">1.448<" in widgets.players(table, 16000).data
+
+
+def test_sexes_have_no_colour_of_an_emotion(results):
+    ax = plots.neuron_card(dissection.card(2, 2, **results)).axes[-1]
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    colors = {row: line.get_color() for row, line in zip(rows, (x for x in ax.lines if x.get_marker() == "o"))}
+    assert not {colors["female"], colors["male"]} & set(plots.style.EMOTION_COLORS.values())
+
+
 def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, results):
     model = tiny()
     clips = clips.assign(label=["angry", "calm"])
@@ -194,7 +206,8 @@ def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, results
     assert own["angry"] == pytest.approx(float(found["change"].sel(clip=7, target="angry")))
     assert own.notna().sum() == 2 and found["n"].sel(target="calm") == 1 and found["low"].isnull().all()
     figure = plots.neuron_card(dissection.card(2, 2, **results, zeroed=found))
-    assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][-1] == "Held at zero"
+    title = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][-1]
+    assert title == "Held at zero (no interval: it takes 8 speakers)"
     nameless = dissection.zeroed(model, clips.drop(columns="label"), 2, 7)
     assert "mean" not in nameless and len(plots.neuron_card(dissection.card(2, 2, zeroed=nameless)).axes) == 1
     with pytest.raises(ValueError, match="out of range"):

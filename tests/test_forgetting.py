@@ -277,6 +277,21 @@ def test_the_forgotten_class_is_marked_by_its_name(results):
         plots.class_changes(results["tone 0"]["used"], 7, forgotten="tone 0")
 
 
+def test_single_recordings_are_drawn_where_they_are_too_few_for_an_interval(results):
+    compared = results["tone 0"]["used"]
+    whole = plots.class_changes(compared, 1, forgotten="tone 0").axes[0]
+    few = compared.isel(clip=np.isin(compared["speaker"], np.unique(compared["speaker"])[:3]))
+    ax = plots.class_changes(few, 1, forgotten="tone 0", units="recordings").axes[0]
+    titles = [one.get_title(loc="left") or one.get_title() for one in (ax, whole)]
+    assert (
+        "single recordings" in titles[0]
+        and "single" not in titles[1]
+        and ax.get_ylabel().endswith("mean over recordings")
+    )
+    drawn = [line for line in ax.lines if line.get_markersize() == 3 and np.isfinite(line.get_ydata()).any()]
+    assert len(drawn) == 2 * 3
+
+
 def test_importance_follows_the_ranking_and_its_random_neurons(ears, train, test):
     """Ranked by use, the accuracy falls by one class a neuron; neurons that are ranked nowhere are not pruned."""
     support = pruning.support(ears, train, [HIDDEN]).mean("clip")

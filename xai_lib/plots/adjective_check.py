@@ -4,11 +4,11 @@ from .. import statistics
 from . import style
 
 
-def adjective_check(result):
+def adjective_check(result, *, units="speakers"):
     """Whether neurons follow the quantity that their adjective names, on clips that they were not described from.
 
     `result` is of `concepts.check`. Left, the share of neurons that do; right, how closely, over speakers. Adjectives
-    that no neuron has are left out.
+    that no neuron has are left out. `units` is what the title calls the speakers.
     """
     result = result.sel(adjective=result["neurons"].values > 0)
     at, own, other = np.arange(result.sizes["adjective"]), style.COLORS[0], style.COLORS[1]
@@ -32,8 +32,9 @@ def adjective_check(result):
     right.errorbar(
         result["mean"], at, xerr=error, fmt="o", ms=6, capsize=2, color=own, label="neurons of the adjective"
     )
-    right.plot(result["mean_other"], at, "D", ms=5, color=other, mfc="white", label="others of the same layers")
-    if "null" in result:
+    look = {"label": "others of the same layers"} if np.isfinite(result["mean_other"]).any() else {}
+    right.plot(result["mean_other"], at, "D", ms=5, color=other, mfc="white", **look)
+    if "null" in result and np.isfinite(result["null"]).any():
         right.plot([], [], "|", ms=11, mew=2, color="#555555", label="shuffled captions: all draws (bar: 95 % of them)")
     right.axvline(0, color="black", lw=0.8)
     names = [f"{name} ({n})" for name, n in zip(result["adjective"].values, result["neurons"].values)]
@@ -42,9 +43,9 @@ def adjective_check(result):
     left.set(xlabel="neurons that follow it (%, q < 0.05)", xlim=(-2, 102), title="Adjective (neurons that have it)")
     n = int(result["n"].max())
     over = (
-        f", 95 % interval over {n} speakers"
+        f", 95 % interval over {n} {units}"
         if n >= statistics.FEWEST
-        else (f", mean over {n} speakers" if n > 1 else ", all together")
+        else (f", mean over {n} {units}, no interval" if n > 1 else ", all together: no interval")
     )
     right.set(xlabel="ρ with the quantity", title=f"Held-out clips{over}")
     figure.legend(loc="outside lower center", ncols=3)

@@ -10,10 +10,10 @@ _MEASURES = {
 }
 
 
-def forgetting(effects):
+def forgetting(effects, *, units="speakers"):
     """What is forgotten and what is kept as more neurons are pruned, and the same for matched random neurons.
 
-    `effects` are of `pruning.effects`.
+    `effects` are of `pruning.effects`; `units` is what the title calls the speakers.
     """
     figure, axes = style.panels(1, 3, height=3.9)
     doses, at, bars = effects["dose"].values, np.arange(effects.sizes["dose"]), True
@@ -23,8 +23,8 @@ def forgetting(effects):
     }
     for ax, (measure, label) in zip(axes, _MEASURES.items()):
         for group, (shift, color, marker, name) in groups.items():
-            units = effects[measure].sel(group=group).transpose("dose", "speaker", "who")
-            over = statistics.over_speakers(units)
+            each = effects[measure].sel(group=group).transpose("dose", "speaker", "who")
+            over = statistics.over_speakers(each)
             one, null = over.sel(who="chosen"), over["mean"].isel(who=slice(1, None))
             ax.fill_between(at, null.min("who"), null.max("who"), color=color, alpha=0.2, lw=0)
             ax.plot(at, null.mean("who"), color=color, ls=":", lw=1.2)
@@ -32,13 +32,13 @@ def forgetting(effects):
             low, high = (np.clip(one[end], 0, 1) if measure == "recall" else one[end] for end in ("low", "high"))
             ax.vlines(at + shift, low, high, color=color, lw=1)
             if bool((one["n"] < statistics.FEWEST).any()):  # no interval then
-                ax.plot(at + 2 * shift, units.sel(who="chosen"), ls="", marker=marker, ms=3, color=color, alpha=0.6)
+                ax.plot(at + 2 * shift, each.sel(who="chosen"), ls="", marker=marker, ms=3, color=color, alpha=0.6)
                 bars = False
         ax.set_xticks(at, doses)
         ax.set(xlabel="neurons pruned", ylabel=label)
     axes[0].set(ylim=(-0.03, 1.03))
     axes[1].axhline(0, color="black", lw=0.8)
-    which = "bars: 95 % over speakers" if bars else "small: speakers, too few for an interval"
+    which = f"bars: 95 % over {units}" if bars else f"small: {units}, too few for an interval"
     figure.suptitle(f"Chosen neurons ({which}); shaded, dotted: matched random neurons", ha="left", x=0.01, size=11)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

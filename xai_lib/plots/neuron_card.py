@@ -1,13 +1,14 @@
 import numpy as np
 
+from .. import statistics
 from . import style
 
 
-def neuron_card(card, *, marks=None):
+def neuron_card(card, *, marks=None, units="speakers"):
     """One neuron: the words of its description, the concept that fits, what it does on held-out clips and for the model.
 
     `card` is of `dissection.card`; what it lacks is left out. `marks` are activations of other recordings by name, drawn
-    as lines. Text is cut and drawn as it is: a "$" begins no formula.
+    as lines. Text is cut and drawn as it is: a "$" begins no formula. `units` is what it calls the speakers.
     """
     drawn = [(_words, 1, card["z"] is not None), (_concepts, 0.9, card["named"] is not None)]
     drawn += [(_clips, 1.3, card["test"] is not None and bool(card["selective"]))]
@@ -16,7 +17,7 @@ def neuron_card(card, *, marks=None):
     rows, widths = (2, [1, 1]) if len(drawn) > 3 else (1, [width for _, width in drawn] or [1])
     figure, panels = style.panels(rows, len(widths), height=3.6 * rows + 0.4, squeeze=False, width_ratios=widths)
     for ax, (draw, _) in zip(panels.flat, drawn):
-        draw(ax, card, *([marks] if draw is _clips else []))
+        draw(ax, card, *{_clips: [marks], _zeroed: [units]}.get(draw, []))
     if not drawn:
         panels[0, 0].set_axis_off()
     text = next((card[name] for name in ("summary", "sentence") if isinstance(card[name], str)), "no description")
@@ -42,6 +43,8 @@ def _concepts(ax, card):
     score = named["score"]
     if score.size > 10:
         score = score[np.argsort(-score.values, kind="stable")[:10]]
+    else:
+        score = score.sel(concept=_in_order(card, score["concept"].values))
     colors = style.colors(score["concept"].values)
     # No bars: mutual information is below 0, and the worst would have the longest.
     ax.scatter(score, range(score.size), s=60, color=list(colors.values()), edgecolor="black", lw=0.3, zorder=3)
@@ -60,7 +63,9 @@ def _clips(ax, card, marks):
     """Activation of each held-out clip by what it is, with the AUROC."""
     test, rng, rows = card["test"], np.random.default_rng(0), []
     for by, selective in card["selective"].items():
-        for name, color in style.colors(selective["concept"].values).items():
+        names = _in_order(card, selective["concept"].values)
+        own = style.colors(names) if by == "label" else dict(zip(names, style.MORE_COLORS[::-1] * len(names)))
+        for name, color in own.items():
             values, one = test.values[test[by].values == name], selective.sel(concept=name)
             place = len(rows) + rng.uniform(-0.22, 0.22, len(values))
             ax.plot(values, place, "o", ms=4, color=color, mec="black", mew=0.3)
@@ -80,7 +85,7 @@ def _clips(ax, card, marks):
     ax.set_title(f"Held-out clips{foretold and ':' + foretold}")
 
 
-def _zeroed(ax, card):
+def _zeroed(ax, card, units):
     """What each class loses when the neuron is held at zero."""
     found = card["zeroed"]
     colors = style.colors(found["target"].values)
@@ -92,6 +97,15 @@ def _zeroed(ax, card):
     scale = {"log_odds": "log odds (nats)"}.get(found.attrs["scale"], found.attrs["scale"])
     ax.locator_params(axis="x", nbins=5)
     ax.set(xlabel=f"change in the {scale}\nof a class in its own clips", title="Held at zero")
+    if "n" in found and bool(((found["n"] > 0) & ~np.isfinite(found["low"])).any()):
+        ax.set_title(f"Held at zero (no interval: it takes {statistics.FEWEST} {units})", fontsize=10)
+
+
+def _in_order(card, names) -> list:
+    """Names as the panel of classes has them, so that all panels read alike; others after them, as they come."""
+    effect = card["zeroed"]
+    first = [] if effect is None else effect["target"].values.tolist()
+    return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
 def _plain(text, most=24) -> str:

@@ -13,7 +13,8 @@ def players(found, sample_rate) -> HTML:
     Text is shown as text, whatever it holds, and cut where it is long.
     """
     names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
-    table = found[names].round(3).map(_cell).rename(index=_cell)
+    exact = {c: float for c in names if pd.api.types.is_float_dtype(found[c])}  # float32 would show its rounding
+    table = found[names].astype(exact).round(3).map(_cell).rename(index=_cell)
     table.index.name = found.index.name and _cell(found.index.name)
     sounds = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
     # Single spaces: of two, pandas would make a hard one, and the player would lose its controls.
