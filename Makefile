@@ -1,4 +1,4 @@
-# make run | test | lab | bench | notebooks | pocket | clean      (README.md says what each is for)
+# make run | check | test | test-all | lab | bench | notebooks | pocket | clean      (README.md says what each is for)
 # Parameters of a run: make run CORPUS=ravdess ROOT=~/ravdess MODEL=microsoft/wavlm-base-plus EMOTION=angry K=50 ...
 
 VENV ?= .venv
@@ -12,8 +12,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --retries 10 --timeout 60
 PYTEST := $(BIN)/python -m pytest
+# Each worker takes whole files. One that crashes ends the run; those that go on would wait for it for ever.
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --max-worker-restart=0
+# Notebooks: a kernel is waited for as long as it lives (conftest.py), whatever limits nbval has.
+NBVAL := --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout=100000 --nbval-sanitize-with=tests/sanitize.cfg
+# No test has a limit on time of its own: these many minutes are around all of them.
+LIMIT ?= 40
+LIMIT_ALL ?= 240
 
-.PHONY: run test lab bench notebooks pocket clean
+.PHONY: run check test test-all lab bench notebooks pocket clean
 .DEFAULT_GOAL := run
 
 $(STAMP): requirements.txt pyproject.toml
@@ -28,9 +35,16 @@ $(STAMP): requirements.txt pyproject.toml
 run: $(STAMP)
 	@$(BIN)/python -m xai_lib.run
 
+# Units that open no network, in under two minutes.
+check: $(STAMP)
+	$(BIN)/python tests/limit.py $(LIMIT) $(PYTEST) tests -m "not network and not browser and not full and not bench" $(SIDE_BY_SIDE)
+
 test: $(STAMP)
-	$(PYTEST) tests notebooks -m "not bench" -n $(WORKERS) --dist loadfile \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout=300 --nbval-sanitize-with=tests/sanitize.cfg
+	$(BIN)/python tests/limit.py $(LIMIT) $(PYTEST) tests notebooks -m "not full and not bench" $(SIDE_BY_SIDE) $(NBVAL)
+
+# Networks of true size, long campaigns, all notebooks on real recordings and in the browser as well.
+test-all: $(STAMP)
+	$(BIN)/python tests/limit.py $(LIMIT_ALL) $(PYTEST) tests notebooks -m "not bench" $(SIDE_BY_SIDE) $(NBVAL)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
@@ -47,6 +61,7 @@ pocket: export XAI_REAL_DATA := $(or $(REAL),$(XAI_REAL_DATA))
 pocket: $(STAMP)
 	@for corpus in esc10 librispeech; do test -d "$$XAI_REAL_DATA/$$corpus" || { \
 		echo "make pocket REAL=~/corpora, a folder that holds esc10/, librispeech/ and ravdess/ (see data/README.md): there is no $$XAI_REAL_DATA/$$corpus" >&2; exit 1; }; done
+	$(BIN)/python tests/librosa_cache.py
 	$(BIN)/python data/pocket_ast.py
 	$(BIN)/python data/pocket_wavlm.py
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
+import queue
 import shutil
+import signal
 import tempfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -40,26 +44,90 @@ for _name in (
     os.environ.pop(_name, None)  # a user's parameters are no part of a test
 
 
+running: set[str] = set()  # tests that have begun and not ended, as this process knows of them
+troubles: list[str] = []  # what went wrong outside of the tests
+compiled: list[Path] = []  # librosa's compiled functions, in the process that starts the workers
+
+
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device of the tests: cpu or cuda")
 
 
 def pytest_configure(config):
-    if not config.pluginmanager.hasplugin("nbval"):
-        return
+    if config.pluginmanager.hasplugin("nbval"):
+        prepare_nbval()
+    if not hasattr(config, "workerinput"):  # told to stop, it says what was running, as when it is interrupted
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if getattr(config.option, "numprocesses", None):  # this process starts workers
+        from tests import librosa_cache
+
+        librosa_cache.fill()
+        compiled.extend(librosa_cache.files())
+
+
+def prepare_nbval():
+    """Leave live widgets out of comparisons, and wait for a kernel as long as it lives."""
+    from nbval.kernel import RunningKernel
     from nbval.plugin import IPyNbCell
 
-    compare = IPyNbCell.compare_outputs
+    compare, get_message = IPyNbCell.compare_outputs, RunningKernel.get_message
+    if compare.__name__ == "without_widgets":
+        return
 
     def without_widgets(cell, test, ref, skip_compare=None):
         """Live widgets, progress bars among them, are in no stored output: compare the rest."""
         live = [output for output in test if WIDGET not in output.get("data", {})]
         return compare(cell, live, ref, skip_compare)
 
-    if compare.__name__ != "without_widgets":
-        IPyNbCell.compare_outputs = without_widgets
+    def while_it_lives(kernel, stream, timeout=None):
+        """Wait for the next message: nbval waits for some of them 5 seconds, which a slow machine misses."""
+        if timeout == 1:  # nbval asks a new kernel again and again until it is heard
+            return get_message(kernel, stream, timeout)
+        while True:
+            try:
+                return get_message(kernel, stream, timeout=1)
+            except queue.Empty:
+                if not kernel.is_alive():
+                    raise RuntimeError("the kernel died: see what the cell asks of memory") from None
+
+    IPyNbCell.compare_outputs = without_widgets
+    RunningKernel.get_message = while_it_lives
 
 
 def pytest_collectstart(collector):
     if hasattr(collector, "skip_compare"):  # an nbval notebook: pictures and markup differ between machines
         collector.skip_compare += ("text/html", "image/png", "image/svg+xml", WIDGET)
+
+
+# ---------- what is said of a run that is ended from outside, whose workers die, or which compiled side by side
+
+
+def pytest_runtest_logstart(nodeid):
+    running.add(nodeid)
+
+
+def pytest_runtest_logfinish(nodeid):
+    running.discard(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    if error:
+        troubles.append(f"worker {node.gateway.id} died ({error}): what it had still to run was not run")
+
+
+def pytest_sessionfinish(session):
+    if compiled:
+        from tests import librosa_cache
+
+        for path in sorted({*librosa_cache.files()} - {*compiled}):
+            troubles.append(f"{path.name} was compiled by a worker: let tests/librosa_cache.py call that function")
+    if troubles and not session.exitstatus:  # also a worker that died between two tests, which no report tells of
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in troubles:
+        terminalreporter.write_line(line, red=True)
+    for nodeid in sorted(running):
+        terminalreporter.write_line(f"was running when the run ended: {nodeid}", red=True)

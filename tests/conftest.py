@@ -11,8 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
 
 matplotlib.use("Agg")
+# No limit on time inside a test: a slow machine would miss it.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +37,20 @@ def real():
     if not path or not Path(path).is_dir():
         pytest.skip("real recordings are not here: set XAI_REAL_DATA to the folder that holds ravdess/")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def espeak():
+    """The library of espeak-ng, with which the sample corpus was spoken."""
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+    import synthesis
+
+    try:
+        return synthesis.espeak()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -232,6 +232,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:.*clips were skipped")
 def test_a_run_stopped_at_any_write_goes_on_to_the_same_bytes(tiny, corpus, tmp_path, monkeypatch):
     model, clips = tiny(), corpus(6)

@@ -144,7 +144,7 @@ def test_stream_names_and_counts_what_it_skips(tmp_path):
 
 
 @given(n=st.integers(400, 20000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_grid_is_the_encoders(n):
     frames = n
     for kernel, stride in ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)):  # wav2vec 2.0's convolutions
@@ -157,7 +157,7 @@ def test_grid_is_the_encoders(n):
 
 
 @given(n=st.integers(400, 5000), width=st.integers(2, 2048))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_are_centred(n, width):
     x = torch.arange(1.0, n + 1)
     windows = audio._windows(x, width, 320, 400)
@@ -287,7 +287,7 @@ def test_features_refuse_in_words():
 
 
 @given(gain=st.floats(-20, 10), start=st.floats(0.3, 1.0), floor=st.floats(-95, -75))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_mask_finds_what_was_put_in(gain, start, floor):
     rng = np.random.default_rng(0)
     x = 10 ** (floor / 20) * rng.normal(size=3 * RATE)
@@ -343,6 +343,7 @@ def test_features_table(tmp_path):
 # ---------- real recordings
 
 
+@pytest.mark.full
 @pytest.mark.real
 def test_f0_agrees_with_pyin_on_real_speech(real):
     clips = corpora.balanced(corpora.load("ravdess", real / "ravdess"), 12, seed=3)

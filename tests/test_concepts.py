@@ -357,6 +357,7 @@ def test_p_of_noise_is_not_too_small(activations, measured):
     assert 0.4 < float(found["p"].sel(layer=2).mean()) < 0.6
 
 
+@pytest.mark.full
 def test_beyond_what_draws_can_tell_p_goes_on_as_the_permutations_would(activations, measured, described, captions):
     """Few draws, whose own least p is 1 / (1 + draws), against many: they agree on average, and within a factor each."""
     level = measured["level_db"].groupby(activations["speaker"].values).transform(lambda x: x - x.mean())

@@ -250,7 +250,7 @@ def test_few_speakers_get_no_interval_and_no_p(made):
 
 
 @given(st.integers(0, 2**16), st.sampled_from(["label", "intensity", "sex"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_turning_the_sides_round_turns_the_answer_round(seed, column):
     rng, clips = np.random.default_rng(seed), design()
     clips = clips[rng.uniform(size=len(clips)) < 0.9]

@@ -484,7 +484,7 @@ def test_draw(table):
 
 
 @given(n=st.integers(1, 200), seed=st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_balanced(n, seed):
     table = pd.DataFrame(
         [(e, f"s{a}", r) for a in range(6) for e in corpora.EMOTIONS for r in range(4)],
@@ -500,7 +500,7 @@ def test_balanced(n, seed):
 
 
 @given(test=st.sampled_from([0.1, 0.25, 1 / 3, 0.5]), seed=st.integers(0, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_split_keeps_speakers_apart_and_labels_even(test, seed):
     rng = np.random.default_rng(seed)
     rows = [

@@ -394,7 +394,13 @@ def _planted(values, rng):
     return bends[rng.integers(4)](x)
 
 
-@pytest.mark.parametrize("similarity", list(similarities.FUNCTIONS))
+@pytest.mark.parametrize(
+    "similarity",
+    [
+        pytest.param(name, marks=[] if name == "soft_wpmi" else pytest.mark.full)  # the others take as long each
+        for name in similarities.FUNCTIONS
+    ],
+)
 def test_planted_neurons_are_named_rightly_and_no_more_by_shuffled_labels(measured, similarity):
     """100 draws of a neuron wired to level, one to F0, one to an emotion, among 40 of noise.
 

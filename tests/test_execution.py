@@ -154,6 +154,7 @@ def full_size(request, tmp_path_factory, device):
         return models.load(folder, device=device)
 
 
+@pytest.mark.full
 def test_cascade_at_full_size(full_size):
     wave = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     edits = [(Site(2), flip), (Site(7, "ffn_hidden"), flip), (Site(10, "attention"), flip), (Site(12, "ffn_out"), flip)]
@@ -162,6 +163,7 @@ def test_cascade_at_full_size(full_size):
     close(found, torch.cat(expected), 1e-4)
 
 
+@pytest.mark.full
 def test_cascade_needs_fewer_flops(full_size):
     from torch.utils.flop_counter import FlopCounterMode
 

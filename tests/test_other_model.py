@@ -16,6 +16,7 @@ def fitted(tiny_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
 def test_notebook_runs_on_another_model(fitted, tmp_path, capsys, number):
     options = ["--only", number, "--workers", "1", "--results", str(tmp_path), "max_clips=16", "k=3"]

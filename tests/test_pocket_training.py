@@ -126,7 +126,7 @@ def test_teachers_of_other_speech_are_refused(small, prepared):
 
 
 @pytest.fixture
-def recordings(tmp_path, monkeypatch):
+def recordings(tmp_path, monkeypatch, espeak):
     """RAVDESS of 20 actors and a reader, a file each: prepare(actors) prepares them with nothing else."""
     read = tmp_path / "read" / "1-2-3.flac"
     read.parent.mkdir()

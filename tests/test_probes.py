@@ -166,6 +166,7 @@ def test_probes_find_what_is_planted_and_controls_what_is_learnt_by_heart():
     assert np.allclose(found["selectivity"], found["accuracy"] - found["control"])
 
 
+@pytest.mark.full
 def test_the_interval_of_selectivity_counts_the_control_tasks():
     """All speakers have the same: other ones give means that an interval over speakers alone would not hold."""
 

@@ -584,6 +584,7 @@ def test_figures_and_explorer(compared):
         plots.class_recalls(pruning.recalls(compared), 5, forgotten="happy")
 
 
+@pytest.mark.full
 @pytest.mark.real
 def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
     """Chosen on folds 1–4 of ESC-10, reported on fold 5.

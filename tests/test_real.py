@@ -7,6 +7,7 @@ import pytest
 from xai_lib import run
 
 
+@pytest.mark.full
 @pytest.mark.real
 @pytest.mark.parametrize("number", ["01", "02", "03", "04"])
 def test_notebook_runs_on_real_recordings(real, tmp_path, capsys, number):

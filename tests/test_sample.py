@@ -41,14 +41,6 @@ def heard(table, phonemes):
     return some.join(found.add_suffix("_heard"))
 
 
-@pytest.fixture(scope="module")
-def engine():
-    try:
-        return synthesis.espeak()
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-
-
 def test_every_voice_says_every_cell(table):
     main = table[table.subset == "main"]
     assert len(main) == 720 and not main.duplicated(["actor", "emotion", "intensity", "statement"]).any()
@@ -123,6 +115,7 @@ def test_one_factor_subset_changes_one_factor(table):
             assert changed == [row["varied"]]
 
 
+@pytest.mark.full
 def test_one_factor_is_heard_alone(table, phonemes):
     part = table[(table.subset == "one_factor") & (table.actor == 22)]
     parts = dict(tuple(phonemes.groupby("file")))
@@ -143,6 +136,7 @@ def test_one_factor_is_heard_alone(table, phonemes):
             assert abs(change - due) < max(allowed, 0.25 * abs(due)), (varied, level, name, change)
 
 
+@pytest.mark.full
 def test_what_is_set_is_heard(heard):
     least = {
         "f0_semitones": 0.9,
@@ -196,7 +190,7 @@ def test_phonemes_lie_where_the_voice_is(table, phonemes):
     )
 
 
-def test_again_gives_the_same_samples(table, engine):
+def test_again_gives_the_same_samples(table, espeak):
     some = table.iloc[[0, 131, 402, 719, 720, 790]].to_dict("records")
     first = [make_sample.render(row) for row in some]
     again = [make_sample.render(row) for row in reversed(some)][::-1]
@@ -204,8 +198,8 @@ def test_again_gives_the_same_samples(table, engine):
         assert np.array_equal(one, two) and times == times_again, "a clip depends on what was said before it"
 
 
-def test_the_script_makes_the_files_that_are_bundled(table, phonemes, engine):
-    if engine.version != "1.51":
+def test_the_script_makes_the_files_that_are_bundled(table, phonemes, espeak):
+    if espeak.version != "1.51":
         pytest.skip("the corpus was made with espeak-ng 1.51; another version says it a little differently")
     recipes = make_sample.recipes()
     pd.testing.assert_frame_equal(recipes.replace({"varied": {"": np.nan}}), table, check_dtype=False, atol=1e-9)

@@ -64,7 +64,7 @@ def loop(name, fits, values, top):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), ties=st.booleans(), neurons=st.integers(2, 7), concepts=st.integers(1, 5))
 def test_each_function_is_the_plain_loop(name, seed, ties, neurons, concepts):
     rng = np.random.default_rng(seed)

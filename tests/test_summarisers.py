@@ -251,8 +251,10 @@ def test_endpoint_tries_again(served, trouble):
 
 
 def test_endpoint_tries_again_after_waiting_too_long(served):
-    url, requests = served((200, lambda: time.sleep(1.5) or reply("late")), (200, reply("a dog")))
-    assert descriptions.Endpoint(url, "m", wait=0.01, timeout=0.5).ask("", "u") == "a dog" and len(requests) == 2
+    silence = threading.Event()
+    url, requests = served((200, lambda: silence.wait() and reply("late")), *4 * [(200, reply("a dog"))])
+    assert descriptions.Endpoint(url, "m", wait=0.01, timeout=0.5).ask("", "u") == "a dog" and len(requests) >= 2
+    silence.set()
 
 
 def test_endpoint_waits_twice_as_long_each_time(served, monkeypatch):
@@ -314,6 +316,7 @@ def test_endpoint_of_a_wrong_name_is_no_answer(served):
     assert len(requests) == 1
 
 
+@pytest.mark.full
 def test_endpoint_against_transformers_serve(tmp_path, online):
     for needed in ("fastapi", "uvicorn", "openai", "accelerate"):
         pytest.importorskip(needed)
@@ -327,13 +330,12 @@ def test_endpoint_against_transformers_serve(tmp_path, online):
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        until = time.monotonic() + 180
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
                     break
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                assert server.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()[-3000:]
+            except (urllib.error.URLError, ConnectionError):
+                assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
                 time.sleep(0.3)
         llm = descriptions.Endpoint(f"http://127.0.0.1:{port}/v1", folder, most=32, cache=tmp_path / "answers")
         assert llm.ask("You name sounds.", "What is it?") == "dog bark"
@@ -349,5 +351,5 @@ def test_endpoint_against_transformers_serve(tmp_path, online):
             assert np.isnan(descriptions.summaries(short, {0: ["a dog"]})[0])
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait()
     assert llm.ask("You name sounds.", "What is it?") == "dog bark"  # from the folder: the server is gone

@@ -111,6 +111,7 @@ def share(rank, ranks, folder):
         distributed.destroy_process_group()
 
 
+@pytest.mark.full
 def test_processes_that_share_batches_end_where_one_does(tmp_path):
     torch.multiprocessing.spawn(share, (2, tmp_path), nprocs=2)
     share(0, 1, tmp_path)

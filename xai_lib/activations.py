@@ -41,18 +41,23 @@ def usable(model, clips, frames, skipped, *, silent="skip"):
 
 
 @torch.no_grad()
-def forwards(model, clips, sites, skipped, *, frames="all", batch=1):
-    """Yield lists of (index, {site: hidden [frame, neuron]}, `counting` of the clip, logits [label]).
+def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
+    """Yield lists of (index, {site: `read(hidden, keep)`}, logits [label]), a list for each forward.
 
-    Each is of one forward: up to `batch` clips of equal length that follow each other. Clips that cannot be read go to
-    `skipped`.
+    A forward takes up to `batch` clips of equal length that follow each other. `read` is given a clip's hidden state at
+    one site, [frame, neuron], and a function from its number of frames to which of them count (`counting`), as soon as
+    the forward has come that far: what it leaves out is not held. Clips that cannot be read go to `skipped`.
     """
     for group in _groups(model.stream(clips, skipped), batch):
-        with hooks.capture(model, sites) as seen:
+        counted = [counting(model, waveform, frames) for _, waveform in group]
+
+        def read_rows(hidden, counted=counted):
+            return [read(row, keep) for row, keep in zip(hidden, counted, strict=True)]
+
+        with hooks.capture(model, sites, read_rows) as seen:
             logits = model.logits(torch.cat([model.tensor(waveform) for _, waveform in group]))
         yield [
-            (index, {site: seen[site][row] for site in sites}, counting(model, waveform, frames), logits[row])
-            for row, (index, waveform) in enumerate(group)
+            (index, {site: seen[site][row] for site in sites}, logits[row]) for row, (index, _) in enumerate(group)
         ]
 
 
@@ -87,8 +92,12 @@ def counting(model, waveform, frames="speech"):
 
 def hidden_states(model, clips, sites, skipped, *, frames="all"):
     """Yield (index, hidden [site, frame, neuron], logits [label]) of each clip, at the frames that count."""
-    for ((index, hidden, keep, logits),) in forwards(model, clips, sites, skipped, frames=frames):
-        yield index, torch.stack([x[keep(len(x))] for x in hidden.values()]), logits
+
+    def read(hidden, keep):
+        return hidden[keep(len(hidden))]
+
+    for ((index, hidden, logits),) in forwards(model, clips, sites, skipped, read, frames=frames):
+        yield index, torch.stack(list(hidden.values())), logits
 
 
 def activations(model, clips, sites="ffn_hidden", *, pool="mean", frames="speech", file=None, batch=1) -> xr.Dataset:
@@ -123,7 +132,7 @@ def activations(model, clips, sites="ffn_hidden", *, pool="mean", frames="speech
         An unknown site or pool, or class tokens where the model has none. A file that holds anything else, such as
         activations of other weights, clips (by their sound), options or code; with a file, inside of `hooks.edit`.
     """
-    sites, reduce = _sites(model, sites), _reduce(model, pool)
+    sites, pooled = _sites(model, sites), _pooling(model, pool)
     if frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     dims, coords = store.units(model, sites)
@@ -132,8 +141,8 @@ def activations(model, clips, sites="ffn_hidden", *, pool="mean", frames="speech
         coords["target"] = model.labels
 
     def rows(clips, skipped):
-        for group in forwards(model, clips, sites, skipped, frames=frames, batch=batch):
-            yield [(index, *reduce(hidden, keep), logits.cpu().numpy()) for index, hidden, keep, logits in group]
+        for group in forwards(model, clips, sites, skipped, pooled, frames=frames, batch=batch):
+            yield [(index, *_side_by_side(read), logits.cpu().numpy()) for index, read, logits in group]
 
     if file is not None:
         return store.written(file, model, clips, coords, dims, attrs, rows)
@@ -164,8 +173,8 @@ def _sites(model, sites) -> list:
     return list(dict.fromkeys(found))
 
 
-def _reduce(model, pool):
-    """A function from ({site: hidden [frame, neuron]}, which frames count) to activation and magnitude [unit]."""
+def _pooling(model, pool):
+    """A function from a hidden state [frame, neuron], and which frames count, to activation and magnitude [neuron]."""
     share, tokens = 0.0, model.family.class_tokens
     if str(pool).startswith("top-"):
         with suppress(ValueError):
@@ -177,19 +186,34 @@ def _reduce(model, pool):
     if pool == "cls" and not tokens:
         raise ValueError(f'{model.name} has no class tokens: pool its frames with "mean", "max" or "top-0.1"')
 
-    def reduce(hidden, keep):
-        found, sizes = [], []
-        for x in hidden.values():
-            if len(x) > 1:
-                x = x[:tokens] if pool == "cls" else x[keep(len(x))]
-            if pool == "max":
-                found.append(x.amax(0))
-            else:
-                found.append((x.topk(max(round(share * len(x)), 1), dim=0).values if share else x).mean(0))
-            sizes.append(torch.linalg.vector_norm(x, 1, dim=0) / len(x))
-        return torch.cat(found).float().cpu().numpy(), torch.cat(sizes).double().cpu().numpy()
+    def pooled(hidden, keep):
+        if len(hidden) > 1:
+            hidden = hidden[:tokens] if pool == "cls" else _frames(hidden, keep(len(hidden)))
+        if pool == "max":
+            activation = hidden.amax(dim=0)
+        elif share:
+            activation = hidden.topk(max(round(share * len(hidden)), 1), dim=0).values.mean(dim=0)
+        else:
+            activation = hidden.mean(dim=0)
+        magnitude = torch.linalg.vector_norm(hidden, 1, dim=0) / len(hidden)
+        return activation, magnitude
 
-    return reduce
+    return pooled
+
+
+def _frames(hidden, keep):
+    """The frames that count, [frame, neuron]: without a copy where they follow one another."""
+    numbers = keep.nonzero().flatten()
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first + 1 == len(numbers):
+        return hidden[first : last + 1]
+    return hidden[keep]
+
+
+def _side_by_side(read):
+    """Activation and magnitude [unit] of all sites, from {site: (activation, magnitude)}."""
+    activations, magnitudes = zip(*read.values(), strict=True)
+    return torch.cat(activations).float().cpu().numpy(), torch.cat(magnitudes).double().cpu().numpy()
 
 
 def moments(model, clips, *, part="block") -> xr.Dataset:

@@ -10,11 +10,12 @@ __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 
 
 @contextmanager
-def capture(model, sites):
+def capture(model, sites, reduce=None):
     """Keep what the forwards inside the `with` compute at `sites`: Site, or several Site, (layer, part) or layer.
 
     Yields {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
-    `edit` changed are seen changed.
+    `edit` changed are seen changed. With `reduce`, `reduce(tensor)` is kept in the place of each tensor: it is called
+    as soon as the site is computed, so that no more than one whole tensor is held at a time.
     """
     if isinstance(sites, (int, str, Site)):
         sites = [sites]
@@ -22,7 +23,8 @@ def capture(model, sites):
 
     def keep(site):
         def hook(module, args, output):
-            kept[site] = model.family.seen(site, output[0] if isinstance(output, tuple) else output)
+            hidden = model.family.seen(site, output[0] if isinstance(output, tuple) else output)
+            kept[site] = hidden if reduce is None else reduce(hidden)
 
         return hook
 

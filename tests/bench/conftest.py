@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from itertools import accumulate
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -119,6 +120,37 @@ def measure(benchmark, counted):
     return run
 
 
+in_turns: list[dict] = []  # records like pytest-benchmark's, of what was timed in turns
+
+
+@pytest.fixture
+def measure_in_turns():
+    """measure_in_turns({path: function}, row=...): time functions of equal answers in turns, the quickest of each.
+
+    For ratios near 1: other work on the machine only ever slows, and slows one turn as likely as another.
+    """
+
+    def run(functions, *, row, turns=7, asked=None):
+        counts = {path: count(function) for path, function in functions.items()}  # also the warm-up
+        answers = [np.asarray(answer) for answer, _, _ in counts.values()]
+        for answer in answers:
+            np.testing.assert_allclose(answer, answers[0], rtol=0, atol=1e-4 * np.abs(answers[0]).max())
+
+        quickest = dict.fromkeys(functions, float("inf"))
+        for _ in range(turns):
+            for path, function in functions.items():
+                start = perf_counter()
+                function()
+                quickest[path] = min(quickest[path], perf_counter() - start)
+
+        for path, (_, flops, peak) in counts.items():
+            about = {"path": path, "threads": torch.get_num_threads(), "flops": flops, "peak": peak, "times": 1}
+            about |= {"timed": True, "asked": asked or "–"}
+            in_turns.append({"group": row, "extra_info": about, "stats": {"median": quickest[path]}})
+
+    return run
+
+
 def table(benchmarks) -> list[str]:
     """Markdown rows from pytest-benchmark's records: each other path against ours, by group and number of threads."""
     groups: dict = {}
@@ -148,6 +180,7 @@ def pytest_terminal_summary(terminalreporter, config):
         for b in getattr(session, "benchmarks", [])
         if b and "path" in b.extra_info and not b.has_error
     ]
+    records += in_turns
     if records:
         terminalreporter.write_sep("=", "performance")
         for line in table(records):

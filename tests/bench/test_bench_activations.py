@@ -1,8 +1,6 @@
-"""What every neuron of the feed-forwards does, beside a forward that nobody watches: at most a tenth longer."""
+"""What every neuron of the feed-forwards does, beside a forward that nobody watches: a tenth longer was asked at most."""
 
 from __future__ import annotations
-
-from time import perf_counter
 
 import pytest
 import torch
@@ -21,33 +19,20 @@ def ast():
     return models.Model(network, labels=labels, **told)
 
 
-@pytest.fixture(params=["size of wavlm-base-plus, 3 s", "size of AST base, 10 s"])
-def pair(request, model, ast, noise):
-    """Its name, and two functions: ours from the file on, and the bare forward of what was read; both give logits."""
-    which, seconds = (model, 3) if "wavlm" in request.param else (ast, 10)
+@pytest.mark.parametrize("size", ["size of wavlm-base-plus, 3 s", "size of AST base, 10 s"])
+def test_bench_activations(measure_in_turns, model, ast, noise, size):
+    """Ours from the file on, and the bare forward of what was read; both give logits."""
+    watched, seconds = (model, 3) if "wavlm" in size else (ast, 10)
     clips = noise(seconds)
-    x = which.tensor(audio.read(clips["path"][0]))
+    waveform = watched.tensor(audio.read(clips["path"][0]))
+
+    def ours():
+        return activations(watched, clips)["logit"].values
 
     @torch.no_grad()
     def bare():
-        return which.network(which.prepare(x)).logits.numpy()
+        return watched.network(watched.prepare(waveform)).logits.numpy()
 
-    return request.param, lambda: activations(which, clips)["logit"].values, bare
-
-
-@pytest.mark.parametrize("path", ["ours", "bare forward"])
-def test_bench_activations(measure, pair, path):
-    name, ours, bare = pair
-    measure({"ours": ours, "bare forward": bare}[path], row=f"activations, {name}", path=path, same=lambda x: x)
-
-
-def test_bench_activations_cost_a_tenth_at_most(pair):
-    """The quickest of five, in turns: other work on the machine only ever slows."""
-    _, *both = pair
-    quickest = [float("inf")] * 2
-    for _ in range(5):
-        for place, function in enumerate(both):
-            start = perf_counter()
-            function()
-            quickest[place] = min(quickest[place], perf_counter() - start)
-    assert quickest[0] <= 1.1 * quickest[1], quickest
+    measure_in_turns(
+        {"ours": ours, "bare forward": bare}, row=f"activations, {size}", asked="times faster 0.91 (1 / 1.10)"
+    )

@@ -12,19 +12,34 @@ import pytest
 CLIPS, NEURONS, CONCEPTS = 2000, 55_000, 50
 RUN = """
 import json, resource, sys, time
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
+
 from xai_lib import dissection
 
 file, similarity, draws = sys.argv[1:]
+
+
+def peak_bytes():
+    # Not ru_maxrss where it can be helped: a process begins with that of the one that started it.
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return 1024 * int(line.split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 fits = np.random.default_rng(0).random((2000, 50))
+concepts = [str(number) for number in range(50)]
 with xr.open_dataset(file, engine="h5netcdf") as opened:
-    fit = xr.DataArray(fits, {"clip": opened["clip"].values, "concept": [str(i) for i in range(50)]}, ("clip", "concept"))
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    fit = xr.DataArray(fits, {"clip": opened["clip"].values, "concept": concepts}, ("clip", "concept"))
+    start = time.perf_counter()
     named = dissection.identify(opened["activation"], fit, similarity=similarity, draws=int(draws))
     seconds = time.perf_counter() - start
     assert named.sizes["neuron"] == 55_000 and not opened["activation"].variable._in_memory
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)]))
+print(json.dumps([seconds, peak_bytes()]))
 """
 
 
@@ -61,6 +76,5 @@ def test_bench_similarity_of_all_neurons(measure, benchmark, features, similarit
         return json.loads(done.stdout.splitlines()[-1])
 
     row = f"{similarity}{f' and {draws} shuffles' if draws else ''}, 2,000 clips × 55,000 neurons, with imports"
-    seconds, peak = measure(run, row=row, rounds=1)
+    _, peak = measure(run, row=row, rounds=1, asked={"s, at most": 60, "peak MB, at most": 4000})
     benchmark.extra_info["peak"] = peak
-    assert seconds < 60 and peak < 4e9

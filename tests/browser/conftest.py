@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -88,19 +87,22 @@ def lab(desk, tmp_path_factory):
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/api", timeout=2).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()[-2000:]}"
-                time.sleep(0.25)
-        else:
-            pytest.fail(f"JupyterLab did not answer within a minute:\n{log.read_text()[-2000:]}")
+        while not answers(f"{address}/api"):
+            assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()[-2000:]}"
+            time.sleep(0.25)
         yield address
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait()
+
+
+def answers(url) -> bool:
+    """Whether a server answers there."""
+    try:
+        urllib.request.urlopen(url).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +112,7 @@ def chromium():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
+            timeout=0,
             args=[
                 "--no-sandbox",
                 "--disable-gpu",
