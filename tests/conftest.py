@@ -19,6 +19,15 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+NETWORKS = {"tiny_folder", "tiny", "model", "pocket"}  # fixtures that open a network
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if NETWORKS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("heavy")
+
+
 @pytest.fixture(scope="session")
 def device(request):
     """The device that the tests run on (--device)."""

@@ -111,6 +111,7 @@ def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rn
         plots.dose_response(curves.expand_dims(layer=[1], axis=-1))
 
 
+@pytest.mark.heavy
 def test_few_speakers_are_shown_one_by_one_without_an_interval(dose, sweep):
     few = ablation.summary(dose.isel(clip=slice(3)))
     figure = plots.dose_response(few)
@@ -132,6 +133,7 @@ def test_few_speakers_are_shown_one_by_one_without_an_interval(dose, sweep):
     assert "3 speakers" in words(figure) and len(hatched(figure.axes[0])) == 13 * 6  # nothing was tested
 
 
+@pytest.mark.heavy
 def test_modes_are_compared_in_a_panel_each(sweep):
     found = ablation.summary(sweep)
     found["q"][1, :], found["q"][2, :] = 0.06, 0.04  # the bound is between them
@@ -261,6 +263,7 @@ def moved(rng):
     return xr.Dataset(data, coords)
 
 
+@pytest.mark.heavy
 def test_effects_fade_with_the_distance_in_each_mode(moved):
     figure = plots.distance(moved)
     left, right = figure.axes

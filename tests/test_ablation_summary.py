@@ -101,6 +101,7 @@ def test_a_random_set_is_not_told_from_random_sets():
     assert (found["q"] < 0.05).mean() < 0.01
 
 
+@pytest.mark.heavy
 def test_sets_that_share_neurons_vary_too_little_and_p_knows():
     """Effects that add up over neurons, of sets drawn as a sweep draws them; the chosen set is a random one too."""
     rng, told = np.random.default_rng(0), []

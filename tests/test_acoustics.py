@@ -168,6 +168,7 @@ def drawn_f0(panel):
     return np.nanmedian(panel.figure.axes[2].lines[0].get_ydata())
 
 
+@pytest.mark.heavy
 def test_explorer_steps_through_what_was_chosen(clips):
     panel = ClipExplorer(clips, emotion="sad")
     assert list(panel.controls) == ["label", "sex", "clip"] and panel.error is None

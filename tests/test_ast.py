@@ -9,6 +9,8 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from xai_lib import attribution, edits, execution, hooks, models
 from xai_lib.hooks import Site
 
+pytestmark = pytest.mark.heavy
+
 SETTINGS = {"max_length": 100, "num_mel_bins": 32}
 
 

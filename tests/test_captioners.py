@@ -13,6 +13,8 @@ import torch
 
 from xai_lib import audio, descriptions, models
 
+pytestmark = pytest.mark.heavy
+
 RATE = 16000
 AT = np.arange(4 * RATE) / RATE
 

@@ -249,6 +249,7 @@ def test_few_speakers_get_no_interval_and_no_p(made):
     xr.testing.assert_allclose(nobody["difference"], compare(made, "label", "angry")["difference"])
 
 
+@pytest.mark.heavy
 @given(st.integers(0, 2**16), st.sampled_from(["label", "intensity", "sex"]))
 @settings(max_examples=25)
 def test_turning_the_sides_round_turns_the_answer_round(seed, column):

@@ -14,6 +14,8 @@ import xarray as xr
 
 from xai_lib import audio, corpora, descriptions, dissection, models
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

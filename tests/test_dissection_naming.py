@@ -15,6 +15,8 @@ from scipy import stats
 
 from xai_lib import audio, corpora, descriptions, dissection, encoders, naming, similarities, statistics
 
+pytestmark = pytest.mark.heavy
+
 WORDS = ["loud", "quiet", "bright", "dark"]
 CONCEPTS = pd.Series({word: f"a {word} voice" for word in WORDS})
 N = 240

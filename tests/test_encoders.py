@@ -13,6 +13,8 @@ import torch
 
 from xai_lib import audio, corpora, descriptions, encoders
 
+pytestmark = pytest.mark.heavy
+
 NAMES = [*descriptions.lexicon().index]
 RATE = 16000
 

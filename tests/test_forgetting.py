@@ -14,6 +14,8 @@ from scipy.special import softmax
 from xai_lib import edits, forgetting, hooks, models, plots, pruning
 from xai_lib.families import Site
 
+pytestmark = pytest.mark.heavy
+
 CLASSES = [f"tone {i}" for i in range(8)]
 UNIT = [5, 0, 7, 2, 9, 1, 3, 8]  # which hidden neuron is wired to which class; 4 and 6 to all
 RATE, HIDDEN = 2000, Site(1, "ffn_hidden")

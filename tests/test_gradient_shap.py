@@ -359,6 +359,7 @@ def test_level_is_that_of_the_window(linear, clips):
     assert ((found["speech"] >= 0) | np.isnan(found["speech"])).all() and np.nanmax(found["speech"]) == 1
 
 
+@pytest.mark.heavy
 def test_the_explorer_plays_the_top_frames_and_the_rest(linear, clips):
     style.use()
     shaps = {name: shap(linear, clips, target="angry", n=4, steps=2, baseline=name) for name in ("noise", "silence")}

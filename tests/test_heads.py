@@ -11,6 +11,8 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from xai_lib import audio, heads, models
 from xai_lib.names import EMOTIONS
 
+pytestmark = pytest.mark.heavy
+
 LABELS = ("sad", "angry", "calm")
 
 

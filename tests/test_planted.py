@@ -11,6 +11,8 @@ from scipy import signal, stats
 
 from xai_lib import ablation, audio, decoders, hooks, models
 
+pytestmark = pytest.mark.heavy
+
 LOUD, LAYER, SEEDS = 7, 3, 4
 STILL = ["zcr", "centroid", "f0", "f0_delta"]
 

@@ -17,6 +17,8 @@ sys.path.insert(0, str(DATA))
 
 import pocket_ast
 
+pytestmark = pytest.mark.heavy
+
 FOLDER = DATA / "pocket-ast"
 LABELS = [
     "dog bark",

@@ -26,6 +26,8 @@ import training
 
 from xai_lib import audio, corpora, statistics
 
+pytestmark = pytest.mark.heavy
+
 RATE, HOP = 16_000, 320
 
 

@@ -18,6 +18,8 @@ from xai_lib import audio, corpora, hooks, phonemes, probes, statistics, workboo
 from xai_lib.plots.layer_probes import layer_probes as layer_probes_figure
 from xai_lib.plots.selectivity_scatter import selectivity_scatter
 
+pytestmark = pytest.mark.heavy
+
 SOUNDS = {"p": "plosive", "t": "plosive", "k": "plosive", "s": "fricative", "z": "fricative", "f": "fricative"}
 SOUNDS |= {"m": "nasal", "n": "nasal", "ŋ": "nasal"}
 

@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 import pocket_ast
 
+pytestmark = pytest.mark.heavy
+
 PLAN = {Site(1, "ffn_hidden"): [0, 7], Site(3, "ffn_hidden"): [5]}
 
 

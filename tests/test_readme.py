@@ -17,6 +17,8 @@ from torch import nn
 
 from xai_lib import corpora, descriptions, dissection, hooks
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -12,6 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from xai_lib import parameters, run
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parent.parent
 DRAW = """import os, pathlib, json
 from matplotlib import pyplot as plt

@@ -15,6 +15,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"]
 PLAIN = ["-p", "no:nbval", "-p", "no:benchmark", "-p", "no:hypothesispytest", "-p", "no:anyio"]  # starts sooner

@@ -163,6 +163,7 @@ def test_what_is_set_is_heard(heard):
     assert np.abs(heard.level_db - heard.level_db_heard).max() < 1
 
 
+@pytest.mark.full
 def test_men_are_lower_than_women(heard):
     hertz = (100 * 2 ** (heard.f0_semitones_heard / 12)).groupby(heard.sex).median()
     assert 85 < hertz["male"] < 155 and 165 < hertz["female"] < 275

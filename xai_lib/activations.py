@@ -56,9 +56,7 @@ def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
 
         with hooks.capture(model, sites, read_rows) as seen:
             logits = model.logits(torch.cat([model.tensor(waveform) for _, waveform in group]))
-        yield [
-            (index, {site: seen[site][row] for site in sites}, logits[row]) for row, (index, _) in enumerate(group)
-        ]
+        yield [(index, {site: seen[site][row] for site in sites}, logits[row]) for row, (index, _) in enumerate(group)]
 
 
 def _groups(stream, batch):
