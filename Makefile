@@ -28,7 +28,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing requirements.txt (once; a few minutes, and about 6 GB where torch brings its CUDA libraries)"
-	$(PIP) install -r requirements.txt
+	$(PIP) install --no-compile -r requirements.txt  # each module is compiled when it is first imported
 	$(PIP) install --no-deps -e .
 	@touch $@
 

@@ -19,7 +19,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
-NETWORKS = {"tiny_folder", "tiny", "model", "pocket"}  # fixtures that open a network
+NETWORKS = {"tiny_folder", "tiny", "shared", "model", "pocket"}  # fixtures that open a network
 
 
 def pytest_collection_modifyitems(items):
@@ -132,11 +132,49 @@ def tiny(tiny_folder, device):
     return lambda size="base", **options: models.load(tiny_folder(size, **options), device=device)
 
 
+@pytest.fixture(scope="session")
+def opened():
+    """{(size, options): a model of `tiny` that several tests share}."""
+    return {}
+
+
+@pytest.fixture
+def shared(tiny, opened):
+    """shared("base" | "large", …config options): as `tiny`, opened once; anew after a test that changed it."""
+    states = {}
+
+    def open_once(size="base", **options):
+        key = (size, *sorted(options.items()))
+        if key not in opened:
+            opened[key] = tiny(size, **options)
+        states.setdefault(key, state_of(opened[key]))
+        return opened[key]
+
+    yield open_once
+    for key, before in states.items():
+        if state_of(opened[key]) != before:
+            del opened[key]
+
+
+def state_of(model) -> tuple:
+    """What a test could change of a model: its attributes, and the modules, hooks and weights of its network."""
+    attributes = {name: id(value) for name, value in vars(model).items()}
+    modules = [
+        (id(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
+        for module in model.network.modules()
+    ]
+    weights = [
+        (id(weight), weight.requires_grad, weight.grad is None, weight.detach().double().sum().item())
+        for weight in model.network.parameters()
+    ]
+    return attributes, modules, weights
+
+
 @pytest.fixture(params=["base", "large", "base-sum", "large-sum"])
-def model(request, tiny):
+def model(request, shared):
     """Such a model of either size, without and with a weighted sum of its layers."""
     size, *summed = request.param.split("-")
-    return tiny(size, **({"use_weighted_layer_sum": True} if summed else {}))
+    return shared(size, **({"use_weighted_layer_sum": True} if summed else {}))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from xai_lib.families import PARTS, Site
 
 
 @pytest.fixture(params=["base", "large"])
-def model(request, tiny):
-    return tiny(request.param)
+def model(request, shared):
+    return shared(request.param)
 
 
 def hook_count(model):
@@ -56,6 +57,23 @@ def test_hugging_face_hidden_states_see_the_edit(model, wave):
         with hooks.edit(model, {Site(layer): torch.ones_like}):
             states = model.network(x, output_hidden_states=True).hidden_states
         assert (states[layer] == 1).all()
+
+
+def test_capture_reduces_each_site_as_it_is_computed_and_lets_go_of_it(model, wave):
+    sites, waveform, held, most = model.sites("ffn_hidden"), model.tensor(wave), [], []
+
+    def mean_over_frames(hidden):
+        most.append(sum(reference() is not None for reference in held))
+        held.append(weakref.ref(hidden))
+        return hidden.mean(dim=1)
+
+    with torch.no_grad(), hooks.capture(model, sites, mean_over_frames) as reduced:
+        model.logits(waveform)
+    with torch.no_grad(), hooks.capture(model, sites) as whole:
+        model.logits(waveform)
+    assert list(reduced) == list(whole) == sites and max(most) == 0
+    for site in sites:
+        torch.testing.assert_close(reduced[site], whole[site].mean(dim=1))
 
 
 def test_captured_tensors_carry_gradients(model, wave):

@@ -27,8 +27,8 @@ PLAN = {Site(1, "ffn_hidden"): [0, 7], Site(3, "ffn_hidden"): [5]}
 
 
 @pytest.fixture(params=["base", "large"])
-def model(tiny, request):
-    return tiny(request.param)
+def model(shared, request):
+    return shared(request.param)
 
 
 @pytest.fixture
