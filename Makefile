@@ -51,7 +51,7 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(STAMP)
-	$(PYTEST) tests/bench -m bench -q --benchmark-quiet
+	$(BIN)/python tests/limit.py $(LIMIT_ALL) $(PYTEST) tests/bench -m bench -q --benchmark-quiet
 
 # Stored outputs, made anew in place.
 notebooks: $(STAMP)

@@ -44,6 +44,7 @@ for _name in (
     os.environ.pop(_name, None)  # a user's parameters are no part of a test
 
 
+ONE_TRY = 0.9  # seconds
 running: set[str] = set()  # tests that have begun and not ended, as this process knows of them
 troubles: list[str] = []  # what went wrong outside of the tests
 compiled: list[Path] = []  # librosa's compiled functions, in the process that starts the workers
@@ -57,12 +58,18 @@ def pytest_configure(config):
     if config.pluginmanager.hasplugin("nbval"):
         prepare_nbval()
     if not hasattr(config, "workerinput"):  # told to stop, it says what was running, as when it is interrupted
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, interrupt)
     if getattr(config.option, "numprocesses", None):  # this process starts workers
         from tests import librosa_cache
 
         librosa_cache.fill()
         compiled.extend(librosa_cache.files())
+
+
+def interrupt(number, frame):
+    """Interrupt the run once: a second word while pytest says what was running would break that off."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def prepare_nbval():
@@ -81,7 +88,7 @@ def prepare_nbval():
 
     def while_it_lives(kernel, stream, timeout=None):
         """Wait for the next message: nbval waits for some of them 5 seconds, which a slow machine misses."""
-        if timeout == 1:  # nbval asks a new kernel again and again until it is heard
+        if timeout == ONE_TRY:
             return get_message(kernel, stream, timeout)
         while True:
             try:
@@ -90,7 +97,20 @@ def prepare_nbval():
                 if not kernel.is_alive():
                     raise RuntimeError("the kernel died: see what the cell asks of memory") from None
 
+    def until_it_is_heard(kernel):
+        """Ask a new kernel again and again, until an answer comes on the channel of outputs too."""
+        heard = False
+        while not heard:
+            question = kernel.kc.kernel_info()
+            kernel.await_reply(question)
+            try:
+                kernel.await_idle(question, ONE_TRY)
+                heard = True
+            except queue.Empty:
+                continue
+
     IPyNbCell.compare_outputs = without_widgets
+    RunningKernel._ensure_iopub_up = until_it_is_heard
     RunningKernel.get_message = while_it_lives
 
 

@@ -19,7 +19,7 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
-NETWORKS = {"tiny_folder", "tiny", "shared", "model", "pocket"}  # fixtures that open a network
+NETWORKS = {"tiny_folder", "tiny", "shared", "model", "pocket", "ast"}  # fixtures that open a network
 
 
 def pytest_collection_modifyitems(items):
@@ -163,11 +163,9 @@ def state_of(model) -> tuple:
         (id(module), module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
         for module in model.network.modules()
     ]
-    weights = [
-        (id(weight), weight.requires_grad, weight.grad is None, weight.detach().double().sum().item())
-        for weight in model.network.parameters()
-    ]
-    return attributes, modules, weights
+    gradients = [(weight.requires_grad, weight.grad is None) for weight in model.network.parameters()]
+    weights = {name: hash(x.cpu().numpy().tobytes()) for name, x in model.network.state_dict().items()}
+    return attributes, modules, gradients, weights
 
 
 @pytest.fixture(params=["base", "large", "base-sum", "large-sum"])

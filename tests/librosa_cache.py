@@ -8,10 +8,13 @@ A cache that was left broken is deleted and filled anew.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+BROKEN = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -signal.SIGABRT)  # how a process dies of wrong machine code
 CALLS = """
 import librosa
 import numpy as np
@@ -28,25 +31,27 @@ librosa.filters.mel(sr=16000, n_fft=512)
 
 
 def fill() -> None:
-    """Call what this project uses of librosa, in a process of its own; RuntimeError where even a new cache fails."""
-    if _called():
-        return
-    for path in files():
-        path.unlink()
-    if not _called():
-        raise RuntimeError("librosa's compiled functions cannot be called: install librosa and numba anew")
+    """Call what this project uses of librosa, in a process of its own; RuntimeError where that cannot be done."""
+    status = call()
+    if status in BROKEN:
+        for path in files():
+            path.unlink(missing_ok=True)
+        status = call()
+    if status:
+        raise RuntimeError(f"librosa cannot be called (exit status {status}): install librosa and numba anew")
+
+
+def call() -> int:
+    """Exit status of a process that calls the functions."""
+    return subprocess.run([sys.executable, "-c", CALLS], check=False).returncode
 
 
 def files() -> list[Path]:
-    """The files of the cache."""
+    """The files of the cache: beside librosa's own, or in the folder that NUMBA_CACHE_DIR names."""
     import librosa
 
-    folder = Path(librosa.__file__).parent
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(librosa.__file__).parent)
     return sorted([*folder.rglob("*.nbi"), *folder.rglob("*.nbc")])
-
-
-def _called() -> bool:
-    return subprocess.run([sys.executable, "-c", CALLS]).returncode == 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import librosa_cache
 import nbformat
 import psutil
 import pytest
@@ -95,29 +96,48 @@ def test_the_limit_gives_back_the_status_of_the_command(tmp_path):
 
 
 def test_the_limit_ends_what_the_command_started_and_says_what_was_running(project):
-    """Also a process in a session of its own that heeds no signal, as a kernel may."""
+    """Also a process in a session of its own that heeds no word and whose parent has died, as a kernel may."""
     (project / "test_sleeps.py").write_text(
         "def test_sleeps():\n    import subprocess, sys, time\n"
-        "    code = 'import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(9999)'\n"
+        "    code = ('import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '\n"
+        "            'print(flush=True); time.sleep(9999)')\n"
         "    child = subprocess.Popen([sys.executable, '-c', code], start_new_session=True, stdout=subprocess.PIPE)\n"
         "    child.stdout.readline()\n"
         "    open('child', 'w').write(str(child.pid))\n"
         "    time.sleep(9999)\n"
     )
-    command = [*LIMIT, "1000", *PYTEST, *PLAIN]
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [*LIMIT, "1000", *PYTEST, *SIDE_BY_SIDE]
+    process = subprocess.Popen(
+        command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     while not (project / "child").is_file() or not (project / "child").read_text():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
     child = psutil.Process(int((project / "child").read_text()))
-    process.send_signal(signal.SIGTERM)  # ends in the same way as when time is up
+    os.killpg(process.pid, signal.SIGTERM)  # to pytest and its worker as well, as the command `timeout` does
     said, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert "told to stop (SIGTERM): ended" in said
-    assert "was running when the run ended: test_sleeps.py::test_sleeps" in said
+    assert "was running when the run ended: test_sleeps.py::test_sleeps" in said and "Traceback" not in said
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_time_that_is_up_ends_the_command(tmp_path):
     status, said = run([*LIMIT, "0.02", sys.executable, "-c", "import time; time.sleep(9999)"], tmp_path)
     assert status == 124 and "not done within 0.02 minutes: ended" in said
+
+
+@pytest.mark.parametrize("status", [-signal.SIGSEGV, 1])
+def test_a_broken_cache_is_deleted_and_filled_anew(monkeypatch, tmp_path, status):
+    """And only where wrong machine code is what a process dies of."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "broken.nbi").touch()
+    monkeypatch.setattr(librosa_cache, "call", lambda: status if librosa_cache.files() else 0)
+    if status < 0:
+        librosa_cache.fill()
+        assert librosa_cache.files() == []
+    else:
+        with pytest.raises(RuntimeError, match="exit status 1"):
+            librosa_cache.fill()
+        assert len(librosa_cache.files()) == 1

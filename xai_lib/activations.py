@@ -52,6 +52,8 @@ def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
         counted = [counting(model, waveform, frames) for _, waveform in group]
 
         def read_rows(hidden, counted=counted):
+            if len(hidden) != len(counted):
+                raise ValueError(f"a site gave {len(hidden)} rows for {len(counted)} clips: see the layout of wrap")
             return [read(row, keep) for row, keep in zip(hidden, counted, strict=True)]
 
         with hooks.capture(model, sites, read_rows) as seen:

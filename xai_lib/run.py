@@ -72,6 +72,8 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
             notebook,
             config=config,
             timeout=None,
+            startup_timeout=3600,  # a kernel that dies is noticed at once; a slow machine must not miss this
+            iopub_timeout=600,  # outputs that come after the reply: nbclient would drop them after four seconds
             record_timing=False,
             resources={"metadata": {"path": str(path.parent)}},
             on_cell_start=lambda cell, cell_index: begun.append(cell_index + 1),

@@ -4,8 +4,8 @@
     def test_bench_sweep(measure, path):
         measure({"ours": ..., "Captum": ...}[path], row="sweep, 12 layers", path=path, same=np.asarray)
 
-The rows are put together at the end: seconds (median), how many times faster, how many times fewer FLOPs, and the
-peak of what torch allocates, the model not counted. With the fixture `threads` a row is timed with all and with one.
+The rows are put together at the end: seconds (the median, or the quickest where paths were timed in turns), how many
+times faster, how many times fewer FLOPs, and the peak of what torch allocates, the model not counted. With the fixture `threads` a row is timed with all and with one.
 """
 
 from __future__ import annotations

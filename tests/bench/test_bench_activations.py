@@ -1,4 +1,4 @@
-"""What every neuron of the feed-forwards does, beside a forward that nobody watches: a tenth longer was asked at most."""
+"""What every neuron of the feed-forwards does, beside a forward that nobody watches."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ IGNORED = (  # said by JupyterLab or Chromium themselves, on notebooks of any co
     r"AudioContext was not allowed to start",
     r"api/kernels/.*404",  # Lab asks after the kernel of a page that was closed
 )
-PATIENCE = 180  # seconds in which a kernel that has nothing to do and its page can finish, on any machine
+PATIENCE = 300  # seconds in which a kernel that has nothing to do and its page can finish, on any machine
 PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent)"
 PANEL = """import ipywidgets
 from matplotlib import pyplot as plt
@@ -73,7 +73,7 @@ def wait_until(page, lab, name, condition, what):
     """
     last_work = time.monotonic()
     while not condition():
-        if kernel_state(page, lab, name) == "busy":
+        if kernel_state(page, lab, name) in ("busy", "starting"):
             last_work = time.monotonic()
         idle = time.monotonic() - last_work
         assert idle < PATIENCE, f"{name}: {what}: not so, and the kernel has had nothing to do for {idle:.0f} s"
@@ -135,7 +135,7 @@ def pictures(panel) -> str:
 def page(chromium, request, tmp_path):
     """A window; it is photographed at the end, as the only witness of what went wrong."""
     page = chromium.new_page(viewport={"width": 1280, "height": 1000})
-    page.set_default_timeout(0)  # `wait_until` says how long, and tests/limit.py ends everything
+    page.set_default_timeout(1000 * PATIENCE)  # of one click or look; for what a kernel computes there is `wait_until`
     yield page
     folder = ROOT / "results" / "screenshots" if os.environ.get("CI") else tmp_path
     folder.mkdir(parents=True, exist_ok=True)
@@ -159,8 +159,11 @@ def test_a_panel(page, lab, desk):
 
     def shows(text, within=page):
         seen = within.get_by_text(text)
-        condition = lambda: seen.count() > 0 and enabled.count() > 0
-        wait_until(page, lab, "panel.ipynb", condition, f"the panel shows {text!r}, and its slider may be moved")
+
+        def is_shown():
+            return seen.count() > 0 and enabled.count() > 0
+
+        wait_until(page, lab, "panel.ipynb", is_shown, f"the panel shows {text!r}, and its slider may be moved")
 
     shows("drawn layer 2 for angry")
     page.locator(".noUi-handle").first.focus()
