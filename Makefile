@@ -23,13 +23,12 @@ LIMIT_ALL ?= 240
 .PHONY: run check test test-all lab bench notebooks pocket clean
 .DEFAULT_GOAL := run
 
-# --no-compile: modules are compiled when they are first imported, and most never are.
 $(STAMP): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and none was found: install one, or name it with make PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing requirements.txt (once; a few minutes, and about 6 GB where torch brings its CUDA libraries)"
-	$(PIP) install --no-compile -r requirements.txt
+	$(PIP) install -r requirements.txt
 	$(PIP) install --no-deps -e .
 	@touch $@
 
