@@ -168,9 +168,16 @@ def state_of(model) -> tuple:
     return attributes, modules, gradients, weights
 
 
-@pytest.fixture(params=["base", "large", "base-sum", "large-sum"])
+@pytest.fixture(
+    params=[
+        "base",
+        pytest.param("large", marks=pytest.mark.full),
+        pytest.param("base-sum", marks=pytest.mark.full),
+        "large-sum",
+    ]
+)
 def model(request, shared):
-    """Such a model of either size, without and with a weighted sum of its layers."""
+    """Such a model of either size, without and with a weighted sum of its layers; `make test` takes two of the four."""
     size, *summed = request.param.split("-")
     return shared(size, **({"use_weighted_layer_sum": True} if summed else {}))
 
