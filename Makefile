@@ -12,8 +12,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --retries 10 --timeout 60
 PYTEST := $(BIN)/python -m pytest
-# Each worker takes whole files. One that crashes ends the run; those that go on would wait for it for ever.
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --max-worker-restart=0
+# Each worker takes whole files. If one crashes the others finish what they hold, and the run ends: replaced, it would
+# be waited for for ever.
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --max-worker-restart=0 --benchmark-disable
 # Notebooks: a kernel is waited for as long as it lives (conftest.py), whatever limits nbval has.
 NBVAL := --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout=100000 --nbval-sanitize-with=tests/sanitize.cfg
 # No test has a limit on time of its own: these many minutes are around all of them.
@@ -35,14 +36,15 @@ $(STAMP): requirements.txt pyproject.toml
 run: $(STAMP)
 	@$(BIN)/python -m xai_lib.run
 
-# Units that open no network and take no time, in under two minutes.
+# What opens no model and takes no time: about two minutes on two idle cores.
 check: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT) $(PYTEST) tests -m "not heavy and not browser and not full and not bench" $(SIDE_BY_SIDE)
 
 test: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT) $(PYTEST) tests notebooks -m "not full and not bench" $(SIDE_BY_SIDE) $(NBVAL)
 
-# Networks of true size, long campaigns, all notebooks on real recordings and in the browser as well.
+# Also models of true size, long campaigns, and all notebooks on other models, on real recordings (where
+# XAI_REAL_DATA names them) and in the browser.
 test-all: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT_ALL) $(PYTEST) tests notebooks -m "not bench" $(SIDE_BY_SIDE) $(NBVAL)
 

@@ -69,6 +69,7 @@ def pytest_configure(config):
 def interrupt(number, frame):
     """Interrupt the run once: a second word while pytest says what was running would break that off."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -133,10 +134,12 @@ def pytest_runtest_logfinish(nodeid):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     if error:
-        troubles.append(f"worker {node.gateway.id} died ({error}): what it had still to run was not run")
+        troubles.append(f"worker {node.gateway.id} died ({error}): what no worker had begun by then was not run")
 
 
 def pytest_sessionfinish(session):
+    if hasattr(session.config, "workerinput"):  # a worker that takes long to end is interrupted: nothing to tell of
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if compiled:
         from tests import librosa_cache
 

@@ -43,8 +43,10 @@ def device(request):
 def real():
     """Folder of real recordings (ravdess/, esc10/, librispeech/)."""
     path = os.environ.get("XAI_REAL_DATA")
-    if not path or not Path(path).is_dir():
-        pytest.skip("real recordings are not here: set XAI_REAL_DATA to the folder that holds ravdess/")
+    lacking = [name for name in ("ravdess", "esc10", "librispeech") if not path or not (Path(path) / name).is_dir()]
+    if lacking:
+        what = "the folder that holds ravdess/, esc10/ and librispeech/"
+        pytest.skip(f"real recordings ({', '.join(lacking)}) are not here: set XAI_REAL_DATA to {what}")
     return Path(path)
 
 

@@ -2,7 +2,7 @@
 
 numba compiles librosa's functions when they are first called and keeps the machine code in `__pycache__`. Two processes
 that do so at the same time can each write a file of the same name, and leave an index that points at the wrong machine
-code: every later process then dies of a segmentation fault. So whatever starts several processes calls `fill` first.
+code: every later process then dies of a segmentation fault. So the tests and `make pocket` call `fill` first.
 A cache that was left broken is deleted and filled anew.
 """
 
@@ -38,7 +38,8 @@ def fill() -> None:
             path.unlink(missing_ok=True)
         status = call()
     if status:
-        raise RuntimeError(f"librosa cannot be called (exit status {status}): install librosa and numba anew")
+        where = f", delete {os.environ['NUMBA_CACHE_DIR']}" if "NUMBA_CACHE_DIR" in os.environ else ""
+        raise RuntimeError(f"librosa cannot be called (exit status {status}): install librosa and numba anew{where}")
 
 
 def call() -> int:
@@ -47,10 +48,10 @@ def call() -> int:
 
 
 def files() -> list[Path]:
-    """The files of the cache: beside librosa's own, or in the folder that NUMBA_CACHE_DIR names."""
+    """The files of the cache beside librosa's own; none where NUMBA_CACHE_DIR has them elsewhere, with others' files."""
     import librosa
 
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(librosa.__file__).parent)
+    folder = Path(librosa.__file__).parent
     return sorted([*folder.rglob("*.nbi"), *folder.rglob("*.nbc")])
 
 

@@ -5,7 +5,7 @@ reached, or when this process is told to stop, the command is told to stop as we
 What is left half a minute later is killed. Whatever the end, no process that the command started outlives it: kernels,
 servers and browsers are found by a mark in their environment, also where the worker that started them has died.
 
-The exit status is the command's, 124 when time was up, or 143 when this process was told to stop.
+The exit status is the command's, 124 when time was up, or 128 and the number of the signal that told this process to stop.
 """
 
 from __future__ import annotations
@@ -14,57 +14,61 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 
 import psutil
 
 TIME_IS_UP = 124  # as of the command `timeout`
-TOLD_TO_STOP = 128 + signal.SIGTERM
 GRACE = 30  # seconds between the word and the kill
 MARK = "XAI_STARTED_BY"
 
 
-class Stopped(Exception):
-    """This process was told to stop."""
-
-
-def stop(number, frame):
-    """Raise Stopped with the name of the signal."""
-    raise Stopped(signal.Signals(number).name)
-
-
 def main(minutes: float, command: list[str]) -> int:
     """Run `command` for at most `minutes`, and return its exit status."""
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signals = []  # that came; handlers only note them, since an exception may come between any two steps
+
+    def note(number, frame):
+        signals.append(signal.Signals(number))
+
+    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGINT, note)
+
     mark = uuid.uuid4().hex
-    has_been_told = False
     process = subprocess.Popen(command, env={**os.environ, MARK: mark})
-    try:
-        status = process.wait(timeout=60 * minutes)
-    except subprocess.TimeoutExpired:
+    has_ended = wait(process, 60 * minutes, signals)
+    if has_ended:
+        status = process.returncode
+    elif signals:
+        status = 128 + signals[0]
+        say(f"told to stop ({signals[0].name}): ending it, which takes up to {GRACE} s")
+    else:
         status = TIME_IS_UP
-        print(f"\nnot done within {minutes:g} minutes: ended", file=sys.stderr, flush=True)
-    except Stopped as told:
-        status = TOLD_TO_STOP
-        has_been_told = str(told) == "SIGINT"  # Ctrl-C reaches the command as well
-        print(f"\ntold to stop ({told}): ended", file=sys.stderr, flush=True)
-    for number in (signal.SIGTERM, signal.SIGINT):  # what comes now would break off the cleaning up
-        signal.signal(number, signal.SIG_IGN)
-    if not has_been_told:
-        process.terminate()  # not SIGINT, which a command that was started in the background ignores
-    end(process)
+        say(f"not done within {minutes:g} minutes (make LIMIT={2 * minutes:g} would give it twice as many): ending it")
+
+    if not has_ended:
+        if signal.SIGINT not in signals:  # Ctrl-C reaches the command as well
+            process.terminate()  # not SIGINT, which a command that was started in the background ignores
+        if not wait(process, GRACE):
+            process.kill()
+            process.wait()
     kill_marked(mark)
     return status
 
 
-def end(process: subprocess.Popen) -> None:
-    """Wait for a process that was told to stop, and kill it where it does not."""
-    try:
-        process.wait(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def wait(process: subprocess.Popen, seconds: float, signals=()) -> bool:
+    """Whether the process ends within so many seconds; given up as soon as there are `signals`."""
+    last = time.monotonic() + seconds
+    while process.poll() is None:
+        if signals or time.monotonic() > last:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def say(sentence: str) -> None:
+    """Print a sentence on a line of its own, at once."""
+    print(f"\n{sentence}", file=sys.stderr, flush=True)
 
 
 def kill_marked(mark: str) -> None:

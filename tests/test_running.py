@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import librosa
 import librosa_cache
 import nbformat
 import psutil
@@ -60,7 +61,7 @@ def test_a_killed_worker_fails_the_run_and_ends_it(project):
     status, said = run([*PYTEST, *SIDE_BY_SIDE], project)
     assert status == pytest.ExitCode.TESTS_FAILED
     assert "crashed while running 'test_dies.py::test_dies'" in said
-    assert "died (Not properly terminated): what it had still to run was not run" in said
+    assert "died (Not properly terminated): what no worker had begun by then was not run" in said
 
 
 def test_a_worker_that_is_killed_between_tests_fails_the_run(project):
@@ -117,20 +118,20 @@ def test_the_limit_ends_what_the_command_started_and_says_what_was_running(proje
     os.killpg(process.pid, signal.SIGTERM)  # to pytest and its worker as well, as the command `timeout` does
     said, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
-    assert "told to stop (SIGTERM): ended" in said
+    assert "told to stop (SIGTERM)" in said
     assert "was running when the run ended: test_sleeps.py::test_sleeps" in said and "Traceback" not in said
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_time_that_is_up_ends_the_command(tmp_path):
     status, said = run([*LIMIT, "0.02", sys.executable, "-c", "import time; time.sleep(9999)"], tmp_path)
-    assert status == 124 and "not done within 0.02 minutes: ended" in said
+    assert status == 124 and "not done within 0.02 minutes" in said
 
 
 @pytest.mark.parametrize("status", [-signal.SIGSEGV, 1])
 def test_a_broken_cache_is_deleted_and_filled_anew(monkeypatch, tmp_path, status):
     """And only where wrong machine code is what a process dies of."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(librosa, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "broken.nbi").touch()
     monkeypatch.setattr(librosa_cache, "call", lambda: status if librosa_cache.files() else 0)
