@@ -12,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,10 +32,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory):
-    """The folder that JupyterLab serves: copies of the notebooks, so that the checkout stays as it is."""
+    """The folder that JupyterLab serves: copies of the notebooks, without outputs, so that what is seen is of this run."""
     folder = tmp_path_factory.mktemp("desk")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        shutil.copy(path, folder)
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.update(outputs=[], execution_count=None)
+        nbformat.write(notebook, folder / path.name)
     return folder
 
 
