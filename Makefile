@@ -36,7 +36,7 @@ $(STAMP): requirements.txt pyproject.toml
 run: $(STAMP)
 	@$(BIN)/python -m xai_lib.run
 
-# What opens no model and takes no time: about two minutes on two idle cores.
+# What opens no model, starts no process and takes no seconds.
 check: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT) $(PYTEST) tests -m "not heavy and not browser and not full and not bench" $(SIDE_BY_SIDE)
 

@@ -67,7 +67,7 @@ def pytest_configure(config):
 
 
 def interrupt(number, frame):
-    """Interrupt the run once: a second word while pytest says what was running would break that off."""
+    """Interrupt the run once: a second signal would break off the report of what was running."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -138,7 +138,7 @@ def pytest_testnodedown(node, error):
 
 
 def pytest_sessionfinish(session):
-    if hasattr(session.config, "workerinput"):  # a worker that takes long to end is interrupted: nothing to tell of
+    if hasattr(session.config, "workerinput"):  # xdist interrupts a worker that takes long to end
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if compiled:
         from tests import librosa_cache

@@ -5,7 +5,7 @@ reached, or when this process is told to stop, the command is told to stop as we
 What is left half a minute later is killed. Whatever the end, no process that the command started outlives it: kernels,
 servers and browsers are found by a mark in their environment, also where the worker that started them has died.
 
-The exit status is the command's, 124 when time was up, or 128 and the number of the signal that told this process to stop.
+The exit status is the command's, 124 when time was up, or 128 plus the number of the signal that ended this process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import uuid
 import psutil
 
 TIME_IS_UP = 124  # as of the command `timeout`
-GRACE = 30  # seconds between the word and the kill
+GRACE = 30  # seconds between SIGTERM and SIGKILL
 MARK = "XAI_STARTED_BY"
 
 
@@ -57,7 +57,7 @@ def main(minutes: float, command: list[str]) -> int:
 
 
 def wait(process: subprocess.Popen, seconds: float, signals=()) -> bool:
-    """Whether the process ends within so many seconds; given up as soon as there are `signals`."""
+    """Return whether the process ended within so many seconds; return at once when there are `signals`."""
     last = time.monotonic() + seconds
     while process.poll() is None:
         if signals or time.monotonic() > last:

@@ -97,7 +97,7 @@ def test_the_limit_gives_back_the_status_of_the_command(tmp_path):
 
 
 def test_the_limit_ends_what_the_command_started_and_says_what_was_running(project):
-    """Also a process in a session of its own that heeds no word and whose parent has died, as a kernel may."""
+    """Also a process in a session of its own that ignores SIGTERM and whose parent has died, as a kernel may."""
     (project / "test_sleeps.py").write_text(
         "def test_sleeps():\n    import subprocess, sys, time\n"
         "    code = ('import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '\n"

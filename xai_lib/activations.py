@@ -195,7 +195,7 @@ def _pooling(model, pool):
             activation = hidden.topk(max(round(share * len(hidden)), 1), dim=0).values.mean(dim=0)
         else:
             activation = hidden.mean(dim=0)
-        magnitude = hidden.abs().mean(dim=0)  # five times as fast as a vector norm of order 1
+        magnitude = hidden.abs().mean(dim=0)  # faster than a vector norm of order 1
         return activation, magnitude
 
     return pooled
