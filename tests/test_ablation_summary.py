@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from xai_lib import ablation, edits, statistics
+from xai_lib import ablation, statistics
 
 
 def made(speakers=9, clips=2, nulls=20, seed=0):
@@ -45,11 +45,15 @@ def test_summary_against_scipy():
     assert found["low"].values == pytest.approx(expected.low) and found["high"].values == pytest.approx(expected.high)
     assert found["speakers"].transpose("speaker", "layer", "mode").values == pytest.approx(units)
     draws = null.mean(0)
-    further = stats.t(19, draws.mean(-1), draws.std(-1, ddof=1) * np.sqrt(1 + 1 / 20))
-    assert found["null_low"].values == pytest.approx(further.ppf(0.025))
-    assert found["null_high"].values == pytest.approx(further.ppf(0.975))
-    side = further.cdf(units.mean(0))
-    assert found["p_null"].values == pytest.approx(2 * np.minimum(side, 1 - side), abs=1e-12)
+    half = np.abs(draws - draws.mean(-1, keepdims=True)).max(-1)  # of 20 the farthest
+    assert found["null_low"].values == pytest.approx(draws.mean(-1) - half)
+    assert found["null_high"].values == pytest.approx(draws.mean(-1) + half)
+    every = np.concatenate([units.mean(0)[..., None], draws], axis=-1)
+    score = np.abs(stats.zscore(every, axis=-1))
+    assert found["p_null"].values == pytest.approx((score >= score[..., :1] - 1e-9).mean(-1))
+    greatest = score[..., 1:].max(0)  # over layers, for each mode
+    expected = (1 + (greatest >= score[..., :1] - 1e-9).sum(-1)) / 21
+    assert found["q_null"].values == pytest.approx(expected)
     away = units - null.mean(-1)
     interval = stats.ttest_1samp(away, 0).confidence_interval(0.95)
     assert found["difference"].values == pytest.approx(away.mean(0))
@@ -58,8 +62,8 @@ def test_summary_against_scipy():
         p = stats.ttest_1samp(away[:, layer, mode], 0).pvalue
         assert found["p"].values[layer, mode] == pytest.approx(max(p, found["p_null"].values[layer, mode]))
     for mode in range(2):  # corrected over layers, for each mode
-        q = stats.false_discovery_control(found["p"].values[:, mode])
-        assert found["q"].transpose("layer", "mode").values[:, mode] == pytest.approx(q)
+        q = stats.false_discovery_control(found["p_speakers"].values[:, mode])
+        assert found["q"].values[:, mode] == pytest.approx(np.maximum(q, found["q_null"].values[:, mode]))
 
 
 def test_speakers_with_many_clips_count_as_others_in_the_null_too():
@@ -71,18 +75,16 @@ def test_speakers_with_many_clips_count_as_others_in_the_null_too():
     null = np.array([result["null_delta"].values[names == name].mean(0) for name in dict.fromkeys(names)])
     chosen = np.array([result["delta"].values[names == name].mean(0) for name in dict.fromkeys(names)]).mean(0)
     draws = null.mean(0)
-    further = stats.t(19, draws.mean(-1), draws.std(-1, ddof=1) * np.sqrt(1 + 1 / 20))
     found = ablation.summary(result)
     assert found["null_mean"].values == pytest.approx(draws.mean(-1))
-    assert found["null_low"].values == pytest.approx(further.ppf(0.025))
-    p = 2 * np.minimum(further.cdf(chosen), further.sf(chosen))
+    p = statistics.rank_test(chosen, draws)[0]
     assert found["p_null"].values == pytest.approx(p)
     away = result["null_delta"] - result["null_delta"].mean("null")
     alone = ablation.contrast(result["delta"], result["null_delta"].mean("null"), null=away)
     assert alone["p_null"].values == pytest.approx(p)
 
 
-def planted(effect, rng, *, speakers=8, layers=200, nulls=20):
+def planted(effect, rng, *, speakers=8, layers=7, nulls=40):
     """Sets of neurons that differ among themselves, with every speaker alike: the chosen one by `effect` more."""
     sets = rng.standard_normal((1, layers, 1, nulls + 1)) + 0.1 * rng.standard_normal((speakers, layers, 1, nulls + 1))
     sets[..., 0] += effect
@@ -92,39 +94,27 @@ def planted(effect, rng, *, speakers=8, layers=200, nulls=20):
 
 
 def test_a_random_set_is_not_told_from_random_sets():
-    result = planted(0, np.random.default_rng(0), layers=1000)
-    alone = ablation.contrast(result["delta"], result["null_delta"].mean("null"))
-    assert (alone["p"] < 0.05).mean() > 0.5  # over speakers, nearly every set differs from the mean of all
-    found = ablation.summary(result)
-    assert 0.03 < (found["p_null"] < 0.05).mean() < 0.08
-    assert 0 < (found["p"] < 0.05).mean() < 0.08  # before any correction
-    assert (found["q"] < 0.05).mean() < 0.01
+    """Over speakers, nearly every set differs from the mean of all; of 7 layers, any is told in 5 % at most."""
+    rng, alone, single, any_ = np.random.default_rng(0), [], [], []
+    for _ in range(400):
+        result = planted(0, rng)
+        found = ablation.summary(result)
+        alone.append((found["p_speakers"] < 0.05).mean())
+        single.append((found["p_null"] < 0.05).mean())
+        any_.append((found["q"] < 0.05).any())
+    assert np.mean(alone) > 0.5 and 0.03 < np.mean(single) < 0.07
+    assert 0.02 < np.mean(any_) < 0.075  # 0.05 and two standard deviations
 
 
-@pytest.mark.heavy
-def test_sets_that_share_neurons_vary_too_little_and_p_knows():
-    """Effects that add up over neurons, of sets drawn as a sweep draws them; the chosen set is a random one too."""
-    rng, told = np.random.default_rng(0), []
-    for _ in range(150):
-        chosen = rng.choice(90, 30, replace=False)
-        null = edits.matched(rng.permutation(90) + 100.0, chosen, 15, nearest=90, seed=int(rng.integers(1e9)))
-        weights = rng.standard_normal((90, 20))
-        draws, r = np.array([weights[own].sum(0) for own in null]), edits.overlap(null)
-        p = [statistics.null_test(weights[chosen].sum(0), draws, overlap=x) for x in (0, r)]
-        told.append([(x < 0.05).mean() for x in p])
-    without, knowing = np.mean(told, axis=0)
-    assert without > 0.15 and 0.03 < knowing < 0.08 and 0.4 < r < 0.6
-
-
-def test_the_overlap_reaches_the_summary():
+def test_too_few_different_sets_are_no_test():
     result = made()
-    known = result.assign(null_overlap=(("layer",), [0.0, 0.5, 0.9]))
-    plain, found = ablation.summary(result), ablation.summary(known)
-    width = (found["null_high"] - found["null_low"]) / (plain["null_high"] - plain["null_low"])
-    assert width.sel(layer=1).values == pytest.approx(np.ones(2))
-    assert width.sel(layer=2).values == pytest.approx(np.full(2, np.sqrt((3 + 1 / 20) / (1 + 1 / 20))))
-    assert (
-        np.isnan(found["p"].sel(layer=5)).all() and (found["p_null"] >= plain["p_null"] - 1e-12).sel(layer=[1, 2]).all()
+    few = result.assign(null_sets=(("layer",), [1e9, 20.0, 19.0]))
+    plain, found = ablation.summary(result), ablation.summary(few)
+    assert np.isnan(found[["p_null", "q_null", "p", "q"]].sel(layer=5).to_array()).all()
+    assert (found["p_null"] == plain["p_null"]).sel(layer=[1, 2]).all() and found["mean"].notnull().all()
+    assert np.isnan(found["null_low"].sel(layer=5)).all()
+    xr.testing.assert_allclose(
+        found[["difference", "difference_low", "null_mean"]], plain[["difference", "difference_low", "null_mean"]]
     )
 
 
@@ -132,7 +122,7 @@ def test_one_affected_layer_of_many_is_told():
     rng = np.random.default_rng(0)
     dims, effect = ("clip", "layer", "mode"), 0.1 * rng.standard_normal((8, 25, 1))
     effect[:, 4] -= 50 + rng.standard_normal((8, 1))
-    null = 0.1 * rng.standard_normal((8, 25, 1, 20))
+    null = 0.1 * rng.standard_normal((8, 25, 1, 40))
     names = ("clip", [f"s{i}" for i in range(8)])
     data = {"delta": (dims, effect), "null_delta": ((*dims, "null"), null)}
     found = ablation.summary(xr.Dataset(data, {"layer": range(25), "mode": ["flip"], "speaker": names}))
@@ -155,7 +145,7 @@ def test_averages_over_layers_have_the_widest_null():
 @pytest.mark.parametrize("effect", [-8, 8])
 def test_a_planted_effect_is_told_on_either_side(effect):
     found = ablation.summary(planted(effect, np.random.default_rng(1)))
-    assert (found["q"] < 0.05).mean() > 0.95
+    assert (found["q"] < 0.05).all()
     outside = (found["mean"] < found["null_low"]) | (found["mean"] > found["null_high"])
     assert (outside == (found["p_null"] < 0.05)).all()
 
@@ -173,8 +163,10 @@ def test_q_is_over_all_tiles_of_a_mode():
     tiles = tiles.map(lambda x: x + rng.standard_normal((2, 2, *[1] * (x.ndim - 2))))
     found = ablation.summary(tiles)
     for mode in ("flip", "zero"):
-        p, q = (found[name].sel(mode=mode).transpose("layer", "later", "proxy").values for name in "pq")
-        assert p.size == 12 and q.ravel() == pytest.approx(stats.false_discovery_control(p.ravel()))
+        p, q = (found[name].sel(mode=mode).transpose("layer", "later", "proxy").values for name in ("p_speakers", "q"))
+        of_sets = found["q_null"].sel(mode=mode).transpose("layer", "later", "proxy").values
+        assert p.size == 12
+        assert q.ravel() == pytest.approx(np.maximum(stats.false_discovery_control(p.ravel()), of_sets.ravel()))
     assert not np.isnan(ablation.summary(tiles, proxy="zcr")["p"]).any()
 
 
@@ -203,7 +195,7 @@ def test_below_eight_speakers_there_is_no_interval_and_no_test():
     for name in ("low", "high", "difference_low", "p", "q"):
         assert np.isnan(found[name]).all(), name
     assert np.isfinite(found["mean"]).all() and found.sizes["speaker"] == 7
-    assert (found["p_null"].sel(layer=5) < 1e-6).all()  # says something of the sets, whoever speaks
+    assert (found["p_null"].sel(layer=5) < 0.05).all()  # says something of the sets, whoever speaks
 
 
 def test_without_nulls_there_is_nothing_to_compare_with():
@@ -240,7 +232,9 @@ def reported(scale=1.0, **options):
 )
 def test_a_report_writes_numbers_out(scale, size):
     first = reported(scale)[0]
-    assert re.match(rf"flip, spectral centroid: most in layer 5, {size} beyond the null \(q [=<] 0\.0", first), first
+    assert re.match(rf"flip, spectral centroid: most in layer 5, {size} beyond random neurons \(q [=<] 0\.0", first), (
+        first
+    )
 
 
 def test_the_ends_of_an_interval_are_rounded_like_its_mean():

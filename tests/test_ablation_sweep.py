@@ -285,9 +285,9 @@ def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
     assert joint["group"].values.tolist() == list(halves) and "layer" not in joint.dims
     size, sets = np.hypot(fitted["moments"]["mean"], fitted["moments"]["std"]), {}
     for members in halves.values():  # a neuron that is chosen in both layers has the same one in its place in both
-        distinct = np.unique(np.concatenate([NEURONS[at] for at in members]))
-        drawn = edits.matched(size.sel(layer=members).mean("layer"), distinct, 2, seed=[0, *members])[1]
-        sets |= {at: [drawn[distinct.tolist().index(own)] for own in NEURONS[at]] for at in members}
+        own = {at: np.array(NEURONS[at]) for at in members}
+        drawn = nulls.sets(24, size, own, nulls=2, directions=0, seed=0)[2]
+        sets |= {at: one.tolist() for at, one in zip(members, drawn)}
         assert len(set(sets[members[0]]) & set(sets[members[1]])) >= 2
     for name, members in halves.items():
         for clip, path in test["path"].items():
@@ -406,7 +406,7 @@ def test_the_report_names_the_layer_and_its_neurons():
     rng, names = np.random.default_rng(0), [f"s{i}" for i in range(9)]
     effect = 0.1 * rng.standard_normal((9, 3, 2))
     effect[:, 1, 0] -= 4
-    null = 0.1 * rng.standard_normal((9, 3, 2, 20))
+    null = 0.1 * rng.standard_normal((9, 3, 2, 40))
     dims = ("clip", "layer", "mode")
     result = xr.Dataset(
         {"delta": (dims, effect), "null_delta": ((*dims, "null"), null)},
@@ -415,9 +415,9 @@ def test_the_report_names_the_layer_and_its_neurons():
     )
     told = {"delta": ("log-odds of sad", "nats")}
     first, second = ablation.report(result, readouts=told).splitlines()
-    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "neurons" not in first
-    assert first.endswith("nats beyond the null (q < 0.001)")
-    assert second == "zero, log-odds of sad: none beyond the null, in 3 layers"
+    assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "its first neurons" not in first
+    assert first.endswith("nats beyond random neurons (q = 0.024)")
+    assert second == "zero, log-odds of sad: none beyond random neurons, in 3 layers"
     assert ablation.report(result.sel(mode=["zero"], layer=[2]), readouts=told).endswith("in 1 layer")
     result["delta"][:, 1, 0] += 3.9
     assert re.search(r"\(q = 0\.0\d\d\)$", ablation.report(result, readouts=told).splitlines()[0])
@@ -440,19 +440,19 @@ def test_the_report_names_the_layer_and_its_neurons():
     for fewer, why in (
         (result.isel(clip=slice(5)), "no test, 5 speakers of the 8 that it takes"),
         (result.isel(clip=slice(1)), "no test, 1 speaker of the 8 that it takes"),
-        (result.isel(null=slice(0)), "no test, 0 random sets of the 3 that it takes"),
-        (result.isel(null=slice(1)), "no test, 1 random set of the 3 that it takes"),
-        (result.assign(null_overlap=("layer", [0.8, 0.9, 1.0])), "no test, random sets share too much"),
+        (result.isel(null=slice(0)), "no test, there are no random sets"),
+        (result.assign(null_sets=("layer", [19.0, 6, 1])), "no test, too few different random sets exist"),
     ):
         assert ablation.report(fewer, readouts=told).splitlines()[0] == f"flip, log-odds of sad: {why}"
-    some = ablation.report(result.assign(null_overlap=("layer", [0.8, 0.5, 0.9])), readouts=told).splitlines()
+    some = ablation.report(result.assign(null_sets=("layer", [19.0, 20, 1])), readouts=told).splitlines()
     assert some[1:] == [
-        "zero, log-odds of sad: none beyond the null, in 1 layer",
-        "no null (random sets share too much) in layers 1, 5",
+        "zero, log-odds of sad: none beyond random neurons, in 1 layer",
+        "no test (too few different random sets exist) in layers 1, 5",
     ]
-    alike = named.assign(null_overlap=(("chosen", "layer"), [[0, 0, 0.9], [0, 0, 0]]))
-    told_of = [ablation.report(alike, readouts=told, chosen=name) for name in ("a", "b")]
-    assert told_of[0].endswith("\nno null (random sets share too much) in layer 5") and "no null" not in told_of[1]
+    few = named.assign(null_sets=(("chosen", "layer"), [[99, 99, 9], [99, 99, 99]]))
+    told_of = [ablation.report(few, readouts=told, chosen=name) for name in ("a", "b")]
+    assert told_of[0].endswith("\nno test (too few different random sets exist) in layer 5")
+    assert "no test" not in told_of[1]
 
 
 def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
@@ -478,7 +478,7 @@ def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
     model = tiny()
     moments = activations.moments(model, clips.iloc[:9])
     options = {"neurons": {2: [1, 5, 9]}, "moments": moments, "nulls": 30}
-    near, any_ = (ablation.sweep(model, clips.iloc[[21]], **options, nearest=n) for n in (2, 24))
+    near, any_ = (ablation.sweep(model, clips.iloc[[21]], **options, size_classes=n) for n in (8, 1))
     spread = [found["null_magnitude"].std().item() for found in (near, any_)]
     assert spread[0] < spread[1]
 
@@ -514,8 +514,8 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
         ({"moments": pd.DataFrame()}, "what moments.* gives is needed"),
         ({"proxies": {}}, "what proxies.fit.* gives is needed, a Dataset, and not a dict"),
         ({"modes": ("resample",)}, "resample needs a donor for each clip: donors=donors.drawn"),
-        ({"k": 0}, "k and nearest are whole numbers from 1 up"),
-        ({"k": 5.0}, "k and nearest are whole numbers from 1 up"),
+        ({"k": 0}, "k are whole numbers from 1 up"),
+        ({"k": 5.0}, "k are whole numbers from 1 up"),
         ({"nulls": -1}, "nulls and directions from 0 up"),
         ({"neurons": [1, 2]}, "neurons are scores"),
         ({"target": {"angry": "angry"}}, "target names angry, and neurons none"),
@@ -569,33 +569,34 @@ def test_a_null_can_be_matched_on_other_clips(tiny, clips, fitted):
     model, moments = tiny(), fitted["moments"]
     other = moments.assign(mean=moments["mean"][:, ::-1].variable, std=2 * moments["std"][:, ::-1].variable)
     options = {"neurons": {2: [1, 6, 17]}, "modes": ("mean",), "nulls": 3, "moments": moments}
+    options["size_classes"] = 4
     plain, found = (ablation.sweep(model, clips.iloc[[21]], **options, match=match) for match in (None, other))
     size = nulls.rms(other).sel(layer=2)
-    assert found["magnitude"].item() == pytest.approx(size[[1, 6, 17]].mean().item())
-    drawn = edits.matched(size, [1, 6, 17], 3, seed=[0, 2])
-    assert found["null_magnitude"].values.ravel() == pytest.approx([size[own].mean().item() for own in drawn])
+    assert found["magnitude"].item() == pytest.approx(np.sqrt((size[[1, 6, 17]] ** 2).mean().item()))
+    sizes = nulls.rms(other)
+    drawn = nulls.sets(24, sizes, {2: np.array([1, 6, 17])}, nulls=3, directions=0, seed=0, classes=4)[1:]
+    rms = [np.sqrt(np.mean(size.values[own] ** 2)) for (own,) in drawn]
+    assert found["null_magnitude"].values.ravel() == pytest.approx(rms)
     np.testing.assert_array_equal(found["logits"], plain["logits"])
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(found["null_logits"], plain["null_logits"], atol=1e-5)
 
 
-def test_shares_restored_know_what_random_sets_share(tiny, clips):
+def test_shares_restored_know_how_many_random_sets_there_are(tiny, clips):
     model, test = tiny(), clips[clips["label"] == "sad"]
     pairs, moments = donors.minimal_pairs(test, clips, "angry"), ablation.moments(model, clips)
-    options = {"modes": ("patch",), "donors": pairs, "moments": moments, "nulls": 5, "nearest": 24}
-    found = ablation.sweep(model, test, neurons={2: range(8), 3: [0, 1]}, **options)
+    options = {"modes": ("patch",), "donors": pairs, "moments": moments, "nulls": 5}
+    found = ablation.sweep(model, test, neurons={1: range(23), 2: range(24), 3: [0, 1]}, **options)
     share = ablation.restored(found)
-    xr.testing.assert_equal(share["null_overlap"], found["null_overlap"])
-    width = {known: ablation.summary(one, "restored") for known, one in
-             ((True, share), (False, share.drop_vars("null_overlap")))}  # fmt: skip
-    width = {known: (one["null_high"] - one["null_low"]).sel(layer=2).item() for known, one in width.items()}
-    r = found["null_overlap"].sel(layer=2).item()
-    assert 0.3 < r < 0.8 and width[True] / width[False] == pytest.approx(np.sqrt(((1 + r) / (1 - r) + 0.2) / 1.2))
+    xr.testing.assert_equal(share["null_sets"], found["null_sets"])
+    assert found["null_sets"].values.tolist() == [24, 1, 276]
+    p = ablation.summary(share, "restored")["p_null"].squeeze("mode")
+    assert p.notnull().values.tolist() == [True, False, True]
 
 
 def test_a_group_shares_what_its_layers_share_on_average():
     sets = [[np.arange(4), np.arange(4)], [np.arange(4, 8), np.arange(4)], [np.arange(8, 12), np.arange(2, 6)]]
-    assert nulls.overlap(sets) == pytest.approx((0 + (1 + 0.5 + 0.5) / 3) / 2) and nulls.overlap([]) == 0
+    assert nulls.mean_overlap(sets) == pytest.approx((0 + (1 + 0.5 + 0.5) / 3) / 2) and nulls.mean_overlap([]) == 0
 
 
 def test_a_clip_is_not_its_own_donor(tiny, clips):

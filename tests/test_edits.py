@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xai_lib import hooks
-from xai_lib.edits import FRAMES, MODES, directions, edit, matched, overlap
+from xai_lib.edits import FRAMES, MODES, directions, edit
 
 HIDDEN = torch.tensor([[[1.0, -9.0, 2.0], [4.0, 1.0, 3.0], [-5.0, 2.0, 3.5], [0.5, 8.0, -1.0]]])  # [1, 4, 3]
 OTHER = torch.tensor([[1.5, 2.5, 3.5], [6.0, 7.0, 8.0], [-6.0, -7.0, -8.0], [0.1, 0.2, 0.3], [9.0, 9.0, 9.0]])
@@ -61,19 +61,6 @@ def test_neurons_are_directions_too(mode):
     assert torch.allclose(again[..., 2], turned[..., 2], atol=1e-5)
     with pytest.raises(ValueError, match="noise is of neurons, not of directions"):
         edit(basis, "noise", stds=NEEDS["stds"])
-
-
-def test_overlap_is_the_mean_share_of_two_sets():
-    assert overlap([[1, 2, 3, 4], [3, 4, 5, 6], [1, 2, 3, 4]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
-    assert overlap([[1, 2]]) == overlap([]) == 0
-    layers = [[("a", 1), ("b", 1)], [("a", 1), ("b", 2)]]  # a number is another neuron in another layer
-    assert overlap(layers) == 0.5
-
-
-def test_a_random_neuron_stands_in_the_place_of_the_one_it_is_matched_with():
-    size = np.geomspace(1, 1000, 60)
-    for drawn in matched(size, [50, 10, 30], 20, nearest=3, seed=1):
-        assert (np.abs(np.log(size[drawn]) - np.log(size[[50, 10, 30]])) < 0.5).all()
 
 
 def test_random_directions_are_orthonormal():
@@ -177,32 +164,3 @@ def test_bad_options(options, message):
 def test_bad_choices(neurons, options, message):
     with pytest.raises(ValueError, match=message):
         edit(neurons, **options)(HIDDEN)
-
-
-@given(seed=st.integers(0, 99), k=st.integers(1, 20))
-def test_matched_sets_are_of_others_and_alike(seed, k):
-    rng = np.random.default_rng(seed)
-    size = np.exp(rng.standard_normal(60))
-    chosen = rng.permutation(60)[:k]
-    sets = matched(size, chosen, 8, seed=seed)
-    assert len(sets) == 8 and all(len(np.unique(drawn)) == k for drawn in sets)
-    assert all(not set(drawn) & set(chosen) for drawn in sets)
-    again = matched(size, chosen, 8, seed=seed)
-    assert all(np.array_equal(a, b) for a, b in zip(sets, again))
-    assert k == 1 or any(not np.array_equal(sets[0], drawn) for drawn in sets)
-
-
-def test_matched_takes_the_nearest_that_are_free():
-    size = np.array([1.0, 1.1, 1.2, 50, 51, 52, 1.3, 53, 49])
-    for drawn in matched(size, [0, 4], 30, nearest=2):
-        assert len(set(drawn) & {1, 2}) == 1 and len(set(drawn) & {3, 5}) == 1
-    near = {int(drawn[0]) for drawn in matched(size, [0], 60, nearest=3)}
-    assert near == {1, 2, 6}  # all of them, and none but them
-    mean = np.mean([size[drawn].mean() for drawn in matched(size, [3, 4, 8], 50, nearest=2)])
-    assert mean == pytest.approx(35, abs=17.5) and mean > 2 * size[[1, 2, 6]].mean()
-
-
-def test_matched_needs_enough_others():
-    assert matched(np.ones(5), [0, 1, 2], 0) == []
-    with pytest.raises(ValueError, match="3 of 5 neurons are chosen, 2 are left for a null"):
-        matched(np.ones(5), [0, 1, 2], 1)

@@ -52,7 +52,7 @@ def found(tmp_path_factory):
         with hooks.edit(model, {LAYER: plant}):
             fitted, moments = decoders.fit(model, train), ablation.moments(model, train[::3])
             valid = decoders.validity(model, test, fitted)["training"]  # few clips: a speaker's own mean says little
-            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "nulls": 15, "nearest": 30}
+            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "nulls": 40}
             swept = ablation.sweep(model, test, moments=moments, decoders=fitted, **options)
         after = {"layer": LAYER, "later": slice(LAYER + 1, None)}
         every.append((valid.sel(layer=after["later"]), ablation.summary(swept, "decoded_change", **after)))
@@ -64,7 +64,7 @@ def test_turning_it_over_moves_the_decoded_level(found, seed):
     valid, effect = found[seed]
     assert (valid.sel(feature="level") > 0.9).all() and (valid.sel(feature=["zcr", "f0"]) > 0.8).all()
     size = np.abs(effect["mean"] - effect["null_mean"]) / (effect["null_high"] - effect["null_mean"])
-    assert (size.sel(feature="level") > 3).all() and (effect["p_null"].sel(feature="level") < 1e-3).all()
+    assert (size.sel(feature="level") > 3).all() and (effect["p_null"].sel(feature="level") < 0.05).all()
     assert (effect["mean"].sel(feature="level") < -5).all()  # dB: it was loud, and is not
     assert (size.sel(feature=STILL) < size.sel(feature="level") / 2).all()
 

@@ -180,12 +180,61 @@ def test_null_test_holds_its_level_and_sees_what_lies_outside():
     np.testing.assert_array_equal(nan, [np.nan, 0, np.nan])
 
 
-def test_a_null_of_sets_that_share_most_is_none():
-    assert np.isnan(statistics.null_test(1.0, [1.0, 2, 3, 4], overlap=0.85))
-    sd = statistics.null_spread([1.0, 2, 3, 4], 0.5)
-    assert sd == pytest.approx(np.std([1, 2, 3, 4], ddof=1) * np.sqrt(3 + 1 / 4))
-    both = statistics.null_spread(np.array([[1.0, 2, 3, 4]] * 2), np.array([0.0, 0.5]), axis=-1)
-    assert both == pytest.approx([np.std([1, 2, 3, 4], ddof=1) * np.sqrt(1 + 1 / 4), sd])
+def test_a_rank_by_hand():
+    p, family = statistics.rank_test([9.0, 0.0], [[1.0, 2, 3, 4], [5, -5, 4, -4]])
+    assert p == pytest.approx([1 / 5, 1]) and family[0] == p[0]
+    assert statistics.rank_test(0.0, [1.0, 2, 3, 9])[0] == pytest.approx(2 / 5)  # 3 from the mean, and 9 is farther
+    assert statistics.rank_test(2.0, [1.0, 2, 3, 4]) == pytest.approx((1, 1))  # 2.4 is the mean of all five
+    one = statistics.rank_test(9.0, [1.0, 2, 3, 4, 9])  # a draw that is what was found
+    assert one == pytest.approx((2 / 6, 2 / 6))
+    nan = statistics.rank_test([np.nan, 1, 2], [[1.0, 2], [np.nan, 2], [5, 5]])
+    np.testing.assert_array_equal(nan[0], [np.nan, np.nan, 1 / 3])
+    np.testing.assert_array_equal(statistics.rank_test([1.0, 2.0], np.ones((2, 4)))[0], [1, 1 / 5])  # none varies
+    assert np.isnan(statistics.rank_test([1.0], np.zeros((1, 0)))[0]).all()
+    assert statistics.rank_test(9.0, np.arange(6.0), draws=3)[0] == pytest.approx(1 / 4)
+
+
+def heavy(rng, *shape):
+    """Draws of far tails, and skewed."""
+    return np.exp(1.5 * rng.standard_normal(shape)) * rng.standard_cauchy(shape)
+
+
+@pytest.mark.parametrize("draw", [np.random.Generator.standard_normal, heavy], ids=["normal", "heavy tails"])
+def test_ranks_hold_their_level_whatever_the_tails(draw):
+    """Seven layers, of which each has its own scale: any of them under 0.05 in at most 5 % of 2,000 draws."""
+    rng, any_, single = np.random.default_rng(0), [], []
+    for _ in range(2000):
+        every = draw(rng, (7, 41)) if draw is not heavy else heavy(rng, 7, 41)
+        every *= np.geomspace(1, 1000, 7)[:, None]
+        p, family = statistics.rank_test(every[:, 0], every[:, 1:])
+        any_.append((family < 0.05).any())
+        single.append((p < 0.05).mean())
+        assert (family >= p - 1e-12).all()
+    assert 0.03 < np.mean(any_) < 0.062 and 0.035 < np.mean(single) < 0.06
+    if draw is heavy:  # what normal theory would have said
+        every = heavy(rng, 2000, 7, 41)
+        normal = statistics.null_test(every[..., 0], every[..., 1:], axis=-1)
+        assert (normal < 0.01).mean() > 0.02
+
+
+def test_a_layer_beyond_all_draws_is_told_from_the_family():
+    rng = np.random.default_rng(1)
+    every = rng.standard_normal((7, 41))
+    every[3, 0] += 8
+    _, family = statistics.rank_test(every[:, 0], every[:, 1:])
+    assert (family < 0.05).nonzero()[0].tolist() == [3] and family[3] == pytest.approx(1 / 41)
+
+
+@pytest.mark.parametrize("many", [20, 40, 100, 200])
+def test_the_band_is_where_the_rank_is_not_below(many):
+    rng = np.random.default_rng(many)
+    drawn = rng.standard_normal((300, many))
+    low, high = statistics.rank_band(drawn)
+    values = rng.normal(0, 2, 300)
+    outside = (values < low) | (values > high)
+    told = statistics.rank_test(values, drawn)[0] < 0.05
+    assert (outside == told).mean() > 0.97 and 0.15 < outside.mean() < 0.6
+    assert np.isnan(statistics.rank_band(drawn[:, :19])).all()
 
 
 def test_t_test_is_scipys_over_eight_units_or_more():

@@ -20,10 +20,11 @@ from . import nulls as nulls_
 from . import proxies as proxies_
 from . import speakers as speakers_
 from .activations import check_moments, moments
-from .effects import averaged, contrast, distance, recognition, report, restored, summary
+from .effects import averaged, between_random_sets, contrast, distance, recognition, report, restored, summary, verdict
 
 __all__ = [
     "averaged",
+    "between_random_sets",
     "contrast",
     "distance",
     "groups",
@@ -33,6 +34,7 @@ __all__ = [
     "restored",
     "summary",
     "sweep",
+    "verdict",
 ]
 
 
@@ -54,9 +56,10 @@ def sweep(
     frames="all",
     window=0,
     n_peaks=5,
-    nulls=50,
-    nearest=5,
+    nulls=40,
+    size_classes=None,
     directions=0,
+    blind=True,
     target="predicted",
     moments=None,
     match=None,
@@ -88,13 +91,18 @@ def sweep(
         As in `edits.edit`; `scale` is that of the noise. For frames between two moments, `model.between(0.5, 1.0)`; for
         attention heads the part "heads" and `model.head_neurons`.
     nulls : int
-        Random sets per layer, matched in root mean square activation (`edits.matched`), which is the size of a flip:
-        the same for all clips and modes, and none of the chosen. In a group a neuron that is chosen in several layers
-        has the same one in its place in all. Keep `k` under a third of a layer, or they share most of their neurons.
-    nearest : int
-        Of how many nearest neurons each is drawn; as many as a layer has: of any.
+        Random sets per layer, the same for all clips and modes (`nulls.sets`): in the place of each selected neuron any
+        neuron of about its size, by root mean square activation, which is the size of a flip. In a group a neuron that
+        is selected in several layers has the same one in its place in all. The smallest p is 1 / (1 + nulls): 40 make
+        0.024, 100 make 0.01.
+    size_classes : int, optional
+        In how many classes of size the neurons of a layer are put, of which random ones are drawn
+        (`nulls.size_classes`); 1 for any neuron of the layer.
     directions : int
         So many sets of as many random directions (`edits.directions`) beside the neurons.
+    blind : bool
+        Beside them, where there are moments and random sets, as many neurons that a choice blind to the target names:
+        the most active, and those that write most into the residual stream (`nulls.blind`).
     target : str, int, pair, or dict
         A class, a contrast of two, or "predicted"; of several `neurons`, each one's by name.
     moments : Dataset, optional
@@ -113,7 +121,7 @@ def sweep(
     -------
     Dataset
         [clip, (chosen), layer, mode, (k), ...], for the random sets the same with the prefix `null_` and the dim
-        `null`, for directions with the prefix `direction_`:
+        `null`, for directions with the prefix `direction_`, for the target-blind selections with `blind_`:
 
         ``delta``, log-odds of the target, edited minus clean (nats); ``log_odds`` [..., label], the same of every
         class; ``logits``, ``probability`` [..., label]; ``kl``, divergence of the edited from the clean probabilities
@@ -132,8 +140,9 @@ def sweep(
         The clip's own label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
         ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors:
         ``donor_logits`` and the coordinate ``donor_label``. Of the sets: ``magnitude`` and ``null_magnitude``, root
-        mean square, how well they are matched, and ``null_overlap``, the share of neurons that two random ones have in
-        common, which `summary` takes in. attrs["neurons"]: the chosen ones, as JSON.
+        mean square, how well they are matched; ``null_sets``, how many different random sets there are, and
+        ``null_overlap``, the share of neurons that two of those drawn have in common. attrs["neurons"]: the chosen ones,
+        as JSON.
 
     Raises
     ------
@@ -145,8 +154,10 @@ def sweep(
     if not hasattr(model, "family") or not isinstance(clips, pd.DataFrame):
         raise ValueError("sweep takes a model of models.load and a table (DataFrame) of clips, in this order")
     edits.check_frames(frames)
-    if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0 or nearest < 1:
-        raise ValueError("k and nearest are whole numbers from 1 up, nulls and directions from 0 up")
+    if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0:
+        raise ValueError("k are whole numbers from 1 up, nulls and directions from 0 up")
+    if size_classes is not None and size_classes < 1:
+        raise ValueError(f"size_classes is a whole number from 1 up, not {size_classes}")
     for name, some in {"k": ks, "modes": modes}.items():
         if len(set(some)) < len(some):
             raise ValueError(f"{name} holds one twice: {', '.join(map(str, some))}")
@@ -176,15 +187,19 @@ def sweep(
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in there]
     known, width = edits.given(sites, moments), model.family.width(part)
-    random = {"nulls": nulls, "nearest": nearest, "directions": directions, "seed": seed}
+    random = {"nulls": nulls, "directions": directions, "seed": seed, "classes": size_classes}
     sizes = moments if match is None else match
     check_moments(sizes, model, part)
     sizes = nulls_.rms(sizes)
     choices = [*product(named, places, ks)]
     sets = [{at: chosen[name][at, k] for at in places[place]} for name, place, k in choices]
     sets = {choice: nulls_.sets(width, sizes, own, **random) for choice, own in zip(choices, sets)}
+    merely = nulls_.blind(moments, width) if blind and nulls else {}
+    for (name, place, many), some in sets.items():
+        for ranked in merely.values():
+            some.append([np.sort(ranked[at][: len(chosen[name][at, many])]) for at in places[place]])
     shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
-    shape["null"] = 1 + nulls + directions
+    shape["null"] = 1 + nulls + directions + len(merely)
     conditions = [*product(named, places, modes, ks, range(shape["null"]))]
     ends = [places[place][-1] for _, place, *_ in conditions]
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
@@ -235,11 +250,14 @@ def sweep(
     every = readouts.masked(every, places, part)
     if sizes is not None:
         size = [nulls_.size(sizes, places[choice[1]], sets[choice]) for choice in choices]
-        shared = [nulls_.overlap(sets[choice][1 : 1 + nulls]) for choice in choices]
+        shared = [nulls_.mean_overlap(sets[choice][1 : 1 + nulls]) for choice in choices]
+        there = [nulls_.distinct_sets(sizes, dict(zip(places[choice[1]], sets[choice][0])), size_classes)
+                 for choice in choices]  # fmt: skip
         dims, counts = ("chosen", "layer", "k"), (len(named), len(places), len(ks))
         every["magnitude"] = (*dims, "null"), np.reshape(size, (*counts, -1))
         every["null_overlap"] = dims, np.reshape(shared, counts)
-    every = readouts.split(every, nulls).rename({"layer": "group"} if joint else {})
+        every["null_sets"] = dims, np.reshape(there, counts)
+    every = readouts.split(every, nulls, directions, [*merely]).rename({"layer": "group"} if joint else {})
     every = every if named is neurons else every.isel(chosen=0, drop=True)
     every = every if np.ndim(k) else every.isel(k=0, drop=True)
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())

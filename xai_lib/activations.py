@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from . import audio, hooks, store, targets
+from . import audio, hooks, nulls, store, targets
 from .store import opened
 
 __all__ = ["activations", "check_moments", "counting", "forwards", "hidden_states", "moments", "opened", "usable"]
@@ -219,14 +219,21 @@ def _side_by_side(read):
 def moments(model, clips, *, part="block") -> xr.Dataset:
     """`mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
 
-    Modes "mean" and "noise" of an edit and the matched null need those of the training clips.
+    And `written`, how much it adds to the residual stream, a root mean square too: of a block, what it changed of what
+    came in; of neurons inside a block, their activation times the norm of their outgoing weights. NaN where that is not
+    known. Modes "mean" and "noise" of an edit and the random neurons need the moments of the training clips.
     """
     sites, skipped, n, sums = model.sites(part), {}, 0, 0
     for _, hidden, _ in hidden_states(model, clips, sites, skipped):
         hidden, n = hidden.cpu().double(), n + hidden.shape[1]
-        sums = sums + torch.stack([hidden.sum(1), hidden.square().sum(1), hidden.abs().sum(1)])
-    mean, square, magnitude = (sums / n).numpy()
-    data = {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0)), "magnitude": magnitude}
+        change = torch.diff(hidden, dim=0, prepend=torch.zeros_like(hidden[:1]))
+        sums = sums + torch.stack([x.sum(1) for x in (hidden, hidden.square(), hidden.abs(), change.square())])
+    mean, square, magnitude, changed = (sums / n).numpy()
+    outgoing = nulls.outgoing(model, part, [site.layer for site in sites])
+    written = np.full_like(mean, np.nan) if outgoing is None else np.sqrt(square) * outgoing
+    if part == "block" and model.family.residual:
+        written = np.sqrt(changed)
+    data = {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0)), "magnitude": magnitude, "written": written}
     return xr.Dataset(
         {name: (("layer", "neuron"), values) for name, values in data.items()},
         targets.axes(sites, mean),

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from . import edits, hooks, statistics, targets
+from . import hooks, nulls, statistics, targets
 from .families import Site
 
 
@@ -123,21 +123,44 @@ def reach(model, magnitude) -> xr.DataArray:
     return sizes
 
 
-def controls(neurons, size, draws, *, seed=0) -> list[dict]:
-    """Random neurons in place of the chosen: as many in each site, of like size (`reach`), none of the chosen.
+def controls(neurons, size, draws, *, seed=0, classes=None) -> list[dict]:
+    """Random neurons in place of the chosen: as many in each site, of like size (`reach`), by `nulls.substitutes`.
 
-    `size` may be a Model instead: then they are any neurons of each site, the chosen among them.
+    `size` may be a Model instead: then they are any neurons of each site. The chosen may be among them. `classes` is
+    how many classes of size there are, `nulls.size_classes`.
     """
     sets = {}
     for place, (site, chosen) in enumerate(neurons.items()):
         if isinstance(size, xr.DataArray):
-            here = size.sel(part=site.part, layer=site.layer) if "unit" in size.dims else size.sel(layer=site.layer)
+            numbers = nulls.size_classes(_at(size, site), classes)
             key = [seed, site.layer if isinstance(site.layer, (int, np.integer)) else place]
-            sets[site] = edits.matched(here, chosen, draws, nearest=15, seed=key)
+            sets[site] = [np.sort(stand_in[chosen]) for stand_in in nulls.substitutes(numbers, draws, seed=key)]
         else:
             rng, width = np.random.default_rng([seed, place]), size.n_neurons(site)
             sets[site] = [rng.choice(width, len(chosen), replace=False) for _ in range(draws)]
     return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
+
+
+def blind(neurons, magnitude, written) -> dict:
+    """What a choice blind to the class takes out: as many in each site, {"most active": {Site: neurons}, "writes most": …}.
+
+    Of the greatest `magnitude`, and of those that write most into the stream, `written` of `reach`.
+    """
+    ranked = {"most active": magnitude, "writes most": written}
+    return {
+        name: {
+            site: np.sort(np.argsort(-_at(sizes, site), kind="stable")[: len(chosen)])
+            for site, chosen in neurons.items()
+        }
+        for name, sizes in ranked.items()
+    }
+
+
+def _at(sizes, site) -> np.ndarray:
+    """Those of `sizes` [layer, neuron] or [unit] that are of one site, [neuron]."""
+    if "unit" in sizes.dims:
+        return sizes.sel(part=site.part, layer=site.layer).sortby("neuron").values
+    return sizes.sel(layer=site.layer).values
 
 
 def plan(units):

@@ -95,46 +95,6 @@ def given(sites, moments) -> dict:
     return {site: {"means": at["mean"].values, "stds": at["std"].values} for site, at in parts.items()}
 
 
-def matched(magnitude, neurons, n, *, nearest=5, seed=0) -> list[np.ndarray]:
-    """Draw `n` random sets of other neurons of the same layer, matched one by one in size.
-
-    Parameters
-    ----------
-    magnitude : array [all neurons of the layer]
-        The size of each over training clips: root mean square (`nulls.rms`), mean |activation| or another.
-    neurons : sequence of int
-        The chosen ones: none of them is drawn. ValueError if more are chosen than are left to draw from.
-    nearest : int
-        Each chosen neuron, in random order, is replaced by one of so many nearest in log size that are still free.
-
-    Returns
-    -------
-    list of array
-        In each the one at place i stands for that at place i of `neurons`.
-    """
-    size, neurons = np.log(np.maximum(np.asarray(magnitude, float), 1e-12)), np.asarray(neurons, int)
-    others = np.setdiff1d(np.arange(len(size)), neurons)
-    if n and len(others) < len(neurons):
-        chosen = f"{len(neurons)} of {len(size)} neurons are chosen, {len(others)} are left for a null"
-        raise ValueError(f"{chosen}: choose at most half of a layer, or nulls=0")
-    rng, sets = np.random.default_rng(seed), []
-    for _ in range(n):
-        free, drawn = others.copy(), np.zeros(len(neurons), int)
-        for i in rng.permutation(len(neurons)):
-            near = np.argsort(np.abs(size[free] - size[neurons[i]]), kind="stable")[:nearest]
-            place = rng.choice(near)
-            drawn[i], free = free[place], np.delete(free, place)
-        sets.append(drawn)
-    return sets
-
-
-def overlap(sets) -> float:
-    """Mean share of neurons that two of several sets of one size have in common; 0 of fewer than two sets."""
-    sets = [set(own) for own in sets]
-    shares = [len(a & b) / len(a) for i, a in enumerate(sets) for b in sets[:i] if a]
-    return float(np.mean(shares)) if shares else 0.0
-
-
 def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed, hidden):
     """The edited copy of `hidden`."""
     neurons = np.arange(hidden.shape[-1]) if isinstance(neurons, str) else neurons

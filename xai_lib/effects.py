@@ -1,14 +1,15 @@
 """What a sweep of edits comes to: effects over speakers, beside the null, in tables and in words."""
 
 import json
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from scipy import stats
 
-from . import statistics, targets
+from . import nulls, statistics, targets
 
-ALIKE = 0.8  # share of neurons that random sets have in common from which up there is no null, `statistics.null_spread`
+ALIKE = 1.25  # sizes of two edits may differ by this factor, either way, in a `verdict`
 READOUTS = {  # of `report`: variable, what it is called, what it is measured in
     "delta": ("log-odds of the target", "nats"),
     "kl": ("divergence of the probabilities", "nats"),
@@ -17,7 +18,7 @@ READOUTS = {  # of `report`: variable, what it is called, what it is measured in
 
 
 def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
-    """Effect over speakers, and against the matched random neurons.
+    """Effect over speakers, and against the random neurons.
 
     Parameters
     ----------
@@ -34,27 +35,27 @@ def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
     -------
     Dataset [layer, mode]
         ``speakers`` [speaker, ...], each one's mean; ``mean``, ``low``, ``high`` and ``n`` over them. ``difference``,
-        chosen minus mean of the null, with its interval, ``p_null``, ``p`` and ``q`` as in `contrast`. ``null_mean``,
-        and ``null_low`` to ``null_high``, where 95 % of further random sets would lie, each averaged over the same
-        speakers: outside just where ``p_null`` is below 0.05. NaN without nulls.
+        chosen minus mean of the random sets, with its interval, ``p_null``, ``q_null``, ``p`` and ``q`` as in
+        `contrast`: NaN without random sets, and where fewer than 20 different ones exist (`null_sets`). ``null_mean``,
+        and ``null_low`` to ``null_high``, outside of which a value would have ``p_null`` below 0.05, each averaged over
+        the same speakers: NaN under 20 sets, which are too few for that.
     """
     chosen, null = result[variable].sel(where), result[f"{against}_{variable}"].sel(where).rename({against: "null"})
-    shared = result.get("null_overlap", 0.0) if against == "null" else 0.0
-    if isinstance(shared, xr.DataArray):
-        shared = shared.sel({dim: pick for dim, pick in where.items() if dim in shared.dims})
     units = statistics.by_speaker(chosen)
-    null = null if null.sizes["null"] else null.pad(null=(0, 1))
-    draws, n = statistics.by_speaker(null).mean("speaker"), null.sizes["null"]
-    mean, axes = draws.mean("null"), {"input_core_dims": [["null"], []], "kwargs": {"axis": -1}}
-    half = stats.t.ppf(0.975, n - 1) * xr.apply_ufunc(statistics.null_spread, draws, shared, **axes)
-    out = statistics.over_speakers(units)
-    out = out.assign(speakers=units, null_mean=mean, null_low=mean - half, null_high=mean + half)
-    against = contrast(chosen, null.mean("null"), null=null - null.mean("null"), overlap=shared).drop_vars("n")
+    draws = statistics.by_speaker(null).mean("speaker")
+    mean, centre = (x.mean("null") if x.sizes["null"] else x.sum("null") * np.nan for x in (draws, null))
+    enough = (
+        _picked(result["null_sets"], where) >= nulls.FEWEST if against == "null" and "null_sets" in result else True
+    )
+    ends = {"input_core_dims": [["null"]], "output_core_dims": [[], []]}
+    low, high = xr.apply_ufunc(statistics.rank_band, draws.where(enough), **ends)
+    out = statistics.over_speakers(units).assign(speakers=units, null_mean=mean, null_low=low, null_high=high)
+    against = contrast(chosen, centre, null=(null - centre).where(enough)).drop_vars("n")
     names = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
     return out.assign(against.rename(names)).assign_attrs(result.attrs, variable=variable)
 
 
-def contrast(values, others, *, null=None, overlap=0.0) -> xr.Dataset:
+def contrast(values, others, *, null=None, sets=None) -> xr.Dataset:
     """Paired comparison of two results over the same clips, with the speaker as the unit.
 
     Parameters
@@ -63,15 +64,17 @@ def contrast(values, others, *, null=None, overlap=0.0) -> xr.Dataset:
         Differences, around 0, that chance would make: of the same dims and `null`, the draws. A test over speakers
         takes the sets of neurons as given, so that any two sets differ once there are speakers enough; to claim
         something of how a set was chosen, its difference must stand out from those between random sets too.
-    overlap : float or DataArray
-        Share of neurons that the sets of the null have in common, as in `statistics.null_spread`.
+    sets : int, optional
+        Of how many random sets the draws are, where they are not independent (`between_random_sets`).
 
     Returns
     -------
     Dataset
-        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p`` of the t test over speakers, NaN below 8.
-        With `null`, ``p_null`` of `statistics.null_test`, which takes any number of speakers, and ``p`` is the larger
-        of the two. ``q``, Benjamini–Hochberg over all there is, separately for each mode.
+        ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p_speakers`` of the t test over speakers, NaN
+        below 8. With `null`, ``p_null``, the rank among the draws, for any number of speakers, and ``q_null``, corrected
+        over all there is by the greatest of each draw (`statistics.rank_test`). ``p``, the larger of ``p_speakers`` and
+        ``p_null``: both must be small. ``q``, the same corrected over all there is: the larger of ``q_null`` and
+        Benjamini–Hochberg's of ``p_speakers``. Modes are corrected for separately.
     """
     clips = [
         set(one["clip"].values) for one in (values, others) if isinstance(one, xr.DataArray) and "clip" in one.dims
@@ -81,20 +84,81 @@ def contrast(values, others, *, null=None, overlap=0.0) -> xr.Dataset:
     units = statistics.by_speaker(values - others)
     out = statistics.over_speakers(units)
     last = {"kwargs": {"axis": -1}}
-    out["p"] = xr.apply_ufunc(statistics.t_test, units, input_core_dims=[["speaker"]], **last)
+    out["p_speakers"] = xr.apply_ufunc(statistics.t_test, units, input_core_dims=[["speaker"]], **last)
+    family = [dim for dim in out["mean"].dims if dim != "mode"]
+    dims = {"input_core_dims": [family], "output_core_dims": [family], "vectorize": True}
+    out["p"], out["q"] = out["p_speakers"], xr.apply_ufunc(statistics.fdr, out["p_speakers"], **dims)
     if null is not None:
-        draws = statistics.by_speaker(null).mean("speaker")
-        parts = out["mean"], draws, overlap
-        p = xr.apply_ufunc(_null_test, *parts, input_core_dims=[[], ["null"], []])
-        out["p_null"] = p.where(out["mean"].notnull())
-        out["p"] = np.maximum(out["p"], out["p_null"])  # both must tell: NaN where one is
-    dims = [dim for dim in out["p"].dims if dim != "mode"]
-    q = xr.apply_ufunc(statistics.fdr, out["p"], input_core_dims=[dims], output_core_dims=[dims], vectorize=True)
-    return out.assign(q=q.transpose(*out["p"].dims))
+        draws = statistics.by_speaker(null).mean("speaker").broadcast_like(out["mean"])
+        dims |= {"input_core_dims": [family, [*family, "null"]], "output_core_dims": [family, family]}
+        ranks = partial(statistics.rank_test, draws=sets)
+        out["p_null"], out["q_null"] = xr.apply_ufunc(ranks, out["mean"], draws, **dims)
+        out["p"], out["q"] = np.maximum(out["p"], out["p_null"]), np.maximum(out["q"], out["q_null"])
+    return out.map(lambda x: x.transpose(*out["mean"].dims, ...))
 
 
-def _null_test(value, null, overlap):
-    return statistics.null_test(value, null, overlap=overlap, axis=-1)
+def between_random_sets(null, *, shared=0.0) -> xr.DataArray:
+    """All differences of two random sets, along the dim `null`: what chance would make of a difference of two selections.
+
+    Divided by √(1 − shared), the share of neurons that two random sets have in common: as sets differ that have none.
+    """
+    first, second = np.triu_indices(null.sizes["null"], 1)
+    null = null.drop_vars("null", errors="ignore")
+    apart = (null.isel(null=first) - null.isel(null=second)) / np.sqrt(1 - shared)
+    return xr.concat([apart, -apart], "null")
+
+
+def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
+    """Whether the selected neurons do more than all they are compared with, each shown.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of `sweep`, with random sets and the target-blind selections, which it has where it was given moments.
+    rivals : dict of Dataset, optional
+        By name, sweeps of the same clips, target and layers with neurons that were selected for something else.
+
+    Returns
+    -------
+    Dataset [control, layer, mode]
+        A ``control`` each for "random" neurons, the rivals, and the target-blind ("most active", "writes most"):
+        ``effect``, what it does; ``difference``, selected minus control, with ``low`` and ``high`` over speakers;
+        ``p_null``, ``q_null``, ``q`` as in `contrast`: the difference from another selection is compared with those
+        between random sets. [layer, mode]: ``selected``, what the selected neurons do; ``ratio``, the size of their edit
+        to that of random neurons (root mean square activation); and ``beyond``, the verdict: every q is below 0.05, every
+        difference lies to the same side, and the sizes differ by no more than a quarter (`ALIKE`).
+    """
+    whole, null = summary(result, variable, **where), result[f"null_{variable}"].sel(where)
+    if not null.sizes["null"]:
+        raise ValueError("a verdict needs random sets: give sweep nulls=40 or more, and moments=")
+    own = result[variable].sel(where)
+    parts = whole.rename(difference_low="low", difference_high="high", null_mean="effect")
+    found = {"random": parts[["effect", "difference", "low", "high", "p_null", "q_null", "q"]]}
+    others = {name: other[variable].sel(where) for name, other in (rivals or {}).items()}
+    if f"blind_{variable}" in result:
+        blind = result[f"blind_{variable}"].sel(where)
+        others |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
+    shared = result["null_overlap"].sel(
+        {dim: pick for dim, pick in where.items() if dim in result["null_overlap"].dims}
+    )
+    apart = between_random_sets(null.where(whole["p_null"].notnull()), shared=shared)
+    for name, other in others.items():
+        compared = contrast(own, other, null=apart, sets=null.sizes["null"]).rename(mean="difference")
+        compared["effect"] = statistics.by_speaker(other).mean("speaker")
+        found[name] = compared[[*found["random"]]]
+    out = xr.concat(found.values(), pd.Index(list(found), name="control"), coords="minimal", compat="override")
+    out["selected"] = whole["mean"]
+    sizes = [_picked(result[name], where) for name in ("magnitude", "null_magnitude")]
+    out["ratio"] = sizes[0] / sizes[1].mean("null")
+    same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
+    alike = (out["ratio"] <= ALIKE) & (out["ratio"] >= 1 / ALIKE)
+    out["beyond"] = (out["q"] < 0.05).all("control") & same_side & alike
+    return out.assign_attrs(result.attrs, variable=variable)
+
+
+def _picked(values, where):
+    """The values picked by as much of `where` as they have dims of."""
+    return values.sel({dim: pick for dim, pick in where.items() if dim in values.dims})
 
 
 def recognition(result) -> xr.Dataset:
@@ -155,7 +219,7 @@ def restored(result) -> xr.Dataset:
         share = moved.sum("speaker") / whole.sum("speaker")
         out[f"{prefix}restored"] = (share + (moved - share * whole) / whole.mean("speaker")).rename(speaker="clip")
     names = whole["speaker"].values
-    out |= {name: result[name] for name in ["null_overlap"] if name in result}
+    out |= {name: result[name] for name in ("null_overlap", "null_sets") if name in result}
     return xr.Dataset(out).assign_coords(clip=np.arange(len(names)), speaker=("clip", names)).assign_attrs(result.attrs)
 
 
@@ -209,9 +273,8 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
         listed = listed.get(str(pick), listed)
     listed = {int(layer): neurons for layer, neurons in listed.items()}
     untested: dict[tuple, list] = {}
-    shared = result.get("null_overlap", xr.DataArray(0.0)).broadcast_like(result["layer"])
-    shared = shared.sel({dim: pick for dim, pick in where.items() if dim in shared.dims})
-    alike = result["layer"].values[(shared >= ALIKE).values].tolist()
+    sets = result.get("null_sets", xr.DataArray(np.inf)).broadcast_like(result["layer"])
+    few = result["layer"].values[(_picked(sets, where) < nulls.FEWEST).values].tolist()
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         found = summary(result, variable, **where, **dict(picks))
@@ -223,16 +286,16 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
             here = found.sel(mode=mode)
             tested, told = here["q"].notnull(), here["q"] < 0.05
             if not tested.any():
-                untested.setdefault((mode, _why_not(result, found, len(alike) == tested.size)), []).append(name)
+                untested.setdefault((mode, _why_not(result, found, len(few) == tested.size)), []).append(name)
             elif not told.any():
-                lines.append(f"{mode}, {name}: none beyond the null, in {_count(int(tested.sum()), 'layer')}")
+                lines.append(f"{mode}, {name}: none beyond random neurons, in {_count(int(tested.sum()), 'layer')}")
             else:
                 best = here.isel(layer=int(np.abs(here["difference"]).where(told).argmax("layer")))
                 layer = int(best["layer"])
                 size = _interval(*(float(best[f"difference{end}"]) for end in ("", "_low", "_high")))
                 size = f"{size} {unit}".rstrip()
                 q = f"q = {best['q']:.3f}" if best["q"] >= 0.001 else "q < 0.001"
-                lines.append(f"{mode}, {name}: most in layer {layer}, {size} beyond the null ({q})")
+                lines.append(f"{mode}, {name}: most in layer {layer}, {size} beyond random neurons ({q})")
                 if scores is not None:
                     first = _strongest(scores, layer, listed[layer])[:top]
                     what = "its first neurons" if len(first) > 1 else "its first neuron"
@@ -240,9 +303,9 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     for (mode, why), names in untested.items():
         rest = f" and {_count(len(names) - 1, 'more read-out')}" if len(names) > 1 else ""
         lines.append(f"{mode}, {names[0]}{rest}: {why}")
-    if 0 < len(alike) < result.sizes["layer"]:
-        many = "layers" if len(alike) > 1 else "layer"
-        lines.append(f"no null (random sets share too much) in {many} {', '.join(map(str, alike))}")
+    if 0 < len(few) < result.sizes["layer"]:
+        many = "layers" if len(few) > 1 else "layer"
+        lines.append(f"no test (too few different random sets exist) in {many} {', '.join(map(str, few))}")
     return "\n".join(lines)
 
 
@@ -250,14 +313,14 @@ def _count(n, what):
     return f"{n} {what}{'s' * (n != 1)}"
 
 
-def _why_not(result, found, alike):
-    """Why not one layer could be tested."""
+def _why_not(result, found, few):
+    """Why not one layer could be tested; `few`: whether too few different random sets exist in all of them."""
     speakers, sets = int(found["n"].max()), result.sizes.get("null", 0)
     if speakers < statistics.FEWEST:
         return f"no test, {_count(speakers, 'speaker')} of the {statistics.FEWEST} that it takes"
-    if sets < 3:
-        return f"no test, {_count(sets, 'random set')} of the 3 that it takes"
-    return "no test, random sets share too much" if alike else "no test, it has no values in some random sets"
+    if not sets:
+        return "no test, there are no random sets"
+    return "no test, too few different random sets exist" if few else "no test, it has no values in some random sets"
 
 
 def _interval(mean, low, high):

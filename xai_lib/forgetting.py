@@ -11,7 +11,8 @@ import xarray as xr
 from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import f1_score
 
-from . import statistics
+from . import effects as effects_
+from . import nulls, statistics
 from .names import ordered
 
 MEASURES = ("logit", "probability", "accuracy")
@@ -113,7 +114,7 @@ def frontier(compared) -> xr.Dataset:
 
     def one(result, label):
         found = summary(result, label)[["value", "change"]]
-        sides = [found.sel(who="chosen", drop=True), found.isel(who=slice(1, None)).mean("who")]
+        sides = [found.sel(who="chosen", drop=True), random_sets(found).mean("who")]
         return xr.concat(sides, pd.Index([False, True], name="random"))
 
     rows = [
@@ -141,7 +142,7 @@ def table(compared, *, dose=-1) -> pd.DataFrame:
         kept less forgotten; `random`, that difference for the random sets (mean), and `beyond`, how much greater it is
         for the chosen; `selectivity`, of the two mean changes as published, its interval by the jackknife over classes,
         and `mean_selectivity`, the mean of each class's own. The strategy "random" is that of the sets drawn as random
-        for the first strategy.
+        for the first strategy, "most active" and "writes most" what a choice blind to the class takes in its place.
 
     References
     ----------
@@ -151,8 +152,11 @@ def table(compared, *, dose=-1) -> pd.DataFrame:
     for label, by in compared.items():
         for place, (strategy, result) in enumerate(by.items()):
             last = summary(result, label)["change"].isel(dose=dose)
-            chosen, random = last.sel(who="chosen"), last.isel(who=slice(1, None)).mean("who")
-            sides = [(strategy, chosen), *([("random", random)] if place == 0 and result.sizes["who"] > 1 else [])]
+            chosen, random = last.sel(who="chosen"), random_sets(last).mean("who")
+            sides = [(strategy, chosen)]
+            if place == 0 and random_sets(last).sizes["who"]:
+                sides += [("random", random)]
+                sides += [(name, last.sel(who=name)) for name in nulls.BLIND if name in last["who"].values]
             for name, change in sides:
                 for measure in MEASURES:
                     values = [x.sel(measure=measure) for x in (change, random)]
@@ -194,8 +198,11 @@ def effects(compared, label) -> xr.Dataset:
         value: means over a speaker's clips. Of "kept" clips these are odds among the other classes only, since
         otherwise a loss of the forgotten class would count as their gain. `margin` [group, speaker, dose]: the log
         odds with the chosen neurons pruned less their mean with random ones.
-        `across_p` [group, dose]: p that one more random set would do as the chosen does (`statistics.null_test`);
-        `margin_p`: the greater of it and of a sign-flip test of `margin` over speakers, NaN under 8 of them.
+        `across_p` [group, dose]: the rank of the chosen set's log odds among those of the random sets
+        (`statistics.rank_test`); `margin_p`: the greater of it and of a sign-flip test of `margin` over speakers, NaN
+        under 8 of them. With the target-blind choices, [control]: `beyond_blind` [group, speaker, dose], the log odds
+        with the chosen neurons pruned less those with theirs, and `blind_p` [group, dose], the greater of the rank of
+        their mean difference among those between random sets, and of a sign-flip test over speakers.
     """
     parts, own = [], compared["label"] == label
     for group, rows in (("forgotten", own), ("kept", ~own)):
@@ -204,14 +211,40 @@ def effects(compared, label) -> xr.Dataset:
         change = odds - odds.isel(dose=0)
         measures = {"recall": correct(part), "log_odds": change, "moved": np.abs(change)}
         found = {name: statistics.by_speaker(data) for name, data in measures.items()}
-        chosen, random = found["log_odds"].isel(who=0, drop=True), found["log_odds"].isel(who=slice(1, None))
+        chosen, random = found["log_odds"].isel(who=0, drop=True), random_sets(found["log_odds"])
         found["margin"] = chosen - random.mean("who")
-        sets = random.mean("speaker").transpose("who", "dose").values
-        across = statistics.null_test(chosen.mean("speaker").values, sets, overlap=compared["shared"].values)
+        sets = random.mean("speaker").transpose("dose", "who")
+        across = _ranks(chosen.mean("speaker"), sets)
         over = statistics.sign_flip_test(found["margin"].transpose("dose", "speaker").values, axis=1)
         tests = {"across_p": ("dose", across), "margin_p": ("dose", np.maximum(across, over))}
+        names = [name for name in nulls.BLIND if name in compared["who"].values]
+        if names:
+            apart = (chosen - found["log_odds"].sel(who=names)).rename(who="control")
+            found["beyond_blind"] = apart
+            pairs = _between(sets, shared=compared["shared"])
+            ranks = [
+                _ranks(one, pairs, sets.sizes["who"]) for one in apart.mean("speaker").transpose("control", "dose")
+            ]
+            over = statistics.sign_flip_test(apart.transpose("control", "dose", "speaker").values, axis=2)
+            tests["blind_p"] = ("control", "dose"), np.maximum(ranks, over)
         parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
     return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)
+
+
+def random_sets(compared):
+    """Of results along `who`, of which the first are the chosen neurons', those of the random sets."""
+    names = compared["who"].values[1:].tolist()
+    return compared.isel(who=[place for place, name in enumerate(names, 1) if name not in nulls.BLIND])
+
+
+def _between(sets, *, shared):
+    """All differences of two random sets [dose, who], as sets differ that have no neuron in common."""
+    return effects_.between_random_sets(sets.rename(who="null"), shared=shared).transpose("dose", "null")
+
+
+def _ranks(found, drawn, draws=None) -> np.ndarray:
+    """Two-sided p [dose] of what was found among what was drawn [dose, draw], each dose by itself."""
+    return np.array([statistics.rank_test(one, some, draws=draws)[0] for one, some in zip(found.values, drawn.values)])
 
 
 def _own(compared, values):

@@ -47,7 +47,7 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     nulls : int
-        Random sets per layer, matched in root mean square activation (`nulls.sets`), the same for all clips. Each takes
+        Random sets per layer, of about the same size (`nulls.sets`), the same for all clips. Each takes
         as long as the chosen neurons do, and no more memory: `batch` edits of one clip are held at once.
     moments : Dataset, optional
         Of `activations.moments` on training clips: needed for nulls and for the modes "mean" and "noise".
@@ -90,7 +90,7 @@ def upstream(
     needing = nulls or {"mean", "noise"} & set(modes)
     check_moments(moments, model, "block", needing and "an inversion with mean, noise or nulls (nulls=0 for none)")
     known, sizes = edits.given(model.sites(layers=list(chosen)), moments), nulls_.rms(moments)
-    random = {"nulls": nulls, "nearest": 5, "directions": 0, "seed": seed}
+    random = {"nulls": nulls, "directions": 0, "seed": seed}
     width = model.n_neurons(0)
     sets = {at: [own for (own,) in nulls_.sets(width, sizes, {at: own}, **random)] for at, own in chosen.items()}
     rows, skipped = {}, {}
@@ -113,8 +113,10 @@ def upstream(
     made = {"method": "upstream_inversion", "part": "block", "steps": steps, "seed": seed, "tolerance": REACHED}
     made["frames"] = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
     made["neurons"] = json.dumps({str(layer): own.tolist() for layer, own in chosen.items()})
-    shared = ("layer", [edits.overlap(own[1:]) for own in sets.values()])
+    shared = ("layer", [nulls_.overlap(own[1:]) for own in sets.values()])
     found = every.isel(null=0).merge(null).assign(null_overlap=shared)
+    if sizes is not None:
+        found["null_sets"] = "layer", [nulls_.distinct_sets(sizes, {at: own}) for at, own in chosen.items()]
     return found.assign_attrs(targets.attributes(model, skipped, **made))
 
 

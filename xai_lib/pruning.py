@@ -12,12 +12,12 @@ import torch
 import xarray as xr
 from transformers.activations import ACT2FN
 
-from . import edits, execution, targets
-from .choosing import contrast, controls, mentions, neurons_of, reach, support, top, with_units
-from .forgetting import correct, effects, frontier, recalls, selectivity, summary, table
+from . import edits, execution, nulls, targets
+from .choosing import blind, contrast, controls, mentions, neurons_of, reach, support, top, with_units
+from .forgetting import correct, effects, frontier, random_sets, recalls, selectivity, summary, table
 
-__all__ = ["compare", "contrast", "controls", "effects", "evaluate", "fingerprint", "frontier", "greedy", "importance",
-           "mentions", "neurons_of", "prune", "reach", "recalls", "save", "selectivity", "summary", "support", "table",
+__all__ = ["blind", "compare", "contrast", "controls", "effects", "evaluate", "fingerprint", "frontier", "greedy", "importance",
+           "mentions", "neurons_of", "prune", "random_sets", "reach", "recalls", "save", "selectivity", "summary", "support", "table",
            "top"]  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -
 
 
 def compare(
-    model, clips, scores, magnitude=None, *, doses, part="ffn_hidden", draws=20, chosen_on=None, batch=None, seed=0
+    model, clips, scores, magnitude=None, *, doses, part="ffn_hidden", draws=40, chosen_on=None, batch=None, seed=0
 ) -> xr.Dataset | dict:
     """Logits of each clip with more and more neurons pruned: the chosen, and matched random ones.
 
@@ -122,12 +122,12 @@ def compare(
     scores : DataArray [layer, neuron] or [unit], or dict of them
         See `neurons_of`. Several ways to choose share the forwards of the model as it is.
     magnitude : DataArray, optional
-        Of the same neurons, see `reach`, by which the random ones are matched; without it they are any of the same
+        Of the same neurons, see `reach`, by which the random ones are of like size; without it they are any of the same
         layer and part, see `controls`.
     doses : sequence of int, or {name of a score: sequence}
         Numbers of neurons.
     draws : int, or {name of a score: int}
-        Random sets; 0 for none.
+        Random sets; 0 for none. The smallest p is 1 / (1 + draws): 40 make 0.024, under 20 none is below 0.05.
     chosen_on : DataFrame, optional
         The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
         tell their speakers themselves as long as xarray keeps `attrs["chosen_on"]`; by it they are checked in any case.
@@ -135,8 +135,9 @@ def compare(
     Returns
     -------
     Dataset, or {name of a score: Dataset}
-        `logit` [clip, dose, who, target], `who` being "chosen", "random 1" …; dose 0 is the model as it is. `shared`
-        [dose]: the share of neurons that two random sets have in common.
+        `logit` [clip, dose, who, target], `who` being "chosen", "random 1" … and, with `magnitude` and random sets, what
+        a choice blind to the class takes out, "most active" and "writes most" (`blind`); dose 0 is the model as it is.
+        `shared` [dose]: the share of neurons that two random sets have in common.
     """
     several, asked = scores if isinstance(scores, dict) else {None: scores}, {}
     for name, score in several.items():
@@ -148,7 +149,7 @@ def compare(
 
 
 def evaluate(
-    model, clips, neurons, label, magnitude=None, *, draws=20, chosen_on=None, batch=None, seed=0
+    model, clips, neurons, label, magnitude=None, *, draws=40, chosen_on=None, batch=None, seed=0
 ) -> xr.Dataset:
     """What a model without some `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
 
@@ -198,7 +199,8 @@ def importance(
     draws = range(seed, seed + seeds)
     compared, found = [compare(model, clips, scores, **options, seed=draw) for draw in draws], []
     for name, own in places.items():
-        right = xr.concat([correct(one[name]).assign_coords(who=["chosen", "random"]) for one in compared], "draw")
+        two = [correct(one[name]).isel(who=[0, 1]).assign_coords(who=["chosen", "random"]) for one in compared]
+        right = xr.concat(two, "draw")
         wanted = xr.DataArray([dose if dose in [0, *doses[name]] else -1 for dose in own], dims="share")
         right = right.reindex(dose=[-1, 0, *doses[name]]).sel(dose=wanted).drop_vars("dose")
         found.append(xr.Dataset({"right": right, "neurons": ("share", own)}, {"share": list(shares)}))
@@ -266,8 +268,16 @@ def _logits(model, clips, asked, magnitude, batch, seed):
     """The Datasets of `compare`; `asked` are {name: (plan for each dose, doses, draws)}."""
     model.require_trained()
     size = model if magnitude is None else reach(model, magnitude)
+    merely = () if magnitude is None else nulls.BLIND
     sets = {
-        name: [[plan, *controls(plan, size, draws, seed=seed)] for plan in plans]
+        name: [
+            [
+                plan,
+                *controls(plan, size, draws, seed=seed),
+                *(blind(plan, magnitude, size).values() if merely and draws else ()),
+            ]
+            for plan in plans
+        ]
         for name, (plans, _, draws) in asked.items()
     }
     for plan in (plan for plans, _, _ in asked.values() for plan in plans):
@@ -280,9 +290,10 @@ def _logits(model, clips, asked, magnitude, batch, seed):
         rows[index] = execution.cascade(model, waveform, every, batch=batch).cpu().numpy()
     logits, coords = np.stack(list(rows.values())), targets.coordinates(with_units(clips), rows)
     for name, (_, doses, draws) in asked.items():
-        who, n = ["chosen", *(f"random {i + 1}" for i in range(draws))], len(doses) * (1 + draws)
+        who = ["chosen", *(f"random {i + 1}" for i in range(draws)), *(merely if draws else ())]
+        n = len(doses) * len(who)
         own = np.concatenate([np.repeat(logits[:, :1], len(who), axis=1), logits[:, at : at + n]], axis=1)
-        shared = [0.0, *(edits.overlap([_pairs(plan) for plan in some[1:]]) for some in sets[name])]
+        shared = [0.0, *(nulls.overlap([_pairs(plan) for plan in some[1 : 1 + draws]]) for some in sets[name])]
         found[name] = xr.Dataset(
             {
                 "logit": (("clip", "dose", "who", "target"), own.reshape(len(own), 1 + len(doses), len(who), -1)),

@@ -120,11 +120,17 @@ def masked(every, places, part):
     return every
 
 
-def split(every, nulls):
-    """Chosen neurons, random ones and directions, which are along the dim `null`, as variables of their own."""
+def split(every, nulls, directions, blind):
+    """Put the random sets, the directions and the target-blind selections, all along `null`, into variables of their own.
+
+    Along `null` the chosen neurons come first, then `nulls` random sets, `directions`, and the names of `blind`.
+    """
     drawn = [name for name in every if "null" in every[name].dims]
-    found = every.isel(null=0)
-    for dim, rows in {"null": slice(1, 1 + nulls), "direction": slice(1 + nulls, None)}.items():
-        some = every[drawn].isel(null=rows).rename({"null": dim} | {name: f"{dim}_{name}" for name in drawn})
-        found = found.assign(some.data_vars) if dim == "null" or some.sizes[dim] else found
-    return found
+    found, start = every.isel(null=0), 1
+    for dim, many in {"null": nulls, "direction": directions, "blind": len(blind)}.items():
+        some = every[drawn].isel(null=slice(start, start + many))
+        some = some.rename({"null": dim} | {name: f"{dim}_{name}" for name in drawn})
+        start += many
+        if dim == "null" or many:
+            found = found.assign(some.data_vars)
+    return found.assign_coords(blind=list(blind)) if blind else found

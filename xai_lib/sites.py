@@ -42,12 +42,13 @@ class Family:
 
     `parts`; `class_tokens`, frames at the beginning that stand for the whole clip; `timeline`, whether frames follow one
     another every `hop` samples; `resumable`, whether a forward can be stopped after a layer and go on from there (`embed`,
-    `step`, `replace`, `finish`, `classify`).
+    `step`, `replace`, `finish`, `classify`); `residual`, whether a block adds to what came in (the residual stream).
     """
 
     parts = PARTS
     class_tokens = 0
     resumable = True
+    residual = True
     timeline = False
     is_open = False
     seconds = None  # that a forward covers, whatever the clip's length, where it has to be told

@@ -16,6 +16,7 @@ class Wrapped(Family):
     """The family of one module; see `models.wrap`, whose arguments these are."""
 
     resumable = False
+    residual = False  # that its blocks add to what comes in is not known
     span = 1
 
     def __init__(self, module, sites, *, layout, preprocess, read, n_labels, seconds=None):

@@ -1,6 +1,7 @@
 import numpy as np
 
 from .. import forgetting, statistics
+from ..forgetting import random_sets
 from . import style
 
 
@@ -21,7 +22,7 @@ def class_changes(compared, dose, *, forgotten, measure="logit", units="speakers
     names, over = found["label"].values, statistics.over_speakers(found)
     at, mark = np.arange(len(names)), names == forgotten
     figure, ax = style.panels(height=4.0)
-    random = over["mean"].sel(dose=dose).isel(who=slice(1, None))
+    random = random_sets(over["mean"].sel(dose=dose))
     if random.sizes["who"]:
         look = {"color": style.NULL_COLOR, "lw": 7, "label": "random neurons pruned (range)"}
         ax.vlines(at, random.min("who"), random.max("who"), **look)

@@ -1,5 +1,6 @@
 import numpy as np
 
+from ..forgetting import random_sets
 from . import style
 
 
@@ -14,7 +15,7 @@ def class_recalls(recalls, dose, *, forgotten):
         raise ValueError(f"there are no clips of {forgotten!r}: the classes are {', '.join(recalls['label'].values)}")
     names = sorted(recalls["label"].values, key=lambda name: name != forgotten)
     by, at, colors = recalls.mean("speaker").sel(label=names), np.arange(len(names)), style.colors(names)
-    random = by.sel(dose=dose).isel(who=slice(1, None))
+    random = random_sets(by.sel(dose=dose))
     figure, ax = style.panels()
     look = {"width": 0.25, "edgecolor": "black", "lw": 0.8}
     ax.bar(at - 0.27, by.sel(dose=0, who="chosen"), color="white", label="as it is", **look)

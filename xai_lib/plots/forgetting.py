@@ -1,6 +1,7 @@
 import numpy as np
 
 from .. import statistics
+from ..forgetting import random_sets
 from . import style
 
 _MEASURES = {
@@ -25,7 +26,7 @@ def forgetting(effects, *, units="speakers"):
         for group, (shift, color, marker, name) in groups.items():
             each = effects[measure].sel(group=group).transpose("dose", "speaker", "who")
             over = statistics.over_speakers(each)
-            one, null = over.sel(who="chosen"), over["mean"].isel(who=slice(1, None))
+            one, null = over.sel(who="chosen"), random_sets(over["mean"])
             ax.fill_between(at, null.min("who"), null.max("who"), color=color, alpha=0.2, lw=0)
             ax.plot(at, null.mean("who"), color=color, ls=":", lw=1.2)
             ax.plot(at + shift, one["mean"], color=color, marker=marker, label=name)

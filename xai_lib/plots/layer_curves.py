@@ -54,7 +54,10 @@ def draw(axes, x, curve, *, at=None, place=0, name=None, null=True, alone=True):
             known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False]
         ):  # no neighbour to reach to
             axes.fill_between(x[i] + np.array([-0.15, 0.15]), low[i], high[i], color=shade, alpha=strength, lw=0)
-        axes.plot(x, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":")
+    if null and np.isfinite(curve["null_mean"]).any():
+        banded = np.isfinite(curve["null_low"]).any()
+        text = None if banded or not alone else "mean of random sets (too few for a band)"
+        axes.plot(x, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":", label=text)
     if curve["n"].max() < statistics.FEWEST:  # too few for an interval: each speaker is shown
         axes.plot(at, curve["speakers"].transpose(..., "speaker"), ".", color=color, alpha=0.5, ms=5)
     style.interval(axes, at, curve, color=color, marker="osD^vP"[place % 6], ms=5, label=name)

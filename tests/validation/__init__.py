@@ -1,0 +1,1 @@
+"""Every test that the library offers, tried on data without effect, and on data with one: `make validation`."""
