@@ -64,6 +64,17 @@ def test_a_file_is_known_in_another_format(tmp_path, kind):
     assert fingerprints.distances([found], [fingerprints.of_waveform(spoken(1))])[0, 0] <= COPY
 
 
+def test_the_same_sound_is_confirmed_sample_by_sample(tmp_path):
+    paths = [tmp_path / name for name in ("a.wav", "b.flac", "c.wav", "bad.wav", "silent.wav")]
+    other_noise = np.random.default_rng(9).standard_normal(len(spoken(1)))
+    envelope = signal.fftconvolve(np.abs(spoken(1)), np.ones(400) / 400, "same")
+    for path, waveform in zip(paths, (spoken(1), -0.3 * spoken(1)[200:], 0.3 * envelope * other_noise)):
+        soundfile.write(path, waveform, 16_000)
+    paths[3].write_bytes(b"not sound")
+    soundfile.write(paths[4], np.zeros(8000), 16_000)
+    assert [fingerprints.same_sound(paths[0], path) for path in paths] == [True, True, False, False, False]
+
+
 def test_a_file_that_changes_is_read_again(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, spoken(1), 16_000)

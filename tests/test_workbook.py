@@ -110,6 +110,11 @@ def test_one_recording_on_both_sides_is_refused(stand_ins, tmp_path):
     workbook.setup("03_x")
 
 
+def test_clips_whose_fingerprints_come_near_are_compared_themselves(stand_ins, monkeypatch):
+    monkeypatch.setattr(fingerprints, "of_file", lambda path: "0" * 32)
+    workbook.setup("03_x")
+
+
 def test_who_is_heard_is_told_from_names_files_and_sound(stand_ins, tmp_path, capsys):
     """Of four speakers: one renamed, one known by file names, one by a copy in another format, one by nothing."""
     corpus = stand_ins.corpus

@@ -136,7 +136,8 @@ def _recordings(model, *uses):
 def check_sounds(clips) -> None:
     """ValueError where a clip in train and one in test hold the same recording, in whatever format, rate and level.
 
-    Clips are compared by their fingerprints (`fingerprints.of_waveform`; some 10 ms a clip). Where all of them are of
+    Clips are compared by their fingerprints (`fingerprints.of_waveform`; some 10 ms a clip), and those that have the
+    same, sample by sample (`fingerprints.same_sound`). Where all of them are of
     corpora whose speakers are known one by one, names tell, and nothing is read.
     """
     if all(map(identity.corpus_of, identity.of_clips(clips))):
@@ -144,10 +145,10 @@ def check_sounds(clips) -> None:
     train = clips.loc[clips["split"] == "train", "path"]
     test = clips.loc[clips["split"] == "test", "path"]
     bits = fingerprints.distances(fingerprints.of_files(train), fingerprints.of_files(test))
-    pairs = np.argwhere(bits <= fingerprints.COPY)
-    if len(pairs):
-        first, second = pairs[0]
-        raise ValueError(_one_recording(train.iloc[first], test.iloc[second], len(pairs), "sound the same"))
+    pairs = [(train.iloc[row], test.iloc[column]) for row, column in np.argwhere(bits <= fingerprints.COPY)]
+    same = [pair for pair in pairs if fingerprints.same_sound(*pair)]
+    if same:
+        raise ValueError(_one_recording(*same[0], len(same), "sound the same"))
 
 
 def _refuse_copies(corpus):
