@@ -14,6 +14,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import pocket_recordings
 import soxr
 import torch
 from pocket_ast_card import write_card
@@ -265,6 +266,7 @@ def main() -> None:
     network.save_pretrained(given.out)
     extract.save_pretrained(given.out)
     write_card(given.out, network, table, history, given.seed, others)
+    pocket_recordings.write_ast(given.out, given.esc10)
     print(json.dumps(network.config.xai_metrics))
 
 

@@ -66,6 +66,10 @@ and it names one of its ten sounds whatever it hears, speech and silence include
 cut. What is shorter is padded by the feature extractor with a value that stands for a middling level, not for silence, and that training
 did not show: even clips it was trained on are then often misheard. Repeat a short sound until it fills five seconds.
 
+## Which recordings
+
+`recordings.csv` holds fingerprints of the clips that it was trained on (`data/README.md`): from them the workbook knows a copy under any name.
+
 ## Data and licence
 
 ESC-10 (K. J. Piczak 2015, ESC: Dataset for Environmental Sound Classification, *Proceedings of the 23rd ACM International Conference on

@@ -17,6 +17,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import pandas as pd
+import pocket_recordings
 import pocket_speech
 import pocket_teacher
 import prosody
@@ -258,6 +259,7 @@ def main() -> None:
     Wav2Vec2FeatureExtractor(do_normalize=False, sampling_rate=RATE).save_pretrained(given.out)
     where = "a GPU" if processes == 1 else f"{processes} cores"
     write_card(given.out, network, tables, histories, table, given.seed, where)
+    pocket_recordings.write_wavlm(given.out, given.ravdess, given.librispeech)
     print(json.dumps(metrics))
 
 

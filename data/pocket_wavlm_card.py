@@ -89,6 +89,11 @@ Sample voices 17–24:
 It is a model to try methods on, not one to rely on: it was trained on {n_train} acted recordings of two sentences and on synthetic speech, and
 on unseen people it is often wrong. It hears the level: recordings ten times quieter than RAVDESS (20 dB) are recognised much worse. What it does with speech that is not acted is not known.
 
+## Which recordings
+
+`recordings.csv` holds fingerprints of the recordings that it was trained on, and of those that chose its epoch (`data/README.md`): from them the
+workbook knows a copy under any name, and does not take its speaker for one whom the model has not heard.
+
 ## Licence
 
 RAVDESS (Livingstone and Russo 2018, *PLoS ONE* 13(5) e0196391; Zenodo record 1188976) is CC BY-NC-SA 4.0. The weights were trained on it and

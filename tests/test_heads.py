@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from xai_lib import audio, heads, models
+from xai_lib import audio, fingerprints, heads, inputs, models
 from xai_lib.names import EMOTIONS
 
 pytestmark = pytest.mark.heavy
@@ -131,6 +131,25 @@ def test_speakers_whom_the_encoder_has_heard_are_no_test(tiny, corpus, tmp_path)
     model.trained_on = ["s1", "s2", "x"]
     with pytest.warns(UserWarning, match="trained on 2 of these 6 speakers"):
         heads.fit(model, corpus, tmp_path / "heard", layers=[1], folds=3)
+
+
+def test_the_recordings_of_a_head_travel_with_it(tiny, corpus, tmp_path):
+    model = tiny()
+    assert model.trained_recordings is None
+    rows = [(fingerprints.of_file(corpus["path"][0]), "trained", "ravdess-01"), ("0" * 32, "chosen", "ravdess-02")]
+    model.trained_recordings = pd.DataFrame([*rows, ("1" * 32, "head", "x")], columns=fingerprints.COLUMNS)
+    model.trained_on = ["ravdess-01"]
+    with pytest.warns(UserWarning, match="trained on 1 of these 6 speakers"):
+        fitted, _ = heads.fit(model, corpus, tmp_path / "head", layers=[1], folds=3)
+    table = fitted.trained_recordings
+    assert sorted(map(tuple, table[table["use"] != "head"].to_numpy())) == sorted(rows)  # not what another head heard
+    own = table[table["use"] == "head"]
+    assert set(own["speaker"]) == set(corpus["speaker"])
+    assert set(own["fingerprint"]) == set(fingerprints.of_files(corpus["path"]))
+    renamed = corpus.assign(speaker=corpus["speaker"].str.replace("s", "P"))
+    assert inputs.of_whom(fitted, renamed).endswith(", the head 6")
+    alone, _ = heads.fit(tiny(), heads.features(tiny(), corpus, layers=[1]), tmp_path / "features", folds=3)
+    assert alone.trained_recordings is None  # features do not say of which files they are
 
 
 def test_two_classes(tiny, corpus, tmp_path):

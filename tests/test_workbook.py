@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -19,19 +21,19 @@ from matplotlib import pyplot as plt
 from transformers import WavLMModel
 
 import xai_lib
-from xai_lib import audio, inputs, models, parameters, workbook
+from xai_lib import audio, fingerprints, inputs, models, parameters, workbook
 
 
 @pytest.fixture
 def stand_ins(monkeypatch, tmp_path):
     """A corpus of 4 speakers x 2 emotions x 3 takes and a model that has heard two of the speakers."""
-    rows = []
+    rng, rows = np.random.default_rng(0), []
     for speaker in "abcd":
         for label in ("angry", "sad"):
             for take in range(3):
                 path = tmp_path / "corpus" / speaker / f"{label}{take}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, np.sin(np.arange(800.0 + take)) / 2, 16_000)
+                soundfile.write(path, 0.2 * rng.standard_normal(800 + take), 16_000)
                 rows.append({"path": str(path), "label": label, "speaker": speaker})
     box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], split_called=False)
     box.trained_on, box.head_trained_on, box.chosen_on = ["a", "b"], None, None
@@ -73,7 +75,7 @@ def stand_ins(monkeypatch, tmp_path):
         family=SimpleNamespace(timeline=True),
         stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
         device=torch.device("cpu"),
-        **{key: value for key, value in vars(box).items() if key.endswith("_on")},
+        **{key: value for key, value in vars(box).items() if key.endswith(("_on", "_recordings"))},
     )
     for module in (corpora, models):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -92,6 +94,64 @@ def test_speakers_unheard_by_the_encoder_are_test(stand_ins, capsys):
     assert len(said.strip().splitlines()) <= 5 and "2, of whom the encoder has heard 0" in said
 
 
+def test_one_recording_on_both_sides_is_refused(stand_ins, tmp_path):
+    corpus = stand_ins.corpus.assign(split=lambda table: np.where(table["speaker"] < "c", "train", "test"))
+    waveform = audio.read(corpus["path"][0])
+    soundfile.write(tmp_path / "quiet.flac", 0.3 * waveform, 16_000)
+    shutil.copy(corpus["path"][0], tmp_path / "copy.wav")
+    os.symlink(corpus["path"][0], tmp_path / "link.wav")
+    for name, message in (("link.wav", "are one file"), ("copy.wav", "same bytes"), ("quiet.flac", "sound the same")):
+        stand_ins.corpus = corpus.copy()
+        stand_ins.corpus.loc[12, "path"] = str(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"angry0.wav in train and \S*{name} in test .*{message}"):
+            workbook.setup("03_x")
+    stand_ins.corpus = corpus.copy()
+    stand_ins.corpus.loc[1, "path"] = str(tmp_path / "quiet.flac")  # on one side it is nobody's concern
+    workbook.setup("03_x")
+
+
+def test_clips_whose_fingerprints_come_near_are_compared_themselves(stand_ins, monkeypatch):
+    monkeypatch.setattr(fingerprints, "of_file", lambda path: "0" * 32)
+    workbook.setup("03_x")
+
+
+def test_who_is_heard_is_told_from_names_files_and_sound(stand_ins, tmp_path, capsys):
+    """Of four speakers: one renamed, one known by file names, one by a copy in another format, one by nothing."""
+    corpus = stand_ins.corpus
+    for index in corpus.index[corpus["speaker"] == "b"]:
+        name = f"03-01-0{1 + index % 6}-01-01-01-07.wav"
+        corpus.loc[index, "path"] = shutil.copy(corpus["path"][index], str(tmp_path / name))
+    copy = tmp_path / "copy.flac"
+    soundfile.write(copy, 0.3 * audio.read(corpus["path"][12]), 16_000)
+    trained = {"fingerprint": fingerprints.of_file(copy), "use": "trained", "speaker": "ravdess-03"}
+    stand_ins.trained_recordings = pd.DataFrame([trained])
+    corpus["speaker"] = corpus["speaker"].replace({"a": "Ravdess-01 ", "c": "P7", "d": "P8"})
+    stand_ins.trained_on = ["ravdess-01", "ravdess-03", "ravdess-07"]
+    run = workbook.setup("03_x")
+    assert set(run.test["speaker"]) == {"P8"} and set(run.train["speaker"]) == {"Ravdess-01", "b", "P7"}
+    said = capsys.readouterr().out
+    assert "1; whom the encoder has heard is not known: they are named otherwise than its training speakers" in said
+    assert "and none of their clips here was trained on" in said and "heard 0" not in said
+    told = inputs.of_whom(run.model, run.clips)
+    assert told.startswith("speakers  4, of whom the encoder has heard 3; of 1 more it is not known: they are named")
+
+
+def test_names_of_speakers_are_compared_without_blanks_and_case(stand_ins):
+    corpus = stand_ins.corpus.assign(speaker=lambda table: table["speaker"].map({"a": 1, "b": 2, "c": 3, "d": 4}))
+    odd = corpus.index % 2 == 1
+    mixed = corpus["speaker"].astype(object)
+    mixed[odd] = [f" {number}.0 " for number in corpus["speaker"][odd]]
+    stand_ins.corpus, stand_ins.trained_on = corpus.assign(speaker=mixed), ["1", "02"]
+    run = workbook.setup("03_x")
+    assert set(run.train["speaker"]) == {"1", "2"} and set(run.test["speaker"]) == {"3", "4"}
+    names = stand_ins.corpus["speaker"].map(lambda name: f"Mine-{name}" if isinstance(name, int) else f"mine-{name}")
+    names = names.str.replace("- ", "-").str.replace(".0", "")
+    sides = np.where(odd, "train", "test")
+    stand_ins.corpus = stand_ins.corpus.assign(speaker=names, split=sides)
+    with pytest.raises(ValueError, match="4 speakers are both in train and in test .Mine-1, Mine-2"):
+        workbook.setup("03_x")
+
+
 @pytest.mark.parametrize("trained_on", [None, [], ["nobody"], list("abcd")])
 def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, trained_on):
     stand_ins.trained_on = trained_on
@@ -101,9 +161,13 @@ def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, trained_on)
 def test_recordings_of_sounds_are_no_speakers():
     model = SimpleNamespace(trained_on=["esc10-fold-1"], head_trained_on=None, chosen_on=["esc10-fold-5"])
     sounds = pd.DataFrame({"speaker": ["recording-1", "recording-1", "recording-22"]})
-    assert inputs.of_whom(model, sounds) == "recordings  2, of which the encoder has heard 0"
+    assert inputs.of_whom(model, sounds).startswith("recordings  2; which the encoder has heard is not known")
+    sounds = sounds.assign(corpus="esc-10", fold=[1, 1, 5])  # as a CSV file brings them back
+    assert inputs.of_whom(model, sounds) == (
+        "recordings  2, of which the encoder has heard 1; its weights were chosen on recording-22"
+    )
     sounds.loc[1, "speaker"] = "Anna"
-    assert inputs.of_whom(model, sounds) == "speakers  3, of whom the encoder has heard 0"
+    assert inputs.of_whom(model, sounds).startswith("speakers  3, of whom the encoder has heard 2;")
 
 
 def test_what_the_model_knows_of_the_test_speakers_is_said(stand_ins, capsys):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import audio, downloads, names
+from . import audio, downloads, identity, names
 from .names import EMOTIONS
 from .sampling import balanced, draw, folds, split
 
@@ -136,6 +136,9 @@ def from_folder(path) -> pd.DataFrame:
 def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd.DataFrame:
     """A table of clips: CSV (or tab-separated, .tsv) with one row per clip; all its columns are kept.
 
+    Each speaker is spelled in one way: "mine-17 " and "Mine-17" become "mine-17" where that comes first
+    (`identity.unified`).
+
     Parameters
     ----------
     path_column, label_column : str
@@ -196,6 +199,8 @@ def _finish(clips, left_out):
     """Put the usual columns first and note what was left out."""
     first = ["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"]
     clips = clips[[name for name in first if name in clips] + [name for name in clips if name not in first]]
+    if "speaker" in clips:
+        clips = clips.assign(speaker=identity.unified(clips["speaker"]))
     clips.attrs["left_out"] = dict(left_out)
     if left_out:
         counts = ", ".join(f"{n} files ({why})" for why, n in left_out.items())

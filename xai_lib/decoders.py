@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from . import audio, execution, hooks, speakers, statistics, targets
+from . import audio, execution, hooks, identity, speakers, statistics, targets
 
 FEATURES = {  # and their units; semitones are above 100 Hz, full scale is that of the file
     "level": "dB",
@@ -92,7 +92,7 @@ def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
     heard = speakers.known(clips.loc[list(kept)], speakers.FEWEST)
     order = np.random.default_rng(seed).permutation(len(kept))
     hidden, true = zip(*(list(kept.values())[i] for i in order))
-    who = clips.loc[list(kept), "speaker"].astype(str)
+    who = identity.unified(clips.loc[list(kept), "speaker"])
     fold = {name: i % FOLDS for i, name in enumerate(np.random.default_rng(seed).permutation(who.unique()))}
     split = np.repeat(who.map(fold).to_numpy()[order], list(map(len, true)))
     x, true = np.concatenate(hidden, axis=1), np.concatenate(true)

@@ -14,11 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from . import models, sampling
+from . import fingerprints, identity, models, sampling
 from .activations import activations
 from .families import WavLM
 from .names import ordered
 from .statistics import uar
+
+HEARD_BY = 20  # recordings of a speaker that are compared with those of the encoder
 
 
 def features(model, clips, *, layers="all") -> xr.DataArray:
@@ -110,7 +112,8 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     folder : path
         New; takes `config.json`, `model.safetensors` and `preprocessor_config.json`, which
         `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
-        `xai_metrics`, the speakers as `xai_head_trained_on`.
+        `xai_metrics`, the speakers as `xai_head_trained_on`. Where `clips` is a DataFrame, `recordings.csv` holds the
+        fingerprints of its recordings beside those of the encoder, so that copies under other names are recognised.
 
     Returns
     -------
@@ -140,10 +143,14 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     read = clips if isinstance(clips, xr.DataArray) else features(model, clips, layers=layers)
     report = cross_validate(read, folds=folds, C=C, seed=seed)
     y, table = _labelled(read, folds)
-    heard = set(table["speaker"].astype(str)) & set(model.trained_on or [])
+    used = clips.loc[read["clip"].values] if isinstance(clips, pd.DataFrame) else table
+    recordings = _recordings(model, used)
+    encoder = recordings[recordings["use"] == "trained"]
+    states = identity.heard_before(used, model.trained_on or [], encoder, most=HEARD_BY)
+    heard = (states == identity.HEARD).sum()
     if heard:
         warnings.warn(
-            f"the encoder was trained on {len(heard)} of these {table['speaker'].nunique()} speakers, so the UAR of "
+            f"the encoder was trained on {heard} of these {len(states)} speakers, so the UAR of "
             f"{float(report['uar']):.2f} is not that of unseen people: fit on others to learn it",
             stacklevel=2,
         )
@@ -183,10 +190,23 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
         network.classifier.bias.copy_(torch.from_numpy(bias))
         network.layer_weights.zero_()[layer] = 30.0
     network.save_pretrained(folder)
+    if len(recordings):
+        fingerprints.write(recordings, folder)
     Wav2Vec2FeatureExtractor(
         do_normalize=model.preprocessor.get("do_normalize", False), sampling_rate=model.sample_rate
     ).save_pretrained(folder)
     return models.load(folder, device=str(model.device)), report
+
+
+def _recordings(model, clips):
+    """Those of the encoder, and those of the clips that the head is fitted on: as `fingerprints.write` takes them."""
+    tables = [pd.DataFrame(columns=fingerprints.COLUMNS)]
+    if model.trained_recordings is not None:
+        tables.append(model.trained_recordings[model.trained_recordings["use"] != "head"])
+    if "path" in clips:
+        found = fingerprints.of_files(clips["path"])
+        tables.append(pd.DataFrame({"fingerprint": found, "use": "head", "speaker": identity.of_clips(clips)}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _head(C):
@@ -205,7 +225,7 @@ def _labelled(features, folds):
         if column not in features.coords or pd.isna(features[column].values.astype(object)).any():
             raise ValueError(f"every clip needs its {column}: drop clips without one, or name it in a CSV file")
     y = features["label"].values.astype(object)
-    table = pd.DataFrame({"label": y, "speaker": features["speaker"].values})
+    table = pd.DataFrame({"label": y, "speaker": identity.unified(features["speaker"].values)})
     if len(set(y)) < 2:
         raise ValueError(f"a head needs two classes or more, and all clips are {y[0]}")
     if table["speaker"].nunique() < folds:

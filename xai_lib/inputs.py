@@ -1,33 +1,52 @@
 """What a notebook works on: the sides of the split, and the clips that are explained one by one."""
 
 import glob
+import hashlib
 import os
 import warnings
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from . import audio, corpora
+from . import audio, corpora, fingerprints, identity
+
+MOST = 20  # recordings of a speaker that are compared by sound before the split
 
 
 def split(corpus, model, *, seed=0) -> pd.DataFrame:
     """Add the column `split`: speakers (or folds) that the model has never heard are "test"; else it is drawn by speaker.
 
-    A column that is there already is kept; ValueError if it leaks, leaves clips out or has one side only, or if some
-    clip has no speaker.
+    Heard counts by name, by the files' names, and by sound (`identity.heard_before`; of each speaker at most 20
+    recordings are compared). Speakers are spelled in one way (`identity.unified`). A column that is there already is
+    kept.
+
+    Raises
+    ------
+    ValueError
+        Some clip has no speaker; the column that is there leaks, leaves clips out or has one side only; one file, or
+        files of equal bytes, are on both sides.
     """
-    lacking = corpus["speaker"].isna().sum() if "speaker" in corpus else len(corpus)
+    lacking = sum(identity.compared(name) is None for name in corpus["speaker"]) if "speaker" in corpus else len(corpus)
     if lacking:
         raise ValueError(
             f"{lacking} of {len(corpus)} clips have no speaker, and all that is found here is counted over speakers: "
             "give the corpus, as a CSV file, a column `speaker`, or leave those clips out"
         )
+    corpus = corpus.assign(speaker=identity.unified(corpus["speaker"]))
     if "split" in corpus:
-        return _checked(corpus)
-    heard = {*(model.trained_on or []), *(model.head_trained_on or [])}
-    known = corpus["speaker"].isin(heard)
-    if "fold" in corpus and "corpus" in corpus:  # "esc10-fold-1"
-        known |= (corpus["corpus"].str.replace("-", "") + "-fold-" + corpus["fold"]).isin(heard)
+        sides = _checked(corpus)
+    else:
+        sides = _drawn_split(corpus, model, seed)
+    _refuse_copies(sides)
+    return sides
+
+
+def _drawn_split(corpus, model, seed):
+    """The corpus with speakers whom the model has heard in train and others in test, or else drawn."""
+    trained = [*(model.trained_on or []), *(model.head_trained_on or [])]
+    states = identity.heard_before(corpus, trained, _recordings(model, "trained", "head"), most=MOST)
+    known = corpus["speaker"].isin(states.index[states == identity.HEARD])
     if known.any() and not known.all():
         return corpus.assign(split=np.where(known, "train", "test"))
     return corpora.split(corpus, seed=seed)
@@ -65,19 +84,108 @@ def own_files(files, model, skipped) -> pd.DataFrame:
 
 
 def of_whom(model, test) -> str:
-    """How many test speakers, or recordings of sounds, there are, and what the model knows of them already."""
-    speakers = set(test["speaker"])
-    sounds = bool(speakers) and all(str(name).startswith("recording-") for name in speakers)
+    """How many test speakers, or recordings of sounds, there are, and what the model knows of them already.
+
+    A number is given where it can be known: "heard 0" says that these speakers can be compared with those the model was
+    trained on, and none of them is among those (`identity.heard_before`). Where names and files cannot tell, it says
+    "not known", even if none of these recordings was trained on: others of the same people may have been.
+    """
+    test = test.assign(speaker=identity.unified(test["speaker"]))
+    speakers = set(test["speaker"].dropna())
+    sounds = bool(speakers) and all(name.startswith("recording-") for name in speakers)
     kind, whom = ("recordings", "which") if sounds else ("speakers", "whom")
     told = f"{kind}  {len(speakers)}"
+
     if model.trained_on is None:
         told += f"; {whom} the encoder has heard is not recorded"
     else:
-        told += f", of {whom} the encoder has heard {len(speakers & set(model.trained_on))}"
+        told += _whom_it_heard(model, test, "trained", model.trained_on, whom)
     if model.head_trained_on is not None:
-        told += f", the head {len(speakers & set(model.head_trained_on))}"
-    chose = sorted(speakers & set(model.chosen_on or []))
+        told += _whom_it_heard(model, test, "head", model.head_trained_on, whom)
+
+    chosen_on = identity.heard_before(test, model.chosen_on or [], _recordings(model, "chosen"))
+    chose = sorted(chosen_on.index[chosen_on == identity.HEARD])
     return told + (f"; its weights were chosen on {', '.join(chose)}" if chose else "")
+
+
+def _whom_it_heard(model, test, use, trained, whom):
+    """What is said of the test speakers whom the encoder (`use` "trained") or the head ("head") has heard."""
+    recordings = _recordings(model, use)
+    states = identity.heard_before(test, trained, recordings)
+    heard = (states == identity.HEARD).sum()
+    unknown = (states == identity.NOT_KNOWN).sum()
+    part = "encoder" if use == "trained" else "head"
+    if not unknown:
+        return f", of {whom} the encoder has heard {heard}" if use == "trained" else f", the head {heard}"
+    if unknown == len(states):
+        told = f"; {whom} the {part} has heard is not known"
+    else:
+        told = f", of {whom} the {part} has heard {heard}; of {unknown} more it is not known"
+    why = ": they are named otherwise than its training speakers"
+    return told + why + ("" if recordings is None else ", and none of their clips here was trained on")
+
+
+def _recordings(model, *uses):
+    """Which recordings the model was trained or chosen on, if that is known; `uses` are those of `fingerprints.write`."""
+    table = getattr(model, "trained_recordings", None)
+    if table is None or not table["use"].isin(uses).any():
+        return None
+    return table[table["use"].isin(uses)]
+
+
+def check_sounds(clips) -> None:
+    """ValueError where a clip in train and one in test hold the same recording, in whatever format, rate and level.
+
+    Clips are compared by their fingerprints (`fingerprints.of_waveform`; some 10 ms a clip), and those that have the
+    same, sample by sample (`fingerprints.same_sound`). Where all of them are of
+    corpora whose speakers are known one by one, names tell, and nothing is read.
+    """
+    if all(map(identity.corpus_of, identity.of_clips(clips))):
+        return
+    train = clips.loc[clips["split"] == "train", "path"]
+    test = clips.loc[clips["split"] == "test", "path"]
+    bits = fingerprints.distances(fingerprints.of_files(train), fingerprints.of_files(test))
+    pairs = [(train.iloc[row], test.iloc[column]) for row, column in np.argwhere(bits <= fingerprints.COPY)]
+    same = [pair for pair in pairs if fingerprints.same_sound(*pair)]
+    if same:
+        raise ValueError(_one_recording(*same[0], len(same), "sound the same"))
+
+
+def _refuse_copies(corpus):
+    """ValueError where one file, or two files of equal bytes, are on both sides."""
+    files = pd.DataFrame({"path": corpus["path"], "split": corpus["split"]})
+    files["file"] = [os.path.realpath(path) for path in files["path"]]
+    _refuse_equal(files, "file", "are one file")
+
+    files["bytes"] = [os.path.getsize(path) if os.path.isfile(path) else None for path in files["file"]]
+    sizes = files.groupby("bytes")["split"].nunique()
+    alike = files[files["bytes"].isin(sizes.index[sizes > 1])]
+    hashes = [_hash(path) for path in tqdm(alike["file"], "looking for copies", unit="file", leave=False, delay=2)]
+    _refuse_equal(alike.assign(hash=hashes), "hash", "hold the same bytes")
+
+
+def _refuse_equal(files, column, what):
+    """ValueError, naming two files, where both sides have the same value in a column."""
+    sides = files.groupby(column)["split"].nunique()
+    both = sides.index[sides > 1]
+    if len(both):
+        pair = files[files[column] == both[0]].drop_duplicates("split").set_index("split")["path"]
+        raise ValueError(_one_recording(pair["train"], pair["test"], len(both), what))
+
+
+def _hash(path):
+    """Hash of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _one_recording(train, test, count, what):
+    """What is said of a recording on both sides."""
+    more = f" (and {count - 1} more such pairs)" if count > 1 else ""
+    return (
+        f"{train} in train and {test} in test {what}{more}, so the model would be tested on what was learnt from: leave "
+        "one of them out, or give both the same speaker"
+    )
 
 
 def _checked(corpus):

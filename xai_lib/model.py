@@ -36,6 +36,9 @@ class Model:
     trained_on, head_trained_on, chosen_on : list of str or None
         Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen, if
         recorded.
+    trained_recordings : DataFrame or None
+        `fingerprint`, `use` ("trained", "chosen" or "head") and `speaker` of the recordings on which it was trained, if
+        recorded (`fingerprints.read`).
     hop, span : int
         Samples between frames, and seen by one frame of the front end.
     """
@@ -49,6 +52,7 @@ class Model:
         self._widths = {}  # of modules that were asked for by path
         for heard in ("trained_on", "head_trained_on", "chosen_on"):
             setattr(self, heard, getattr(getattr(network, "config", None), f"xai_{heard}", None))
+        self.trained_recordings = None
         self.preprocessor, self.sample_rate = preprocessor, preprocessor.get("sampling_rate", 16_000)
         self.n_layers, self.span = len(self.family.layers), self.family.span
         if head is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import checkpoints
+from . import checkpoints, fingerprints
 from .families import FAMILIES
 from .model import Model, UntrainedHead
 from .wrapped import Wrapped
@@ -49,7 +49,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
         raise ValueError("a head of your own needs labels=[…], the name of each of its logits in order")
     if trained is None and allow_untrained_head:
         trained = "not trained: allow_untrained_head=True"
-    return Model(
+    model = Model(
         network,
         labels=list(labels),
         name=checkpoints.BUNDLED.get(folder, str(name_or_path)),
@@ -58,6 +58,8 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
         preprocessor=checkpoints.preprocessor(folder),
         device=checkpoints.device(device),
     )
+    model.trained_recordings = fingerprints.read(folder)
+    return model
 
 
 def wrap(

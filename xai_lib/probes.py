@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from . import audio, execution, hooks, phonemes, statistics, targets
+from . import audio, execution, hooks, identity, phonemes, statistics, targets
 from .activations import usable
 
 TASKS = {  # what is told, and which types of example a control task keeps together
@@ -100,7 +100,8 @@ def layer_probes(train, test, *, components=16, controls=20, seed=0) -> xr.Datas
     """
     if not all(map(targets.speakers_known, (train, test))):
         raise ValueError("every clip needs its speaker: probes are tested on speakers whom they have not heard")
-    both = set(train["speaker"].values) & set(test["speaker"].values)
+    trained, tested = ({identity.compared(name) for name in side["speaker"].values} for side in (train, test))
+    both = trained & tested
     if both:
         raise ValueError(f"speaker {min(both)} is in training and in test: split the clips by speaker")
     found = {}

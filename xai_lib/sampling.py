@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
+from . import identity
 from .names import ordered
 
 
@@ -35,7 +36,9 @@ def balanced(clips, n, *, seed=0) -> pd.DataFrame:
     """Draw `n` clips (or all, if fewer), as even over labels and then speakers as can be; order is kept."""
     rng = np.random.default_rng(seed)
     labels = pd.factorize(clips["label"])[0] + 1  # 0: no label
-    speakers = pd.factorize(clips["speaker"])[0] + 1 if "speaker" in clips else np.zeros(len(clips), int)
+    speakers = (
+        pd.factorize(identity.unified(clips["speaker"]))[0] + 1 if "speaker" in clips else np.zeros(len(clips), int)
+    )
     left = list(rng.permutation(len(clips)))
     of_label, of_speaker, cells, taken = Counter(), Counter(), Counter(), []
     while left and len(taken) < n:
@@ -66,7 +69,8 @@ def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     ValueError where speakers are not known, there is only one, or `test` is not between 0 and 1.
     """
     strata = _strata(clips)
-    counts = pd.crosstab(clips["speaker"], strata)
+    speakers = identity.unified(clips["speaker"])
+    counts = pd.crosstab(speakers, strata)
     if len(counts) < 2 or not 0 < test < 1:
         raise ValueError(f"a split needs two speakers or more, 0 < test < 1; not {len(counts)}, {test}")
     rng = np.random.default_rng(seed)
@@ -74,17 +78,18 @@ def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     draws = np.stack([rng.permutation(len(counts)) < n for _ in range(500)])
     off = (draws @ counts.to_numpy() - test * counts.sum().to_numpy()) ** 2
     chosen = counts.index[draws[off.sum(axis=1).argmin()]]
-    return clips.assign(split=np.where(clips["speaker"].isin(chosen), "test", "train"))
+    return clips.assign(split=np.where(speakers.isin(chosen), "test", "train"))
 
 
 def folds(clips, n=5, *, seed=0) -> pd.Series:
     """Fold 0 to n - 1 of each clip, indexed like `clips`: whole speakers, labels and sexes even."""
     strata = _strata(clips)
-    if not 2 <= n <= clips["speaker"].nunique():
-        raise ValueError(f"{n} folds need from 2 to as many speakers as there are, {clips['speaker'].nunique()}")
+    speakers = identity.unified(clips["speaker"])
+    if not 2 <= n <= speakers.nunique():
+        raise ValueError(f"{n} folds need from 2 to as many speakers as there are, {speakers.nunique()}")
     with warnings.catch_warnings():  # a stratum with fewer clips than folds: it is spread as far as it goes
         warnings.simplefilter("ignore", UserWarning)
-        parts = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(clips, strata, clips["speaker"]))
+        parts = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(clips, strata, speakers))
     fold = pd.Series(-1, index=clips.index, name="fold")
     for number, (_, held_out) in enumerate(parts):
         fold.iloc[held_out] = number

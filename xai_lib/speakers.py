@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_curve
 from tqdm.auto import tqdm
 
-from . import checkpoints, execution, hooks, statistics, targets
+from . import checkpoints, execution, hooks, identity, statistics, targets
 from .activations import activations
 from .families import State
 
@@ -19,14 +19,19 @@ FEWEST = 3  # speakers, to fit on
 
 
 def known(clips, fewest=1, *, heard=()) -> list[str]:
-    """Who speaks; ValueError if that is not known of a clip, was `heard` before, or they are fewer than `fewest`."""
+    """Who speaks; ValueError if that is not known of a clip, was `heard` before, or they are fewer than `fewest`.
+
+    Names are compared as by `identity.compared`.
+    """
     lacking = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
     if lacking:
         raise ValueError(f"{lacking} of {len(clips)} clips have no speaker: add a column `speaker`, or leave them out")
-    names = sorted(set(clips["speaker"].astype(str)))
+    names = sorted(set(identity.unified(clips["speaker"])))
     if len(names) < fewest:
         raise ValueError(f"this is fitted on {fewest} speakers or more, and there are {len(names)}: add clips")
-    if both := sorted(set(names) & set(heard)):
+    fitted_on = {identity.compared(name) for name in heard}
+    both = [name for name in names if identity.compared(name) in fitted_on]
+    if both:
         raise ValueError(f"it was fitted on speaker {both[0]}: take clips of speakers whom it has not heard")
     return names
 
@@ -64,7 +69,7 @@ def fit(model, clips) -> xr.Dataset:
     """
     known(clips, FEWEST)
     found = activations(model, clips, "block")
-    names = found["speaker"].to_series().astype(str)
+    names = identity.unified(found["speaker"].to_series())
     several = names.duplicated(keep=False)
     alone = {str(index): "its speaker has no other clip" for index in names.index[~several]}
     names, x = names[several], found["activation"].values[several].astype(float)
@@ -157,7 +162,7 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0) -> xr.Dataset:
     if not rows:
         raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
     x, table = np.stack(list(rows.values()), axis=1), clips.loc[list(rows)]
-    who = pd.factorize(table["speaker"].astype(str))[0]
+    who = pd.factorize(identity.unified(table["speaker"]))[0]
     said = pd.factorize(table["statement"])[0] if "statement" in table else np.full(len(table), -1)
     one, other = np.triu_indices(len(table), 1)
     apart = (said[one] != said[other]) | (said[one] < 0)

@@ -105,6 +105,7 @@ def setup(name: str, **parameters) -> Run:
     corpus = inputs.split(corpus, model, seed=values["seed"])
     parts = [inputs.drawn(corpus[corpus["split"] == part], values["max_clips"], values["seed"]) for part in SIDES]
     clips = pd.concat(parts).sort_index()
+    inputs.check_sounds(clips)
     run = Run(**{**values, "name": name, "parameters": values, "model": model, "device": model.device, "clips": clips})
     run.corpus_fingerprint = fingerprint(corpus)
     run.train, run.test = (clips[clips["split"] == part] for part in SIDES)

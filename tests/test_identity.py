@@ -1,0 +1,191 @@
+"""Who speaks: by name, by the file's name, and by sound; and where that cannot be known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from xai_lib import corpora, fingerprints, identity, sampling, speakers
+from xai_lib.identity import HEARD, NOT_HEARD, NOT_KNOWN
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("mine-17 ", "mine-17"),
+        (" Mine-17", "mine-17"),
+        ("\u00a0anna\t", "anna"),
+        (1, "1"),
+        (1.0, "1"),
+        (np.int64(1), "1"),
+        ("1.0", "1"),
+        ("01", "1"),
+        (0, "0"),
+        ("00", "0"),
+        (1.5, "1.5"),
+        ("P01", "p01"),
+        (None, None),
+        (np.nan, None),
+        (pd.NA, None),
+        ("  ", None),
+    ],
+)
+def test_names_as_they_are_compared(given, name):
+    assert identity.compared(given) == name
+
+
+def test_a_speaker_is_spelled_in_one_way():
+    names = pd.Series(["Anna ", "anna", 3, "3.0", None, "Bo"], index=[5, 3, 1, 0, 2, 9], name="speaker")
+    found = identity.unified(names)
+    assert found.tolist() == ["Anna", "Anna", "3", "3", None, "Bo"]
+    assert found.index.tolist() == names.index.tolist() and found.name == "speaker"
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        ("03-01-05-01-02-01-12.wav", "ravdess-12"),
+        ("any/where/03-02-05-01-02-01-01.flac", "ravdess-01"),
+        ("03-01-05-01-02-01-25.wav", None),  # there are 24
+        ("03-01-05-01-02-01-12-copy.wav", None),
+        ("2024-01-05-01-02-01-12.wav", None),
+        ("1001_DFA_ANG_XX.wav", "crema-d-1001"),
+        ("1092_DFA_ANG_XX.wav", None),
+        ("1001_DFA_XYZ_XX.wav", None),
+        ("03a01Fa.wav", "emodb-03"),
+        ("17a01Fa.wav", None),
+        ("OAF_back_angry.wav", "tess-oa"),
+        ("OA_bite_neutral.wav", "tess-oa"),
+        ("DC_a01.wav", "savee-dc"),
+        ("DC/a01.wav", None),
+        ("Ses01F_impro01_M003.wav", "iemocap-1m"),
+        ("MSP-IMPROV-S01A-F01-P-FM01.wav", "msp-improv-f01"),
+        ("F_01_OISHI_S_1_ANGRY_1.wav", "subesco-f_01"),
+        ("gio-f1-b1.wav", "emovo-f1"),
+        ("84/121123/84-121123-0000.flac", "librispeech-84"),
+        ("LibriSpeech/84/84-121123-0000.flac", "librispeech-84"),
+        ("84-121123-0000.flac", None),
+        ("2024/2024-120512-0001.wav", None),
+        ("1-100032-A-0.wav", "recording-100032"),
+        ("001 - Dog bark/1-100032-A.ogg", "recording-100032"),
+        ("mine/1-100032-A.ogg", None),
+        ("anna1.wav", None),
+    ],
+)
+def test_who_speaks_by_the_files_name(path, who):
+    assert identity.of_file(f"/corpus/{path}") == who
+    assert who is None or identity.corpus_of(who) in who
+
+
+def test_librispeech_where_the_table_agrees():
+    assert identity.of_file("84-121123-0000.flac", speaker="084") == "librispeech-84"
+    assert identity.of_file("84-121123-0000.flac", speaker="Anna") is None
+
+
+def test_files_of_the_sample_corpus_are_not_taken_for_ravdess(tmp_path):
+    path = corpora.load("sample")["path"][0]
+    assert identity.of_file(path) == "sample-01"
+    assert identity.of_file("elsewhere/03-01-05-01-02-01-12.flac", corpus="sample") == "sample-12"
+
+
+def ravdess(actors, takes=2):
+    """Names like those of RAVDESS, of files that are not there."""
+    rows = [(f"/x/03-01-05-01-01-0{take}-{actor:02d}.wav", f"P{actor}") for actor in actors for take in (1, 2)[:takes]]
+    return pd.DataFrame(rows, columns=["path", "speaker"])
+
+
+def test_names_and_file_names_must_agree_one_to_one():
+    clips = ravdess([1, 2])
+    assert identity.of_clips(clips).tolist() == ["ravdess-01"] * 2 + ["ravdess-02"] * 2
+    assert identity.of_clips(clips.assign(speaker="all")).tolist() == ["all"] * 4
+    two = clips.assign(speaker=["Anna", "Bo", "P2", "P2"])  # both of whom called their files after actor 1
+    assert identity.of_clips(two).tolist() == ["anna", "bo", "ravdess-02", "ravdess-02"]
+    named = clips.assign(speaker=["sample-03"] * 2 + ["P2"] * 2)
+    assert identity.of_clips(named).tolist() == ["sample-03"] * 2 + ["ravdess-02"] * 2
+
+
+def states(clips, trained, recordings=None):
+    return identity.heard_before(clips, trained, recordings).to_dict()
+
+
+def table(*names):
+    return pd.DataFrame({"speaker": names})
+
+
+def test_ravdess_from_a_table_of_ones_own_is_known():
+    trained = [f"ravdess-{actor:02d}" for actor in range(1, 17)]
+    assert states(ravdess([1, 16, 17]), trained) == {"P1": HEARD, "P16": HEARD, "P17": NOT_HEARD}
+    numbers = ravdess([1, 17]).assign(speaker=[1, "1", 17, 17.0])
+    assert states(numbers, trained) == {"1": HEARD, "17": NOT_HEARD}
+
+
+@pytest.mark.parametrize(
+    ("names", "trained", "want"),
+    [
+        (["mine-1 ", "Mine-2"], ["mine-1"], {"mine-1": HEARD, "Mine-2": NOT_HEARD}),
+        (["P1"], ["ravdess-01"], {"P1": NOT_KNOWN}),
+        (["1"], ["P1", "P2"], {"1": NOT_KNOWN}),
+        (["9"], ["1", "2"], {"9": NOT_HEARD}),
+        (["Anna"], ["Bo"], {"Anna": NOT_HEARD}),
+        (["Anna"], ["s1"], {"Anna": NOT_KNOWN}),
+        (["emodb-03"], ["ravdess-01", "librispeech-84"], {"emodb-03": NOT_HEARD}),
+        (["emodb-03"], ["ravdess-01", "P3"], {"emodb-03": NOT_KNOWN}),
+        (["ravdess-20"], ["ravdess-01", "P3"], {"ravdess-20": NOT_HEARD}),
+        (["recording-1"], ["esc10-fold-1"], {"recording-1": NOT_KNOWN}),
+        (["recording-1"], ["ravdess-01"], {"recording-1": NOT_HEARD}),
+        (["P1"], [], {"P1": NOT_HEARD}),
+    ],
+)
+def test_nobody_is_said_to_be_unheard_who_cannot_be_compared(names, trained, want):
+    assert states(table(*names), trained) == want
+
+
+def test_folds_of_sounds_come_as_numbers_too():
+    clips = table("recording-1", "recording-2").assign(corpus="esc-10", fold=[1, 5])
+    assert states(clips, ["esc10-fold-1"]) == {"recording-1": HEARD, "recording-2": NOT_HEARD}
+
+
+@pytest.fixture
+def noises(tmp_path):
+    """Two files each of three speakers."""
+    rows = []
+    for place in range(6):
+        path = tmp_path / f"{place}.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(place).standard_normal(8000), 16_000)
+        rows.append((str(path), f"P{place // 2}"))
+    return pd.DataFrame(rows, columns=["path", "speaker"])
+
+
+def test_a_recording_is_known_under_any_name(noises, tmp_path):
+    copy = tmp_path / "copy.flac"
+    soundfile.write(copy, 0.5 * soundfile.read(noises["path"][3])[0], 16_000)
+    recordings = pd.DataFrame({"fingerprint": [fingerprints.of_file(copy)], "speaker": ["ravdess-01"]})
+    assert states(noises, ["ravdess-01"], recordings) == {"P0": NOT_KNOWN, "P1": HEARD, "P2": NOT_KNOWN}
+    found = identity.heard_before(noises, ["ravdess-01"], recordings, most=1)  # the first of each speaker only
+    assert found["P1"] == NOT_KNOWN
+
+
+def test_known_corpora_are_not_read(noises, monkeypatch):
+    monkeypatch.setattr(fingerprints, "of_files", lambda paths: pytest.fail("read"))
+    recordings = pd.DataFrame({"fingerprint": ["0" * 32], "speaker": ["ravdess-01"]})
+    clips = noises.assign(speaker=[f"sample-0{name[1:]}" for name in noises["speaker"].replace("P0", "P9")])
+    assert set(states(clips, ["ravdess-01"], recordings).values()) == {NOT_HEARD}
+
+
+@pytest.mark.parametrize("name", ["mine-1 ", "MINE-1", " mine-1"])
+def test_what_was_fitted_on_a_speaker_refuses_the_speaker(name):
+    with pytest.raises(ValueError, match="it was fitted on speaker"):
+        speakers.known(table(name), heard=["mine-1"])
+    assert speakers.known(table(name, "mine-1")) == [name.strip()]
+
+
+def test_a_split_counts_spellings_as_one_speaker():
+    names = [f"s{speaker}{blank}" for speaker in range(6) for blank in ("", " ")]
+    clips = pd.DataFrame({"speaker": names, "label": "calm"})
+    for seed in range(5):
+        sides = sampling.split(clips, seed=seed)
+        folds = sampling.folds(clips, 3, seed=seed)
+        for first in range(0, 12, 2):
+            assert sides["split"][first] == sides["split"][first + 1] and folds[first] == folds[first + 1]
