@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from . import attribution, edits, execution, hooks, readouts, targets
+from . import attribution, edits, execution, hooks, identity, readouts, targets
 from . import decoders as decoders_
 from . import donors as donors_
 from . import nulls as nulls_
@@ -279,7 +279,9 @@ def _warn_of_heard(clips, fitted):
     fitted = [one for one in fitted if isinstance(one, xr.Dataset)]
     heard = {str(name) for one in fitted if "speaker" in one.coords for name in one["speaker"].values.ravel()}
     heard |= {name for one in fitted for name in json.loads(one.attrs.get("speakers", "[]"))}
-    both = sorted(set(clips["speaker"].dropna().astype(str)) & heard) if "speaker" in clips else []
+    heard = {identity.compared(name) for name in heard}
+    theirs = clips["speaker"].dropna().unique() if "speaker" in clips else []
+    both = sorted(str(name) for name in theirs if identity.compared(name) in heard)
     if both:
         what = "neurons were chosen, or decoders or a space fitted, on them"
         warnings.warn(f"these are no effects on unseen speakers: {what} ({', '.join(both)})", stacklevel=3)

@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from transformers.activations import ACT2FN
 
-from . import edits, execution, nulls, targets
+from . import edits, execution, identity, nulls, targets
 from .choosing import blind, contrast, controls, mentions, neurons_of, reach, support, top, with_units
 from .forgetting import correct, effects, frontier, random_sets, recalls, selectivity, summary, table
 
@@ -258,7 +258,10 @@ def _apart(clips, chosen_on, heard):
         for name in heard.keys() & set(chosen_on):
             heard[name] |= set(chosen_on[name].dropna().astype(str))
     for name, known in heard.items():
-        shared = sorted(known & set(clips[name].dropna().astype(str))) if name in clips else []
+        alike = identity.compared if name == "speaker" else str
+        known = set(map(alike, known))
+        theirs = clips[name].dropna().unique() if name in clips else []
+        shared = sorted(str(one) for one in theirs if alike(one) in known)
         if shared:
             what = f"{len(shared)} of them, such as {shared[0]}"
             raise ValueError(f"neurons were chosen on clips of the same {name} ({what}): evaluate on others")
