@@ -250,3 +250,77 @@ def test_the_ends_of_an_interval_are_rounded_like_its_mean():
 def test_what_could_not_be_tested_is_said_once():
     why = "no test, 5 speakers of the 8 that it takes"
     assert reported(clip=slice(5)) == [f"flip, spectral centroid and 1 more read-out: {why}"]
+
+
+def compared(effects, rng, *, speakers=9, layers=5, nulls=40):
+    """A sweep of what the selected, a rival's and two target-blind selections do in layer 2, and nothing elsewhere."""
+    shape = (speakers, layers, 1, nulls + 4)
+    every = rng.standard_normal((1, *shape[1:])) + 0.3 * rng.standard_normal(shape)
+    every[:, 2, 0, :4] += np.array(effects)
+    dims, names = ("clip", "layer", "mode"), np.array([f"s{i}" for i in range(speakers)], object)
+    coords = {
+        "layer": range(layers),
+        "mode": ["flip"],
+        "speaker": ("clip", names),
+        "blind": ["most active", "writes most"],
+    }
+    data = {"delta": (dims, every[..., 0]), "blind_delta": ((*dims, "blind"), every[..., 2:4])}
+    data |= {"null_delta": ((*dims, "null"), every[..., 4:]), "null_overlap": ("layer", np.full(layers, 0.3))}
+    data |= {"magnitude": ("layer", np.ones(layers)), "null_magnitude": (("layer", "null"), np.ones((layers, nulls)))}
+    rival = xr.Dataset({"delta": (dims, every[..., 1])}, coords)
+    return xr.Dataset(data, coords), {"rival": rival}
+
+
+def beyond(result, rivals=None):
+    return ablation.verdict(result, rivals)["beyond"].squeeze().values.nonzero()[0].tolist()
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_verdict_needs_all_controls(sign):
+    result, rivals = compared([sign * 15, sign * 3, 0, sign * 2], np.random.default_rng(0))
+    assert beyond(result, rivals) == [2]
+    for place in (1, 2, 3):  # one of them does as much, or more
+        for size in (15, 25):
+            effects = [sign * 15, sign * 3, 0, sign * 2]
+            effects[place] = sign * size
+            assert beyond(*compared(effects, np.random.default_rng(0))) == []
+    assert beyond(*compared([sign * 15, sign * 25, 0, 0], np.random.default_rng(0))) == []
+    assert beyond(result) == [2]  # no rival was asked for
+
+
+@pytest.mark.parametrize("ratio", [1.3, 0.75])
+def test_there_is_no_verdict_where_sizes_differ(ratio):
+    result, rivals = compared([-15, 0, 0, 0], np.random.default_rng(1))
+    result["magnitude"][2] = ratio
+    found = ablation.verdict(result, rivals)
+    assert (found["q"].sel(layer=2) < 0.05).all() and not found["beyond"].any()
+    assert found["ratio"].values.tolist() == [1, 1, ratio, 1, 1]
+
+
+def test_what_a_verdict_shows():
+    result, rivals = compared([-15, -3, 0, 0], np.random.default_rng(2))
+    found = ablation.verdict(result, rivals).squeeze("mode")
+    assert found["control"].values.tolist() == ["random", "rival", "most active", "writes most"]
+    whole = ablation.summary(result).squeeze("mode")
+    for name, other in {"difference": "difference", "low": "difference_low", "q": "q", "effect": "null_mean"}.items():
+        np.testing.assert_allclose(found[name].sel(control="random"), whole[other])
+    np.testing.assert_allclose(found["selected"], whole["mean"])
+    theirs = rivals["rival"]["delta"].squeeze("mode")
+    np.testing.assert_allclose(found["effect"].sel(control="rival"), theirs.mean("clip"))
+    away = stats.ttest_rel(result["delta"].squeeze("mode").values, theirs.values).confidence_interval()
+    np.testing.assert_allclose(found["low"].sel(control="rival"), away.low)
+    few = ablation.verdict(result.isel(clip=slice(7)), {"rival": rivals["rival"].isel(clip=slice(7))})
+    assert np.isnan(few["q"]).all() and few["beyond"].squeeze().values.nonzero()[0].tolist() == [2]
+    with pytest.raises(ValueError, match="a verdict needs random sets"):
+        ablation.verdict(result.isel(null=slice(0)))
+
+
+def test_differences_of_random_sets_are_those_of_sets_that_share_nothing():
+    """Sums over neurons: sets of 20 that share a third differ less than sets that share none."""
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((60, 400))
+    sets = [rng.choice(60, 20, replace=False) for _ in range(30)]
+    null = xr.DataArray([weights[own].sum(0) for own in sets], dims=("null", "place"))
+    apart = ablation.between_random_sets(null, shared=1 / 3)
+    assert apart.sizes["null"] == 30 * 29 and np.abs(apart.mean("null")).max() < 1e-9
+    assert float(apart.std()) == pytest.approx(np.sqrt(40), rel=0.05)

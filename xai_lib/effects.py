@@ -126,14 +126,16 @@ def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
         ``p_null``, ``q_null``, ``q`` as in `contrast`: the difference from another selection is compared with those
         between random sets. [layer, mode]: ``selected``, what the selected neurons do; ``ratio``, the size of their edit
         to that of random neurons (root mean square activation); and ``beyond``, the verdict: every q is below 0.05, every
-        difference lies to the same side, and the sizes differ by no more than a quarter (`ALIKE`).
+        difference lies to the same side, and the sizes differ by no more than a quarter (`ALIKE`). Under 8 speakers, who
+        have no q, it goes by ``q_null`` and is of these speakers only.
     """
     whole, null = summary(result, variable, **where), result[f"null_{variable}"].sel(where)
     if not null.sizes["null"]:
         raise ValueError("a verdict needs random sets: give sweep nulls=40 or more, and moments=")
     own = result[variable].sel(where)
-    parts = whole.rename(difference_low="low", difference_high="high", null_mean="effect")
-    found = {"random": parts[["effect", "difference", "low", "high", "p_null", "q_null", "q"]]}
+    names = {"null_mean": "effect", "difference": "difference", "difference_low": "low", "difference_high": "high"}
+    names |= {name: name for name in ("p_null", "q_null", "q")}
+    found = {"random": whole[[*names]].rename({old: new for old, new in names.items() if old != new})}
     others = {name: other[variable].sel(where) for name, other in (rivals or {}).items()}
     if f"blind_{variable}" in result:
         blind = result[f"blind_{variable}"].sel(where)
@@ -152,7 +154,8 @@ def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
     out["ratio"] = sizes[0] / sizes[1].mean("null")
     same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
     alike = (out["ratio"] <= ALIKE) & (out["ratio"] >= 1 / ALIKE)
-    out["beyond"] = (out["q"] < 0.05).all("control") & same_side & alike
+    significant = (out["q"] if whole["n"].max() >= statistics.FEWEST else out["q_null"]) < 0.05
+    out["beyond"] = significant.all("control") & same_side & alike
     return out.assign_attrs(result.attrs, variable=variable)
 
 
