@@ -100,7 +100,8 @@ def identify(
     takes clips of a speaker to be alike only in who speaks, and is too small where a speaker's clips of one emotion are
     alike in neuron and caption both. So, over speakers: the correlation of the activation with the fit of the concept
     that is named, within each speaker, is tested to be above 0 on average, with the concept chosen anew in every draw
-    (`statistics.chosen_test`, whichever the similarity). p is NaN where fewer than eight speakers tell. Where recordings
+    (`statistics.chosen_test`, whichever the similarity: by rank reorder and mutual information, whose best concept need
+    not be the one that correlates most, p is rather too large). p is NaN where fewer than eight speakers tell. Where recordings
     are dealt out as wholes they are the units of the first already, and it stands alone; as it does where speakers are
     not known, and clips are taken to be independent.
 

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from xai_lib import concepts, dissection, probes
+from xai_lib import concepts, descriptions, dissection, interpretability, probes
 from xai_lib.names import EMOTIONS
 
 PAIRS = {"level_db": ("quiet", "loud"), "f0": ("low-pitched", "high-pitched"), "tilt": ("dark", "bright")}
@@ -175,6 +175,32 @@ def selectivity_of_variance(rng, *, speakers, effect=0.0, permutations=49, **des
     return found["p"].sel(task="emotion").values.ravel()
 
 
+def several_neurons(rng, speakers, effect, design, neurons=40):
+    """Activations of neurons that share nothing, [clip, layer, neuron], and captions that as many follow as `effect` says."""
+    clips = Clips(rng, speakers=speakers, **design)
+    features = measured(clips)
+    columns = [clips.draw() + effect * features["level_db"].to_numpy() for _ in range(neurons)]
+    one = clips.activations(columns[0]).isel(neuron=0, drop=True)
+    values = one.expand_dims(neuron=neurons, axis=-1).copy(data=np.stack(columns, axis=-1)[:, None])
+    return values.assign_coords(neuron=np.arange(neurons)), captions_of(features)
+
+
+def number_of_loud_neurons(rng, *, speakers, effect=0.0, permutations=20, **design):
+    """p that more, or fewer, neurons are said to be loud than with shuffled captions (`concepts.distribution`)."""
+    activations, captions = several_neurons(rng, speakers, effect, design)
+    described = dissection.describe(activations, captions, draws=permutations, seed=int(rng.integers(2**31)))
+    said, null = (concepts.adjectives(described[name], LEXICON).sel(adjective=["loud"]) for name in ("z", "null"))
+    return concepts.distribution(said, null)["q"].to_numpy()
+
+
+def uninterpretable(rng, *, speakers, effect=0.0, permutations=20, **design):
+    """p that the share of neurons whose strongest clips have nothing in common is that of random clips."""
+    activations, captions = several_neurons(rng, speakers, effect, design)
+    seed = int(rng.integers(2**31))
+    options = {"encoder": descriptions.tfidf(captions), "tau": 3, "clusters": 8, "draws": permutations, "seed": seed}
+    return interpretability.uninterpretable(captions, activations, **options)["p"].values.ravel()
+
+
 TESTS = {  # each with the effect at which its power is told, in standard deviations of the clips
     "describe": (describe, 0.5),
     "identify": (identify, 0.5),
@@ -184,6 +210,7 @@ TESTS = {  # each with the effect at which its power is told, in standard deviat
     "dissection.selectivity": (selectivity_by_label, 0.8),
     "probes.selectivity": (selectivity_of_variance, 0.8),
 }
+OF_CLIPS = {"concepts.distribution": (number_of_loud_neurons, 0.3), "uninterpretable": (uninterpretable, 0.5)}
 KINDS = ("independent clips", "speaker × emotion", "speaker × sentence", "drift")
 FIXED = {  # what no test over speakers tells from an association: it is the same in all of them
     "sentence": "sentences are taken as fixed: neuron and words that both follow a few sentences do go together in these",
@@ -193,7 +220,7 @@ BY_LABEL = ("dissection.selectivity", "probes.selectivity")
 
 
 def _scenario(test, kind, **more):
-    run, effect = TESTS[test]
+    run, effect = (TESTS | OF_CLIPS)[test]
     design = {"kind": kind}
     return {"test": test, "data": kind, "run": run, "speakers": (8, 16, 24), "design": design, "effect": effect,
             "draws": 2000, **more}  # fmt: skip
@@ -204,3 +231,6 @@ SCENARIOS = [_scenario(test, kind) for test in TESTS for kind in KINDS]
 SCENARIOS += [_scenario(test, kind) for test in BY_LABEL for kind in FIXED]
 # Not so a test of words: "limit" says why the level is not held, and is no failure.
 SCENARIOS += [_scenario(test, kind, limit=why) for test in TESTS if test not in BY_LABEL for kind, why in FIXED.items()]
+# What counts neurons of a layer beside captions dealt out clip by clip is about these clips, and says so.
+SCENARIOS += [_scenario(test, "independent clips") for test in OF_CLIPS]
+SCENARIOS += [_scenario(test, "speaker × emotion", limit="clips are the units of this count") for test in OF_CLIPS]
