@@ -84,7 +84,8 @@ def identify(
         the strongest `top`, the published number unless told.
     draws : int
         Each costs about what the scores themselves do, and 1 / (1 + draws) is the smallest p: that of 2,000 clips ×
-        55,000 neurons × 50 concepts takes a second or two, by rank reorder twenty. 0: no controls, p is NaN.
+        55,000 neurons × 50 concepts takes a second or two, by rank reorder twenty. The test over speakers takes ten
+        seconds more, once. 0: no controls, p is NaN.
 
     Returns
     -------
