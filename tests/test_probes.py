@@ -344,7 +344,7 @@ def test_differences_between_clips_are_not_taken_for_emotion():
 
     found = probes.selectivity(made([ways]), draws=199)["p"].sel(layer=0)
     share = (found < 0.05).mean("neuron")
-    assert 0.02 < share.sel(task="emotion") < 0.09 and 0.02 < share.sel(task="manner") < 0.09
+    assert ((share > 0.005) & (share < 0.09)).all()  # the greater of two p is rarely small
 
 
 def test_phonemes_are_not_taken_for_manners():

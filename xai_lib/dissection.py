@@ -53,8 +53,8 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
 
     Notes
     -----
-    z chooses words and is no test: it takes clips as independent, so |z| ≥ 1.96 comes in well over 5 % of neurons that
-    know nothing, where a speaker's clips of one emotion are alike in neuron and caption; and `null`, in which captions are
+    z chooses words and is no test: it takes clips as independent, so |z| ≥ 1.96 may come in well over 5 % of neurons
+    that know nothing, where a speaker's clips of one emotion are alike in neuron and caption; and `null`, in which captions are
     dealt out clip by clip, has fewer such words than these neurons do. p is that of z, or, where greater, that of the
     correlation of activation and word in the direction of z: a t test over speakers of the correlations within each, NaN
     with fewer than eight; where recordings are dealt out as wholes or speakers are not known, that between the means of
