@@ -54,11 +54,12 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Notes
     -----
     z chooses words and is no test: it takes clips as independent, so |z| ≥ 1.96 may come in well over 5 % of neurons
-    that know nothing, where a speaker's clips of one emotion are alike in neuron and caption; and `null`, in which captions are
-    dealt out clip by clip, has fewer such words than these neurons do. p is that of z, or, where greater, that of the
-    correlation of activation and word in the direction of z: a t test over speakers of the correlations within each, NaN
-    with fewer than eight; where recordings are dealt out as wholes or speakers are not known, that between the means of
-    recordings or between clips, from eight up. As in `identify`, emotions and sentences are taken as fixed.
+    that know nothing, where a speaker's clips of one emotion are alike in neuron and caption; and `null`, in which
+    captions are dealt out clip by clip, has fewer such words than these neurons do. p is that of z, or, where greater,
+    that of the correlation of activation and word in the direction of z: a t test over speakers of the correlations
+    within each, NaN with fewer than eight; where recordings are dealt out as wholes or speakers are not known, that
+    between the means of recordings or between clips, from eight up. As in `identify`, emotions and sentences are taken
+    as fixed.
     """
     activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
@@ -100,9 +101,9 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
 
     Notes
     -----
-    p is the greater of two: with the captions of these clips shuffled (`statistics.permutation_p`), which takes the clips
-    of a speaker to be alike only in who speaks; and of a t test over speakers of their rho, which does not, and is NaN,
-    as p is then, where the description tells clips of fewer than eight speakers apart. Recordings that are dealt out as
+    p is the greater of two: with the captions of these clips shuffled (`statistics.permutation_p`), which takes the
+    clips of a speaker to be alike only in who speaks; and of a t test over speakers of their rho, which does not, and is
+    NaN, as p is then, where the description tells clips of fewer than eight speakers apart. Recordings that are dealt out as
     wholes are the units of the first, and it stands alone; so it does where speakers are not known.
 
     As in `identify`, emotions and sentences are taken as fixed: p is about other speakers who say the same.

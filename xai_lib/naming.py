@@ -102,9 +102,9 @@ def identify(
     alike in neuron and caption both. So, over speakers: the correlation of the activation with the fit of the concept
     that is named, within each speaker, is tested to be above 0 on average, with the concept chosen anew in every draw
     (`statistics.chosen_test`, whichever the similarity: by rank reorder and mutual information, whose best concept need
-    not be the one that correlates most, p is rather too large). p is NaN where fewer than eight speakers tell. Where recordings
-    are dealt out as wholes they are the units of the first already, and it stands alone; as it does where speakers are
-    not known, and clips are taken to be independent.
+    not be the one that correlates most, p is rather too large). p is NaN where fewer than eight speakers tell. Where
+    recordings are dealt out as wholes they are the units of the first already, and it stands alone; as it does where
+    speakers are not known, and clips are taken to be independent.
 
     p is about other speakers with the same emotions and the same sentences: where a few sentences are said by all, a
     neuron and a concept that both follow the sentence go together in every speaker, and no test over speakers tells

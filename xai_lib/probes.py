@@ -160,8 +160,8 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
     Notes
     -----
     p is the greater of two. Over labels: the share of shuffles, the real one among them, whose share of variance is as
-    great; that takes clips of a speaker to be independent, and a speaker's own way with an emotion for the emotion's. Over
-    speakers: whether the means of the classes differ, beyond what speakers differ in them
+    great; that takes clips of a speaker to be independent, and a speaker's own way with an emotion for the emotion's.
+    Over speakers: whether the means of the classes differ, beyond what speakers differ in them
     (`statistics.repeated_measures_test`, over speakers who have all classes); p is NaN where those are fewer than eight.
     Where speakers are not known the first stands alone. Sentences and phonemes are those of the corpus.
 

@@ -176,7 +176,7 @@ def selectivity_of_variance(rng, *, speakers, effect=0.0, permutations=49, **des
 
 
 def several_neurons(rng, speakers, effect, design, neurons=40):
-    """Activations of neurons that share nothing, [clip, layer, neuron], and captions that as many follow as `effect` says."""
+    """Activations of neurons that follow level as far as `effect` says, [clip, layer, neuron], and captions."""
     clips = Clips(rng, speakers=speakers, **design)
     features = measured(clips)
     columns = [clips.draw() + effect * features["level_db"].to_numpy() for _ in range(neurons)]
