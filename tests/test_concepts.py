@@ -582,10 +582,10 @@ def test_neighbours_are_of_the_same_layer_and_never_themselves():
 
 
 def test_from_captions_to_adjectives_that_hold(activations, measured, captions):
-    """The whole road: described from five speakers, checked on the five others."""
+    """The whole road: described from two speakers, checked on the eight others."""
     activations = activations.groupby("speaker") - activations.groupby("speaker").mean()
-    train, test = activations.isel(clip=slice(60)), activations.isel(clip=slice(60, None))
-    told = dissection.describe(train, captions, k=15, draws=10)
+    train, test = activations.isel(clip=slice(2 * PER)), activations.isel(clip=slice(2 * PER, None))
+    told = dissection.describe(train, captions, k=6, draws=10)
     said, null = concepts.adjectives(told["z"], LEXICON), concepts.adjectives(told["null"], LEXICON)
     assert {n for n in range(NEURONS) if bool(said.sel(layer=1, neuron=n, adjective="quiet"))} >= {1}
     found = concepts.check(test, said, measured, LEXICON, null=null)

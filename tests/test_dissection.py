@@ -67,7 +67,8 @@ def test_auroc_is_sklearns_within_speakers(activations):
 def test_p_is_the_greater_of_rank_sum_and_t(activations):
     found = dissection.selectivity(activations)
     rows = activations["speaker"].values == "s0"
-    alone = dissection.selectivity(activations.isel(clip=np.flatnonzero(rows)))
+    with pytest.warns(UserWarning, match="speakers are not known"):
+        alone = dissection.selectivity(activations.isel(clip=np.flatnonzero(rows)).drop_vars("speaker"))
     one = activations.isel(clip=np.flatnonzero(rows)).sel(layer=1, neuron=9)
     own = one["label"].values == "calm"
     exact = stats.mannwhitneyu(one.values[own], one.values[~own], method="asymptotic", use_continuity=False)
@@ -119,9 +120,9 @@ def test_description_of_the_planted_neuron(activations):
 
 def test_predictivity_holds_for_the_planted_neuron_only(activations):
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
-    train = activations.isel(clip=slice(0, 80))
-    test = activations.isel(clip=slice(80, None))
-    described = dissection.describe(train, captions, k=10, draws=5)
+    train = activations.isel(clip=slice(0, 32))
+    test = activations.isel(clip=slice(32, None))  # eight speakers, the fewest for a test
+    described = dissection.describe(train, captions, k=6, draws=5)
     held = dissection.predictivity(test, described, captions, least=0, draws=99)
     assert float(held["rho"].sel(layer=1, neuron=3)) > 0.5
     assert float(held["p"].sel(layer=1, neuron=3)) < 1e-4  # 99 draws alone stop at 0.01
@@ -252,7 +253,7 @@ def test_identify_does_not_take_a_voice_for_a_concept(activations, fit):
     voice = fit.copy(data=np.stack([place] + [0.001 * fit.values[:, i] for i in range(7)], axis=1))
     named = dissection.identify(activations, voice, draws=99)
     assert named["name"].sel(layer=1, neuron=5) == EMOTIONS[0] and float(named["best"].sel(layer=1, neuron=5)) > 0.9
-    assert float(named["p"].sel(layer=1, neuron=5)) > 0.9
+    assert np.isnan(named["p"].sel(layer=1, neuron=5))  # its concept varies within no speaker: nobody tells
 
 
 def test_unknown_similarity_and_labels_are_refused(activations, fit):

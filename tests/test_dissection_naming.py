@@ -117,16 +117,18 @@ def test_the_share_of_draws_is_kept_for_every_concept(data):
 
 
 def test_what_is_shuffled_stays_with_its_speaker():
-    """Every clip of a speaker is captioned alike: nothing is left to shuffle, and p is 1."""
+    """Every clip of a speaker is captioned alike: nothing is left to shuffle, and no speaker tells anything."""
     activations = xr.DataArray(
-        np.repeat([[3.0, 1], [1, 2], [-3, 4]], 10, axis=0) + np.random.default_rng(0).standard_normal((30, 2)),
-        {"clip": np.arange(30), "speaker": ("clip", np.repeat(["a", "b", "c"], 10).astype(object))},
+        np.repeat([[3.0, 1], [1, 2], [-3, 4]] * 3, 10, axis=0) + np.random.default_rng(0).standard_normal((90, 2)),
+        {"clip": np.arange(90), "speaker": ("clip", np.repeat(list("abcdefghi"), 10).astype(object))},
         ("clip", "neuron"),
     )
-    captions = pd.Series(np.repeat(["a loud voice", "a dark voice", "a quiet voice"], 10))
+    captions = pd.Series(np.repeat(["a loud voice", "a dark voice", "a quiet voice"] * 3, 10))
     told = {"captions": captions, "concepts": CONCEPTS, "draws": 50}
-    assert (dissection.identify(activations, **told)["p"] == 1).all()
-    assert (dissection.identify(activations.drop_vars("speaker"), **told)["p"] < 0.1).any()
+    named = dissection.identify(activations, **told)
+    assert named["p"].isnull().all() and (named["null"] > named["best"] - 1e-6).all()
+    with pytest.warns(UserWarning, match="speakers are not known"):
+        assert (dissection.identify(activations.drop_vars("speaker"), **told)["p"] < 0.1).any()
 
 
 def test_sources_of_one_label_each_are_dealt_out_as_wholes(outputs):
@@ -448,4 +450,5 @@ def test_planted_neurons_beat_their_null_and_noise_does_not(measured, similarity
         warnings.simplefilter("error")
         named = dissection.identify(activations, captions=captions, concepts=concepts, similarity=similarity, draws=199)
     assert (named["p"][:2] == 0.005).all() and named["name"].values[:2].tolist() == ["loud", "bright"]
-    assert 0.01 <= float((named["p"][2:] < 0.05).mean()) <= 0.1
+    low = 0.01 if similarity == "cosine" else 0  # its best concept is not the one that correlates most: few pass
+    assert low <= float((named["p"][2:] < 0.05).mean()) <= 0.1

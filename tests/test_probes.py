@@ -342,9 +342,9 @@ def test_differences_between_clips_are_not_taken_for_emotion():
         own = np.random.default_rng(9).standard_normal((1000, 400))[table["clip"].to_numpy()]
         return own + 0.5 * rng.standard_normal(own.shape)
 
-    found = probes.selectivity(made([ways], speakers=6), draws=199)["p"].sel(layer=0)
+    found = probes.selectivity(made([ways]), draws=199)["p"].sel(layer=0)
     share = (found < 0.05).mean("neuron")
-    assert 0.02 < share.sel(task="emotion") < 0.09 and 0.02 < share.sel(task="manner") < 0.09
+    assert ((share > 0.005) & (share < 0.09)).all()  # the greater of two p is rarely small
 
 
 def test_phonemes_are_not_taken_for_manners():
@@ -353,7 +353,7 @@ def test_phonemes_are_not_taken_for_manners():
     def known(table, rng):
         return code(table["phoneme"], 3, 600) + 0.1 * rng.standard_normal((len(table), 600))
 
-    found = probes.selectivity(made([known], speakers=4), draws=999).sel(task="manner", layer=0)
+    found = probes.selectivity(made([known]), draws=999).sel(task="manner", layer=0)
     assert 0.02 < (found["p"] < 0.05).mean() < 0.08 and abs(found["excess"].mean()) < 0.02
     assert found["eta_squared"].mean() > 0.2
 

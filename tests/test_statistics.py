@@ -304,6 +304,59 @@ def test_p_of_a_permutation_test_goes_on_where_the_draws_end():
     assert statistics.permutation_p(5.0, []) == 1
 
 
+def test_one_sided_t_is_scipys():
+    values = np.random.default_rng(0).standard_normal((9, 5)) + [0, 1, -1, 0.5, 0]
+    values[0, 4], values[:2, 3] = np.nan, np.nan  # eight units, and seven
+    expected = stats.ttest_1samp(values, 0, alternative="greater", nan_policy="omit").pvalue
+    np.testing.assert_allclose(statistics.t_test_above(values), [*expected[:3], np.nan, expected[4]])
+
+
+def test_a_chosen_quantity_is_tested_as_the_greatest_of_all():
+    """Against all 2⁸ patterns of signs one by one; and where none is as good, Bonferroni's bound."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((8, 30, 4))
+    values[:, 0, 2] += 9
+    chosen = values.sum(axis=0).argmax(axis=1)
+    found = statistics.chosen_test(values, chosen, draws=256)
+    signs = np.array(list(itertools.product([1, -1], repeat=8)))
+    for entry in range(1, 30):
+        best = (signs @ values[:, entry]).max(axis=1)
+        assert found[entry] == pytest.approx((best >= best[0] - 1e-6).mean())
+    assert chosen[0] == 2 and found[0] == pytest.approx(4 * stats.ttest_1samp(values[:, 0, 2], 0).pvalue / 2)
+    few = values.copy()
+    few[0, 3, chosen[3]] = np.nan
+    assert np.isnan(statistics.chosen_test(few, chosen)[3]) and np.isnan(statistics.chosen_test(few[1:], chosen)).all()
+    many = statistics.chosen_test(np.concatenate([values, values, values]), chosen, draws=400, seed=1)
+    assert ((many > 0) & (many <= 1)).all() and many[0] < 1e-9
+
+
+def test_the_best_of_many_quantities_of_noise_is_no_finding():
+    values = np.random.default_rng(1).standard_normal((12, 2000, 10))
+    chosen = values.sum(axis=0).argmax(axis=1)
+    assert np.mean(statistics.chosen_test(values, chosen, draws=199) < 0.05) == pytest.approx(0.05, abs=0.015)
+    own = np.take_along_axis(values, chosen[None, :, None], axis=2)[..., 0]
+    assert np.mean(statistics.t_test_above(own) < 0.05) > 0.3
+
+
+def test_repeated_measures_of_two_conditions_are_the_paired_t_test():
+    values = np.random.default_rng(0).standard_normal((9, 2, 5))
+    expected = stats.ttest_rel(values[:, 0], values[:, 1]).pvalue
+    np.testing.assert_allclose(statistics.repeated_measures_test(values), expected)
+    values[0, 1] = np.nan
+    expected = stats.ttest_rel(values[1:, 0], values[1:, 1]).pvalue
+    np.testing.assert_allclose(statistics.repeated_measures_test(values), expected)
+    assert np.isnan(statistics.repeated_measures_test(values[1:8])).all()
+    assert (statistics.repeated_measures_test(np.ones((8, 3, 2))) == 1).all()
+
+
+def test_repeated_measures_hold_their_level_where_conditions_vary_unequally():
+    noise = np.random.default_rng(0).standard_normal((10, 6, 2000)) * np.array([1, 1, 1, 1, 1, 5])[:, None]
+    assert np.mean(statistics.repeated_measures_test(noise) < 0.05) == pytest.approx(0.055, abs=0.02)
+    same = np.random.default_rng(1).standard_normal((12, 4, 50))
+    moved = same + np.array([0, 0, 0, 3.0])[:, None]
+    assert (statistics.repeated_measures_test(moved) < 0.01).mean() > 0.95
+
+
 def test_deals_keep_speakers_and_whole_recordings():
     groups = [np.array(rows) for rows in ([3, 0], [1, 5], [2], [4], [6, 7, 8])]
     of = np.array([0, 1, 2, 0, 3, 1, 4, 4, 4])

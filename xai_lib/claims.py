@@ -8,7 +8,7 @@ from scipy import stats
 
 from . import descriptions, statistics, targets
 from .dissection import _groups, _neighbours, _places, _ranks
-from .naming import _deals, _speakers
+from .naming import _deals, _speakers, _tested_speakers
 
 
 def check(activations, adjectives, features, lexicon=None, *, null=None, draws=400, seed=0) -> xr.Dataset:
@@ -32,8 +32,10 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
     -------
     Dataset
         Of each neuron and adjective, said or not: `rho`, Spearman's with the quantity ("quiet": with less of it) over
-        the clips of a speaker, averaged over speakers; one-sided `p`, the quantity dealt out as in `naming`; `q`, at a
-        false discovery rate over all; `said`.
+        the clips of a speaker, averaged over speakers; one-sided `p`, the greater of two, with the quantity dealt out as
+        in `naming` and of a t test over speakers of their rho; `q`, at a false discovery rate over all; `said`. p is NaN
+        where fewer than eight speakers have a rho; where recordings are dealt out as wholes, or speakers are not known,
+        the first p stands alone. As in `dissection.predictivity`, emotions and sentences are taken as fixed.
 
         Of each adjective: `neurons` that it is said of; `passed`, the share of them with q < 0.05, beside that among
         neurons of the same layers that it is not said of (`other`) and among the `null_neurons` that shuffled captions
@@ -55,6 +57,10 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
         feature: _follows(values, table[feature].to_numpy(float), groups, people, draws, seed)
         for feature in dict.fromkeys(meaning[name][0] for name in names)
     }
+    if _tested_speakers(activations) is not None:
+        for _, p, each in found.values():
+            for sign in p:
+                p[sign] = np.maximum(p[sign], statistics.t_test_above(sign * each))
     found = [(sign, *found[feature]) for feature, sign in (meaning[name] for name in names)]
     rho, p = np.stack([sign * rho for sign, rho, _, _ in found], 1), np.stack([p[sign] for sign, _, p, _ in found], 1)
     q = statistics.fdr(p)
@@ -110,9 +116,11 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
     Dataset
         `auroc` […], the probability that a positive clip scores higher, ties half (0.5 is chance), averaged over
         speakers, `low` and `high`, its interval, and `n` speakers; NaN where the description says nothing that varies.
-        One-sided `p` with captions dealt out as in `naming`, `q` at a false discovery rate over neurons; and two
-        controls: `other` […], by another description of the layer, and `shuffled` [draw, …], by those from shuffled
-        captions.
+        One-sided `p`, the greater of two, with captions dealt out as in `naming` and of a t test over speakers, and NaN
+        where fewer than eight have an AUROC (where recordings are dealt out as wholes, or speakers are not known, the
+        first alone); `q` at a false discovery rate over neurons; and two controls: `other` […], by another description
+        of the layer, and `shuffled` [draw, …], by those from shuffled captions. As in `dissection.predictivity`,
+        emotions and sentences are taken as fixed.
     """
     values, template = _flat(activations)
     words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
@@ -142,6 +150,8 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
     mean, low, high = statistics.interval(speakers)
     drawn = (statistics.interval(each(own[rows]))[0][None] for rows in _deals(activations, draws, seed))
     p = statistics.permutation_p(mean, drawn)
+    if _tested_speakers(activations) is not None:
+        p = np.maximum(p, statistics.t_test_above(speakers - 0.5))
     other = statistics.interval(each(ranks(z[_neighbours(_places(template), seed)])))[0]
     parts = {"auroc": mean, "low": low, "high": high, "n": np.isfinite(speakers).sum(0)}
     parts |= {"p": p, "q": statistics.fdr(p), "other": other}

@@ -61,7 +61,9 @@ def distribution(adjectives, null=None) -> pd.DataFrame:
     `null_low` and `null_high`, between which 95 % of further draws would lie, and `q`, of `statistics.null_test` at a
     false discovery rate over the adjectives. A draw deals out captions for all neurons alike, so that neurons that
     share exemplars do not pass for independent ones; and within speakers (`dissection.describe`), so that an adjective
-    that nearly all clips of a speaker have in common beats its null only where it goes beyond who speaks.
+    that nearly all clips of a speaker have in common beats its null only where it goes beyond who speaks. It is about
+    these clips: where a speaker's clips of one emotion are alike in neuron and caption both, words are said more often
+    than with captions dealt out clip by clip, though nothing relates the two, and q is too small.
     """
     dims = [dim for dim in adjectives.dims if dim != "adjective"]
     table = pd.DataFrame({"neurons": adjectives.sum(dims).to_series(), "share": adjectives.mean(dims).to_series()})
@@ -97,8 +99,8 @@ def by_layer(adjectives, null=None, *, left_out=None) -> xr.Dataset:
     -----
     Neurons of a layer are not independent, so layers are the units of the line: its interval tells a trend over the
     layers of this model from scatter between neighbouring ones, with the clips as they are. `null_p` says whether
-    captions dealt out at random would give such a slope, and the jackknife how far it depends on who speaks. Nothing
-    here speaks of other models, nor of the same one trained again.
+    captions dealt out at random, clip by clip, would give such a slope, and the jackknife how far it depends on who
+    speaks. Nothing here speaks of other models, nor of the same one trained again.
     """
     found = {"mean": _by_place(adjectives.sum("adjective"))}
     found |= dict(zip(("slope", "low", "high", "p", "intercept"), _line(found["mean"])))

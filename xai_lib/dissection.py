@@ -16,7 +16,18 @@ from . import descriptions, edits, execution, statistics, targets
 from .activations import activations, opened
 from .exemplars import exemplars, snippets, top_frames
 from .names import ordered
-from .naming import _deals, _groups, _shape, _speakers, accuracy, choose, concept_fit, identify
+from .naming import (
+    _correlations,
+    _deals,
+    _groups,
+    _shape,
+    _speakers,
+    _tested_speakers,
+    accuracy,
+    choose,
+    concept_fit,
+    identify,
+)
 
 __all__ = ["accuracy", "activations", "card", "choose", "concept_fit", "describe", "exemplars", "identify", "opened"]
 __all__ += ["predictivity", "selectivity", "snippets", "top_frames", "zeroed"]
@@ -37,7 +48,18 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     -------
     Dataset
         `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions dealt out at random among
-        the clips of each speaker, or by whole recordings: a neuron that knows voices only is described in both.
+        the clips of each speaker, or by whole recordings: a neuron that knows voices only is described in both. `p` […,
+        word], two-sided, see below; `q`, that at a false discovery rate over all neurons and words.
+
+    Notes
+    -----
+    z chooses words and is no test: it takes clips as independent, so |z| ≥ 1.96 may come in well over 5 % of neurons
+    that know nothing, where a speaker's clips of one emotion are alike in neuron and caption; and `null`, in which
+    captions are dealt out clip by clip, has fewer such words than these neurons do. p is that of z, or, where greater,
+    that of the correlation of activation and word in the direction of z: a t test over speakers of the correlations
+    within each, NaN with fewer than eight; where recordings are dealt out as wholes or speakers are not known, that
+    between the means of recordings or between clips, from eight up. As in `identify`, emotions and sentences are taken
+    as fixed.
     """
     activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
@@ -54,7 +76,13 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
         return shape(descriptions.terms(high @ counts, low @ counts, counts.sum(0)), "word", words["word"].values)
 
     null = [z(words.values[rows]) for rows in _deals(activations, draws, seed)]
-    return xr.Dataset({"z": z(words.values), "null": xr.concat(null, "draw")}, attrs={"k": k, "seed": seed})
+    real = z(words.values)
+    above, below = _word_p(activations, values, words.values)
+    against = np.where(real.values.reshape(above.shape) > 0, above, below)
+    p = np.maximum(2 * stats.norm.sf(np.abs(real)), np.minimum(2 * against, 1).reshape(real.shape))
+    parts = {"z": real, "null": xr.concat(null, "draw"), "p": real.copy(data=p)}
+    parts["q"] = real.copy(data=statistics.fdr(p))
+    return xr.Dataset(parts, attrs={"k": k, "seed": seed})
 
 
 def predictivity(activations, described, captions, *, least=1.96, draws=400, seed=0) -> xr.Dataset:
@@ -67,9 +95,18 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     -------
     Dataset
         `rho` […], Spearman's correlation over the clips of a speaker, averaged over speakers, NaN where the description
-        says nothing; `p` and `q`, its one-sided p value with the captions of these clips shuffled
-        (`statistics.permutation_p`), and that at a false discovery rate over all neurons; two controls: `shuffled`
-        [draw, …], rho of descriptions written from shuffled captions, and `other` […], of another neuron's of the layer.
+        says nothing; `p`, one-sided, see below; `q`, that at a false discovery rate over all neurons; two controls:
+        `shuffled` [draw, …], rho of descriptions written from shuffled captions, and `other` […], of another neuron's of
+        the layer.
+
+    Notes
+    -----
+    p is the greater of two: with the captions of these clips shuffled (`statistics.permutation_p`), which takes the
+    clips of a speaker to be alike only in who speaks; and of a t test over speakers of their rho, which does not, and is
+    NaN, as p is then, where the description tells clips of fewer than eight speakers apart. Recordings that are dealt out as
+    wholes are the units of the first, and it stands alone; so it does where speakers are not known.
+
+    As in `identify`, emotions and sentences are taken as fixed: p is about other speakers who say the same.
     """
     activations, captions = _captioned(activations, captions)
     values, shape = _flat(activations)
@@ -86,10 +123,17 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
         varied = sum((np.abs(said[rows]).any(0) & np.abs(ranks[rows]).any(0)).astype(float) for rows in groups)
         return (said * ranks).sum(0) / np.where(varied > 0, varied, np.nan)
 
+    def by_speaker(said):  # [speaker, unit]
+        each = np.array([(said[rows] * ranks[rows]).sum(0) for rows in groups])
+        varied = np.array([said[rows].any(0) & ranks[rows].any(0) for rows in groups])
+        return np.where(varied, each, np.nan)
+
     z = described["z"].values.reshape(values.shape[1], -1)
     own = say(z)
     real = rho(own)
     p = statistics.permutation_p(real, (rho(own[rows])[None] for rows in _deals(activations, draws, seed)))
+    if _tested_speakers(activations) is not None:
+        p = np.maximum(p, statistics.t_test_above(by_speaker(own)))
     swapped = z[_neighbours(_places(activations.isel(clip=0, drop=True)), seed)]
     parts = {"rho": real, "p": p, "q": statistics.fdr(p), "other": rho(say(swapped))}
     null = xr.concat([shape(rho(say(z))) for z in described["null"].values], "draw")
@@ -111,10 +155,12 @@ def selectivity(activations, by="label") -> xr.Dataset:
     Returns
     -------
     Dataset over […, concept], the labels
-        `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers; `p`
-        of the rank-sum test stratified by speaker, about these speakers; from eight speakers up the greater of that and
-        of a t test over speakers, about speakers at large; `q`, that over all neurons and labels at a false discovery
-        rate. Between speakers it is one AUROC, without interval, and p, from eight up, that of the rank-sum test.
+        `mean`, the AUROC (0.5 is chance) averaged over speakers, with its interval `low` and `high`; `n` speakers; `p`,
+        the greater of that of the rank-sum test stratified by speaker, which takes clips as independent, and that of a t
+        test over speakers, which does not; NaN where fewer than eight speakers have clips of the label and others; `q`,
+        that over all neurons and labels at a false discovery rate. Where speakers are not known it is that of the
+        rank-sum test. Between speakers it is one AUROC, without interval, and p, from eight up, that of the rank-sum
+        test. Sentences are taken as fixed, as in `identify`.
 
     References
     ----------
@@ -144,6 +190,8 @@ def selectivity(activations, by="label") -> xr.Dataset:
         p = 2 * stats.norm.sf(np.abs(mean - 0.5) * strata / np.sqrt(np.nansum(variance, axis=0)))
         error = (high - mean) / stats.t.ppf(0.975, strata - 1)
         p = np.fmax(p, 2 * stats.t.sf(np.abs(mean - 0.5) / error, strata - 1))
+    if targets.speakers_known(activations) and not between:
+        p = np.where(strata < statistics.FEWEST, np.nan, p)
     if between:
         strata, p = strata * len(said), np.where(len(said) < statistics.FEWEST, np.nan, p)
     parts = {"mean": mean, "low": low, "high": high, "p": p, "q": statistics.fdr(p)}
@@ -242,6 +290,32 @@ def card(
         "exemplars": exemplars,
         "zeroed": zeroed,
     }
+
+
+def _word_p(activations, values, words):
+    """One-sided p that a word goes with more activation, and with less, [unit, word] both; see `describe`."""
+    speakers = _tested_speakers(activations)
+    if speakers is not None:
+        count, total, square = np.zeros((3, values.shape[1], words.shape[1]))
+        for rows in speakers:
+            (each,) = _correlations(values, words, [rows])
+            known = np.isfinite(each)
+            count += known
+            total += np.where(known, each, 0)
+            square += np.where(known, each, 0) ** 2
+        n = np.where(count >= statistics.FEWEST, count, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):  # speakers who all agree
+            error = np.sqrt(np.maximum(square - total**2 / n, 0) / (n - 1) / n)
+            t = np.where(total == 0, 0 * n, total / n / error)
+        return stats.t.sf(t, n - 1), stats.t.cdf(t, n - 1)
+    if targets.speakers_known(activations):
+        recordings = _speakers(activations)
+        values, words = (np.stack([x[rows].mean(0) for rows in recordings]) for x in (values, words))
+    (r,) = _correlations(values, words, [np.arange(len(values))])
+    freedom = len(values) - 2 if len(values) >= statistics.FEWEST else np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):  # a word that says it all
+        t = r * np.sqrt(freedom / np.maximum(1 - r**2, 0))
+    return stats.t.sf(t, freedom), stats.t.cdf(t, freedom)
 
 
 def _captioned(activations, captions):

@@ -38,8 +38,11 @@ def uninterpretable(
         has, and neurons that share clips still do.
         `difference` of the share from the null's mean, `low` and `high`, between which it lies in 95 % of further draws
         of the null, and `p` of `statistics.null_test`: they tell the share from chance with these clips and captions,
-        and know nothing of other clips. `support` [clusters, k, layer, neuron] (and part), how many of its k clips each
-        neuron's best cluster holds, NaN for one that never changes, which counts in no share.
+        and know nothing of other clips or speakers. They take clips of a speaker to be alike only in who speaks; where
+        those of one emotion are alike in neuron and caption both, more neurons are interpretable than with captions
+        dealt out clip by clip, though nothing relates the two, and p is too small. `support` [clusters, k, layer,
+        neuron] (and part), how many of its k clips each neuron's best cluster holds, NaN for one that never changes,
+        which counts in no share.
 
     Raises
     ------

@@ -154,9 +154,17 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
     -------
     Dataset
         [task, layer, neuron]: `eta_squared`, 0 to 1; `excess`, that less its mean over shuffles; `shuffled`, their 95th
-        percentile; `p`, and `q`, at a false discovery rate over all of them. `typical` [task, layer, speaker] is the
-        share of the median neuron, less its mean over shuffles, in the variance of one speaker, of the effects that the
-        labels have over all speakers; for intervals.
+        percentile; `p`, see below, and `q`, at a false discovery rate over all of them. `typical` [task, layer, speaker]
+        is the share of the median neuron, less its mean over shuffles, in the variance of one speaker, of the effects
+        that the labels have over all speakers; for intervals.
+
+    Notes
+    -----
+    p is the greater of two. Over labels: the share of shuffles, the real one among them, whose share of variance is as
+    great; that takes clips of a speaker to be independent, and a speaker's own way with an emotion for the emotion's.
+    Over speakers: whether the means of the classes differ, beyond what speakers differ in them
+    (`statistics.repeated_measures_test`, over speakers who have all classes); p is NaN where those are fewer than eight.
+    Where speakers are not known the first stands alone. Sentences and phonemes are those of the corpus.
 
     Raises
     ------
@@ -194,6 +202,8 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
             chance = chance + _typical(found / total, shape) / draws
         eta, null = real.sum(axis=0) / whole, np.array(null)
         p = (1 + (null >= eta - 1e-9).sum(axis=0)) / np.where(np.isnan(eta), np.nan, 1 + draws)
+        if targets.speakers_known(read):
+            p = np.maximum(p, statistics.repeated_measures_test(_class_means(y, some["speaker"], some[column])))
         found = {"eta_squared": eta, "excess": eta - null.mean(axis=0), "shuffled": np.quantile(null, 0.95, axis=0)}
         found = {name: (("layer", "neuron"), x.reshape(values.shape[1:])) for name, x in {**found, "p": p}.items()}
         found["typical"] = ("speaker", "layer"), _typical(real / total, shape) - chance
@@ -266,6 +276,13 @@ def _shuffled(labels, groups, draws, seed):
         mixed = np.empty_like(labels)
         mixed[home] = labels[np.lexsort((rng.random(len(labels)), groups))]
         yield mixed
+
+
+def _class_means(values, speakers, classes):
+    """Mean of values (a table [example, neuron]) of each speaker and class, [speaker, class, neuron]; NaN of none."""
+    means = values.groupby([speakers.to_numpy(), classes.to_numpy()]).mean()
+    every = pd.MultiIndex.from_product(means.index.levels)
+    return means.reindex(every).to_numpy().reshape(*every.levshape, -1)
 
 
 def _explained(labels, sums, sizes, speakers):

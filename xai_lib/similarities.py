@@ -103,16 +103,16 @@ def _nothing(found):
 
 
 def _cosine(values, cubed=False):
-    kept = [_direction(block, cubed) for block in blocks(values)]
+    kept = [unit(block, cubed) for block in blocks(values)]
 
     def raw(fits):
-        own = _direction(np.asarray(fits, float), cubed)
+        own = unit(np.asarray(fits, float), cubed)
         return np.concatenate([part.T @ own.astype(part.dtype) for part in kept])
 
     return raw, _nothing
 
 
-def _direction(x, cubed):
+def unit(x, cubed=False):
     """Columns centred, perhaps cubed, of norm 1; 0 where they do not vary but for rounding."""
     size, x = np.linalg.norm(x, axis=0), x - x.mean(axis=0)
     x[:, np.linalg.norm(x, axis=0) <= 8 * np.finfo(x.dtype).eps * size] = 0

@@ -120,6 +120,110 @@ def t_test(values, *, axis=0):
     return np.where(n >= FEWEST, 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1)), np.nan)[()]
 
 
+def t_test_above(values, *, axis=0):
+    """One-sided p of Student's t test that the mean of the units along `axis` is above 0; NaN are left out.
+
+    NaN with fewer than 8 units.
+    """
+    two_sided = t_test(values, axis=axis)
+    mean, _, _ = _moments(np.asarray(values, float), axis)
+    return np.where(mean > 0, two_sided / 2, 1 - two_sided / 2)[()]
+
+
+def chosen_test(values, chosen, *, draws=400, seed=0) -> np.ndarray:
+    """One-sided p that the mean over units of one of several quantities, chosen for being great, is above 0.
+
+    A t test of what was chosen on the same units finds something in noise. So the signs of whole units are flipped, all
+    quantities of a unit alike, and the greatest sum over quantities is what a draw gives: p is the share of draws, the
+    real one among them, that are as good. Where no draw is, p goes on below 1 / (1 + draws) as the p of `t_test_above`
+    times the number of quantities (Bonferroni's bound, which holds by itself, and has less power).
+
+    Parameters
+    ----------
+    values : array [unit, entry, quantity]
+        Around 0, and symmetric, where there is nothing to find. NaN are left out.
+    chosen : array of int [entry]
+        Which quantity was chosen for each entry, by these values or others of the same clips.
+    draws : int
+        All 2^units patterns of signs where there are no more than that.
+
+    Returns
+    -------
+    array [entry]
+        NaN where the chosen quantity is known of fewer than 8 units.
+    """
+    values, chosen = np.asarray(values), np.asarray(chosen)
+    own = np.take_along_axis(values, chosen[None, :, None], axis=2)[..., 0]
+    values = np.where(np.isfinite(values), values, 0)
+    signs = _sign_patterns(len(values), draws, seed).astype(values.dtype)
+
+    real = np.nansum(own, axis=0)
+    margin = 1e-5 * np.maximum(np.abs(real), 1)  # ties that rounding broke
+    as_good = np.zeros(len(real))
+    some = max(2**22 // max(values[0].size, 1), 1)  # draws at a time, 16 or 32 MiB of sums
+    for start in range(0, len(signs), some):
+        sums = np.tensordot(signs[start : start + some], values, axes=1)
+        as_good += (sums.max(axis=-1) >= real - margin).sum(axis=0)
+
+    least = 1 / (1 + len(signs))
+    bound = t_test_above(own) * values.shape[2]
+    p = np.where(as_good == 0, np.minimum(bound, least), least * (1 + as_good))
+    return np.where(np.isfinite(own).sum(axis=0) >= FEWEST, p, np.nan)
+
+
+def _sign_patterns(n, draws, seed):
+    """Patterns of −1 and 1 [draw, n], all but that of no change: every one, or `draws` at random."""
+    if 2**n <= draws:
+        negative = np.arange(2**n)[:, None] >> np.arange(n) & 1
+    else:
+        negative = np.random.default_rng(seed).integers(0, 2, (draws, n))
+    return 1 - 2 * negative[negative.any(axis=1)]
+
+
+def repeated_measures_test(values) -> np.ndarray:
+    """p that conditions differ on average over units, each of which has a value in every condition.
+
+    F is the variance of the conditions' means over that of the units' own differences between conditions, so effects
+    that each unit (speaker) has for itself count as error. Its degrees of freedom are multiplied by epsilon, for
+    conditions that vary unequally: Huynh and Feldt's, as Greenhouse and Geisser's, from which it is made, costs a third
+    of the power with eight units and eight conditions. With one condition of 25 times the variance of the others the
+    level is 0.07 in place of 0.05 then.
+
+    Parameters
+    ----------
+    values : array [unit, condition, …]
+        Units that lack a condition (NaN) are left out.
+
+    Returns
+    -------
+    array […]
+        NaN with fewer than 8 units.
+
+    References
+    ----------
+    Huynh and Feldt (1976), Estimation of the Box correction for degrees of freedom, Journal of Educational Statistics 1;
+    with two conditions it is the paired t test.
+    """
+    values = np.asarray(values, float)
+    complete = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    values = values[complete]
+    n, conditions = values.shape[:2]
+    if n < FEWEST:
+        return np.full(values.shape[2:], np.nan)
+    away = values - values.mean(axis=1, keepdims=True)
+    mean = away.mean(axis=0)
+    rest = away - mean
+    covariance = np.einsum("uc...,ud...->cd...", rest, rest) / (n - 1)
+    error = np.einsum("cc...->...", covariance)
+    square = (covariance**2).sum(axis=(0, 1))
+    between = n * (mean**2).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # units that all agree
+        freedom = np.where(square > 0, error**2 / square, conditions - 1)  # Greenhouse and Geisser's
+        freedom = np.minimum((n * freedom - 2) / np.maximum(n - 1 - freedom, 1e-9), conditions - 1)
+        p = stats.f.sf(between / error, freedom, freedom * (n - 1))
+    return np.where(between > 0, p, 1.0)
+
+
 def rank_test(found, drawn, *, draws=None):
     """Test whether what was found is one more of what was drawn: two-sided p of each entry, and of the family of all.
 

@@ -52,7 +52,7 @@ def shipped(model) -> pd.DataFrame:
         file,
         index_col=["part", "layer", "neuron"],
         keep_default_na=False,
-        na_values={"rho": "", "rho_q": "", "auroc": ""},
+        na_values=dict.fromkeys(["rho", "rho_q", "auroc", "concept_p", "concept_q"], ""),
     )
     table.attrs = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     return table

@@ -1,0 +1,78 @@
+"""Levels of the tests of words, at a small scale: `validation.words` on data in which nothing follows a word.
+
+By clips alone, the same data fail: so these tests can.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from validation import words
+
+from xai_lib import claims, dissection, naming, statistics
+
+DRAWS = 40
+MOST = stats.binom.isf(0.002, DRAWS, 0.05) / DRAWS  # a share of p < 0.05 beyond this is no accident
+ALIKE = {"kind": "speaker × emotion", "share": 0.95, "emotions": 5, "repetitions": 5}  # 10 clips each that agree
+
+
+def share_below(run, *, effect=0.0, draws=DRAWS, **design):
+    """Share of data sets in which p is below 0.05."""
+    options = {"speakers": 8, "effect": effect, **ALIKE, **design}
+    p = np.concatenate([run(np.random.default_rng(seed), **options) for seed in range(draws)])
+    assert len(p) == draws
+    return np.mean(p < 0.05)
+
+
+@pytest.fixture
+def by_clips(monkeypatch):
+    """Leave the tests over speakers out."""
+    for module in (naming, dissection, claims):
+        monkeypatch.setattr(module, "_tested_speakers", lambda data: None)
+    monkeypatch.setattr(statistics, "repeated_measures_test", lambda values: np.zeros(values.shape[2:]))
+
+
+def some(*quick, rest=()):
+    """Parameters by name: those that always run, and those of the full tests."""
+    return [pytest.param(run, id=run.__name__) for run in quick] + [
+        pytest.param(run, id=run.__name__, marks=pytest.mark.full) for run in rest
+    ]
+
+
+OTHERS = [words.predictivity_auroc, words.check, words.selectivity_of_variance]
+
+
+@pytest.mark.parametrize(
+    "run", some(words.identify, words.predictivity, rest=[*OTHERS, words.describe, words.selectivity_by_label])
+)
+def test_over_speakers_the_level_is_held_where_clips_of_an_emotion_are_alike(run):
+    assert share_below(run) <= MOST
+
+
+@pytest.mark.parametrize("run", some(words.identify, words.predictivity, rest=[*OTHERS, words.z_of_words]))
+def test_over_clips_alone_it_is_not(run, by_clips):
+    assert share_below(run) > MOST
+
+
+@pytest.mark.parametrize("run", some(words.predictivity, rest=[words.identify, words.predictivity_auroc, words.check]))
+def test_what_follows_a_word_is_still_found(run):
+    assert share_below(run, effect=1.0, share=0.5, draws=10) > 0.7
+
+
+def test_sentences_are_taken_as_fixed():
+    """A neuron and captions that both follow two sentences go together in every speaker: this is not told apart."""
+    assert share_below(words.predictivity, kind="sentence", emotions=8, repetitions=1, draws=20) > 0.2
+
+
+def test_scenarios_are_complete():
+    tested = {(one["test"], one["data"]) for one in words.SCENARIOS if "limit" not in one}
+    assert tested >= {(test, kind) for test in words.TESTS for kind in words.KINDS}
+    assert all(one["draws"] >= 2000 and one["effect"] > 0 for one in words.SCENARIOS)
+
+
+@pytest.mark.full
+def test_every_scenario_gives_one_p():
+    for one in words.SCENARIOS:
+        p = one["run"](np.random.default_rng(0), speakers=8, **one["design"])
+        assert p.shape == (1,)
