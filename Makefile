@@ -21,7 +21,7 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-kernel-startup-timeout=100000 -
 LIMIT ?= 40
 LIMIT_ALL ?= 240
 
-.PHONY: run check test test-all lab bench notebooks pocket clean
+.PHONY: run check test test-all lab bench validation notebooks pocket clean
 .DEFAULT_GOAL := run
 
 $(STAMP): requirements.txt pyproject.toml
@@ -53,6 +53,10 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT_ALL) $(PYTEST) tests/bench -m bench -q --benchmark-quiet
+
+# How often every test calls chance an effect: some hours; writes the table of docs/validation.md.
+validation: $(STAMP)
+	$(BIN)/python -m tests.validation
 
 # Stored outputs, made anew in place.
 notebooks: $(STAMP)

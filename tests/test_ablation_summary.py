@@ -267,7 +267,8 @@ def compared(effects, rng, *, speakers=9, layers=5, nulls=40):
     data = {"delta": (dims, every[..., 0]), "blind_delta": ((*dims, "blind"), every[..., 2:4])}
     data |= {"null_delta": ((*dims, "null"), every[..., 4:]), "null_overlap": ("layer", np.full(layers, 0.3))}
     data |= {"magnitude": ("layer", np.ones(layers)), "null_magnitude": (("layer", "null"), np.ones((layers, nulls)))}
-    rival = xr.Dataset({"delta": (dims, every[..., 1])}, coords)
+    theirs = every[..., 4:] + rng.standard_normal((1, layers, 1, nulls))  # they share some neurons
+    rival = xr.Dataset({"delta": (dims, every[..., 1]), "null_delta": ((*dims, "null"), theirs)}, coords)
     return xr.Dataset(data, coords), {"rival": rival}
 
 
@@ -280,7 +281,7 @@ def test_a_verdict_needs_all_controls(sign):
     result, rivals = compared([sign * 15, sign * 3, 0, sign * 2], np.random.default_rng(0))
     assert beyond(result, rivals) == [2]
     for place in (1, 2, 3):  # one of them does as much, or more
-        for size in (15, 25):
+        for size in (18, 25):
             effects = [sign * 15, sign * 3, 0, sign * 2]
             effects[place] = sign * size
             assert beyond(*compared(effects, np.random.default_rng(0))) == []
@@ -302,6 +303,8 @@ def test_what_a_verdict_shows():
     found = ablation.verdict(result, rivals).squeeze("mode")
     assert found["control"].values.tolist() == ["random", "rival", "most active", "writes most"]
     whole = ablation.summary(result).squeeze("mode")
+    elsewhere = found.sel(layer=[0, 1, 3, 4], control=["rival", "most active"])
+    assert np.isnan(elsewhere[["p", "q"]].to_array()).all() and elsewhere["difference"].notnull().all()
     for name, other in {"difference": "difference", "low": "difference_low", "q": "q", "effect": "null_mean"}.items():
         np.testing.assert_allclose(found[name].sel(control="random"), whole[other])
     np.testing.assert_allclose(found["selected"], whole["mean"])
@@ -310,7 +313,12 @@ def test_what_a_verdict_shows():
     away = stats.ttest_rel(result["delta"].squeeze("mode").values, theirs.values).confidence_interval()
     np.testing.assert_allclose(found["low"].sel(control="rival"), away.low)
     few = ablation.verdict(result.isel(clip=slice(7)), {"rival": rivals["rival"].isel(clip=slice(7))})
-    assert np.isnan(few["q"]).all() and few["beyond"].squeeze().values.nonzero()[0].tolist() == [2]
+    assert few["beyond"].squeeze().values.nonzero()[0].tolist() == [2] and few["low"].isnull().all()
+    alone = ablation.summary(result.isel(clip=slice(7)))["q_null"].squeeze()
+    np.testing.assert_allclose(few["q"].sel(control="random").squeeze(), alone)
+    other = {"rival": rivals["rival"].isel(null=slice(9))}
+    with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same nulls"):
+        ablation.verdict(result, other)
     with pytest.raises(ValueError, match="a verdict needs random sets"):
         ablation.verdict(result.isel(null=slice(0)))
 

@@ -57,6 +57,7 @@ def sweep(
     window=0,
     n_peaks=5,
     nulls=40,
+    null_modes="all",
     size_classes=None,
     directions=0,
     blind=True,
@@ -95,6 +96,8 @@ def sweep(
         neuron of about its size, by root mean square activation, which is the size of a flip. In a group a neuron that
         is selected in several layers has the same one in its place in all. The smallest p is 1 / (1 + nulls): 40 make
         0.024, 100 make 0.01.
+    null_modes : "all" or sequence of str
+        The modes in which random sets, directions and target-blind selections are edited too; NaN in the others.
     size_classes : int, optional
         In how many classes of size the neurons of a layer are put, of which random ones are drawn
         (`nulls.size_classes`); 1 for any neuron of the layer.
@@ -200,7 +203,10 @@ def sweep(
             some.append([np.sort(ranked[at][: len(chosen[name][at, many])]) for at in places[place]])
     shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
     shape["null"] = 1 + nulls + directions + len(merely)
-    conditions = [*product(named, places, modes, ks, range(shape["null"]))]
+    every_condition = [*product(named, places, modes, ks, range(shape["null"]))]
+    compared = modes if isinstance(null_modes, str) and null_modes == "all" else np.atleast_1d(null_modes).tolist()
+    made = np.array([i == 0 or mode in compared for _, _, mode, _, i in every_condition])
+    conditions = [one for one, wanted in zip(every_condition, made) if wanted]
     ends = [places[place][-1] for _, place, *_ in conditions]
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
     columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
@@ -232,7 +238,7 @@ def sweep(
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
         odds = [targets.value(torch.cat([logits[:1], x]), one, "log_odds") for x, one in zip(parts, classes)]
         found = logits, torch.cat([x[1:] - x[0] for x in odds]), readouts.stacked(seen, carried)
-        rows[index] = [x.cpu().double().numpy() for x in found]
+        rows[index] = readouts.spaced([x.cpu().double().numpy() for x in found], made)
         about.append(([targets.name(model, one) for one in classes], None if donor is None else donor.cpu().numpy()))
     coords = targets.coordinates(clips, rows)
     own = coords.pop("label", ("clip", np.full(len(rows), None)))[1]  # `label` is a dim: the model's

@@ -116,47 +116,63 @@ def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
     result : Dataset
         Of `sweep`, with random sets and the target-blind selections, which it has where it was given moments.
     rivals : dict of Dataset, optional
-        By name, sweeps of the same clips, target and layers with neurons that were selected for something else.
+        By name, sweeps of the same clips, target, layers, `nulls`, `size_classes` and `seed`, with as many neurons that
+        were selected for something else.
 
     Returns
     -------
     Dataset [control, layer, mode]
         A ``control`` each for "random" neurons, the rivals, and the target-blind ("most active", "writes most"):
-        ``effect``, what it does; ``difference``, selected minus control, with ``low`` and ``high`` over speakers;
-        ``p_null``, ``q_null``, ``q`` as in `contrast`: the difference from another selection is compared with those
-        between random sets. [layer, mode]: ``selected``, what the selected neurons do; ``ratio``, the size of their edit
-        to that of random neurons (root mean square activation); and ``beyond``, the verdict: every q is below 0.05, every
-        difference lies to the same side, and the sizes differ by no more than a quarter (`ALIKE`). Under 8 speakers, who
-        have no q, it goes by ``q_null`` and is of these speakers only.
+        ``effect``, what it does; ``difference``, selected minus control, with ``low`` and ``high`` over speakers. ``p``
+        and ``q`` of "random" are those of `summary`. The others are asked only in layers where that q is below 0.05, and
+        are NaN elsewhere: ``p`` is the larger of that over speakers and the rank of the difference among those between
+        random sets (of a rival, the two that one substitution makes of both selections, which share as many neurons as
+        these do; of a target-blind selection, any two); ``q``, at a false discovery rate over these layers. Under 8
+        speakers p and q are of the random sets alone, and said of these speakers only.
+
+        [layer, mode]: ``selected``, what the selected neurons do; ``ratio``, the size of their edit to that of random
+        neurons (root mean square activation); and ``beyond``, the verdict: every q is below 0.05, every difference lies
+        to the same side, and the sizes differ by no more than a quarter (`ALIKE`).
     """
     whole, null = summary(result, variable, **where), result[f"null_{variable}"].sel(where)
     if not null.sizes["null"]:
         raise ValueError("a verdict needs random sets: give sweep nulls=40 or more, and moments=")
-    own = result[variable].sel(where)
-    names = {"null_mean": "effect", "difference": "difference", "difference_low": "low", "difference_high": "high"}
-    names |= {name: name for name in ("p_null", "q_null", "q")}
-    found = {"random": whole[[*names]].rename({old: new for old, new in names.items() if old != new})}
-    others = {name: other[variable].sel(where) for name, other in (rivals or {}).items()}
-    if f"blind_{variable}" in result:
-        blind = result[f"blind_{variable}"].sel(where)
-        others |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
-    shared = result["null_overlap"].sel(
-        {dim: pick for dim, pick in where.items() if dim in result["null_overlap"].dims}
-    )
-    apart = between_random_sets(null.where(whole["p_null"].notnull()), shared=shared)
-    for name, other in others.items():
-        compared = contrast(own, other, null=apart, sets=null.sizes["null"]).rename(mean="difference")
-        compared["effect"] = statistics.by_speaker(other).mean("speaker")
-        found[name] = compared[[*found["random"]]]
+    suffix = "" if whole["n"].max() >= statistics.FEWEST else "_null"
+    first = {"effect": "null_mean", "difference": "difference", "low": "difference_low", "high": "difference_high"}
+    first |= {"p": f"p{suffix}", "q": f"q{suffix}"}
+    found = {"random": xr.Dataset({name: whole[old] for name, old in first.items()})}
+    own, asked = result[variable].sel(where), found["random"]["q"] < 0.05
+    family = {"input_core_dims": [[dim for dim in asked.dims if dim != "mode"]], "vectorize": True}
+    family["output_core_dims"] = family["input_core_dims"]
+    for name, (other, apart, sets) in _controls(result, rivals or {}, variable, where).items():
+        compared = contrast(own, other, null=apart, sets=sets)
+        p = compared[f"p{suffix}"].where(asked)
+        parts = {"effect": statistics.by_speaker(other).mean("speaker"), "difference": compared["mean"]}
+        parts |= {"low": compared["low"], "high": compared["high"], "p": p}
+        found[name] = xr.Dataset(parts).assign(q=xr.apply_ufunc(statistics.fdr, p, **family))
     out = xr.concat(found.values(), pd.Index(list(found), name="control"), coords="minimal", compat="override")
-    out["selected"] = whole["mean"]
     sizes = [_picked(result[name], where) for name in ("magnitude", "null_magnitude")]
-    out["ratio"] = sizes[0] / sizes[1].mean("null")
+    out["selected"], out["ratio"] = whole["mean"], sizes[0] / sizes[1].mean("null")
     same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
     alike = (out["ratio"] <= ALIKE) & (out["ratio"] >= 1 / ALIKE)
-    significant = (out["q"] if whole["n"].max() >= statistics.FEWEST else out["q_null"]) < 0.05
-    out["beyond"] = significant.all("control") & same_side & alike
+    out["beyond"] = (out["q"] < 0.05).all("control") & same_side & alike
     return out.assign_attrs(result.attrs, variable=variable)
+
+
+def _controls(result, rivals, variable, where) -> dict:
+    """{name: (what a rival or blind selection does, differences of random sets, of how many)} for `verdict`."""
+    null, found = result[f"null_{variable}"].sel(where), {}
+    for name, rival in rivals.items():
+        theirs = rival[f"null_{variable}"].sel(where)
+        if theirs.sizes["null"] != null.sizes["null"] or rival.attrs.get("seed") != result.attrs.get("seed"):
+            raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
+        found[name] = rival[variable].sel(where), null - theirs, None
+    if f"blind_{variable}" in result:
+        blind = result[f"blind_{variable}"].sel(where)
+        apart = between_random_sets(null, shared=_picked(result["null_overlap"], where))
+        for name in blind["blind"].values:
+            found[str(name)] = blind.sel(blind=name, drop=True), apart, null.sizes["null"]
+    return found
 
 
 def _picked(values, where):

@@ -35,10 +35,11 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     best, p = logits.argmax(-1), np.exp(log_p)
     with np.errstate(divide="ignore"):  # certainty
         odds = log_p - np.log1p(-np.minimum(p, 1))
-    right = np.where(own[:, None] < 0, np.nan, best == own[:, None])
+    there = np.isfinite(logits).all(-1)
+    right = np.where((own[:, None] >= 0) & there, best == own[:, None], np.nan)
     found = {
         "kl": ((), (p[:, :1] * (log_p[:, :1] - log_p)).sum(-1)),
-        "changed": ((), (best != best[:, :1]).astype(float)),
+        "changed": ((), np.where(there, best != best[:, :1], np.nan)),
         "correct": ((), right),
         "logits": (("label",), logits),
         "log_odds": (("label",), odds - odds[:, :1]),
@@ -108,6 +109,17 @@ def stacked(seen, kept):
         return seen
     kept = torch.stack([kept[i] for i in range(len(kept))])
     return torch.cat([seen, torch.cat([0 * kept[:1], kept])], dim=-1)
+
+
+def spaced(found, made):
+    """Values [1 + edit, …], [edit] and [1 + edit, …] of a clip, with NaN in the place of edits that were not `made`."""
+    if made.all():
+        return found
+    places = [np.r_[True, made], made, np.r_[True, made]]
+    every = [np.full((len(at), *values.shape[1:]), np.nan) for at, values in zip(places, found)]
+    for at, values, whole in zip(places, found, every):
+        whole[at] = values
+    return every
 
 
 def masked(every, places, part):

@@ -114,8 +114,9 @@ def setup(name: str, **parameters) -> Run:
     skipped = {}
     if run.files is None:
         run.explain = next(filter(len, (right, own, run.test))).sample(1, random_state=run.seed)
+        drawn_from = " (drawn from those)" if len(right) else ""
     else:
-        run.explain = inputs.own_files(run.files, model, skipped)
+        run.explain, drawn_from = inputs.own_files(run.files, model, skipped), ""
     names = [Path(path).name for path in run.explain["path"]]
     print(
         f"model   {model.name}: {', '.join(model.labels)}; layers 0–{model.n_layers}\n"
@@ -123,7 +124,7 @@ def setup(name: str, **parameters) -> Run:
         f"drawn {len(run.train)} train, {len(run.test)} test\n"
         f"test {inputs.of_whom(model, run.test)}\n"
         f"target  {run.emotion}: the model recognises it in {len(right)} of {len(own)} test clips of it\n"
-        f"explained      {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}",
+        f"explained      {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}{drawn_from}",
         *(f"left out       {Path(path).name}: {reason}" for path, reason in skipped.items()),
         sep="\n",
     )

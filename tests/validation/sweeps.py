@@ -29,7 +29,7 @@ def moved(weight, sets, own, cell):
     members = np.zeros((len(sets), weight.shape[-1]))
     for place, neurons in enumerate(sets):
         members[place, neurons] = 1
-    scale = 3 * np.sqrt(members[0].sum()) * np.abs(weight).mean()
+    scale = 15 * np.sqrt(members[0].sum()) * np.abs(weight).mean()
     return scale * np.tanh((weight + own[cell]) @ members.T / scale)
 
 
@@ -67,7 +67,7 @@ def swept(rng, *, speakers, k, how="any", data="independent", effect=0.0, clips=
     units |= {"by sentence": np.tile(order, speakers), "drift": np.zeros(n, int)}
     trend = np.tile(order - order.mean(), speakers)[:, None] if data == "drift" else 1
     sizes = xr.DataArray(size, {"layer": range(LAYERS)}, ("layer", "neuron"))
-    names = [*nulls.BLIND[:1]]
+    names = [nulls.BLIND[0]]
     values = np.empty((n, LAYERS, 1 + sets + len(names)))
     rms = np.empty((LAYERS, 1 + sets))
     for at in range(LAYERS):
@@ -178,8 +178,8 @@ CHOICES = ("any", "the same in all layers", "the most active")
 DATA = ("independent", "by speaker", "by sentence", "drift")
 SCENARIOS = [
     *(
-        Scenario(f"sweep, k = {k}", f"neurons of {data} effects", sweep, (8, 16, 24), {"k": k, "data": data}, 0.7,
-                 "selected by 70 % target in 3 layers")
+        Scenario(f"sweep, k = {k}", f"neurons of {data} effects", sweep, (8, 16, 24) if data == "by speaker" else (8,),
+                 {"k": k, "data": data}, 0.7, "selected by 70 % target in 3 layers")
         for k in (1, 5, 20, 48)
         for data in DATA
     ),
