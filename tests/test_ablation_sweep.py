@@ -610,3 +610,16 @@ def test_more_neurons_than_a_layer_has_are_refused(tiny, clips):
         ablation.sweep(tiny(), clips.iloc[:1], neurons=scores, k=(2, 25), nulls=0)
     whole = ablation.sweep(tiny(), clips.iloc[:1], neurons=scores, k=24, layers=[2], nulls=0)
     assert len(json.loads(whole.attrs["neurons"])["2"]) == 24
+
+
+def test_random_sets_in_some_modes_only(tiny, clips, fitted):
+    model, test = tiny(), clips.iloc[[21, 24]]
+    options = {"neurons": {"a": NEURONS, "b": {layer: [0, 5] for layer in NEURONS}}, "target": "sad", **fitted}
+    whole = ablation.sweep(model, test, modes=("zero", "flip"), nulls=3, **options)
+    found = ablation.sweep(model, test, modes=("zero", "flip"), nulls=3, null_modes=["flip"], **options)
+    xr.testing.assert_allclose(found.sel(mode="flip"), whole.sel(mode="flip"), atol=1e-5)
+    for name in whole.data_vars:
+        if "mode" in whole[name].dims:
+            compared = name.startswith(("null_", "blind_"))
+            zero = found[name].sel(mode="zero")
+            assert zero.isnull().all() if compared else np.allclose(zero, whole[name].sel(mode="zero"), 0, 1e-4, True)

@@ -473,7 +473,7 @@ def test_effects_are_log_odds_blind_to_a_common_shift(compared):
     np.testing.assert_allclose(effects[["log_odds", "moved"]].sel(group="kept").to_dataarray(), 0, atol=1e-9)
     assert effects["log_odds"].sizes == {"group": 2, "speaker": 10, "dose": 2, "who": 4}
     np.testing.assert_allclose(effects["margin"].sel(group="forgotten", dose=5), -2)
-    assert float(effects["margin_p"].sel(group="forgotten", dose=5)) == pytest.approx(2 / 2**10)
+    assert float(effects["margin_p"].sel(group="forgotten", dose=5)) == 1 / 4  # of three random sets no rank is less
 
 
 def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
