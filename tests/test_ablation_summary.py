@@ -267,12 +267,14 @@ def compared(effects, rng, *, speakers=9, layers=5, nulls=40):
     data = {"delta": (dims, every[..., 0]), "blind_delta": ((*dims, "blind"), every[..., 2:4])}
     data |= {"null_delta": ((*dims, "null"), every[..., 4:]), "null_overlap": ("layer", np.full(layers, 0.3))}
     data |= {"magnitude": ("layer", np.ones(layers)), "null_magnitude": (("layer", "null"), np.ones((layers, nulls)))}
+    data["blind_magnitude"] = ("layer", "blind"), np.full((layers, 2), 2.0)
     theirs = every[..., 4:] + rng.standard_normal((1, layers, 1, nulls))  # they share some neurons
-    rival = xr.Dataset({"delta": (dims, every[..., 1]), "null_delta": ((*dims, "null"), theirs)}, coords)
+    rival = {"delta": (dims, every[..., 1]), "null_delta": ((*dims, "null"), theirs), "magnitude": data["magnitude"]}
+    rival = xr.Dataset(rival, coords)
     return xr.Dataset(data, coords), {"rival": rival}
 
 
-def beyond(result, rivals=None):
+def beyond(result, rivals):
     return ablation.verdict(result, rivals)["beyond"].squeeze().values.nonzero()[0].tolist()
 
 
@@ -286,7 +288,6 @@ def test_a_verdict_needs_all_controls(sign):
             effects[place] = sign * size
             assert beyond(*compared(effects, np.random.default_rng(0))) == []
     assert beyond(*compared([sign * 15, sign * 25, 0, 0], np.random.default_rng(0))) == []
-    assert beyond(result) == [2]  # no rival was asked for
 
 
 @pytest.mark.parametrize("ratio", [1.3, 0.75])
@@ -295,7 +296,8 @@ def test_there_is_no_verdict_where_sizes_differ(ratio):
     result["magnitude"][2] = ratio
     found = ablation.verdict(result, rivals)
     assert (found["q"].sel(layer=2) < 0.05).all() and not found["beyond"].any()
-    assert found["ratio"].values.tolist() == [1, 1, ratio, 1, 1]
+    assert found["ratio"].sel(control="random").values.tolist() == [1, 1, ratio, 1, 1]
+    assert found["ratio"].sel(control="writes most").values.tolist() == [0.5, 0.5, ratio / 2, 0.5, 0.5]
 
 
 def test_what_a_verdict_shows():
@@ -319,8 +321,14 @@ def test_what_a_verdict_shows():
     other = {"rival": rivals["rival"].isel(null=slice(9))}
     with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same nulls"):
         ablation.verdict(result, other)
-    with pytest.raises(ValueError, match="a verdict needs random sets"):
-        ablation.verdict(result.isel(null=slice(0)))
+    for lacking in (result.isel(null=slice(0)), result.drop_vars("blind_delta"), result.drop_vars("magnitude")):
+        with pytest.raises(ValueError, match="a verdict needs random sets and blind selections"):
+            ablation.verdict(lacking, rivals)
+    with pytest.raises(ValueError, match="a verdict needs a rival"):
+        ablation.verdict(result, {})
+    mean = ablation.averaged(result, {"all": range(5)})
+    with pytest.raises(ValueError, match="no verdict on averages"):
+        ablation.verdict(mean, {"rival": ablation.averaged(rivals["rival"], {"all": range(5)})})
 
 
 def test_differences_of_random_sets_are_those_of_sets_that_share_nothing():

@@ -52,7 +52,7 @@ def found(tmp_path_factory):
         with hooks.edit(model, {LAYER: plant}):
             fitted, moments = decoders.fit(model, train), ablation.moments(model, train[::3])
             valid = decoders.validity(model, test, fitted)["training"]  # few clips: a speaker's own mean says little
-            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "nulls": 40}
+            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "nulls": 40, "size_classes": 1}
             swept = ablation.sweep(model, test, moments=moments, decoders=fitted, **options)
         after = {"layer": LAYER, "later": slice(LAYER + 1, None)}
         every.append((valid.sel(layer=after["later"]), ablation.summary(swept, "decoded_change", **after)))

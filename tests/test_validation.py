@@ -30,13 +30,13 @@ def test_no_layer_of_a_sweep_of_any_neurons(k):
 
 
 def test_a_normal_null_distribution_would_not_do():
-    """Effects of single neurons have far tails: p below 0.001 would be many times as frequent as it says."""
+    """Effects of single neurons have far tails: p below 0.01 would be twice as frequent as it says."""
     small = []
     for draw in range(DRAWS):
         result = sweeps.swept(np.random.default_rng(draw), speakers=8, k=1, data="by speaker")
         units, draws = (result[name].mean("clip").squeeze("mode").values for name in ("delta", "null_delta"))
-        small.append(statistics.null_test(units, draws, axis=-1) < 0.001)
-    assert np.mean(small) > 0.006
+        small.append(statistics.null_test(units, draws, axis=-1) < 0.01)
+    assert np.mean(small) > 0.016
 
 
 def test_what_was_selected_by_its_effect_is_found():
@@ -44,9 +44,16 @@ def test_what_was_selected_by_its_effect_is_found():
     assert share(sweeps.sweep, **design) > 0.5
 
 
-@pytest.mark.parametrize("how", ["the most active", pytest.param("the greatest peaks", marks=pytest.mark.full)])
-def test_blind_choices_get_no_verdict(how):
-    assert share(sweeps.verdict, k=20, how=how) <= MOST
+@pytest.mark.parametrize("how", ["the most active, nearly", pytest.param("of the strongest", marks=pytest.mark.full)])
+def test_blind_choices_get_no_verdict_though_random_neurons_do_less(how):
+    """Large neurons do more than the others of their size class: the sweep says so, and the verdict is no more."""
+    design = {"k": 20, "how": how}
+    assert share(sweeps.sweep, **design) > MOST
+    assert share(sweeps.verdict, **design) <= MOST
+
+
+def test_a_verdict_is_found_where_the_target_guided_the_choice():
+    assert share(sweeps.verdict, k=20, data="by speaker", effect=0.9) > 0.5
 
 
 def test_the_bound_is_clopper_and_pearsons():

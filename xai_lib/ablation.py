@@ -268,6 +268,7 @@ def sweep(
     every = every if np.ndim(k) else every.isel(k=0, drop=True)
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
     options = {"part": part, "frames": frames, "window": window, "seed": seed}
+    options["size_classes"] = size_classes or "by width"
     options["neurons"] = json.dumps(_listed(chosen, ks, named is neurons, np.ndim(k)))
     return every.assign_attrs(targets.attributes(model, skipped, method="ablation", **options))
 

@@ -108,16 +108,16 @@ def between_random_sets(null, *, shared=0.0) -> xr.DataArray:
     return xr.concat([apart, -apart], "null")
 
 
-def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
+def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     """Whether the selected neurons do more than all they are compared with, each shown.
 
     Parameters
     ----------
     result : Dataset
         Of `sweep`, with random sets and the target-blind selections, which it has where it was given moments.
-    rivals : dict of Dataset, optional
-        By name, sweeps of the same clips, target, layers, `nulls`, `size_classes` and `seed`, with as many neurons that
-        were selected for something else.
+    rivals : dict of Dataset
+        By name, at least one sweep of the same clips, target, layers, `nulls`, `size_classes` and `seed`, with as many
+        neurons that were selected for something else.
 
     Returns
     -------
@@ -130,13 +130,23 @@ def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
         these do; of a target-blind selection, any two); ``q``, at a false discovery rate over these layers. Under 8
         speakers p and q are of the random sets alone, and said of these speakers only.
 
-        [layer, mode]: ``selected``, what the selected neurons do; ``ratio``, the size of their edit to that of random
-        neurons (root mean square activation); and ``beyond``, the verdict: every q is below 0.05, every difference lies
-        to the same side, and the sizes differ by no more than a quarter (`ALIKE`).
+        ``ratio`` [control, layer], the size of the selected neurons' edit to that of the control (root mean square
+        activation). [layer, mode]: ``selected``, what the selected neurons do; and ``beyond``, the verdict: every q is
+        below 0.05, every difference lies to the same side, and the size differs from that of random neurons by no more
+        than a quarter (`ALIKE`).
+
+    Raises
+    ------
+    ValueError
+        There are no random sets, no target-blind selections or no rival; a rival has other random sets; or the result
+        is one of `averaged`, whose random sets are put in order.
     """
-    whole, null = summary(result, variable, **where), result[f"null_{variable}"].sel(where)
-    if not null.sizes["null"]:
-        raise ValueError("a verdict needs random sets: give sweep nulls=40 or more, and moments=")
+    needed = {f"null_{variable}", f"blind_{variable}", "magnitude", "null_magnitude"}
+    if not needed <= set(result) or not result.sizes["null"]:
+        raise ValueError("a verdict needs random sets and blind selections: give sweep nulls=40 or more, and moments=")
+    if not rivals:
+        raise ValueError("a verdict needs a rival: a sweep of neurons that were selected for something else, by name")
+    whole = summary(result, variable, **where)
     suffix = "" if whole["n"].max() >= statistics.FEWEST else "_null"
     first = {"effect": "null_mean", "difference": "difference", "low": "difference_low", "high": "difference_high"}
     first |= {"p": f"p{suffix}", "q": f"q{suffix}"}
@@ -144,17 +154,22 @@ def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
     own, asked = result[variable].sel(where), found["random"]["q"] < 0.05
     family = {"input_core_dims": [[dim for dim in asked.dims if dim != "mode"]], "vectorize": True}
     family["output_core_dims"] = family["input_core_dims"]
-    for name, (other, apart, sets) in _controls(result, rivals or {}, variable, where).items():
+    for name, (other, apart, sets) in _controls(result, rivals, variable, where).items():
         compared = contrast(own, other, null=apart, sets=sets)
         p = compared[f"p{suffix}"].where(asked)
         parts = {"effect": statistics.by_speaker(other).mean("speaker"), "difference": compared["mean"]}
         parts |= {"low": compared["low"], "high": compared["high"], "p": p}
         found[name] = xr.Dataset(parts).assign(q=xr.apply_ufunc(statistics.fdr, p, **family))
     out = xr.concat(found.values(), pd.Index(list(found), name="control"), coords="minimal", compat="override")
-    sizes = [_picked(result[name], where) for name in ("magnitude", "null_magnitude")]
-    out["selected"], out["ratio"] = whole["mean"], sizes[0] / sizes[1].mean("null")
+    sizes = {"random": _picked(result["null_magnitude"], where).mean("null")}
+    sizes |= {name: _picked(rival["magnitude"], where) for name, rival in rivals.items()}
+    blind = _picked(result["blind_magnitude"], where)
+    sizes |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
+    size = xr.concat([sizes[name] for name in found], out["control"], coords="minimal", compat="override")
+    out["selected"], out["ratio"] = whole["mean"], _picked(result["magnitude"], where) / size
     same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
-    alike = (out["ratio"] <= ALIKE) & (out["ratio"] >= 1 / ALIKE)
+    over_random = out["ratio"].sel(control="random", drop=True)
+    alike = (over_random <= ALIKE) & (over_random >= 1 / ALIKE)
     out["beyond"] = (out["q"] < 0.05).all("control") & same_side & alike
     return out.assign_attrs(result.attrs, variable=variable)
 
@@ -162,16 +177,18 @@ def verdict(result, rivals=None, *, variable="delta", **where) -> xr.Dataset:
 def _controls(result, rivals, variable, where) -> dict:
     """{name: (what a rival or blind selection does, differences of random sets, of how many)} for `verdict`."""
     null, found = result[f"null_{variable}"].sel(where), {}
+    if any("in_order" in one.attrs for one in (result, *rivals.values())):
+        raise ValueError("the random sets of averaged layers are put in order: no verdict on averages")
     for name, rival in rivals.items():
         theirs = rival[f"null_{variable}"].sel(where)
-        if theirs.sizes["null"] != null.sizes["null"] or rival.attrs.get("seed") != result.attrs.get("seed"):
+        same = all(rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames"))
+        if theirs.sizes["null"] != null.sizes["null"] or not same:
             raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
         found[name] = rival[variable].sel(where), null - theirs, None
-    if f"blind_{variable}" in result:
-        blind = result[f"blind_{variable}"].sel(where)
-        apart = between_random_sets(null, shared=_picked(result["null_overlap"], where))
-        for name in blind["blind"].values:
-            found[str(name)] = blind.sel(blind=name, drop=True), apart, null.sizes["null"]
+    blind = result[f"blind_{variable}"].sel(where)
+    apart = between_random_sets(null, shared=_picked(result["null_overlap"], where))
+    for name in blind["blind"].values:
+        found[str(name)] = blind.sel(blind=name, drop=True), apart, null.sizes["null"]
     return found
 
 
@@ -256,7 +273,8 @@ def averaged(result, groups) -> xr.Dataset:
             ordered[name] = values.isel(null=order).drop_vars("null", errors="ignore")
     result = result.assign(ordered)
     parts = [result.sel(layer=list(layers)).mean("layer", keep_attrs=True) for layers in groups.values()]
-    return xr.concat(parts, "group", combine_attrs="override").assign_coords(group=list(groups))
+    found = xr.concat(parts, "group", combine_attrs="override").assign_coords(group=list(groups))
+    return found.assign_attrs(in_order="random sets, in each layer")
 
 
 def distance(result, variable="spread") -> xr.DataArray:

@@ -201,8 +201,9 @@ def effects(compared, label) -> xr.Dataset:
         `across_p` [group, dose]: the rank of the chosen set's log odds among those of the random sets
         (`statistics.rank_test`); `margin_p`: the greater of it and of a sign-flip test of `margin` over speakers, NaN
         under 8 of them. With the target-blind choices, [control]: `beyond_blind` [group, speaker, dose], the log odds
-        with the chosen neurons pruned less those with theirs, and `blind_p` [group, dose], the greater of the rank of
-        their mean difference among those between random sets, and of a sign-flip test over speakers.
+        with the chosen neurons pruned less those with theirs, and `blind_across_p` [group, dose], the rank of
+        their mean difference among those between random sets, and `blind_p`, the greater of it and of a sign-flip test
+        over speakers.
     """
     parts, own = [], compared["label"] == label
     for group, rows in (("forgotten", own), ("kept", ~own)):
@@ -226,6 +227,7 @@ def effects(compared, label) -> xr.Dataset:
                 _ranks(one, pairs, sets.sizes["who"]) for one in apart.mean("speaker").transpose("control", "dose")
             ]
             over = statistics.sign_flip_test(apart.transpose("control", "dose", "speaker").values, axis=2)
+            tests["blind_across_p"] = ("control", "dose"), np.array(ranks)
             tests["blind_p"] = ("control", "dose"), np.maximum(ranks, over)
         parts.append(xr.Dataset({**found, **tests}).expand_dims(group=[group]))
     return xr.concat(parts, "group", join="outer").assign_attrs(forgotten=label)

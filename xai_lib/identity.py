@@ -110,7 +110,7 @@ def _holds_sample(folder):
 
 def _librispeech(path, speaker):
     """The reader of a file like 84/121123/84-121123-0000.flac; None where nothing but its name looks like that."""
-    match = re.fullmatch(r"(\d{2,4})-(\d{2,6})-\d{4}", path.stem)
+    match = re.fullmatch(r"(\d{2,4})-(\d{3,6})-\d{4}", path.stem)
     if match is None:
         return None
     reader, chapter = match.groups()

@@ -39,7 +39,29 @@ def split(corpus, model, *, seed=0) -> pd.DataFrame:
     else:
         sides = _drawn_split(corpus, model, seed)
     _refuse_copies(sides)
+    _warn_of_one_person(sides)
     return sides
+
+
+def _warn_of_one_person(sides):
+    """Warn where files say that one person speaks on both sides, under two names."""
+    if "path" not in sides:
+        return
+    corpora_ = sides["corpus"] if "corpus" in sides else [None] * len(sides)
+    told = [
+        None if pd.isna(path) else identity.of_file(path, speaker=speaker, corpus=corpus)
+        for path, speaker, corpus in zip(sides["path"], sides["speaker"], corpora_)
+    ]
+    table = sides.assign(told=told).dropna(subset="told")
+    both = table.groupby("told").filter(lambda rows: rows["split"].nunique() > 1)
+    if len(both):
+        person, rows = next(iter(both.groupby("told")))
+        named = " and ".join(map(repr, sorted(rows["speaker"].astype(str).unique())[:3]))
+        warnings.warn(
+            f"{both['told'].nunique()} people are on both sides, if their files are named rightly: {person} is called "
+            f"{named}; give each person one name",
+            stacklevel=3,
+        )
 
 
 def _drawn_split(corpus, model, seed):

@@ -1,8 +1,10 @@
 """What selected neurons are compared with: random ones of like size, random directions, and the merely active.
 
 A layer's neurons are divided into classes by their size. A random set puts, in the place of each selected neuron, one of
-its class, and every neuron of the class may be drawn, the selected ones too. So if neurons were selected by nothing but
-their size, the selected set is one of many equals, and its rank among them is an exact p (`statistics.rank_test`).
+its class, and every neuron of the class may be drawn, the selected ones too. So if any neurons of these classes might as
+well have been selected, the selected set is one of many equals, and its rank among them is an exact p
+(`statistics.rank_test`). A choice by size itself takes the largest of each class, which are no equals of the rest: that
+is what the target-blind selections are for.
 """
 
 import numpy as np
@@ -150,6 +152,8 @@ def outgoing(model, part, layers) -> np.ndarray | None:
     map that follows.
     """
     follows = {"ffn_hidden": "ffn_out", "heads": "attention"}
+    if not model.family.residual:
+        return None
     if part in ("attention", "ffn_out"):
         return np.ones((len(layers), model.family.width(part)))
     if part not in follows or follows[part] not in model.family.parts:

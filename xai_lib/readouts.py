@@ -31,7 +31,8 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     shape : dict
         Dims that edits are made of, and their sizes.
     """
-    log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # edits that were not made
+        log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     best, p = logits.argmax(-1), np.exp(log_p)
     with np.errstate(divide="ignore"):  # certainty
         odds = log_p - np.log1p(-np.minimum(p, 1))

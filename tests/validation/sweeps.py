@@ -1,8 +1,8 @@
 """Sweeps of ablation, verdicts, contrasts and pruning, on networks that are sums over neurons.
 
-Flipping a set of neurons moves the target by a saturating sum over its neurons, with far tails and greater for larger
-neurons, as in real networks; what random sets do is made of the same neurons, so that all the library's own code is
-tried: size classes, substitutes, ranks.
+Flipping a set of neurons moves the target by a sum over its neurons, with far tails, and on average down, the more the
+larger they are, as in real networks. Random sets, target-blind selections, ranks and verdicts are the library's own
+code; not tried are the forwards of a sweep, which tests compare with hooks.
 """
 
 import numpy as np
@@ -14,85 +14,104 @@ from xai_lib import ablation, contrasts, nulls, pruning
 from .framework import Scenario
 
 LAYERS, WIDTH, SETS = 7, 144, 40
+DOWN = 6  # what a flip takes from the target on average, in sizes of the neuron
 
 
-def network(rng, layers=LAYERS, width=WIDTH):
-    """Sizes and weights [layer, neuron]: the stream carries sizes and part of the weights from layer to layer."""
-    size = np.exp(0.6 * rng.standard_normal(width) + 0.2 * rng.standard_normal((layers, width)))
-    carried = rng.standard_t(2, (1, width))
-    weight = size * (carried + rng.standard_t(2, (layers, width)))
-    return size, weight
+class Network:
+    """Sizes and weights [layer, neuron], and what clips add of their own.
 
-
-def moved(weight, sets, own, cell):
-    """What each clip's target is moved by, [clip, set]: a saturating sum of `weight` and of what is the clip's own."""
-    members = np.zeros((len(sets), weight.shape[-1]))
-    for place, neurons in enumerate(sets):
-        members[place, neurons] = 1
-    scale = 15 * np.sqrt(members[0].sum()) * np.abs(weight).mean()
-    return scale * np.tanh((weight + own[cell]) @ members.T / scale)
-
-
-def selected(how, rng, size, weight, k):
-    """{layer: neurons}: how a choice that knows nothing of the target names them."""
-    layers, width = size.shape
-    if how == "any":
-        return {at: np.sort(rng.choice(width, k, replace=False)) for at in range(layers)}
-    if how == "the same in all layers":
-        return dict.fromkeys(range(layers), np.sort(rng.choice(width, k, replace=False)))
-    if how == "the most active":
-        return {at: np.sort(np.argsort(-size[at])[:k]) for at in range(layers)}
-    if how == "the most active, nearly":
-        noisy = size * np.exp(0.1 * rng.standard_normal(size.shape))
-        return {at: np.sort(np.argsort(-noisy[at])[:k]) for at in range(layers)}
-    if how == "the greatest peaks":
-        peaks = size * np.abs(rng.standard_normal((40, *size.shape))).max(axis=0)
-        return {at: np.sort(np.argsort(-peaks[at])[:k]) for at in range(layers)}
-    raise ValueError(f"unknown choice {how!r}")
-
-
-def swept(rng, *, speakers, k, how="any", data="independent", effect=0.0, clips=2, sets=SETS):
-    """A result of `ablation.sweep` made of such a network. A planted `effect` is of the layers 3 to 5.
-
-    It is the share of what would be seen of the target that the choice was made by: 1 takes the neurons that lower the
-    target most.
+    The stream carries sizes and part of the weights from layer to layer. What a neuron does has far tails, grows with its
+    size, and on average lowers the target, as flips of real networks do.
     """
-    size, weight = network(rng)
-    own = selected(how, rng, size, weight, k)
+
+    def __init__(self, rng, *, speakers, clips=2, data="independent"):
+        self.size = np.exp(0.6 * rng.standard_normal(WIDTH) + 0.2 * rng.standard_normal((LAYERS, WIDTH)))
+        carried = rng.standard_t(2, (1, WIDTH))
+        self.weight = self.size * (carried + rng.standard_t(2, (LAYERS, WIDTH)) - DOWN)
+        self.seeds = rng.integers(1e9, size=LAYERS)
+        n, order = speakers * clips, np.arange(clips)
+        units = {"independent": np.arange(n), "by speaker": np.repeat(np.arange(speakers), clips)}
+        units |= {"by sentence": np.tile(order, speakers), "drift": np.zeros(n, int)}
+        spread = np.abs(self.weight).mean(axis=1)[:, None, None]
+        self.own = spread * rng.standard_t(4, (LAYERS, n, WIDTH))[:, units[data]]
+        self.trend = 1 + 0.3 * np.tile(order - order.mean(), speakers)[:, None] * (data == "drift")
+        self.noise = rng.standard_normal((LAYERS, n, 1))
+        self.speaker = np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object)
+
+    def moved(self, at, sets):
+        """What each clip's target is moved by, [clip, set]: a sum over neurons that saturates."""
+        members = np.zeros((len(sets), WIDTH))
+        for place, neurons in enumerate(sets):
+            members[place, neurons] = 1
+        scale = 15 * np.sqrt(len(sets[0])) * np.abs(self.weight[at]).mean()
+        values = scale * np.tanh((self.weight[at] + self.own[at]) @ members.T / scale) * self.trend
+        return values + 0.1 * values.std() * self.noise[at]
+
+    def swept(self, selected, sets=SETS) -> xr.Dataset:
+        """A result of `ablation.sweep`, of {layer: neurons}."""
+        sizes = xr.DataArray(self.size, {"layer": range(LAYERS)}, ("layer", "neuron"))
+        moments = xr.Dataset({"mean": 0 * sizes, "std": sizes})
+        blind = {name: by for name, by in nulls.blind(moments, WIDTH).items()}
+        rows, magnitudes, shared, there = [], [], [], []
+        for at in range(LAYERS):
+            own = {at: selected[at]}
+            drawn = nulls.sets(WIDTH, sizes, own, nulls=sets, directions=0, seed=int(self.seeds[at]))
+            shared.append(nulls.mean_overlap(drawn[1:]))
+            there.append(nulls.distinct_sets(sizes, own))
+            drawn += [[np.sort(by[at][: len(selected[at])])] for by in blind.values()]
+            rows.append(self.moved(at, [one for (one,) in drawn]))
+            magnitudes.append(nulls.size(sizes, [at], drawn))
+        values, magnitudes = np.stack(rows, axis=1)[:, :, None], np.array(magnitudes)
+        dims, n = ("clip", "layer", "mode"), 1 + sets
+        data_vars = {
+            "delta": (dims, values[..., 0]),
+            "null_delta": ((*dims, "null"), values[..., 1:n]),
+            "blind_delta": ((*dims, "blind"), values[..., n:]),
+            "null_sets": ("layer", there),
+            "null_overlap": ("layer", shared),
+            "magnitude": ("layer", magnitudes[:, 0]),
+            "null_magnitude": (("layer", "null"), magnitudes[:, 1:n]),
+            "blind_magnitude": (("layer", "blind"), magnitudes[:, n:]),
+        }
+        coords = {"layer": range(LAYERS), "mode": ["flip"], "blind": list(blind), "speaker": ("clip", self.speaker)}
+        return xr.Dataset(data_vars, coords)
+
+    def selected(self, how, rng, k) -> dict:
+        """{layer: neurons}: how a choice that knows nothing of the target names them."""
+        every = range(LAYERS)
+        if how == "any":
+            return {at: np.sort(rng.choice(WIDTH, k, replace=False)) for at in every}
+        if how == "the same in all layers":
+            return dict.fromkeys(every, np.sort(rng.choice(WIDTH, k, replace=False)))
+        if how == "of the strongest":  # for whatever target
+            return {at: np.sort(rng.choice(np.argsort(self.weight[at])[: 2 * k], k, replace=False)) for at in every}
+        seen = {
+            "the most active": self.size,
+            "the most active, nearly": self.size * np.exp(0.1 * rng.standard_normal(self.size.shape)),
+            "the greatest peaks": self.size * np.abs(rng.standard_normal((40, *self.size.shape))).max(axis=0),
+        }
+        return {at: np.sort(np.argsort(-seen[how][at])[:k]) for at in every}
+
+    def of_target(self, rng, k, share) -> dict:
+        """{layer: neurons} for layers 3 to 5: those that lower the target most for their size, by what is seen of it."""
+        known = self.weight / self.size + DOWN
+        seen = share * known + (1 - share) * np.abs(known).mean() * rng.standard_t(2, known.shape)
+        return {at: np.sort(np.argsort(seen[at])[:k]) for at in (3, 4, 5)}
+
+
+def made(rng, *, speakers, k, how="any", data="independent", effect=0.0):
+    """A sweep of neurons of such a network, and one of a rival that was selected in the same way."""
+    network = Network(rng, speakers=speakers, data=data)
+    selected = network.selected(how, rng, k)
     if effect:
-        seen = effect * weight + (1 - effect) * weight.std() * rng.standard_t(2, weight.shape)
-        own |= {at: np.sort(np.argsort(seen[at])[:k]) for at in (3, 4, 5)}
-    n, order = speakers * clips, np.arange(clips)
-    units = {"independent": np.arange(n), "by speaker": np.repeat(np.arange(speakers), clips)}
-    units |= {"by sentence": np.tile(order, speakers), "drift": np.zeros(n, int)}
-    trend = np.tile(order - order.mean(), speakers)[:, None] if data == "drift" else 1
-    sizes = xr.DataArray(size, {"layer": range(LAYERS)}, ("layer", "neuron"))
-    names = [nulls.BLIND[0]]
-    values = np.empty((n, LAYERS, 1 + sets + len(names)))
-    rms = np.empty((LAYERS, 1 + sets))
-    for at in range(LAYERS):
-        drawn = [
-            one
-            for (one,) in nulls.sets(WIDTH, sizes, {at: own[at]}, nulls=sets, directions=0, seed=int(rng.integers(1e9)))
-        ]
-        rms[at] = nulls.size(sizes, [at], [[one] for one in drawn])
-        drawn.append(np.argsort(-size[at])[:k])
-        clip = np.abs(weight[at]).mean() * rng.standard_t(4, (n, WIDTH))
-        values[:, at] = moved(weight[at], drawn, clip, units[data]) * (1 + 0.3 * trend if data == "drift" else 1)
-        values[:, at] += 0.1 * values[:, at].std() * rng.standard_normal(values[:, at].shape)
-    coords = {"layer": range(LAYERS), "mode": ["flip"]}
-    coords["speaker"] = "clip", np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object)
-    dims = ("clip", "layer", "mode")
-    data_vars = {
-        "delta": (dims, values[:, :, None, 0]),
-        "null_delta": ((*dims, "null"), values[:, :, None, 1 : 1 + sets]),
-        "blind_delta": ((*dims, "blind"), values[:, :, None, 1 + sets :]),
-        "null_sets": ("layer", [nulls.distinct_sets(sizes, {at: own[at]}) for at in range(LAYERS)]),
-        "null_overlap": ("layer", np.full(LAYERS, k / WIDTH)),
-        "magnitude": ("layer", rms[:, 0]),
-        "null_magnitude": (("layer", "null"), rms[:, 1:]),
-    }
-    return xr.Dataset(data_vars, coords | {"blind": names})
+        selected |= network.of_target(rng, k, effect)
+    rival = network.selected(how if how == "of the strongest" else "any", rng, k)
+    return network.swept(selected), network.swept(rival)
+
+
+def swept(rng, **design):
+    """A result of `ablation.sweep` of such a network."""
+    return made(rng, **design)[0]
 
 
 def sweep(rng, **design):
@@ -104,7 +123,8 @@ def sweep(rng, **design):
 def verdict(rng, **design):
     """0 where some layer is beyond all controls, 1 where none is."""
     layers = [3, 4, 5] if design["effect"] else range(LAYERS)
-    found = ablation.verdict(swept(rng, **design))["beyond"].sel(layer=layers)
+    result, rival = made(rng, **design)
+    found = ablation.verdict(result, {"rival": rival})["beyond"].sel(layer=layers)
     return [0.0 if bool(found.any()) else 1.0]
 
 
@@ -191,7 +211,7 @@ SCENARIOS = [
         Scenario(f"verdict, k = {k}", f"blind choice: {how}", verdict, (8, 24), {"k": k, "how": how},
                  0.7 if how == "any" else 0, "selected by 70 % target in 3 layers" if how == "any" else "")
         for k in (5, 20)
-        for how in (*CHOICES, "the most active, nearly", "the greatest peaks")
+        for how in (*CHOICES, "the most active, nearly", "the greatest peaks", "of the strongest")
     ),
     Scenario("contrast of modes", "by speaker", flip_and_zero, effect=1.0, planted="1 SD of speakers"),
     Scenario("groups within speakers", "speaker × emotion", groups, effect=1.0, planted="1 SD of speakers"),
