@@ -106,7 +106,7 @@ def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rn
         )
         assert np.abs(np.log(at / curves["k"].values)).max() < 0.1  # beside each other, and hardly moved
     alone = plots.dose_response(curves.sel(chosen="top"))
-    assert has(alone.axes[0], curves["mean"].sel(chosen="top")) and "matched random neurons" in words(alone)
+    assert has(alone.axes[0], curves["mean"].sel(chosen="top")) and "random neurons of like size" in words(alone)
     with pytest.raises(ValueError, match=r"has k, layer: pick with .sel"):
         plots.dose_response(curves.expand_dims(layer=[1], axis=-1))
 
@@ -165,7 +165,7 @@ def test_modes_of_one_layer_are_points_beside_their_nulls(sweep):
     assert ends.T == pytest.approx(np.array([found["null_low"], found["null_high"]]))
     (empty,) = [line for line in axes.lines if same_color(line.get_markerfacecolor(), "white")]
     assert empty.get_xdata().tolist() == [0, 2, 4] == np.flatnonzero(found["q"] >= 0.05).tolist()
-    assert "log-odds (nats)" in words(figure) and "95 % of further sets" in words(figure) and WORDS in words(figure)
+    assert "log-odds (nats)" in words(figure) and "95 % of sets" in words(figure) and WORDS in words(figure)
     without = ablation.summary(sweep.sel(layer=4).isel(null=[]))
     axes = plots.mode_comparison(without).axes[0]
     assert not axes.patches and has(axes, without["mean"])

@@ -66,13 +66,13 @@ def test_sentences_are_taken_as_fixed():
 
 
 def test_scenarios_are_complete():
-    tested = {(one["test"], one["data"]) for one in words.SCENARIOS if "limit" not in one}
+    tested = {(one.test, one.data) for one in words.SCENARIOS if not one.limit}
     assert tested >= {(test, kind) for test in words.TESTS for kind in words.KINDS}
-    assert all(one["draws"] >= 2000 and one["effect"] > 0 for one in words.SCENARIOS)
+    assert all(one.draws >= 2000 and one.effect > 0 for one in words.SCENARIOS)
 
 
 @pytest.mark.full
 def test_every_scenario_gives_one_p():
     for one in words.SCENARIOS:
-        p = one["run"](np.random.default_rng(0), speakers=8, **one["design"])
+        p = one.run(np.random.default_rng(0), speakers=8, **one.design)
         assert p.shape == (1,)

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sys
+import warnings
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -150,6 +151,23 @@ def test_names_of_speakers_are_compared_without_blanks_and_case(stand_ins):
     stand_ins.corpus = stand_ins.corpus.assign(speaker=names, split=sides)
     with pytest.raises(ValueError, match="4 speakers are both in train and in test .Mine-1, Mine-2"):
         workbook.setup("03_x")
+
+
+def test_one_person_of_two_names_on_both_sides_is_told_of(tmp_path):
+    """The files' names say that they are of one actor of RAVDESS."""
+    rng, rows = np.random.default_rng(0), []
+    for number, (speaker, actor, side) in enumerate((("1a", 1, "train"), ("1b", 1, "test"), ("2", 2, "test"))):
+        path = tmp_path / f"03-01-05-01-01-0{number % 2 + 1}-{actor:02d}.wav"
+        soundfile.write(path, 0.2 * rng.standard_normal(900 + number), 16_000)
+        rows.append({"path": str(path), "label": "angry", "speaker": speaker, "split": side})
+    model, clips = SimpleNamespace(trained_on=None, head_trained_on=None, trained_recordings=None), pd.DataFrame(rows)
+    with pytest.warns(
+        UserWarning, match="some people are on both sides of the split: ravdess-01 is called '1a' and '1b'"
+    ):
+        inputs.split(clips, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inputs.split(clips.assign(split=["train", "train", "test"]), model)
 
 
 @pytest.mark.parametrize("trained_on", [None, [], ["nobody"], list("abcd")])

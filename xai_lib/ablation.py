@@ -1,7 +1,7 @@
 """Turn neurons over, or silence them, in one layer after another: what do later layers and the decision make of it?
 
 The edit runs through the rest of the network, and everything is read where it can change. Beside the
-chosen neurons go matched random ones, the null.
+chosen neurons go random ones of about their size, the null, and choices blind to the target.
 """
 
 import json
@@ -72,7 +72,7 @@ def sweep(
     seed=0,
     batch=None,
 ) -> xr.Dataset:
-    """Edit chosen neurons, one layer at a time, and as many matched random ones, and read what follows.
+    """Edit chosen neurons, one layer at a time, and random ones of their size, and read what follows.
 
     Parameters
     ----------
@@ -161,6 +161,9 @@ def sweep(
         raise ValueError("k are whole numbers from 1 up, nulls and directions from 0 up")
     if size_classes is not None and size_classes < 1:
         raise ValueError(f"size_classes is a whole number from 1 up, not {size_classes}")
+    null_modes = modes if isinstance(null_modes, str) and null_modes == "all" else np.atleast_1d(null_modes).tolist()
+    if not set(null_modes) <= set(modes):
+        raise ValueError(f"null_modes are {', '.join(null_modes)}, and the modes are {', '.join(modes)}")
     for name, some in {"k": ks, "modes": modes}.items():
         if len(set(some)) < len(some):
             raise ValueError(f"{name} holds one twice: {', '.join(map(str, some))}")
@@ -197,16 +200,15 @@ def sweep(
     choices = [*product(named, places, ks)]
     sets = [{at: chosen[name][at, k] for at in places[place]} for name, place, k in choices]
     sets = {choice: nulls_.sets(width, sizes, own, **random) for choice, own in zip(choices, sets)}
-    merely = nulls_.blind(moments, width) if blind and nulls else {}
+    blind_ranking = nulls_.blind(moments, width) if blind and nulls else {}
     for (name, place, many), some in sets.items():
-        for ranked in merely.values():
+        for ranked in blind_ranking.values():
             some.append([np.sort(ranked[at][: len(chosen[name][at, many])]) for at in places[place]])
     shape = {"chosen": len(named), "layer": len(places), "mode": len(modes), "k": len(ks)}
-    shape["null"] = 1 + nulls + directions + len(merely)
-    every_condition = [*product(named, places, modes, ks, range(shape["null"]))]
-    compared = modes if isinstance(null_modes, str) and null_modes == "all" else np.atleast_1d(null_modes).tolist()
-    made = np.array([i == 0 or mode in compared for _, _, mode, _, i in every_condition])
-    conditions = [one for one, wanted in zip(every_condition, made) if wanted]
+    shape["null"] = 1 + nulls + directions + len(blind_ranking)
+    grid = [*product(named, places, modes, ks, range(shape["null"]))]
+    is_run = np.array([i == 0 or mode in null_modes for _, _, mode, _, i in grid])
+    conditions = [condition for condition, run in zip(grid, is_run) if run]
     ends = [places[place][-1] for _, place, *_ in conditions]
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
     columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
@@ -238,7 +240,7 @@ def sweep(
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
         odds = [targets.value(torch.cat([logits[:1], x]), one, "log_odds") for x, one in zip(parts, classes)]
         found = logits, torch.cat([x[1:] - x[0] for x in odds]), readouts.stacked(seen, carried)
-        rows[index] = readouts.spaced([x.cpu().double().numpy() for x in found], made)
+        rows[index] = readouts.spaced([x.cpu().double().numpy() for x in found], is_run)
         about.append(([targets.name(model, one) for one in classes], None if donor is None else donor.cpu().numpy()))
     coords = targets.coordinates(clips, rows)
     own = coords.pop("label", ("clip", np.full(len(rows), None)))[1]  # `label` is a dim: the model's
@@ -263,7 +265,7 @@ def sweep(
         every["magnitude"] = (*dims, "null"), np.reshape(size, (*counts, -1))
         every["null_overlap"] = dims, np.reshape(shared, counts)
         every["null_sets"] = dims, np.reshape(there, counts)
-    every = readouts.split(every, nulls, directions, [*merely]).rename({"layer": "group"} if joint else {})
+    every = readouts.split(every, nulls, directions, [*blind_ranking]).rename({"layer": "group"} if joint else {})
     every = every if named is neurons else every.isel(chosen=0, drop=True)
     every = every if np.ndim(k) else every.isel(k=0, drop=True)
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())

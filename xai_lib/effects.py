@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,9 +45,7 @@ def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
     units = statistics.by_speaker(chosen)
     draws = statistics.by_speaker(null).mean("speaker")
     mean, centre = (x.mean("null") if x.sizes["null"] else x.sum("null") * np.nan for x in (draws, null))
-    enough = (
-        _picked(result["null_sets"], where) >= nulls.FEWEST if against == "null" and "null_sets" in result else True
-    )
+    enough = xr.DataArray(True) if against == "direction" else _different_sets(result, where) >= nulls.FEWEST
     ends = {"input_core_dims": [["null"]], "output_core_dims": [[], []]}
     low, high = xr.apply_ufunc(statistics.rank_band, draws.where(enough), **ends)
     out = statistics.over_speakers(units).assign(speakers=units, null_mean=mean, null_low=low, null_high=high)
@@ -86,11 +85,10 @@ def contrast(values, others, *, null=None, sets=None) -> xr.Dataset:
     last = {"kwargs": {"axis": -1}}
     out["p_speakers"] = xr.apply_ufunc(statistics.t_test, units, input_core_dims=[["speaker"]], **last)
     family = [dim for dim in out["mean"].dims if dim != "mode"]
-    dims = {"input_core_dims": [family], "output_core_dims": [family], "vectorize": True}
-    out["p"], out["q"] = out["p_speakers"], xr.apply_ufunc(statistics.fdr, out["p_speakers"], **dims)
+    out["p"], out["q"] = out["p_speakers"], _false_discovery(out["p_speakers"])
     if null is not None:
         draws = statistics.by_speaker(null).mean("speaker").broadcast_like(out["mean"])
-        dims |= {"input_core_dims": [family, [*family, "null"]], "output_core_dims": [family, family]}
+        dims = {"input_core_dims": [family, [*family, "null"]], "output_core_dims": [family, family], "vectorize": True}
         ranks = partial(statistics.rank_test, draws=sets)
         out["p_null"], out["q_null"] = xr.apply_ufunc(ranks, out["mean"], draws, **dims)
         out["p"], out["q"] = np.maximum(out["p"], out["p_null"]), np.maximum(out["q"], out["q_null"])
@@ -139,7 +137,7 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     ------
     ValueError
         There are no random sets, no target-blind selections or no rival; a rival has other random sets; or the result
-        is one of `averaged`, whose random sets are put in order.
+        is one of `averaged`, whose random sets are sorted.
     """
     needed = {f"null_{variable}", f"blind_{variable}", "magnitude", "null_magnitude"}
     if not needed <= set(result) or not result.sizes["null"]:
@@ -147,49 +145,76 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     if not rivals:
         raise ValueError("a verdict needs a rival: a sweep of neurons that were selected for something else, by name")
     whole = summary(result, variable, **where)
-    suffix = "" if whole["n"].max() >= statistics.FEWEST else "_null"
-    first = {"effect": "null_mean", "difference": "difference", "low": "difference_low", "high": "difference_high"}
-    first |= {"p": f"p{suffix}", "q": f"q{suffix}"}
-    found = {"random": xr.Dataset({name: whole[old] for name, old in first.items()})}
-    own, asked = result[variable].sel(where), found["random"]["q"] < 0.05
-    family = {"input_core_dims": [[dim for dim in asked.dims if dim != "mode"]], "vectorize": True}
-    family["output_core_dims"] = family["input_core_dims"]
-    for name, (other, apart, sets) in _controls(result, rivals, variable, where).items():
-        compared = contrast(own, other, null=apart, sets=sets)
-        p = compared[f"p{suffix}"].where(asked)
-        parts = {"effect": statistics.by_speaker(other).mean("speaker"), "difference": compared["mean"]}
-        parts |= {"low": compared["low"], "high": compared["high"], "p": p}
-        found[name] = xr.Dataset(parts).assign(q=xr.apply_ufunc(statistics.fdr, p, **family))
-    out = xr.concat(found.values(), pd.Index(list(found), name="control"), coords="minimal", compat="override")
+    selected = result[variable].sel(where)
+    tested = "" if whole["n"].max() >= statistics.FEWEST else "_null"  # p and q over speakers too, or of sets alone
+
+    names = {"null_mean": "effect", "difference_low": "low", "difference_high": "high"}
+    names |= {f"p{tested}": "p", f"q{tested}": "q"}
+    compared = {"random": whole[["difference", *names]].rename(names)}
+    asked = compared["random"]["q"] < 0.05
+    for control in _controls(result, rivals, variable, where):
+        found = contrast(selected, control.effect, null=control.chance, sets=control.sets)
+        p = found[f"p{tested}"].where(asked)
+        effect = statistics.by_speaker(control.effect).mean("speaker")
+        compared[control.name] = xr.Dataset(
+            {"difference": found["mean"], "effect": effect, "low": found["low"], "high": found["high"], "p": p}
+        ).assign(q=_false_discovery(p))
+    controls = pd.Index(list(compared), name="control")
+    out = xr.concat(compared.values(), controls, coords="minimal", compat="override")
+
     sizes = {"random": _picked(result["null_magnitude"], where).mean("null")}
     sizes |= {name: _picked(rival["magnitude"], where) for name, rival in rivals.items()}
     blind = _picked(result["blind_magnitude"], where)
     sizes |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
-    size = xr.concat([sizes[name] for name in found], out["control"], coords="minimal", compat="override")
-    out["selected"], out["ratio"] = whole["mean"], _picked(result["magnitude"], where) / size
-    same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
+    size = xr.concat([sizes[name] for name in controls], controls, coords="minimal", compat="override")
+    out["ratio"] = _picked(result["magnitude"], where) / size
+    out["selected"] = whole["mean"]
+
     over_random = out["ratio"].sel(control="random", drop=True)
     alike = (over_random <= ALIKE) & (over_random >= 1 / ALIKE)
+    same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
     out["beyond"] = (out["q"] < 0.05).all("control") & same_side & alike
     return out.assign_attrs(result.attrs, variable=variable)
 
 
-def _controls(result, rivals, variable, where) -> dict:
-    """{name: (what a rival or blind selection does, differences of random sets, of how many)} for `verdict`."""
-    null, found = result[f"null_{variable}"].sel(where), {}
-    if any("in_order" in one.attrs for one in (result, *rivals.values())):
-        raise ValueError("the random sets of averaged layers are put in order: no verdict on averages")
+class _Control(NamedTuple):
+    """What selected neurons are compared with in a `verdict`."""
+
+    name: str
+    effect: xr.DataArray  # [clip, layer, mode], what it does
+    chance: xr.DataArray  # the same and `null`: differences of two random selections
+    sets: int  # how many random sets those differences are of
+
+
+def _controls(result, rivals, variable, where) -> list[_Control]:
+    """The rivals and the target-blind selections."""
+    null, found = result[f"null_{variable}"].sel(where), []
+    sets = null.sizes["null"]
+    if any("random_sets_sorted" in one.attrs for one in (result, *rivals.values())):
+        raise ValueError("the random sets of averaged layers are sorted: no verdict on averages")
     for name, rival in rivals.items():
         theirs = rival[f"null_{variable}"].sel(where)
-        same = all(rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames"))
-        if theirs.sizes["null"] != null.sizes["null"] or not same:
+        alike = all(rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames"))
+        if theirs.sizes["null"] != sets or not alike:
             raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
-        found[name] = rival[variable].sel(where), null - theirs, None
+        found.append(_Control(name, rival[variable].sel(where), null - theirs, sets))
     blind = result[f"blind_{variable}"].sel(where)
     apart = between_random_sets(null, shared=_picked(result["null_overlap"], where))
     for name in blind["blind"].values:
-        found[str(name)] = blind.sel(blind=name, drop=True), apart, null.sizes["null"]
+        found.append(_Control(str(name), blind.sel(blind=name, drop=True), apart, sets))
     return found
+
+
+def _false_discovery(p):
+    """Benjamini and Hochberg's q over all dims but `mode`."""
+    family = [dim for dim in p.dims if dim != "mode"]
+    dims = {"input_core_dims": [family], "output_core_dims": [family], "vectorize": True}
+    return xr.apply_ufunc(statistics.fdr, p, **dims).transpose(*p.dims)
+
+
+def _different_sets(result, where):
+    """How many different random sets there are; as many as one likes where the result does not tell."""
+    return _picked(result.get("null_sets", xr.DataArray(np.inf)), where)
 
 
 def _picked(values, where):
@@ -274,7 +299,7 @@ def averaged(result, groups) -> xr.Dataset:
     result = result.assign(ordered)
     parts = [result.sel(layer=list(layers)).mean("layer", keep_attrs=True) for layers in groups.values()]
     found = xr.concat(parts, "group", combine_attrs="override").assign_coords(group=list(groups))
-    return found.assign_attrs(in_order="random sets, in each layer")
+    return found.assign_attrs(random_sets_sorted="in each layer")
 
 
 def distance(result, variable="spread") -> xr.DataArray:
@@ -310,8 +335,8 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
         listed = listed.get(str(pick), listed)
     listed = {int(layer): neurons for layer, neurons in listed.items()}
     untested: dict[tuple, list] = {}
-    sets = result.get("null_sets", xr.DataArray(np.inf)).broadcast_like(result["layer"])
-    few = result["layer"].values[(_picked(sets, where) < nulls.FEWEST).values].tolist()
+    sets = _different_sets(result, where).broadcast_like(result["layer"])
+    few = result["layer"].values[(sets < nulls.FEWEST).values].tolist()
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         found = summary(result, variable, **where, **dict(picks))

@@ -11,8 +11,8 @@ import xarray as xr
 from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import f1_score
 
-from . import effects as effects_
 from . import nulls, statistics
+from .effects import between_random_sets
 from .names import ordered
 
 MEASURES = ("logit", "probability", "accuracy")
@@ -222,7 +222,7 @@ def effects(compared, label) -> xr.Dataset:
         if names:
             apart = (chosen - found["log_odds"].sel(who=names)).rename(who="control")
             found["beyond_blind"] = apart
-            pairs = _between(sets, shared=compared["shared"])
+            pairs = between_random_sets(sets.rename(who="null"), shared=compared["shared"]).transpose("dose", "null")
             ranks = [
                 _ranks(one, pairs, sets.sizes["who"]) for one in apart.mean("speaker").transpose("control", "dose")
             ]
@@ -237,11 +237,6 @@ def random_sets(compared):
     """Of results along `who`, of which the first are the chosen neurons', those of the random sets."""
     names = compared["who"].values[1:].tolist()
     return compared.isel(who=[place for place, name in enumerate(names, 1) if name not in nulls.BLIND])
-
-
-def _between(sets, *, shared):
-    """All differences of two random sets [dose, who], as sets differ that have no neuron in common."""
-    return effects_.between_random_sets(sets.rename(who="null"), shared=shared).transpose("dose", "null")
 
 
 def _ranks(found, drawn, draws=None) -> np.ndarray:

@@ -131,6 +131,16 @@ def _sound(path):
     return fields["speaker"] if of_esc50 or of_esc10 else None
 
 
+def of_files(clips) -> pd.Series:
+    """Say who speaks in each clip by its file's name alone, `of_file`; None where that does not tell."""
+    corpora = clips["corpus"] if "corpus" in clips else [None] * len(clips)
+    told = [
+        None if pd.isna(path) else of_file(path, speaker=speaker, corpus=corpus)
+        for path, speaker, corpus in zip(clips["path"], clips["speaker"], corpora)
+    ]
+    return pd.Series(told, index=clips.index, dtype=object)
+
+
 def of_clips(clips) -> pd.Series:
     """Say who speaks in each clip: a speaker of a known corpus where that can be told, else the compared name.
 
@@ -142,12 +152,8 @@ def of_clips(clips) -> pd.Series:
     if "path" not in clips:
         return given
 
-    corpora = clips["corpus"] if "corpus" in clips else [None] * len(clips)
-    told = []
-    for name, path, corpus in zip(given, clips["path"], corpora):
-        own = name is None or corpus_of(name) is None
-        told.append(name if not own or pd.isna(path) else of_file(path, speaker=name, corpus=corpus))
-    told = pd.Series(told, index=clips.index, dtype=object)
+    of_known_corpus = given.map(lambda name: name is not None and corpus_of(name) is not None)
+    told = given.where(of_known_corpus, of_files(clips))
 
     pairs = pd.DataFrame({"given": given.to_numpy(), "told": told.to_numpy()}).fillna("")
     one_file_name = pairs.groupby("given")["told"].transform("nunique") == 1

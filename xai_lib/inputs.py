@@ -47,21 +47,17 @@ def _warn_of_one_person(sides):
     """Warn where files say that one person speaks on both sides, under two names."""
     if "path" not in sides:
         return
-    corpora_ = sides["corpus"] if "corpus" in sides else [None] * len(sides)
-    told = [
-        None if pd.isna(path) else identity.of_file(path, speaker=speaker, corpus=corpus)
-        for path, speaker, corpus in zip(sides["path"], sides["speaker"], corpora_)
-    ]
-    table = sides.assign(told=told).dropna(subset="told")
-    both = table.groupby("told").filter(lambda rows: rows["split"].nunique() > 1)
-    if len(both):
-        person, rows = next(iter(both.groupby("told")))
-        named = " and ".join(map(repr, sorted(rows["speaker"].astype(str).unique())[:3]))
-        warnings.warn(
-            f"{both['told'].nunique()} people are on both sides, if their files are named rightly: {person} is called "
-            f"{named}; give each person one name",
-            stacklevel=3,
-        )
+    clips = sides.assign(person=identity.of_files(sides)).dropna(subset="person")
+    on_both = clips.groupby("person").filter(lambda rows: rows["split"].nunique() > 1)
+    if on_both.empty:
+        return
+    person, rows = next(iter(on_both.groupby("person")))
+    names = " and ".join(map(repr, sorted(rows["speaker"].unique())[:3]))
+    warnings.warn(
+        f"going by the names of files, some people are on both sides of the split: {person} is "
+        f"called {names}; give each person one name",
+        stacklevel=3,
+    )
 
 
 def _drawn_split(corpus, model, seed):
@@ -158,9 +154,9 @@ def _recordings(model, *uses):
 def check_sounds(clips) -> None:
     """ValueError where a clip in train and one in test hold the same recording, in whatever format, rate and level.
 
-    Clips are compared by their fingerprints (`fingerprints.of_waveform`; some 10 ms a clip), and those that have the
-    same, sample by sample (`fingerprints.same_sound`). Where all of them are of
-    corpora whose speakers are known one by one, names tell, and nothing is read.
+    Clips are compared by their fingerprints (`fingerprints.of_waveform`), and those that have the same, sample by sample
+    (`fingerprints.same_sound`). Where all of them are of corpora whose speakers are known one by one, names tell, and
+    nothing is read.
     """
     if all(map(identity.corpus_of, identity.of_clips(clips))):
         return

@@ -113,7 +113,7 @@ def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -
 def compare(
     model, clips, scores, magnitude=None, *, doses, part="ffn_hidden", draws=40, chosen_on=None, batch=None, seed=0
 ) -> xr.Dataset | dict:
-    """Logits of each clip with more and more neurons pruned: the chosen, and matched random ones.
+    """Logits of each clip with more and more neurons pruned: the chosen, and random ones of like size.
 
     Parameters
     ----------
@@ -271,18 +271,14 @@ def _logits(model, clips, asked, magnitude, batch, seed):
     """The Datasets of `compare`; `asked` are {name: (plan for each dose, doses, draws)}."""
     model.require_trained()
     size = model if magnitude is None else reach(model, magnitude)
-    merely = () if magnitude is None else nulls.BLIND
-    sets = {
-        name: [
-            [
-                plan,
-                *controls(plan, size, draws, seed=seed),
-                *(blind(plan, magnitude, size).values() if merely and draws else ()),
-            ]
-            for plan in plans
-        ]
-        for name, (plans, _, draws) in asked.items()
-    }
+
+    def compared_with(plan, draws):
+        """Random sets in the place of the plan, and, where sizes are known, what is blind to the class."""
+        random = controls(plan, size, draws, seed=seed)
+        known = magnitude is not None and draws
+        return [*random, *blind(plan, magnitude, size).values()] if known else random
+
+    sets = {name: [[plan, *compared_with(plan, draws)] for plan in plans] for name, (plans, _, draws) in asked.items()}
     for plan in (plan for plans, _, _ in asked.values() for plan in plans):
         for site, chosen in plan.items():
             _linear(model, site, chosen)  # what could not be pruned is not measured either
@@ -293,7 +289,8 @@ def _logits(model, clips, asked, magnitude, batch, seed):
         rows[index] = execution.cascade(model, waveform, every, batch=batch).cpu().numpy()
     logits, coords = np.stack(list(rows.values())), targets.coordinates(with_units(clips), rows)
     for name, (_, doses, draws) in asked.items():
-        who = ["chosen", *(f"random {i + 1}" for i in range(draws)), *(merely if draws else ())]
+        who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
+        who += nulls.BLIND if magnitude is not None and draws else ()
         n = len(doses) * len(who)
         own = np.concatenate([np.repeat(logits[:, :1], len(who), axis=1), logits[:, at : at + n]], axis=1)
         shared = [0.0, *(nulls.overlap([_pairs(plan) for plan in some[1 : 1 + draws]]) for some in sets[name])]

@@ -112,15 +112,19 @@ def stacked(seen, kept):
     return torch.cat([seen, torch.cat([0 * kept[:1], kept])], dim=-1)
 
 
-def spaced(found, made):
-    """Values [1 + edit, …], [edit] and [1 + edit, …] of a clip, with NaN in the place of edits that were not `made`."""
-    if made.all():
-        return found
-    places = [np.r_[True, made], made, np.r_[True, made]]
-    every = [np.full((len(at), *values.shape[1:]), np.nan) for at, values in zip(places, found)]
-    for at, values, whole in zip(places, found, every):
-        whole[at] = values
-    return every
+def spaced(found, is_run):
+    """Put NaN in the place of the edits that were not run, in the logits, changes and read-outs of a clip.
+
+    `found` is [logits [1 + edit, label], delta [edit], seen [1 + edit, later, column]], the clean clip's first, of those
+    edits for which `is_run` [edit] is true.
+    """
+    with_clean = np.append(True, is_run)
+    spread_out = []
+    for values, is_there in zip(found, (with_clean, is_run, with_clean)):
+        whole = np.full((len(is_there), *values.shape[1:]), np.nan)
+        whole[is_there] = values
+        spread_out.append(whole)
+    return spread_out
 
 
 def masked(every, places, part):

@@ -15,6 +15,8 @@ from scipy import stats
 from xai_lib import concepts, descriptions, dissection, interpretability, probes
 from xai_lib.names import EMOTIONS
 
+from .framework import Scenario
+
 PAIRS = {"level_db": ("quiet", "loud"), "f0": ("low-pitched", "high-pitched"), "tilt": ("dark", "bright")}
 PAIRS |= {"rate": ("slow", "fast")}
 LEXICON = pd.DataFrame(list(PAIRS.values()), index=pd.Index(list(PAIRS), name="feature"), columns=["low", "high"])
@@ -222,8 +224,7 @@ BY_LABEL = ("dissection.selectivity", "probes.selectivity")
 def _scenario(test, kind, **more):
     run, effect = (TESTS | OF_CLIPS)[test]
     design = {"kind": kind}
-    return {"test": test, "data": kind, "run": run, "speakers": (8, 16, 24), "design": design, "effect": effect,
-            "draws": 2000, **more}  # fmt: skip
+    return Scenario(test, kind, run, design=design, effect=effect, **more)
 
 
 SCENARIOS = [_scenario(test, kind) for test in TESTS for kind in KINDS]

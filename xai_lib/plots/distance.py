@@ -9,7 +9,7 @@ def distance(sweep):
     """How far, and in how many frames, later layers move, by their distance from the edited one; a line per mode.
 
     `sweep` is of `ablation.sweep`, layer by layer. At each distance the mean is over the edited layers that have a layer
-    so far above: the farthest is of the first alone. Dotted: the matched random neurons.
+    so far above: the farthest is of the first alone. Dotted: the random neurons.
     """
     figure, panels = style.panels(1, 2, height=4.2)
     if style.edited(sweep["spread"], "mode", "later", "clip") == "group":
@@ -28,7 +28,7 @@ def distance(sweep):
             style.interval(axes, steps + shift, one, color=color, marker="osD^vP"[place % 6], ms=4, label=mode)
         axes.set(xlabel="layers between edit and reading", ylabel=label, xticks=steps)
         axes.set_ylim(0, 1.05 if variable == "felt" else None)
-    dotted = ". Dotted: matched random neurons" if sweep.sizes["null"] else ""
+    dotted = ". Dotted: random neurons" if sweep.sizes["null"] else ""
     figure.suptitle(f"{over(curves)}{dotted}", x=0.01, ha="left", fontsize=11)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure

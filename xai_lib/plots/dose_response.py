@@ -5,7 +5,7 @@ from .layer_curves import draw, over
 
 
 def dose_response(curves, directions=None, *, ylabel="change of the target's log-odds (nats)"):
-    """Effect of an edit by the number of neurons: those that score highest, lowest, and matched random ones.
+    """Effect of an edit by the number of neurons: those that score highest, lowest, and random ones of like size.
 
     Parameters
     ----------

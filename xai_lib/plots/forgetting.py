@@ -12,7 +12,7 @@ _MEASURES = {
 
 
 def forgetting(effects, *, units="speakers"):
-    """What is forgotten and what is kept as more neurons are pruned, and the same for matched random neurons.
+    """What is forgotten and what is kept as more neurons are pruned, and the same for random neurons of like size.
 
     `effects` are of `pruning.effects`; `units` is what the title calls the speakers.
     """
@@ -40,6 +40,8 @@ def forgetting(effects, *, units="speakers"):
     axes[0].set(ylim=(-0.03, 1.03))
     axes[1].axhline(0, color="black", lw=0.8)
     which = f"bars: 95 % over {units}" if bars else f"small: {units}, too few for an interval"
-    figure.suptitle(f"Chosen neurons ({which}); shaded, dotted: matched random neurons", ha="left", x=0.01, size=11)
+    figure.suptitle(
+        f"Chosen neurons ({which}); shaded, dotted: random neurons of like size", ha="left", x=0.01, size=11
+    )
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

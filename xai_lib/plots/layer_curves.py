@@ -4,7 +4,7 @@ import xarray as xr
 from .. import statistics
 from . import style
 
-BAND = "matched random neurons: 95 % of further sets"
+BAND = "random neurons of like size: 95 % of sets"
 _SCALED = ["mean", "low", "high", "speakers", "null_mean", "null_low", "null_high"]
 
 
@@ -12,7 +12,7 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
     """Effect of an edit by the layer that is edited, over speakers, in raw units.
 
     `curves` is a Dataset of `ablation.summary`, or several by name, with no dims but `layer` or `group`. With
-    `null`, the bands of the matched random neurons are drawn, where there are any. With `scale` "min-max" each curve
+    `null`, the bands of the random neurons are drawn, where there are any. With `scale` "min-max" each curve
     runs from 0, its least mean, to 1, its greatest, which shows its shape and hides how large it is.
     """
     if scale not in ("raw", "min-max"):

@@ -24,7 +24,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MORE_COLORS = ("#882255", "#332288", "#44AA99", "#999933")  # Tol's, far from those
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
-NULL_COLOR = "#BBBBBB"  # the matched random control
+NULL_COLOR = "#BBBBBB"  # the random control
 EDITED = {"layer": "edited layer", "group": "edited layers"}  # the dims that say where an edit was made, on axes
 WIDTH = 9.0  # inches, a notebook's column
 

@@ -36,7 +36,7 @@ def upstream(result):
     below.set(xlabel="edited layer", ylabel="share of the edit\nleft over", xticks=at)
     below.set_ylim(0, max(below.get_ylim()[1], 4 * result.attrs["tolerance"]))
     handles = [Patch(color=color, alpha=0.55, label=mode) for mode, color in zip(modes, style.COLORS)]
-    handles += [above.plot([], [], ".", color="#444444", label="matched random neurons")[0]]
+    handles += [above.plot([], [], ".", color="#444444", label="random neurons of like size")[0]]
     handles += [below.hlines([], 0, 0, color="black", label="floor: what no layer norm gives")]
     handles += [below.plot([], [], color="gray", lw=0.8, ls=":", label="tolerance")[0]]
     handles += [Patch(facecolor="gray", hatch="///", edgecolor="white", label="not reached")]
