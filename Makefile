@@ -54,7 +54,7 @@ lab: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT_ALL) $(PYTEST) tests/bench -m bench -q --benchmark-quiet
 
-# How often every test calls chance an effect: takes long; writes the table of docs/validation.md.
+# How often every test calls chance an effect: takes hours; writes the table of docs/validation.md.
 validation: $(STAMP)
 	$(BIN)/python -m tests.validation
 

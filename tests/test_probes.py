@@ -183,7 +183,8 @@ def test_the_interval_of_selectivity_counts_the_control_tasks():
     each = one["each_control"].mean("speaker").values
     np.testing.assert_allclose(both["mean"], alone["mean"])
     ends = stats.ttest_1samp(each, 0).confidence_interval()
-    half = np.hypot(float(alone["high"] - alone["mean"]), (ends.high - ends.low) / 2)
+    one_more = (ends.high - ends.low) / 2 * np.sqrt(len(each) + 1)
+    half = np.hypot(float(alone["high"] - alone["mean"]), one_more)
     np.testing.assert_allclose([both["low"], both["high"]], [both["mean"] - half, both["mean"] + half])
     np.testing.assert_allclose(one["control"], one["each_control"].mean("deal"))
     every = [x.mean("layer") for x in many]

@@ -22,6 +22,11 @@ def share(run, **design):
     return np.mean(framework.least_p(one, 8, DRAWS, effect=design.pop("effect", 0.0)) < 0.05)
 
 
+def some(n):
+    """Generators of random numbers."""
+    return [np.random.default_rng(seed) for seed in range(n)]
+
+
 @pytest.mark.parametrize(
     "k", [1, pytest.param(5, marks=pytest.mark.full), 20, pytest.param(48, marks=pytest.mark.full)]
 )
@@ -31,12 +36,19 @@ def test_no_layer_of_a_sweep_of_any_neurons(k):
 
 def test_a_normal_null_distribution_would_not_do():
     """Effects of single neurons have far tails: p below 0.01 would be twice as frequent as it says."""
-    small = []
-    for draw in range(DRAWS):
-        result = sweeps.swept(np.random.default_rng(draw), speakers=8, k=1, data="by speaker")
-        units, draws = (result[name].mean("clip").squeeze("mode").values for name in ("delta", "null_delta"))
-        small.append(statistics.null_test(units, draws, axis=-1) < 0.01)
-    assert np.mean(small) > 0.016
+    result = sweeps.swept(some(DRAWS), speakers=8, k=1, data="by speaker")
+    units, draws = (result[name].mean("clip").values for name in ("delta", "null_delta"))
+    assert np.mean(statistics.null_test(units, draws, axis=-1) < 0.01) > 0.016
+
+
+@pytest.mark.parametrize("run, effect", [(sweeps.sweep, 0.0), (sweeps.verdict, 0.9)])
+def test_data_sets_side_by_side_are_tested_each_by_itself(run, effect):
+    """They stand as modes of one result, which are corrected for separately."""
+    design = {"speakers": 8, "k": 20, "data": "by speaker", "effect": effect}
+    together = run(some(3), **design)
+    alone = np.concatenate([run([one], **design) for one in some(3)])
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+    assert len(np.unique(together)) > 1
 
 
 def test_what_was_selected_by_its_effect_is_found():
@@ -67,10 +79,10 @@ def test_rows_say_whether_a_level_is_held():
     def run(rng, *, speakers, effect, level):
         return [np.nan] if rng.random() < 0.5 else [rng.random() * level * (1 - effect)]
 
-    made = {name: framework.Scenario(name, "", run, (8,), {"level": level}, 0.5, "half", draws=400, limit=limit)
+    made = {name: framework.Scenario(name, "", framework.each(run), (8,), {"level": level}, 0.5, "half", draws=400, limit=limit)
             for name, level, limit in (("exact", 1, ""), ("often", 0.1, ""), ("rare", 9, ""), ("known", 0.1, "why"))}  # fmt: skip
     found = framework.table(made.values(), jobs=1).set_index("test")
-    assert found[""].to_dict() == {
+    assert found["level"].to_dict() == {
         "exact": "holds",
         "often": "too often",
         "rare": "conservative",
@@ -78,3 +90,24 @@ def test_rows_say_whether_a_level_is_held():
     }
     assert (found["draws"] < 240).all() and found.loc["often", "false positives"] == pytest.approx(0.5, abs=0.1)
     assert found.loc["exact", "power"] > 0.02 and "| often |" in framework.written(found.reset_index())
+
+
+def test_rows_are_kept_and_taken_up(tmp_path):
+    """What was written is read as it was, in any order, and a row made anew takes the old one's place."""
+
+    def run(rng, *, speakers, effect):
+        return [rng.random()]
+
+    scenarios = [framework.Scenario(name, "data", framework.each(run), (8, 16), draws=40) for name in ("a", "b")]
+    path = tmp_path / "rows.csv"
+    rows = framework.kept(path)
+    assert rows.empty
+    for row in framework.rows(scenarios, jobs=1):
+        rows.loc[framework.key(row)] = row
+    rows.to_csv(path, index=False)
+    again = framework.kept(path)
+    assert framework.written(again) == framework.written(rows) and len(again) == 4
+    left = list(framework.rows(scenarios, jobs=1, left_out=set(again.index[1:])))
+    assert [framework.key(row) for row in left] == [("a", "data", 8)]
+    again.loc[("a", "data", 8)] = left[0]
+    assert len(again) == 4

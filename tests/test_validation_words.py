@@ -20,8 +20,8 @@ ALIKE = {"kind": "speaker × emotion", "share": 0.95, "emotions": 5, "repetition
 def share_below(run, *, effect=0.0, draws=DRAWS, **design):
     """Share of data sets in which p is below 0.05."""
     options = {"speakers": 8, "effect": effect, **ALIKE, **design}
-    p = np.concatenate([run(np.random.default_rng(seed), **options) for seed in range(draws)])
-    assert len(p) == draws
+    p = words.side_by_side(run)([np.random.default_rng(seed) for seed in range(draws)], **options)
+    assert p.shape == (draws, 1)
     return np.mean(p < 0.05)
 
 
@@ -74,5 +74,5 @@ def test_scenarios_are_complete():
 @pytest.mark.full
 def test_every_scenario_gives_one_p():
     for one in words.SCENARIOS:
-        p = one.run(np.random.default_rng(0), speakers=8, **one.design)
-        assert p.shape == (1,)
+        p = one.run([np.random.default_rng(seed) for seed in range(2)], speakers=8, **one.design)
+        assert np.shape(p) == (2, 1)

@@ -7,6 +7,8 @@ well have been selected, the selected set is one of many equals, and its rank am
 is what the target-blind selections are for.
 """
 
+from collections import Counter
+
 import numpy as np
 import torch
 import xarray as xr
@@ -73,9 +75,12 @@ def distinct(classes, neurons) -> float:
 
 def overlap(sets) -> float:
     """Mean share of neurons that two of several sets of one size have in common; 0 of fewer than two sets."""
-    sets = [set(own) for own in sets]
-    shares = [len(a & b) / len(a) for i, a in enumerate(sets) for b in sets[:i] if a]
-    return float(np.mean(shares)) if shares else 0.0
+    n = len(sets)
+    if n < 2 or not len(sets[0]):
+        return 0.0
+    times = Counter(neuron for own in sets for neuron in own)  # in how many of the sets each neuron is
+    in_common = sum(many * (many - 1) for many in times.values())  # over all ordered pairs of sets
+    return in_common / (n * (n - 1) * len(sets[0]))
 
 
 def blind(moments, k) -> dict:

@@ -1,7 +1,8 @@
 """Count how often a test calls chance an effect, and how often it finds a planted one."""
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,9 @@ from joblib import Parallel, delayed
 from scipy import stats
 
 LEVEL = 0.05
+KEY = ["test", "data without effect", "speakers"]
+COLUMNS = [*KEY, "draws", "false positives", "upper bound", "level", "power", "at"]
+BATCH = 20  # data sets made at a time
 MOST = 0.065  # upper bound of the share of false positives, up to which a test holds its level
 
 
@@ -16,9 +20,9 @@ MOST = 0.065  # upper bound of the share of false positives, up to which a test 
 class Scenario:
     """A test, and data to try it on.
 
-    `run(rng, speakers=, effect=, **design)` makes one data set and gives the p values, [test], of tests of which nothing
-    is true (`effect` 0), or of those of what is planted. They count as one: p of the data set is the least of them, so
-    a family of tests is to be given as corrected for its size.
+    `run(generators, speakers=, effect=, **design)` makes a data set with each generator of random numbers and gives the
+    p values, [data set, test], of tests of which nothing is true (`effect` 0), or of those of what is planted. The tests
+    of a data set count as one: its p is the least of them, so a family is to be given as corrected for its size.
     """
 
     test: str
@@ -32,15 +36,27 @@ class Scenario:
     limit: str = ""  # why the level cannot be held, where it cannot and the library says so
 
 
+def each(run) -> Callable:
+    """What makes several data sets, of `run(rng, **design)`, which makes one."""
+
+    def several(generators, **design):
+        return [run(rng, **design) for rng in generators]
+
+    return several
+
+
 def least_p(scenario, speakers, draws, *, effect=0.0, seed=0) -> np.ndarray:
     """The least p of each of `draws` data sets, NaN where nothing could be tested."""
-    found = np.full(draws, np.nan)
-    for draw in range(draws):
-        rng = np.random.default_rng([seed, draw, speakers, int(1000 * effect)])
-        p = np.asarray(scenario.run(rng, speakers=speakers, effect=effect, **scenario.design), float)
-        if np.isfinite(p).any():
-            found[draw] = np.nanmin(p)
-    return found
+    of_scenario = zlib.crc32(f"{scenario.test}, {scenario.data}".encode())
+    seeds = [[seed, of_scenario, draw, speakers, int(1000 * effect)] for draw in range(draws)]
+    generators = [np.random.default_rng(one) for one in seeds]
+    found = []
+    for start in range(0, draws, BATCH):
+        some = generators[start : start + BATCH]
+        p = np.asarray(scenario.run(some, speakers=speakers, effect=effect, **scenario.design), float)
+        tested = np.isfinite(p).any(axis=1)
+        found.append(np.where(tested, np.where(np.isfinite(p), p, np.inf).min(axis=1), np.nan))
+    return np.concatenate(found)
 
 
 def upper_bound(hits, draws) -> float:
@@ -70,16 +86,35 @@ def row(scenario, speakers, draws) -> dict:
         "draws": int(tested.sum()),
         "false positives": share,
         "upper bound": bound,
-        "": said if tested.any() else "no test",
+        "level": said if tested.any() else "no test",
         "power": power,
         "at": scenario.planted or (f"{scenario.effect:g} SD of clips" if scenario.effect else ""),
     }
 
 
-def table(scenarios, *, draws=None, jobs=2) -> pd.DataFrame:
-    """A row for each scenario and number of speakers; `draws` instead of each one's own."""
+def rows(scenarios, *, draws=None, jobs=2, left_out=()):
+    """Yield a row for each scenario and number of speakers, in their order; `draws` instead of each one's own."""
     asked = [(one, n, draws or one.draws) for one in scenarios for n in one.speakers]
-    return pd.DataFrame(Parallel(n_jobs=jobs)(delayed(row)(*one) for one in asked))
+    asked = [(one, n, many) for one, n, many in asked if (one.test, one.data, n) not in left_out]
+    yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(row)(*one) for one in asked)
+
+
+def table(scenarios, *, draws=None, jobs=2) -> pd.DataFrame:
+    """All rows."""
+    return pd.DataFrame(rows(scenarios, draws=draws, jobs=jobs))
+
+
+def key(row) -> tuple:
+    """What tells a row from others."""
+    return tuple(row[name] for name in KEY)
+
+
+def kept(path) -> pd.DataFrame:
+    """The rows that were kept in a file, by their keys; none where there is no file."""
+    if not path.exists():
+        path.write_text(",".join(COLUMNS))
+    found = pd.read_csv(path, keep_default_na=False, na_values={"power": [""]})
+    return found.set_index(pd.MultiIndex.from_frame(found[KEY]))
 
 
 def written(found) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xai_lib import ablation, contrasts, nulls, pruning
 
-from .framework import Scenario
+from .framework import Scenario, each
 
 LAYERS, WIDTH, SETS = 7, 144, 40
 ACTIVE = 6  # `down` of networks in which the most active neurons do most
@@ -38,43 +38,29 @@ class Network:
         self.noise = rng.standard_normal((LAYERS, n, 1))
         self.speaker = np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object)
 
-    def moved(self, at, sets):
-        """What each clip's target is moved by, [clip, set]: a sum over neurons that saturates."""
-        members = np.zeros((len(sets), WIDTH))
-        for place, neurons in enumerate(sets):
-            members[place, neurons] = 1
-        scale = 15 * np.sqrt(len(sets[0])) * np.abs(self.weight[at]).mean()
+    def moved(self, at, members):
+        """What each clip's target is moved by, [clip, set], for sets as rows of 0 and 1: a sum that saturates."""
+        scale = 15 * np.sqrt(members[0].sum()) * np.abs(self.weight[at]).mean()
         values = scale * np.tanh((self.weight[at] + self.own[at]) @ members.T / scale) * self.trend
         return values + 0.1 * values.std() * self.noise[at]
 
-    def swept(self, selected, sets=SETS) -> xr.Dataset:
-        """A result of `ablation.sweep`, of {layer: neurons}."""
+    def swept(self, selected, sets=SETS) -> dict:
+        """What a sweep of {layer: neurons} finds, as arrays by the names of `ablation.sweep`."""
         sizes = xr.DataArray(self.size, {"layer": range(LAYERS)}, ("layer", "neuron"))
-        moments = xr.Dataset({"mean": 0 * sizes, "std": sizes})
-        blind = {name: by for name, by in nulls.blind(moments, WIDTH).items()}
-        rows, magnitudes, shared, there = [], [], [], []
+        (blind,) = nulls.blind(xr.Dataset({"mean": 0 * sizes, "std": sizes}), WIDTH).values()
+        found = {"values": [], "magnitudes": [], "null_sets": [], "null_overlap": []}
         for at in range(LAYERS):
             own = {at: selected[at]}
             drawn = nulls.sets(WIDTH, sizes, own, nulls=sets, directions=0, seed=int(self.seeds[at]))
-            shared.append(nulls.mean_overlap(drawn[1:]))
-            there.append(nulls.distinct_sets(sizes, own))
-            drawn += [[np.sort(by[at][: len(selected[at])])] for by in blind.values()]
-            rows.append(self.moved(at, [one for (one,) in drawn]))
-            magnitudes.append(nulls.size(sizes, [at], drawn))
-        values, magnitudes = np.stack(rows, axis=1)[:, :, None], np.array(magnitudes)
-        dims, n = ("clip", "layer", "mode"), 1 + sets
-        data_vars = {
-            "delta": (dims, values[..., 0]),
-            "null_delta": ((*dims, "null"), values[..., 1:n]),
-            "blind_delta": ((*dims, "blind"), values[..., n:]),
-            "null_sets": ("layer", there),
-            "null_overlap": ("layer", shared),
-            "magnitude": ("layer", magnitudes[:, 0]),
-            "null_magnitude": (("layer", "null"), magnitudes[:, 1:n]),
-            "blind_magnitude": (("layer", "blind"), magnitudes[:, n:]),
-        }
-        coords = {"layer": range(LAYERS), "mode": ["flip"], "blind": list(blind), "speaker": ("clip", self.speaker)}
-        return xr.Dataset(data_vars, coords)
+            found["null_sets"].append(nulls.distinct_sets(sizes, own))
+            found["null_overlap"].append(nulls.mean_overlap(drawn[1:]))
+            k, sets_of_layer = len(selected[at]), [neurons for (neurons,) in drawn]
+            members = np.zeros((len(drawn) + 1, WIDTH))
+            for row, neurons in zip(members, [*sets_of_layer, blind[at][:k]]):
+                row[neurons] = 1
+            found["values"].append(self.moved(at, members))
+            found["magnitudes"].append(np.sqrt(members @ self.size[at] ** 2 / k))
+        return found
 
     def selected(self, how, rng, k) -> dict:
         """{layer: neurons}: how a choice that knows nothing of the target names them."""
@@ -99,33 +85,58 @@ class Network:
         return {at: np.sort(np.argsort(seen[at])[:k]) for at in (3, 4, 5)}
 
 
-def made(rng, *, speakers, k, how="any", data="independent", down=1, effect=0.0):
-    """A sweep of neurons of such a network, and one of a rival that was selected in the same way."""
-    network = Network(rng, speakers=speakers, data=data, down=down)
-    selected = network.selected(how, rng, k)
-    if effect:
-        selected |= network.of_target(rng, k, effect)
-    rival = network.selected(how if how == "of the strongest" else "any", rng, k)
-    return network.swept(selected), network.swept(rival)
+def result(found, speaker) -> xr.Dataset:
+    """A result of `ablation.sweep`, in which several data sets stand side by side as modes, each tested by itself."""
+    values = np.stack([np.stack(one["values"], axis=1) for one in found], axis=2)  # [clip, layer, data set, set]
+    by_layer = {name: np.array([one[name] for one in found]).swapaxes(0, 1) for name in found[0] if name != "values"}
+    magnitude, n = by_layer["magnitudes"], 1 + SETS
+    dims, place = ("clip", "layer", "mode"), ("layer", "mode")
+    data_vars = {
+        "delta": (dims, values[..., 0]),
+        "null_delta": ((*dims, "null"), values[..., 1:n]),
+        "blind_delta": ((*dims, "blind"), values[..., n:]),
+        "null_sets": (place, by_layer["null_sets"]),
+        "null_overlap": (place, by_layer["null_overlap"]),
+        "magnitude": (place, magnitude[..., 0]),
+        "null_magnitude": ((*place, "null"), magnitude[..., 1:n]),
+        "blind_magnitude": ((*place, "blind"), magnitude[..., n:]),
+    }
+    coords = {"layer": range(LAYERS), "mode": range(len(found)), "blind": ["most active"], "speaker": ("clip", speaker)}
+    return xr.Dataset(data_vars, coords)
 
 
-def swept(rng, **design):
-    """A result of `ablation.sweep` of such a network."""
-    return made(rng, **design)[0]
+def made(generators, *, speakers, k, how="any", data="independent", down=1, effect=0.0):
+    """A sweep of neurons of each such network, and one of a rival that was selected in the same way."""
+    own, rivals = [], []
+    for rng in generators:
+        network = Network(rng, speakers=speakers, data=data, down=down)
+        selected = network.selected(how, rng, k)
+        if effect:
+            selected |= network.of_target(rng, k, effect)
+        own.append(network.swept(selected))
+        rivals.append(network.swept(network.selected(how if how == "of the strongest" else "any", rng, k)))
+    return result(own, network.speaker), result(rivals, network.speaker)
 
 
-def sweep(rng, **design):
+def swept(generators, **design):
+    """A result of `ablation.sweep` of such networks."""
+    return made(generators, **design)[0]
+
+
+def of_layers(values, effect):
+    """Values [mode, layer]; with an effect, of the layers that have it."""
+    return values.sel(layer=[3, 4, 5] if effect else range(LAYERS)).transpose("mode", "layer").values
+
+
+def sweep(generators, **design):
     """q of all layers of `ablation.summary`; with an effect, of those that have it."""
-    layers = [3, 4, 5] if design["effect"] else range(LAYERS)
-    return ablation.summary(swept(rng, **design))["q"].sel(layer=layers).values.ravel()
+    return of_layers(ablation.summary(swept(generators, **design))["q"], design["effect"])
 
 
-def verdict(rng, **design):
+def verdict(generators, **design):
     """0 where some layer is beyond all controls, 1 where none is."""
-    layers = [3, 4, 5] if design["effect"] else range(LAYERS)
-    result, rival = made(rng, **design)
-    found = ablation.verdict(result, {"rival": rival})["beyond"].sel(layer=layers)
-    return [0.0 if bool(found.any()) else 1.0]
+    own, rival = made(generators, **design)
+    return 1.0 - of_layers(ablation.verdict(own, {"rival": rival})["beyond"], design["effect"])
 
 
 def flip_and_zero(rng, *, speakers, effect, clips=2):
@@ -216,13 +227,13 @@ SCENARIOS = [
         for k in (5, 20)
         for how in (*CHOICES[1:], "the most active, nearly", "the greatest peaks", "of the strongest")
     ),
-    Scenario("contrast of modes", "by speaker", flip_and_zero, effect=1.0, planted="1 SD of speakers"),
-    Scenario("groups within speakers", "speaker × emotion", groups, effect=1.0, planted="1 SD of speakers"),
-    Scenario("groups within speakers", "speaker × emotion, unequal cells", groups, (8, 16, 24), {"unequal": True}, 1.0,
+    Scenario("contrast of modes", "by speaker", each(flip_and_zero), effect=1.0, planted="1 SD of speakers"),
+    Scenario("groups within speakers", "speaker × emotion", each(groups), effect=1.0, planted="1 SD of speakers"),
+    Scenario("groups within speakers", "speaker × emotion, unequal cells", each(groups), (8, 16, 24), {"unequal": True}, 1.0,
              "1 SD of speakers"),
-    Scenario("groups between speakers", "speaker × emotion", groups, (16, 24), {"between": True}, 2.0,
+    Scenario("groups between speakers", "speaker × emotion", each(groups), (16, 24), {"between": True}, 2.0,
              "2 SD of speakers"),
-    Scenario("groups between speakers", "speaker × emotion, unequal cells", groups, (16, 24),
+    Scenario("groups between speakers", "speaker × emotion, unequal cells", each(groups), (16, 24),
              {"between": True, "unequal": True}, 2.0, "2 SD of speakers"),
-    Scenario("pruning", "neurons of by speaker effects", forgetting, effect=0.7, planted="selected by 70 % target"),
+    Scenario("pruning", "neurons of by speaker effects", each(forgetting), effect=0.7, planted="selected by 70 % target"),
 ]  # fmt: skip

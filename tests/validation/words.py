@@ -1,8 +1,8 @@
 """Do p values of words hold their level? Data without an effect, in which clips are alike for other reasons.
 
-Each scenario makes one data set and returns the p of one neuron: of a true null, where `effect` is 0, or of a neuron
-that does follow the word. `SCENARIOS` lists them with the kinds of data (`Clips`), numbers of speakers, and the effect
-at which power is told.
+Each test makes clips and captions, and gives p of some neurons: of a true null, where `effect` is 0, or of neurons that
+do follow the word. Beside the same captions, neurons have nothing to do with each other, and count as a data set each.
+`SCENARIOS` lists the tests with the kinds of data (`Clips`), numbers of speakers, and the effect at which power is told.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from scipy import stats
 from xai_lib import concepts, descriptions, dissection, interpretability, probes
 from xai_lib.names import EMOTIONS
 
-from .framework import Scenario
+from .framework import Scenario, each
 
 PAIRS = {"level_db": ("quiet", "loud"), "f0": ("low-pitched", "high-pitched"), "tilt": ("dark", "bright")}
 PAIRS |= {"rate": ("slow", "fast")}
 LEXICON = pd.DataFrame(list(PAIRS.values()), index=pd.Index(list(PAIRS), name="feature"), columns=["low", "high"])
 CONCEPTS = pd.Series({word: f"a {word} voice" for pair in PAIRS.values() for word in pair})
+NEURONS = 5  # beside the same captions
 WORDS_DIFFER_FROM = 0.43  # standard deviations from the mean: a third of clips has the low word, a third the high one
 
 
@@ -46,6 +47,10 @@ class Clips:
         self.time = np.sqrt(12) * ((order + 0.5) / clips - 0.5)  # of variance 1 in each speaker
         self.rng, self.kind, self.share = rng, kind, share
 
+    def neurons(self, n, added=0):
+        """Activations of `n` neurons, [clip, layer, neuron]: columns, to each of which is added the same [clip]."""
+        return self.activations(np.stack([self.draw() + added for _ in range(n)], axis=1))
+
     def draw(self):
         """One column [clip]."""
         own = self.rng.standard_normal(len(self.speaker))
@@ -69,15 +74,15 @@ class Clips:
         raise ValueError(f"unknown kind of data {self.kind!r}")
 
     def activations(self, values):
-        """Values [clip] as activations of one neuron, [clip, layer, neuron]."""
+        """Values [clip, neuron] as activations of a layer, [clip, layer, neuron]."""
         about = {
             "speaker": [f"s{number:02d}" for number in self.speaker],
             "label": [EMOTIONS[number] for number in self.emotion],
             "statement": self.sentence,
         }
         coords = {name: ("clip", np.array(column, object)) for name, column in about.items()}
-        coords |= {"clip": np.arange(len(values)), "layer": [1], "neuron": [0]}
-        return xr.DataArray(values[:, None, None], coords, ("clip", "layer", "neuron"))
+        coords |= {"clip": np.arange(len(values)), "layer": [1], "neuron": np.arange(values.shape[1])}
+        return xr.DataArray(values[:, None], coords, ("clip", "layer", "neuron"))
 
 
 def measured(clips):
@@ -94,37 +99,36 @@ def captions_of(features):
     return pd.Series(["a voice " + " ".join(own) for own in zip(*words)], features.index)
 
 
-def neuron_and_captions(rng, speakers, effect, design):
-    """Activations of a neuron that follows level as far as `effect` says, captions, and what was measured."""
+def neurons_and_captions(rng, speakers, effect, design, neurons=NEURONS):
+    """Activations of neurons that follow level as far as `effect` says, captions, and what was measured."""
     clips = Clips(rng, speakers=speakers, **design)
     features = measured(clips)
-    activations = clips.activations(clips.draw() + effect * features["level_db"].to_numpy())
-    return activations, captions_of(features), features
+    return clips.neurons(neurons, effect * features["level_db"].to_numpy()), captions_of(features), features
 
 
 def said_to_be_loud(activations):
     """A description that was written elsewhere: loud, and not quiet."""
     coords = {"layer": activations["layer"], "neuron": activations["neuron"], "word": ["loud", "quiet"]}
-    z = xr.DataArray([[[3.0, -3.0]]], coords, ("layer", "neuron", "word"))
+    z = xr.DataArray(np.tile([3.0, -3.0], (1, activations.sizes["neuron"], 1)), coords, ("layer", "neuron", "word"))
     return xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
 
 
 def describe(rng, *, speakers, effect=0.0, **design):
-    """p of the word "loud" in the description of a neuron."""
-    activations, captions, _ = neuron_and_captions(rng, speakers, effect, design)
+    """p of the word "loud" in the descriptions of neurons."""
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     return dissection.describe(activations, captions, draws=1)["p"].sel(word="loud").values.ravel()
 
 
 def z_of_words(rng, *, speakers, effect=0.0, **design):
     """p that z of the word "loud" would have if clips were independent, which `describe` does not say."""
-    activations, captions, _ = neuron_and_captions(rng, speakers, effect, design)
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     z = dissection.describe(activations, captions, draws=1)["z"].sel(word="loud").values.ravel()
     return 2 * stats.norm.sf(np.abs(z))
 
 
 def identify(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p of the best of eight concepts."""
-    activations, captions, _ = neuron_and_captions(rng, speakers, effect, design)
+    """p of the best of eight concepts, of each neuron."""
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     seed = int(rng.integers(2**31))
     named = dissection.identify(activations, concepts=CONCEPTS, captions=captions, draws=permutations, seed=seed)
     return named["p"].values.ravel()
@@ -132,64 +136,53 @@ def identify(rng, *, speakers, effect=0.0, permutations=49, **design):
 
 def predictivity(rng, *, speakers, effect=0.0, permutations=49, **design):
     """p that a description foretells activations."""
-    activations, captions, _ = neuron_and_captions(rng, speakers, effect, design)
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     options = {"draws": permutations, "seed": int(rng.integers(2**31))}
     held = dissection.predictivity(activations, said_to_be_loud(activations), captions, **options)
     return held["p"].values.ravel()
 
 
 def predictivity_auroc(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p that a description foretells which clips drive a neuron."""
-    activations, captions, _ = neuron_and_captions(rng, speakers, effect, design)
+    """p that a description foretells which clips drive neurons."""
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     options = {"draws": permutations, "seed": int(rng.integers(2**31))}
     held = concepts.predictivity_auroc(activations, said_to_be_loud(activations), captions, **options)
     return held["p"].values.ravel()
 
 
 def check(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p that a neuron said to be loud follows level."""
-    activations, _, features = neuron_and_captions(rng, speakers, effect, design)
+    """p that neurons said to be loud follow level."""
+    activations, _, features = neurons_and_captions(rng, speakers, effect, design)
     coords = {"layer": activations["layer"], "neuron": activations["neuron"], "adjective": ["loud"]}
-    said = xr.DataArray([[[True]]], coords, ("layer", "neuron", "adjective"))
+    said = xr.DataArray(np.ones((1, activations.sizes["neuron"], 1), bool), coords, ("layer", "neuron", "adjective"))
     seed = int(rng.integers(2**31))
     found = concepts.check(activations, said, features, LEXICON, draws=permutations, seed=seed)
     return found["p"].values.ravel()
 
 
-def emotion_neuron(rng, speakers, effect, design):
-    """Activations of a neuron that is higher in angry clips as far as `effect` says."""
+def emotion_neurons(rng, speakers, effect, design):
+    """Activations of neurons that are higher in angry clips as far as `effect` says."""
     clips = Clips(rng, speakers=speakers, **design)
-    angry = (clips.emotion == EMOTIONS.index("angry")).astype(float)
-    return clips.activations(clips.draw() + effect * angry)
+    return clips.neurons(NEURONS, effect * (clips.emotion == EMOTIONS.index("angry")))
 
 
 def selectivity_by_label(rng, *, speakers, effect=0.0, **design):
-    """p that a neuron tells angry clips from others (`dissection.selectivity`)."""
-    found = dissection.selectivity(emotion_neuron(rng, speakers, effect, design))
+    """p that neurons tell angry clips from others (`dissection.selectivity`)."""
+    found = dissection.selectivity(emotion_neurons(rng, speakers, effect, design))
     return found["p"].sel(concept="angry").values.ravel()
 
 
 def selectivity_of_variance(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p that a neuron varies with emotion (`probes.selectivity`)."""
-    activations = emotion_neuron(rng, speakers, effect, design)
+    """p that neurons vary with emotion (`probes.selectivity`)."""
+    activations = emotion_neurons(rng, speakers, effect, design)
     read = activations.drop_vars("statement").to_dataset(name="clip_mean")
     found = probes.selectivity(read, draws=permutations, seed=int(rng.integers(2**31)))
     return found["p"].sel(task="emotion").values.ravel()
 
 
-def several_neurons(rng, speakers, effect, design, neurons=40):
-    """Activations of neurons that follow level as far as `effect` says, [clip, layer, neuron], and captions."""
-    clips = Clips(rng, speakers=speakers, **design)
-    features = measured(clips)
-    columns = [clips.draw() + effect * features["level_db"].to_numpy() for _ in range(neurons)]
-    one = clips.activations(columns[0]).isel(neuron=0, drop=True)
-    values = one.expand_dims(neuron=neurons, axis=-1).copy(data=np.stack(columns, axis=-1)[:, None])
-    return values.assign_coords(neuron=np.arange(neurons)), captions_of(features)
-
-
 def number_of_loud_neurons(rng, *, speakers, effect=0.0, permutations=20, **design):
     """p that more, or fewer, neurons are said to be loud than with shuffled captions (`concepts.distribution`)."""
-    activations, captions = several_neurons(rng, speakers, effect, design)
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design, neurons=40)
     described = dissection.describe(activations, captions, draws=permutations, seed=int(rng.integers(2**31)))
     said, null = (concepts.adjectives(described[name], LEXICON).sel(adjective=["loud"]) for name in ("z", "null"))
     return concepts.distribution(said, null)["q"].to_numpy()
@@ -197,7 +190,7 @@ def number_of_loud_neurons(rng, *, speakers, effect=0.0, permutations=20, **desi
 
 def uninterpretable(rng, *, speakers, effect=0.0, permutations=20, **design):
     """p that the share of neurons whose strongest clips have nothing in common is that of random clips."""
-    activations, captions = several_neurons(rng, speakers, effect, design)
+    activations, captions, _ = neurons_and_captions(rng, speakers, effect, design, neurons=40)
     seed = int(rng.integers(2**31))
     options = {"encoder": descriptions.tfidf(captions), "tau": 3, "clusters": 8, "draws": permutations, "seed": seed}
     return interpretability.uninterpretable(captions, activations, **options)["p"].values.ravel()
@@ -213,7 +206,7 @@ TESTS = {  # each with the effect at which its power is told, in standard deviat
     "probes.selectivity": (selectivity_of_variance, 0.8),
 }
 OF_CLIPS = {"concepts.distribution": (number_of_loud_neurons, 0.3), "uninterpretable": (uninterpretable, 0.5)}
-KINDS = ("independent clips", "speaker × emotion", "speaker × sentence", "drift")
+KINDS = ("speaker × emotion", "independent clips", "speaker × sentence", "drift")
 FIXED = {  # what no test over speakers tells from an association: it is the same in all of them
     "sentence": "sentences are taken as fixed: neuron and words that both follow a few sentences do go together in these",
     "shared drift": "a drift that all speakers share is taken as fixed: neuron and words that both drift go together",
@@ -221,10 +214,22 @@ FIXED = {  # what no test over speakers tells from an association: it is the sam
 BY_LABEL = ("dissection.selectivity", "probes.selectivity")
 
 
+def side_by_side(run):
+    """What makes several data sets, of `run(rng, **design)`, which makes one of each of NEURONS neurons."""
+
+    def several(generators, **design):
+        of_neurons = [run(rng, **design) for rng in generators[::NEURONS]]
+        return np.concatenate(of_neurons)[: len(generators), None]
+
+    return several
+
+
 def _scenario(test, kind, **more):
     run, effect = (TESTS | OF_CLIPS)[test]
-    design = {"kind": kind}
-    return Scenario(test, kind, run, design=design, effect=effect, **more)
+    run = each(run) if test in OF_CLIPS else side_by_side(run)
+    every = kind in ("speaker × emotion", "independent clips")
+    options = {"speakers": (8, 16, 24) if every else (8,), **more}
+    return Scenario(test, kind, run, design={"kind": kind}, effect=effect, **options)
 
 
 SCENARIOS = [_scenario(test, kind) for test in TESTS for kind in KINDS]
@@ -233,5 +238,7 @@ SCENARIOS += [_scenario(test, kind) for test in BY_LABEL for kind in FIXED]
 # Not so a test of words: "limit" says why the level is not held, and is no failure.
 SCENARIOS += [_scenario(test, kind, limit=why) for test in TESTS if test not in BY_LABEL for kind, why in FIXED.items()]
 # What counts neurons of a layer beside captions dealt out clip by clip is about these clips, and says so.
-SCENARIOS += [_scenario(test, "independent clips") for test in OF_CLIPS]
-SCENARIOS += [_scenario(test, "speaker × emotion", limit="clips are the units of this count") for test in OF_CLIPS]
+SCENARIOS += [_scenario(test, "independent clips", speakers=(8,)) for test in OF_CLIPS]
+SCENARIOS += [
+    _scenario(test, "speaker × emotion", speakers=(8,), limit="clips are the units of this count") for test in OF_CLIPS
+]
