@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 from validation import framework, sweeps
 
-from xai_lib import statistics
+from xai_lib import nulls, statistics
 
 DRAWS = 60
 MOST = stats.binom.isf(0.002, DRAWS, 0.05) / DRAWS  # a share of p < 0.05 beyond this is no accident
@@ -49,6 +50,25 @@ def test_data_sets_side_by_side_are_tested_each_by_itself(run, effect):
     alone = np.concatenate([run([one], **design) for one in some(3)])
     np.testing.assert_allclose(together, alone, rtol=1e-12)
     assert len(np.unique(together)) > 1
+
+
+def test_random_sets_are_those_of_a_sweep():
+    network = sweeps.Network(np.random.default_rng(0), speakers=8)
+    selected = network.selected("any", np.random.default_rng(1), 5)
+    found = network.swept(selected)
+    sizes = xr.DataArray(network.size, {"layer": range(sweeps.LAYERS)}, ("layer", "neuron"))
+    for layer in range(sweeps.LAYERS):
+        own, seed = {layer: selected[layer]}, int(network.seeds[layer])
+        drawn = nulls.sets(sweeps.WIDTH, sizes, own, nulls=sweeps.SETS, directions=0, seed=seed)
+        magnitudes = nulls.size(sizes, [layer], drawn)
+        np.testing.assert_allclose(found["magnitudes"][layer][:-1], magnitudes)
+        assert found["null_overlap"][layer] == pytest.approx(nulls.mean_overlap(drawn[1:]))
+        assert found["null_sets"][layer] == nulls.distinct_sets(sizes, own)
+        members = np.array([np.isin(np.arange(sweeps.WIDTH), neurons) for (neurons,) in drawn], float)
+        alone = network.moved(layer, members)
+        assert (
+            np.abs(found["values"][layer][:, :-1] - alone).max() < 0.05 * alone.std()
+        )  # noise of clips scales with all
 
 
 def test_what_was_selected_by_its_effect_is_found():

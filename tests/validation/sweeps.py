@@ -5,6 +5,8 @@ larger they are, as in real networks. Random sets, target-blind selections, rank
 code; not tried are the forwards of a sweep, which tests compare with hooks.
 """
 
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -44,22 +46,29 @@ class Network:
         values = scale * np.tanh((self.weight[at] + self.own[at]) @ members.T / scale) * self.trend
         return values + 0.1 * values.std() * self.noise[at]
 
-    def swept(self, selected, sets=SETS) -> dict:
-        """What a sweep of {layer: neurons} finds, as arrays by the names of `ablation.sweep`."""
-        sizes = xr.DataArray(self.size, {"layer": range(LAYERS)}, ("layer", "neuron"))
-        (blind,) = nulls.blind(xr.Dataset({"mean": 0 * sizes, "std": sizes}), WIDTH).values()
+    @cached_property
+    def random(self) -> list:
+        """Of each layer its size classes, [neuron], and what random sets put in the place of each neuron, [set, neuron]."""
+        classes = [nulls.size_classes(sizes) for sizes in self.size]
+        seeds = [[int(seed), layer] for layer, seed in enumerate(self.seeds)]  # as `nulls.sets` has them
+        return [(own, np.stack(nulls.substitutes(own, SETS, seed=seed))) for own, seed in zip(classes, seeds)]
+
+    def swept(self, selected) -> dict:
+        """What a sweep of {layer: neurons} finds, as arrays by the names of `ablation.sweep`.
+
+        The selected neurons come first, then the random sets, then the most active neurons.
+        """
         found = {"values": [], "magnitudes": [], "null_sets": [], "null_overlap": []}
-        for at in range(LAYERS):
-            own = {at: selected[at]}
-            drawn = nulls.sets(WIDTH, sizes, own, nulls=sets, directions=0, seed=int(self.seeds[at]))
-            found["null_sets"].append(nulls.distinct_sets(sizes, own))
-            found["null_overlap"].append(nulls.mean_overlap(drawn[1:]))
-            k, sets_of_layer = len(selected[at]), [neurons for (neurons,) in drawn]
-            members = np.zeros((len(drawn) + 1, WIDTH))
-            for row, neurons in zip(members, [*sets_of_layer, blind[at][:k]]):
-                row[neurons] = 1
-            found["values"].append(self.moved(at, members))
-            found["magnitudes"].append(np.sqrt(members @ self.size[at] ** 2 / k))
+        for layer, (classes, stand_ins) in enumerate(self.random):
+            neurons = selected[layer]
+            k, random = len(neurons), stand_ins[:, neurons]
+            most_active = np.argsort(-self.size[layer], kind="stable")[:k]
+            members = np.zeros((SETS + 2, WIDTH))
+            np.put_along_axis(members, np.stack([neurons, *random, most_active]), 1, axis=1)
+            found["values"].append(self.moved(layer, members))
+            found["magnitudes"].append(np.sqrt(members @ self.size[layer] ** 2 / k))
+            found["null_sets"].append(nulls.distinct(classes, neurons))
+            found["null_overlap"].append(nulls.overlap(random))
         return found
 
     def selected(self, how, rng, k) -> dict:
@@ -105,22 +114,24 @@ def result(found, speaker) -> xr.Dataset:
     return xr.Dataset(data_vars, coords)
 
 
-def made(generators, *, speakers, k, how="any", data="independent", down=1, effect=0.0):
-    """A sweep of neurons of each such network, and one of a rival that was selected in the same way."""
-    own, rivals = [], []
+def made(generators, *, speakers, k, how="any", data="independent", down=1, effect=0.0, rivals=True):
+    """A sweep of neurons of each such network, and one of a rival that was selected in the same way, or None."""
+    own, others = [], []
     for rng in generators:
         network = Network(rng, speakers=speakers, data=data, down=down)
         selected = network.selected(how, rng, k)
         if effect:
             selected |= network.of_target(rng, k, effect)
         own.append(network.swept(selected))
-        rivals.append(network.swept(network.selected(how if how == "of the strongest" else "any", rng, k)))
-    return result(own, network.speaker), result(rivals, network.speaker)
+        if rivals:
+            others.append(network.swept(network.selected(how if how == "of the strongest" else "any", rng, k)))
+    return result(own, network.speaker), result(others, network.speaker) if rivals else None
 
 
 def swept(generators, **design):
     """A result of `ablation.sweep` of such networks."""
-    return made(generators, **design)[0]
+    own, _ = made(generators, rivals=False, **design)
+    return own
 
 
 def of_layers(values, effect):
