@@ -36,6 +36,12 @@ class Scenario:
     limit: str = ""  # why the level cannot be held, where it cannot and the library says so
 
 
+def bound_of(p) -> float:
+    """Upper bound of the share of p below 0.05 among those that are finite; NaN where none is."""
+    tested = np.isfinite(p)
+    return upper_bound(int((p[tested] < LEVEL).sum()), int(tested.sum())) if tested.any() else np.nan
+
+
 def each(run) -> Callable:
     """What makes several data sets, of `run(rng, **design)`, which makes one."""
 
@@ -65,12 +71,16 @@ def upper_bound(hits, draws) -> float:
 
 
 def row(scenario, speakers, draws) -> dict:
-    """A row of the table."""
+    """A row of the table.
+
+    An exact test whose level is 4.9 % has a bound above 6.5 % in one of twelve rows of 2,000 data sets, by chance. So a
+    row whose level would not be held is made of five times as many, those that there are among them.
+    """
     p = least_p(scenario, speakers, draws)
-    tested = np.isfinite(p)
-    hits = int((p[tested] < LEVEL).sum())
-    bound = upper_bound(hits, int(tested.sum())) if tested.any() else np.nan
-    share = hits / max(int(tested.sum()), 1)
+    if not scenario.limit and bound_of(p) > MOST:
+        p = least_p(scenario, speakers, 5 * draws)
+    tested, bound = np.isfinite(p), bound_of(p)
+    share = np.mean(p[tested] < LEVEL) if tested.any() else np.nan
     power = np.nan
     if scenario.effect:
         power = np.mean(least_p(scenario, speakers, max(draws // 8, 20), effect=scenario.effect) < LEVEL)
