@@ -324,11 +324,37 @@ def test_what_a_verdict_shows():
     for lacking in (result.isel(null=slice(0)), result.drop_vars("blind_delta"), result.drop_vars("magnitude")):
         with pytest.raises(ValueError, match="a verdict needs random sets and blind selections"):
             ablation.verdict(lacking, rivals)
-    with pytest.raises(ValueError, match="a verdict needs a rival"):
-        ablation.verdict(result, {})
+    for lacking in ({}, rivals["rival"]):
+        with pytest.raises(ValueError, match="a verdict needs rivals: {name"):
+            ablation.verdict(result, lacking)
+    target = [
+        one.assign_coords(target=("clip", [name] * 9)) for one, name in ((result, "angry"), (rivals["rival"], "sad"))
+    ]
+    with pytest.raises(ValueError, match="rival was swept for the target sad, and not for angry"):
+        ablation.verdict(target[0], {"rival": target[1]})
+    many = [
+        one.assign_attrs(neurons=json.dumps({layer: list(range(k)) for layer in range(5)}))
+        for one, k in ((result, 4), (rivals["rival"], 5))
+    ]
+    with pytest.raises(ValueError, match="rival has other numbers of neurons"):
+        ablation.verdict(many[0], {"rival": many[1]})
     mean = ablation.averaged(result, {"all": range(5)})
     with pytest.raises(ValueError, match="no verdict on averages"):
         ablation.verdict(mean, {"rival": ablation.averaged(rivals["rival"], {"all": range(5)})})
+
+
+def test_to_do_less_than_all_others_is_not_to_be_beyond_them():
+    """The same distances from the controls, once away from 0 and once towards it."""
+    result, rivals = compared([-15, 0, 0, 0], np.random.default_rng(2))
+    assert ablation.verdict(result, rivals)["beyond"].sel(layer=2).all()
+
+    def nearer(one):
+        return one.assign({name: one[name] + 30 for name in ("delta", "null_delta", "blind_delta") if name in one})
+
+    nothing = nearer(result)
+    found = ablation.verdict(nothing, {name: nearer(rival) for name, rival in rivals.items()})
+    assert (found["q"].sel(layer=2) < 0.05).all() and (found["selected"].sel(layer=2) > 0).all()
+    assert not found["beyond"].any()
 
 
 def test_differences_of_random_sets_are_those_of_sets_that_share_nothing():

@@ -130,20 +130,27 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
 
         ``ratio`` [control, layer], the size of the selected neurons' edit to that of the control (root mean square
         activation). [layer, mode]: ``selected``, what the selected neurons do; and ``beyond``, the verdict: every q is
-        below 0.05, every difference lies to the same side, and the size differs from that of random neurons by no more
-        than a quarter (`ALIKE`).
+        below 0.05, every difference has the sign of ``selected``, and the size differs from that of random neurons by no
+        more than a quarter (`ALIKE`).
 
     Raises
     ------
     ValueError
-        There are no random sets, no target-blind selections or no rival; a rival has other random sets; or the result
-        is one of `averaged`, whose random sets are sorted.
+        There are no random sets, no target-blind selections or no rival; a rival has other random sets, another target
+        or other numbers of neurons; or the result is one of `averaged`, whose random sets are sorted.
+
+    Notes
+    -----
+    A choice by what neurons do to any target, whichever way, knows nothing of this target, and yet does more than random
+    neurons of like size. "writes most" and a rival selected by the same procedure are there for it: without both, such
+    choices are called beyond all in up to a third of networks (docs/validation.md). "writes most" is left out where what
+    neurons write is not known (`activations.moments`): then let the rival be of the same procedure.
     """
     needed = {f"null_{variable}", f"blind_{variable}", "magnitude", "null_magnitude"}
     if not needed <= set(result) or not result.sizes["null"]:
         raise ValueError("a verdict needs random sets and blind selections: give sweep nulls=40 or more, and moments=")
-    if not rivals:
-        raise ValueError("a verdict needs a rival: a sweep of neurons that were selected for something else, by name")
+    if not rivals or isinstance(rivals, xr.Dataset):
+        raise ValueError("a verdict needs rivals: {name: a sweep of neurons that were selected for something else}")
     whole = summary(result, variable, **where)
     selected = result[variable].sel(where)
     tested = "" if whole["n"].max() >= statistics.FEWEST else "_null"  # p and q over speakers too, or of sets alone
@@ -172,8 +179,8 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
 
     over_random = out["ratio"].sel(control="random", drop=True)
     alike = (over_random <= ALIKE) & (over_random >= 1 / ALIKE)
-    same_side = (np.sign(out["difference"]) == np.sign(whole["difference"])).all("control")
-    out["beyond"] = (out["q"] < 0.05).all("control") & same_side & alike
+    more = (np.sign(out["difference"]) == np.sign(out["selected"])).all("control")
+    out["beyond"] = (out["q"] < 0.05).all("control") & more & alike
     return out.assign_attrs(result.attrs, variable=variable)
 
 
@@ -197,12 +204,41 @@ def _controls(result, rivals, variable, where) -> list[_Control]:
         alike = all(rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames"))
         if theirs.sizes["null"] != sets or not alike:
             raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
+        aims, their_aims = (
+            set(np.ravel(one["target"])) if "target" in one.coords else set() for one in (result, rival)
+        )
+        if aims and their_aims and aims != their_aims:
+            raise ValueError(f"{name} was swept for the target {_listed(their_aims)}, and not for {_listed(aims)}")
+        counts, their_counts = (_counts(one, where) for one in (result, rival))
+        if counts and their_counts and counts != their_counts:
+            raise ValueError(f"{name} has other numbers of neurons in its layers: select as many")
         found.append(_Control(name, rival[variable].sel(where), null - theirs, sets))
     blind = result[f"blind_{variable}"].sel(where)
     apart = between_random_sets(null, shared=_picked(result["null_overlap"], where))
     for name in blind["blind"].values:
         found.append(_Control(str(name), blind.sel(blind=name, drop=True), apart, sets))
     return found
+
+
+def _listed(words):
+    return ", ".join(sorted(map(str, words)))
+
+
+def _neurons(result, where) -> dict:
+    """The selected neurons, {layer: neurons}, of the choice and number that `where` or the result picks."""
+    listed = json.loads(result.attrs.get("neurons", "{}"))
+    for dim in ("chosen", "k"):
+        only = result[dim].item() if dim in result.coords and result[dim].ndim == 0 else None
+        pick = where.get(dim, only)
+        if dim in result.dims and pick is None:
+            raise ValueError(f"there are several {dim}: pick one, {dim}=…")
+        listed = listed.get(str(pick), listed)
+    return {int(layer): neurons for layer, neurons in listed.items() if str(layer).isdigit()}
+
+
+def _counts(result, where) -> dict:
+    """How many neurons were selected of each layer; {} where the result does not tell."""
+    return {layer: len(neurons) for layer, neurons in _neurons(result, where).items()}
 
 
 def _false_discovery(p):
@@ -327,13 +363,7 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     """
     if "layer" not in result.dims:
         raise ValueError("a report is of layers: this sweep has groups of them, or one only")
-    lines, listed = [], json.loads(result.attrs["neurons"])
-    for dim in ("chosen", "k"):  # of several choices the one that was picked
-        pick = where.get(dim, result[dim].item() if dim in result.coords and result[dim].ndim == 0 else None)
-        if dim in result.dims and pick is None:
-            raise ValueError(f"there are several {dim}: pick one, report(…, {dim}=…)")
-        listed = listed.get(str(pick), listed)
-    listed = {int(layer): neurons for layer, neurons in listed.items()}
+    lines, listed = [], _neurons(result, where)
     untested: dict[tuple, list] = {}
     sets = _different_sets(result, where).broadcast_like(result["layer"])
     few = result["layer"].values[(sets < nulls.FEWEST).values].tolist()

@@ -217,8 +217,9 @@ def _checked(corpus):
     sides = corpus.groupby("speaker")["split"].nunique()
     both = [str(name) for name in sides[sides > 1].index]
     if both:
+        are = "1 speaker is" if len(both) == 1 else f"{len(both)} speakers are"
         raise ValueError(
-            f"{len(both)} speakers are both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
+            f"{are} both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
             "or drop the column split to have it drawn"
         )
     return corpus

@@ -132,15 +132,15 @@ def over_speakers_and_controls(found, name="selectivity") -> xr.Dataset:
     """Mean of `selectivity` or `control` of `layer_probes`, and its 95 % interval for other speakers and control tasks.
 
     All speakers have the same control tasks, whose spread an interval over speakers leaves out: here both half widths,
-    each by its own t, are added in quadrature. The spread is that of one more control task, and not the error of their
-    mean: classes that have nothing in common are one more deal of the types, as easy or as hard as it happens to be. So
-    an interval of selectivity that lies above 0 says that a class is more than a deal. For the mean over layers give
-    `found.mean("layer")`. It is a Dataset as `statistics.over_speakers` gives, with no interval under 8 speakers or 2
-    control tasks.
+    each by its own t, are added in quadrature. Of `control` that is the error of their mean. Of `selectivity` it is the
+    spread of one more control task: classes that have nothing in common are one more deal of the types, as easy or as
+    hard as it happens to be, so that only an interval above 0 says that the classes are more than a deal. For the mean
+    over layers give `found.mean("layer")`. It is a Dataset as `statistics.over_speakers` gives, with no interval under 8
+    speakers or 2 control tasks.
     """
     over, n = statistics.over_speakers(found[name]), found.sizes["deal"]
-    dealt = found["each_control"].mean("speaker")
-    spread = dealt.std("deal", ddof=1) * np.sqrt(1 + 1 / n) * stats.t.ppf(0.975, n - 1)
+    spread = found["each_control"].mean("speaker").std("deal", ddof=1) * stats.t.ppf(0.975, n - 1)
+    spread = spread * np.sqrt(1 / n if name == "control" else 1 + 1 / n)
     half = np.hypot(over["high"] - over["mean"], spread)  # a little wide, if anything: what they share counts twice
     return over.assign(low=over["mean"] - half, high=over["mean"] + half)
 

@@ -25,29 +25,25 @@ def smooth(rng, *shape, over=5):
     return np.lib.stride_tricks.sliding_window_view(noise, over, axis=-1).mean(axis=-1) * np.sqrt(over)
 
 
-def frames_silenced(rng, *, speakers, effect, clips=2):
+def frames_silenced(rng, *, speakers, effect, clips=4):
     """q of three comparisons: the top frames of an attribution against the loudest, the shifted and random ones.
 
-    What silencing a frame costs is partly a speaker's own, and all cost more the louder they are (half of it). The
-    attribution knows the cost as far as `effect` says.
+    What silencing a frame costs is partly a speaker's own, and so is what the attribution says of it. The attribution
+    knows the cost as far as `effect` says; the level does not.
     """
     rows = []
     for _ in range(speakers):
-        own = smooth(rng, FRAMES)
+        own_cost, own_attribution = smooth(rng, FRAMES), smooth(rng, FRAMES)
         for _ in range(clips):
-            level = smooth(rng, FRAMES)
-            cost = own + smooth(rng, FRAMES) + level
-            attribution = effect * cost + smooth(rng, FRAMES)
+            level, cost = smooth(rng, FRAMES), own_cost + smooth(rng, FRAMES)
+            attribution = effect * cost + own_attribution + smooth(rng, FRAMES)
             masks = deletion.deletion_masks(attribution, level, np.arange(FRAMES), 0.2, 10, rng)
             drop = np.tanh(masks[1:] @ cost / FRAMES)
             rows.append([drop[0], drop[1], drop[2:12].mean(), drop[12:].mean()])
     coords = {"speaker": ("clip", names(speakers, clips)), "mode": ["top", "loudest", "shifted", "random"]}
     cost = statistics.by_speaker(xr.DataArray(rows, coords, ("clip", "mode")))
-    # The loudest do cost more than others: the attribution has to know more than that, or it is worse.
-    controls = ("loudest", "shifted", "random") if effect else ("shifted", "random")
-    return statistics.fdr(
-        [statistics.sign_flip_test((cost.sel(mode="top") - cost.sel(mode=x)).values) for x in controls]
-    )
+    more = [(cost.sel(mode="top") - cost.sel(mode=mode)).values for mode in ("loudest", "shifted", "random")]
+    return statistics.fdr([statistics.sign_flip_test(values) for values in more])
 
 
 def patched(rng, *, speakers, effect, k=20, clips=2):
@@ -77,13 +73,17 @@ def patched(rng, *, speakers, effect, k=20, clips=2):
     return ablation.summary(ablation.restored(xr.Dataset(data, coords)), "restored")["p"].values.ravel()
 
 
-def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level"):
-    """p of one neuron's course (`courses.consistency`), each speaker with one, and all with the course of the level."""
+def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=False):
+    """p of one neuron's course (`courses.consistency`), each speaker with one.
+
+    Beyond the level: all follow that of the level, too, in proportion, or exponentially (`curved`).
+    """
     common, loud = smooth(rng, POSITIONS, over=3), smooth(rng, POSITIONS, over=3)
     bent = np.repeat(smooth(rng, speakers, POSITIONS, over=3), clips, axis=0)
     level = loud + 0.5 * smooth(rng, speakers * clips, POSITIONS, over=3)
     values = bent + effect * common + smooth(rng, speakers * clips, POSITIONS, over=3)
-    values = values + (level if kind == "beyond_level" else 0)
+    if kind == "beyond_level":
+        values = values + (np.exp(0.7 * level) if curved else level)
     dims, shape = ("clip", "position", "layer", "neuron"), values[:, :, None, None]
     data = {"activation": (dims, shape), "shuffled": (dims, 0 * shape)}
     data |= {"level": (dims[:2], level), "shuffled_level": (dims[:2], 0 * level)}
@@ -102,7 +102,7 @@ def of_acoustics(rng, *, speakers, effect):
 
 
 def of_layers(rng, *, speakers, effect, neurons=6, sentences=3, emotions=6):
-    """0 where the interval of a probe's selectivity is above 0 (`probes.over_speakers_and_controls`), 1 elsewhere.
+    """0 where the interval of a probe's selectivity leaves out 0 (`probes.over_speakers_and_controls`), 1 elsewhere.
 
     A type of clip (an emotion in a sentence) has activations of its own, so that probes of the sentence learn types by
     heart; with an effect, sentences have some too. Half of the speakers train.
@@ -120,7 +120,7 @@ def of_layers(rng, *, speakers, effect, neurons=6, sentences=3, emotions=6):
     sides = read.isel(clip=speaker % 2 == 0), read.isel(clip=speaker % 2 == 1)
     found = probes.layer_probes(*sides, components=None, controls=8, seed=int(rng.integers(2**31)))
     told = probes.over_speakers_and_controls(found).sel(task="statement")
-    return np.where(told["low"] > 0, 0.0, 1.0)
+    return np.where((told["low"] > 0) | (told["high"] < 0), 0.0, 1.0)
 
 
 SCENARIOS = [
@@ -133,6 +133,8 @@ SCENARIOS = [
                  {"kind": kind}, 1.0, "half of a course in common")
         for kind in ("whole", "beyond_level")
     ),
+    Scenario("courses, beyond level", "a course for each speaker, and the level's, curved", each(of_courses), (8,),
+             {"curved": True}, limit="linearly beyond the level: what follows it in a curve does go beyond that"),
     Scenario("acoustics", "independent", each(of_acoustics), effect=1.5, planted="1.5 SD of speakers"),
     Scenario("probes of layers", "a value for each emotion and sentence", each(of_layers), (8,), effect=1.0,
              planted="sentences as far apart as their emotions", draws=800),

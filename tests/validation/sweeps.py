@@ -23,13 +23,16 @@ class Network:
     """Sizes and weights [layer, neuron], and what clips add of their own.
 
     The stream carries sizes and part of the weights from layer to layer. What a neuron does has far tails, grows with its
-    size, and on average lowers the target, by `down` times the size, as flips of real networks do.
+    size, and on average lowers the target, by `down` times the size, as flips of real networks do. The tails are Student's
+    t of 2 degrees of freedom, made as a normal times a reach: how much a neuron does to any target, whichever way.
     """
 
     def __init__(self, rng, *, speakers, clips=2, data="independent", down=1):
         self.size = np.exp(0.6 * rng.standard_normal(WIDTH) + 0.2 * rng.standard_normal((LAYERS, WIDTH)))
-        carried = rng.standard_t(2, (1, WIDTH))
-        self.weight = self.size * (carried + rng.standard_t(2, (LAYERS, WIDTH)) - down)
+        reach = np.sqrt(2 / rng.chisquare(2, (1 + LAYERS, WIDTH)))
+        carried, *own = reach * rng.standard_normal(reach.shape)
+        self.weight = self.size * (carried + np.stack(own) - down)
+        self.written = self.size * np.hypot(reach[0], reach[1:])
         self.seeds = rng.integers(1e9, size=LAYERS)
         n, order = speakers * clips, np.arange(clips)
         units = {"independent": np.arange(n), "by speaker": np.repeat(np.arange(speakers), clips)}
@@ -56,15 +59,15 @@ class Network:
     def swept(self, selected) -> dict:
         """What a sweep of {layer: neurons} finds, as arrays by the names of `ablation.sweep`.
 
-        The selected neurons come first, then the random sets, then the most active neurons.
+        The selected neurons come first, then the random sets, then the most active neurons and those that write most.
         """
         found = {"values": [], "magnitudes": [], "null_sets": [], "null_overlap": []}
         for layer, (classes, stand_ins) in enumerate(self.random):
             neurons = selected[layer]
             k, random = len(neurons), stand_ins[:, neurons]
-            most_active = np.argsort(-self.size[layer], kind="stable")[:k]
-            members = np.zeros((SETS + 2, WIDTH))
-            np.put_along_axis(members, np.stack([neurons, *random, most_active]), 1, axis=1)
+            blind = [np.argsort(-values[layer], kind="stable")[:k] for values in (self.size, self.written)]
+            members = np.zeros((SETS + 3, WIDTH))
+            np.put_along_axis(members, np.stack([neurons, *random, *blind]), 1, axis=1)
             found["values"].append(self.moved(layer, members))
             found["magnitudes"].append(np.sqrt(members @ self.size[layer] ** 2 / k))
             found["null_sets"].append(nulls.distinct(classes, neurons))
@@ -83,6 +86,10 @@ class Network:
         seen = {
             "the most active": self.size,
             "the most active, nearly": self.size * np.exp(0.1 * rng.standard_normal(self.size.shape)),
+            "those that write most, nearly": self.written * np.exp(0.1 * rng.standard_normal(self.size.shape)),
+            "reach for their size, nearly": self.written
+            / self.size
+            * np.exp(0.1 * rng.standard_normal(self.size.shape)),
             "the greatest peaks": self.size * np.abs(rng.standard_normal((40, *self.size.shape))).max(axis=0),
         }
         return {at: np.sort(np.argsort(-seen[how][at])[:k]) for at in every}
@@ -110,7 +117,12 @@ def result(found, speaker) -> xr.Dataset:
         "null_magnitude": ((*place, "null"), magnitude[..., 1:n]),
         "blind_magnitude": ((*place, "blind"), magnitude[..., n:]),
     }
-    coords = {"layer": range(LAYERS), "mode": range(len(found)), "blind": ["most active"], "speaker": ("clip", speaker)}
+    coords = {
+        "layer": range(LAYERS),
+        "mode": range(len(found)),
+        "blind": list(nulls.BLIND),
+        "speaker": ("clip", speaker),
+    }
     return xr.Dataset(data_vars, coords)
 
 
@@ -217,7 +229,7 @@ def forgetting(rng, *, speakers, effect, k=20, sets=SETS):
 
 
 CHOICES = ("any", "the same in all layers", "the most active")
-DATA = ("independent", "by speaker", "by sentence", "drift")
+DATA = ("by speaker", "drift")  # what is selected at random is a random set, whatever clips do
 SCENARIOS = [
     *(
         Scenario(f"sweep, k = {k}", f"neurons of {data} effects", sweep, (8, 16, 24) if data == "by speaker" else (8,),
@@ -237,6 +249,12 @@ SCENARIOS = [
         Scenario(f"verdict, k = {k}", f"blind choice: {how}", verdict, (8, 24), {"k": k, "how": how, "down": ACTIVE})
         for k in (5, 20)
         for how in (*CHOICES[1:], "the most active, nearly", "the greatest peaks", "of the strongest")
+    ),
+    *(
+        Scenario(f"verdict, k = {k}", f"blind choice: {how}", verdict, (8, 24), {"k": k, "how": how},
+                 limit="a choice by what neurons do to any target needs a rival of the same procedure")
+        for k in (5, 20)
+        for how in ("those that write most, nearly", "reach for their size, nearly")
     ),
     Scenario("contrast of modes", "by speaker", each(flip_and_zero), effect=1.0, planted="1 SD of speakers"),
     Scenario("groups within speakers", "speaker × emotion", each(groups), effect=1.0, planted="1 SD of speakers"),
