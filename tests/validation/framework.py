@@ -73,7 +73,7 @@ def upper_bound(hits, draws) -> float:
 def row(scenario, speakers, draws) -> dict:
     """A row of the table.
 
-    An exact test whose level is 4.9 % has a bound above 6.5 % in one of six rows of 2,000 data sets, by chance. So a row
+    An exact test whose level is 4.9 % has a bound above 6.5 % in one of eight rows of 2,000 data sets, by chance. So a row
     that does not show its level to be held is made again, of four times as many other data sets, which then count alone.
     Two looks, each with a bound at 97.5 %, call a level held that is not in 5 % of cases, or fewer.
     """
