@@ -143,7 +143,7 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     -----
     A choice by what neurons do to any target, whichever way, knows nothing of this target, and yet does more than random
     neurons of like size. "writes most" and a rival selected by the same procedure are there for it: without both, such
-    choices are called beyond all in up to a third of networks (docs/validation.md). "writes most" is left out where what
+    choices are often called beyond all. "writes most" is left out where what
     neurons write is not known (`activations.moments`): then let the rival be of the same procedure.
     """
     needed = {f"null_{variable}", f"blind_{variable}", "magnitude", "null_magnitude"}

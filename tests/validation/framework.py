@@ -126,9 +126,9 @@ def key(row) -> tuple:
 
 def kept(path) -> pd.DataFrame:
     """The rows that were kept in a file, by their keys; none where there is no file."""
-    if not path.exists():
-        path.write_text(",".join(COLUMNS))
-    found = pd.read_csv(path, keep_default_na=False, na_values={"power": [""]})
+    found = pd.DataFrame(columns=COLUMNS)
+    if path.exists():
+        found = pd.read_csv(path, keep_default_na=False, na_values={"power": [""]})
     return found.set_index(pd.MultiIndex.from_frame(found[KEY]))
 
 

@@ -1,6 +1,6 @@
 """Tests of what is read from clips: frames silenced, patches, courses, acoustics, probes of layers.
 
-In each, what a speaker's clips have in common is that speaker's alone, and nothing is common to all speakers.
+What a speaker's clips have in common is that speaker's alone; all speakers share at most the course of the level.
 """
 
 import numpy as np
