@@ -11,6 +11,8 @@ WORKERS ?= $(shell n=$(CORES); [ $$n -gt 4 ] && n=4; echo $$n)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --retries 10 --timeout 60
+# Python compiles what it imports, once: of all that is installed, that is a small part.
+INSTALL := $(PIP) install --no-compile
 PYTEST := $(BIN)/python -m pytest
 # Each worker takes whole files. If one crashes the others finish what they hold, and the run ends: replaced, it would
 # be waited for for ever.
@@ -29,8 +31,8 @@ $(STAMP): requirements.txt pyproject.toml
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "No virtual environment could be made: on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }; }
 	@echo "Installing requirements.txt (once; a few minutes, and about 6 GB where torch brings its CUDA libraries)"
-	$(PIP) install -r requirements.txt
-	$(PIP) install --no-deps -e .
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps -e .
 	@touch $@
 
 run: $(STAMP)
