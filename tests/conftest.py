@@ -242,6 +242,8 @@ def linear():
     weights = torch.as_tensor(np.random.default_rng(5).standard_normal((20_000, 2)), dtype=torch.float32)
     return SimpleNamespace(
         name="linear",
+        outputs="one label",
+        scores=lambda logits: torch.softmax(logits, dim=-1),
         labels=["calm", "angry"],
         sample_rate=16000,
         hop=320,

@@ -20,6 +20,7 @@ from . import nulls as nulls_
 from . import proxies as proxies_
 from . import speakers as speakers_
 from .activations import check_moments, moments
+from .clips import as_clips
 from .effects import averaged, between_random_sets, contrast, distance, recognition, report, restored, summary, verdict
 
 __all__ = [
@@ -71,13 +72,14 @@ def sweep(
     scale=1.0,
     seed=0,
     batch=None,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Edit chosen neurons, one layer at a time, and random ones of their size, and read what follows.
 
     Parameters
     ----------
-    clips : DataFrame
-        Of other speakers than those on whom neurons were chosen and decoders fitted; else it warns.
+    clips, sample_rate
+        As in `corpora.as_clips`. Of other speakers than those on whom neurons were chosen and decoders fitted; else it warns.
     neurons : Dataset or dict
         Scores of any method of `attribution`, of which the `k` greatest of each layer are taken; or {layer: neurons};
         or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `chosen`.
@@ -153,6 +155,7 @@ def sweep(
         A random head; unknown layers, neurons, modes, frames or target; `moments` or `donors` are needed and missing;
         no clip could be used.
     """
+    clips = as_clips(clips, sample_rate)
     named, ks, modes = _named(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
     if not hasattr(model, "family") or not isinstance(clips, pd.DataFrame):
         raise ValueError("sweep takes a model of models.load and a table (DataFrame) of clips, in this order")
@@ -173,7 +176,9 @@ def sweep(
         speakers_.dataset(one, by)
         if one is not None and name not in one:
             raise ValueError(f"what {by}(model, clips) gives is needed, and this Dataset has no {name!r}")
-    if donors is not None and not (isinstance(donors, pd.DataFrame) and {"path", "label"} <= set(donors)):
+    if donors is not None and not (
+        isinstance(donors, pd.DataFrame) and "label" in donors and {"path", "audio"} & {*donors}
+    ):
         raise ValueError("donors are a table (DataFrame) with path and label, as of donors.drawn(clips, pool)")
     _warn_of_heard(clips, [*named.values(), moments, match, proxies, decoders, space])
     if isinstance(target, dict) and set(target) != set(named):
@@ -238,7 +243,7 @@ def sweep(
         logits, seen = execution.cascade_read(model, waveform, plan, readers, batch=batch)
         logits, parts = logits.double(), logits[1:].double().chunk(len(named))
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
-        odds = [targets.value(torch.cat([logits[:1], x]), one, "log_odds") for x, one in zip(parts, classes)]
+        odds = [targets.value(model, torch.cat([logits[:1], x]), one, "log_odds") for x, one in zip(parts, classes)]
         found = logits, torch.cat([x[1:] - x[0] for x in odds]), readouts.stacked(seen, carried)
         rows[index] = readouts.spaced([x.cpu().double().numpy() for x in found], is_run)
         about.append(([targets.name(model, one) for one in classes], None if donor is None else donor.cpu().numpy()))

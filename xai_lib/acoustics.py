@@ -26,7 +26,8 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
     waveform = np.asarray(waveform, np.float32)
     grid = audio.grid(sample_rate)
     speech = audio.speech_mask(waveform, sample_rate, **grid)
-    f0 = audio.features(torch.from_numpy(waveform), sample_rate, names=("f0",), **grid)["f0"].numpy()
+    centred = torch.from_numpy(audio.without_offset(waveform))
+    f0 = audio.features(centred, sample_rate, names=("f0",), **grid)["f0"].numpy()
     at = audio.frame_times(len(speech), sample_rate, **grid)
     return xr.Dataset(
         {"waveform": ("sample", waveform), "speech": ("frame", speech), "f0": ("frame", f0)},

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from . import audio, hooks, nulls, store, targets
+from .clips import as_clips
 from .store import opened
 
 __all__ = ["activations", "check_moments", "counting", "forwards", "hidden_states", "moments", "opened", "usable"]
@@ -100,11 +101,15 @@ def hidden_states(model, clips, sites, skipped, *, frames="all"):
         yield index, torch.stack(list(hidden.values())), logits
 
 
-def activations(model, clips, sites="ffn_hidden", *, pool="mean", frames="speech", file=None, batch=1) -> xr.Dataset:
+def activations(
+    model, clips, sites="ffn_hidden", *, pool="mean", frames="speech", file=None, batch=1, sample_rate=None
+) -> xr.Dataset:
     """What each neuron does on each clip, its frames as one number, and the logits.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     sites : str, Site or sequence
         A part, in all layers; or several: parts, `Site`, (layer, part), layers and paths of modules.
     pool : {"mean", "max", "cls", "top-0.1"}
@@ -132,6 +137,7 @@ def activations(model, clips, sites="ffn_hidden", *, pool="mean", frames="speech
         An unknown site or pool, or class tokens where the model has none. A file that holds anything else, such as
         activations of other weights, clips (by their sound), options or code; with a file, inside of `hooks.edit`.
     """
+    clips = as_clips(clips, sample_rate)
     sites, pooled = _sites(model, sites), _pooling(model, pool)
     if frames not in ("all", "speech"):
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
@@ -216,13 +222,14 @@ def _side_by_side(read):
     return torch.cat(activations).float().cpu().numpy(), torch.cat(magnitudes).double().cpu().numpy()
 
 
-def moments(model, clips, *, part="block") -> xr.Dataset:
+def moments(model, clips, *, part="block", sample_rate=None) -> xr.Dataset:
     """`mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
 
     And `written`, how much it adds to the residual stream, a root mean square too: of a block, what it changed of what
     came in; of neurons inside a block, their activation times the norm of their outgoing weights. NaN where that is not
     known. Modes "mean" and "noise" of an edit and the random neurons need the moments of the training clips.
     """
+    clips = as_clips(clips, sample_rate)
     sites, skipped, n, sums = model.sites(part), {}, 0, 0
     for _, hidden, _ in hidden_states(model, clips, sites, skipped):
         hidden, n = hidden.cpu().double(), n + hidden.shape[1]

@@ -1,118 +1,25 @@
-"""Sound files to waveforms, where the speech is, and acoustic features per encoder frame.
+"""Where the speech is in a waveform, and acoustic features per encoder frame; `reading` makes waveforms of files.
 
 Every frame here is a frame of the encoders: with the defaults, frame i is the samples 320 i to 320 i + 399 at
 16 kHz (25 ms every 20 ms), so row i of a feature and frame i of a WavLM layer describe the same moment.
 """
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import soundfile
-import soxr
 import torch
 from scipy import ndimage, signal
-from tqdm.auto import tqdm
 
 from . import pitch
+from .clips import as_clips
+from .reading import SAMPLE_RATE, SUFFIXES, BadClip, Encoded, NoClips, Waveform, read, sources, stream, usable
 
-SAMPLE_RATE = 16000
 HOP, SPAN = 320, 400  # step and width of an encoder frame, in samples
+OFFSET = 1e-4  # of full scale: a mean beyond this is no sound
 FEATURES = ("rms", "envelope", "zcr", "centroid", "f0")
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
 
-
-class BadClip(ValueError):
-    """A clip that cannot be used; the message names the file and says why."""
-
-
-class NoClips(ValueError):
-    """Not one of the clips could be used; `skipped` is {index: reason}."""
-
-    def __init__(self, skipped):
-        super().__init__(f"not one clip could be used ({len(skipped)} asked for): {next(iter(skipped.values()))}")
-        self.skipped = skipped
-
-
-def read(path, sample_rate=SAMPLE_RATE) -> np.ndarray:
-    """Read a sound file as mono float32 [time] at `sample_rate`; full scale is 1.
-
-    Any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, ...), rate, sample width and channel count: channels are
-    averaged, and the rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``). BadClip where the file is
-    missing, unreadable or empty, or holds NaN or infinite samples.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise BadClip(f"{path}: {'is a folder, not a sound file' if path.is_dir() else 'no such file'}")
-    if path.stat().st_size == 0:
-        raise BadClip(f"{path}: empty, 0 bytes")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise BadClip(
-            f"{path}: cannot be read as sound ({error.error_string.rstrip('.')}); "
-            "wav, flac, ogg and mp3 can, so convert it to one of those"
-        ) from error
-    if len(samples) == 0:
-        raise BadClip(f"{path}: empty, it holds no samples")
-    bad = int((~np.isfinite(samples)).any(axis=1).sum())
-    if bad:
-        raise BadClip(f"{path}: {bad} of {len(samples)} samples are NaN or infinite")
-    waveform = samples.mean(axis=1)
-    if rate != sample_rate:
-        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")
-    if len(waveform) == 0:
-        raise BadClip(f"{path}: empty, its {len(samples)} samples are none at {sample_rate} Hz")
-    return np.ascontiguousarray(waveform, dtype=np.float32)
-
-
-def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SPAN, skipped=None):
-    """Yield (index, float32 array [time]) of each of `clips`, which need the column `path`, with a progress bar.
-
-    Parameters
-    ----------
-    shortest : int
-        Clips of fewer samples, at `sample_rate`, are refused: 400 is one encoder frame.
-    skipped : dict, optional
-        Takes {index: reason} for each clip that is unreadable, empty, too short, constant (digital silence) or holds
-        NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
-
-    Raises
-    ------
-    ValueError
-        `clips` has no rows.
-    NoClips
-        Not one of them could be used.
-    """
-    if not isinstance(clips, pd.DataFrame) or "path" not in clips:
-        raise ValueError('clips are a table with a column "path": of one file, pd.DataFrame({"path": ["mine.wav"]})')
-    if len(clips) == 0:
-        raise ValueError("there are no clips to read: the selection is empty")
-    if not clips.index.is_unique:
-        raise ValueError(
-            f"two clips have the index {clips.index[clips.index.duplicated()][0]!r}: use clips.reset_index(drop=True)"
-        )
-    bad = {}
-    for index, path in tqdm(clips["path"].items(), total=len(clips), unit="clip", leave=False, delay=2):
-        try:
-            waveform = read(path, sample_rate)
-            if len(waveform) < shortest:
-                short = f"{len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed"
-                raise BadClip(f"{path}: {short}")
-            if np.ptp(waveform) == 0:
-                raise BadClip(f"{path}: silent, all samples are {waveform[0]:g}")
-        except BadClip as error:
-            if skipped is None:
-                raise
-            bad[index] = skipped[index] = str(error)
-            continue
-        yield index, waveform
-    if bad:
-        if len(bad) == len(clips):
-            raise NoClips(bad)
-        message = f"{len(bad)} of {len(clips)} clips were skipped, e.g. {next(iter(bad.values()))}"
-        warnings.warn(message, stacklevel=2)
+__all__ = ["FEATURES", "HOP", "SAMPLE_RATE", "SPAN", "SUFFIXES", "BadClip", "Encoded", "NoClips", "Waveform"]
+__all__ += ["features", "features_table", "frame_times", "grid", "n_frames", "read", "rhythm", "sources"]
+__all__ += ["speech_mask", "stream", "usable", "without_offset"]
 
 
 def n_frames(n_samples, *, hop=HOP, span=SPAN) -> int:
@@ -149,17 +56,27 @@ def grid(sample_rate) -> dict[str, int]:
     return {"hop": round(HOP / SAMPLE_RATE * sample_rate), "span": round(SPAN / SAMPLE_RATE * sample_rate)}
 
 
+def without_offset(waveform):
+    """The waveform [..., time] less its mean, where that is an offset: more than 0.0001 of full scale.
+
+    Cheap sound cards add one. It is no sound, but it would raise the level of pauses to that of speech and take away
+    the zero crossings.
+    """
+    mean = waveform.mean(-1, keepdim=True) if torch.is_tensor(waveform) else waveform.mean(-1, keepdims=True)
+    return waveform - mean * (abs(mean) > OFFSET)
+
+
 def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np.ndarray:
     """Which frames of a waveform [..., time] hold speech, bool [..., frame].
 
     A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and stands at least 10 dB
     above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures of
     stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under -70 dBFS,
-    digital silence included, is False throughout. Frames are those of `grid` unless told their step `hop` and width
+    digital silence included, is False throughout. An offset does not count (`without_offset`). Frames are those of `grid` unless told their step `hop` and width
     `span` in samples. ValueError where the clip is shorter than one frame or holds NaN.
     """
     hop, span = hop or grid(sample_rate)["hop"], span or grid(sample_rate)["span"]
-    x = _finite(waveform).detach().cpu().float()
+    x = without_offset(_finite(waveform).detach().cpu().float())
     level = 10 * (_windows(x, span, hop, span).square().mean(-1) + 1e-12).log10().numpy()
     loud, quiet = np.percentile(level, [95, 10], axis=-1, keepdims=True)
     speech = level > np.maximum(loud - 30, np.minimum(quiet + 10, loud - 15))
@@ -181,7 +98,7 @@ def features(
     Parameters
     ----------
     waveform : tensor [time] or [batch, time]
-        Clips of a batch are of equal length: padding is not told from silence.
+        Clips of a batch are of equal length: padding is not told from silence. An offset stays: see `without_offset`.
     names : sequence of str
         Some of `FEATURES`.
     hop, span : int
@@ -259,20 +176,26 @@ def rhythm(envelope, step=HOP / SAMPLE_RATE) -> float:
     return float(max(np.array(found)[signal.find_peaks(found)[0]], default=0.0))
 
 
-def features_table(clips, *, skipped=None) -> pd.DataFrame:
+def features_table(clips, *, skipped=None, sample_rate=None) -> pd.DataFrame:
     """One row of acoustic numbers per clip, over its speech frames.
+
+    Clips that cannot be used are left out, with a warning, and named in `attrs["skipped"]` {index: reason}; the dict
+    `skipped` takes them too.
 
     Returns
     -------
-    DataFrame indexed like `clips`, without those that went to `skipped` (see `stream`)
+    DataFrame indexed like `clips`, without those that were skipped
         ``level_db`` (dBFS of the mean power), ``f0`` (median, Hz), ``f0_range`` (5th to 95th percentile, semitones),
         ``centroid`` (median, Hz), ``zcr`` (median, crossings per second), ``speech_seconds``, and ``rate``
         (syllables per second of speech: peaks of the level that stand out by 2 dB, after de Jong and Wempe 2009). Of
         the whole clip, pauses too: ``rhythm`` (`rhythm`) and ``steadiness`` (minus the SD of the frames' level in dB,
         frames counted as at most 50 dB under the loud ones).
     """
+    clips = as_clips(clips, sample_rate)
     rows = {}
+    skipped = {} if skipped is None else skipped
     for index, waveform in stream(clips, skipped=skipped):
+        waveform = without_offset(waveform)
         speech = speech_mask(waveform)
         values = {name: value.numpy().astype(float) for name, value in features(waveform).items()}
         if not speech.any():
@@ -294,4 +217,6 @@ def features_table(clips, *, skipped=None) -> pd.DataFrame:
             "steadiness": -np.maximum(level, np.percentile(level, 95) - 50).std(),
         }
     columns = ["level_db", "f0", "f0_range", "centroid", "zcr", "speech_seconds", "rate", "rhythm", "steadiness"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(clips.index.name)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(clips.index.name)
+    table.attrs["skipped"] = dict(skipped)
+    return table

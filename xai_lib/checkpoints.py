@@ -1,9 +1,11 @@
 """Read a checkpoint: folder or hub id, weights as float32, and why its head counts as trained."""
 
+import pickle
 import warnings
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 _DATA = Path(__file__).resolve().parent.parent / "data"
 POCKET = _DATA / "pocket-wavlm"
@@ -31,7 +33,30 @@ def _read(function, folder, **options):
         return function(folder, trust_remote_code=False, **options)
     except OSError as error:
         how = "without a network, download the model elsewhere and give its folder"
-        raise FileNotFoundError(f"{folder} could not be read ({str(error).splitlines()[0]}): {how}") from error
+        raise FileNotFoundError(f"{folder} could not be read ({_first_line(error)}): {how}") from error
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        how = "the file is cut off or broken, so download it again"
+        raise ValueError(f"the weights of {folder} cannot be read ({_first_line(error)}): {how}") from error
+    except (ValueError, KeyError) as error:
+        if "custom code" in str(error) or "trust_remote_code" in str(error):
+            raise ValueError(
+                f"{folder} comes with code of its own, which is not run here: build the network with that code and open it "
+                "with models.wrap(network, …)"
+            ) from error
+        raise ValueError(f"{folder} cannot be opened: {_first_line(error)}") from error
+
+
+def _first_line(error) -> str:
+    """The first line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_weights(folder) -> None:
+    """FileNotFoundError where a file of weights is but a pointer to it, as Git leaves it without LFS."""
+    for path in [*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")]:
+        with open(path, "rb") as file:
+            if file.read(40).startswith(b"version https://git-lfs"):
+                raise FileNotFoundError(f"{path} is a pointer of Git LFS, not the weights: run `git lfs pull` there")
 
 
 def config(folder):
@@ -47,7 +72,22 @@ def network(folder, config, *, bare=False):
 
     kind = AutoModel if bare else AutoModelForAudioClassification
     options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
-    network, info = _read(kind.from_pretrained, folder, **options)
+    _check_weights(folder)
+    try:
+        network, info = _read(kind.from_pretrained, folder, **options)
+    except RuntimeError as error:
+        if "mismatch" not in str(error).lower():
+            raise
+        raise ValueError(
+            f"the weights of {folder} are of other sizes than its config.json says ({config.num_labels} labels, "
+            f"{config.hidden_size} neurons): one of the two is of another model"
+        ) from error
+    broken = [name for name, weight in network.state_dict().items() if not torch.isfinite(weight).all()]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} weights of {folder} hold NaN or infinite numbers, such as {broken[0]}: the training "
+            "went wrong, take an earlier checkpoint"
+        )
     untrained = {key for key in info["missing_keys"] if key.startswith(_HEAD)}
     missing = sorted(key for key in set(info["missing_keys"]) - untrained if not key.endswith(_HARMLESS))
     if missing:  # they would be random
@@ -74,7 +114,16 @@ def device(name: str) -> torch.device:
     """A device that is there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: torch finds no GPU here; use 'cpu' or 'auto'")
+    known = "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {name!r} is not one: it is {known}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        there = f"there are {torch.cuda.device_count()}" if torch.cuda.is_available() else "torch finds no GPU here"
+        raise ValueError(f"device {name}: {there}; use 'cpu' or 'auto'")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device {name}: torch finds no Metal GPU here; use 'cpu' or 'auto'")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device {name!r} is not supported: it is {known}")
     return device

@@ -9,14 +9,16 @@ import torch
 import xarray as xr
 
 from . import hooks, nulls, statistics, targets
+from .clips import as_clips
 from .families import Site
 
 
-def support(model, clips, sites) -> xr.DataArray:
+def support(model, clips, sites, *, sample_rate=None) -> xr.DataArray:
     """What each neuron adds to the log odds of its clip's own label: gradient × activation over all frames, [clip, unit].
 
     All sites of a clip come from one backward. The coordinate `right` tells whether the clip is given its label.
     """
+    clips = as_clips(clips, sample_rate)
     model.require_trained()
     sites, skipped, rows, right, seen = [model.check(site) for site in sites], {}, {}, [], {}
 
@@ -28,7 +30,7 @@ def support(model, clips, sites) -> xr.DataArray:
         with torch.enable_grad(), hooks.edit(model, {site: partial(watch, site) for site in sites}):
             own = (model.target(clips.loc[index, "label"]),)
             logits = model.logits(model.tensor(waveform))
-            value = targets.value(logits, own, "log_odds").sum()
+            value = targets.value(model, logits, own, "log_odds").sum()
             slopes = torch.autograd.grad(value, [seen[site] for site in sites])
         right.append(int(logits.argmax()) == own[0])
         found = [(slope * seen[site].detach()).sum(dim=(0, 1)) for slope, site in zip(slopes, sites)]

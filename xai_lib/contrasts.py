@@ -13,16 +13,21 @@ from scipy.sparse.csgraph import connected_components
 
 from . import statistics, targets
 from .activations import activations
+from .clips import as_clips
 from .names import ordered
 
 CELL = ("label", "intensity", "statement")  # what clips agree in before they are compared: the last is given up first
 
 
-def activation_contrast(model, clips, *, target, layers="all", part="block", frames="speech") -> xr.Dataset:
+def activation_contrast(
+    model, clips, *, target, layers="all", part="block", frames="speech", sample_rate=None
+) -> xr.Dataset:
     """How well each neuron tells the clips of an emotion from all others, by what is heard in them.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     target : str or pair
         A label of the clips, which the model need not know, against the rest; or two, such as ("angry", "calm").
     layers, part, frames
@@ -38,6 +43,7 @@ def activation_contrast(model, clips, *, target, layers="all", part="block", fra
     ValueError
         No clip, or each, has this label; an unknown layer, part or frames; not one usable clip.
     """
+    clips = as_clips(clips, sample_rate)
     a, b = target if isinstance(target, (tuple, list)) else (target, None)
     if "label" not in clips:
         raise ValueError("the clips have no column 'label', which is needed here: add it")

@@ -4,21 +4,24 @@ Selection is plain pandas: ``clips.query("label == 'angry' and sex == 'female'")
 why, is counted in ``clips.attrs["left_out"]``.
 """
 
+import hashlib
 import os
 import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from . import audio, downloads, identity, names
+from . import audio, downloads, folders, identity, names, tables
+from .clips import as_clips, files, stretch
 from .names import EMOTIONS
 from .sampling import balanced, draw, folds, split
 
 RAVDESS_URL = "https://zenodo.org/records/1188976/files/"
 RAVDESS_ZIP, RAVDESS_MD5 = "Audio_Speech_Actors_01-24.zip", "md5:bc696df654c87fed845eb13823edef8a"
 
-__all__ = ["EMOTIONS", "from_csv", "from_folder", "load", "relabel", "summary"]
+__all__ = ["EMOTIONS", "as_clips", "files", "from_csv", "from_folder", "load", "relabel", "stretch", "summary"]
 __all__ += ["balanced", "draw", "folds", "split"]  # of sampling.py
 _NOT_A_CLASS = re.compile(
     r"((actor|speaker|spk|subject|fold|part|disc)?[\s_-]*\d+|audio.*|wavs?|clips|train|test)$", re.IGNORECASE
@@ -101,36 +104,112 @@ def _ravdess_root(download, url, known_hash):
 
 def _named(corpus, root, others=False):
     """A corpus whose file names say what is in them, anywhere below `root`."""
-    clips, left_out = names.table(corpus, _walk(root, (*audio.SUFFIXES, *names.VIDEO)), others=others)
+    found = folders.walk(root, (*audio.SUFFIXES, *names.VIDEO))
+    clips, left_out = names.table(corpus, found.files, others=others)
+    left_out += found.left_out
     if clips.empty:
         example = " speech (names like 03-01-05-01-02-01-12.wav)" if corpus == "ravdess" else ""
-        reason = f"left out: {dict(left_out)}" if left_out else "there are no sound files"
+        reason = f"left out: {dict(left_out)}" if left_out else f"there are no sound files, but {found.described()}"
         raise FileNotFoundError(f"no clips of {corpus}{example} below {root}; {reason}")
     if corpus.startswith("esc"):
-        tables = sorted(Path(root).rglob("esc50.csv"))
-        words = pd.read_csv(tables[0]).set_index("filename")["category"] if tables else {}
+        index = sorted(Path(root).rglob("esc50.csv"))
+        words = tables.read(index[0]).set_index("filename")["category"] if index else {}
         clips["label"] = [words.get(path.name, _class(path.parent.name)) for path in map(Path, clips["path"])]
     if corpus == "esc-10":
         clips["label"] = clips["label"].str.lower()
     return _finish(clips, left_out)
 
 
-def from_folder(path) -> pd.DataFrame:
-    """All sound files below a folder; FileNotFoundError where there is none.
+def from_folder(path, pattern=None) -> pd.DataFrame:
+    r"""All sound files below a folder.
 
     RAVDESS names are parsed (see `load`). Of other files the label is the name of the folder that they lie in, without
     a leading number ("001 - Dog bark" is "Dog bark"), when there are two such folders or more and none of them is
     named like a speaker or a part ("Actor_01", "1688", "wav", "train"); else it is missing.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        A regular expression over each file's path below the folder, written with "/" and found anywhere in it, whose
+        named groups become columns: ``r"(?P<speaker>\w+)/(?P<label>\w+)_"``. Names are then not parsed otherwise; files
+        that it does not match are left out and counted.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder, or no sound file below it; the message says what is there.
+    ValueError
+        The pattern is none, has no named group, or matches no file.
     """
-    paths = _walk(path, audio.SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f"no sound files ({', '.join(audio.SUFFIXES)}) below {path}")
-    if any(names.parse("ravdess", p) for p in paths):
+    found = folders.walk(path, audio.SUFFIXES)
+    if not found.files:
+        known = ", ".join(audio.SUFFIXES)
+        raise FileNotFoundError(f"no sound files ({known}) below {path}; there is {found.described()}")
+    if pattern is not None:
+        return _by_pattern(path, found, pattern)
+    if any(names.parse("ravdess", file) for file in found.files):
         return _named("ravdess", path, others=True)
-    folders = {p.parent for p in paths}
-    unlike = any(_NOT_A_CLASS.match(folder.name) for folder in folders) or Path(path).resolve() in folders
-    labels = [None if unlike or len(folders) < 2 else _class(p.parent.name) for p in paths]
-    return _finish(pd.DataFrame({"path": [str(p) for p in paths], "label": labels}), {})
+    files, left_out = _without_copies(found.files)
+    parents = {file.parent for file in files}
+    unlike = any(_NOT_A_CLASS.match(folder.name) for folder in parents) or Path(os.path.abspath(path)) in parents
+    labels = [None if unlike or len(parents) < 2 else _class(file.parent.name) for file in files]
+    clips = pd.DataFrame({"path": [str(file) for file in files], "label": labels})
+    return _finish(clips, left_out + found.left_out)
+
+
+def _by_pattern(root, found, pattern):
+    """The files whose path below `root` a regular expression matches; its named groups are columns."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
+    if not compiled.groupindex:
+        raise ValueError(f'pattern {pattern!r} has no named group, such as r"(?P<speaker>[^/]+)/(?P<label>[^/]+)/"')
+    if {"path", "audio"} & set(compiled.groupindex):
+        raise ValueError(f"pattern {pattern!r}: a group cannot be called path or audio, which are the file itself")
+    root = Path(os.path.abspath(os.path.expanduser(root)))
+    files, left_out = _without_copies(found.files)
+    rows = []
+    for file in files:
+        match = compiled.search(file.relative_to(root).as_posix())
+        if match is None:
+            left_out["not matched by the pattern"] += 1
+        else:
+            rows.append({"path": str(file), **match.groupdict()})
+    if not rows:
+        example = files[0].relative_to(root).as_posix()
+        raise ValueError(f"pattern {pattern!r} matches not one of {len(files)} files, such as {example!r}")
+    clips = pd.DataFrame(rows)
+    return _finish(clips if "label" in clips else clips.assign(label=None), left_out + found.left_out)
+
+
+def _without_copies(files):
+    """The files, each once; and how many were left out.
+
+    One file under two names is taken once for each folder's name, which may be its label; so are files of one name and
+    equal bytes, in folders of one name.
+    """
+    real = [os.path.realpath(file) for file in files]
+    alike = [(file.name, file.parent.name, os.path.getsize(file)) for file in files]
+    counts = Counter(alike)
+    seen, kept, left_out = set(), [], Counter()
+    for file, target, key in zip(files, real, alike):
+        keys = {(target, file.parent.name)}
+        _, _, size = key
+        if size and counts[key] > 1:
+            keys.add((*key, _hash(file)))
+        if keys & seen:
+            left_out["the same recording again"] += 1
+        else:
+            kept.append(file)
+        seen |= keys
+    return kept, left_out
+
+
+def _hash(path):
+    """Hash of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd.DataFrame:
@@ -150,35 +229,18 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
     FileNotFoundError, ValueError
         The table, or some of the files it names, are not there; it has no such column, or no rows.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no such table: {path}")
-    try:
-        clips = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype={"speaker": str, label_column: str})
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a table of clips: {error}") from error
+    path = Path(path).expanduser()
+    clips = tables.read(path, names=(path_column, label_column))
     if path_column not in clips or (label_column not in clips and label_column != "label"):
         missing = path_column if path_column not in clips else label_column
-        has = ", ".join(map(str, clips))
+        has = ", ".join(map(repr, clips))
         raise ValueError(f"{path} has no column {missing!r}; it has {has}: pass path_column=, label_column=")
     clips = clips.rename(columns={path_column: "path", label_column: "label"})
     if clips.empty or clips["path"].isna().any():
         raise ValueError(f"{path} names no file in {clips['path'].isna().sum()} of its {len(clips)} rows")
-    clips["path"] = [str((Path(root or path.parent) / name).resolve()) for name in clips["path"]]
+    clips["path"] = [os.path.abspath(Path(root or path.parent, name)) for name in clips["path"]]
     _check_files(clips["path"], path)
     return _finish(clips if "label" in clips else clips.assign(label=None), {})
-
-
-def _walk(root, suffixes):
-    """Files with these endings below a folder, sorted, hidden ones aside."""
-    if not Path(root).is_dir():
-        raise FileNotFoundError(f"no such folder: {root}")
-    return sorted(
-        Path(folder, name).resolve()
-        for folder, _, files in os.walk(root)
-        for name in files
-        if name.lower().endswith(suffixes) and not name.startswith(".")
-    )
 
 
 def _class(folder):
@@ -203,33 +265,41 @@ def _finish(clips, left_out):
         clips = clips.assign(speaker=identity.unified(clips["speaker"]))
     clips.attrs["left_out"] = dict(left_out)
     if left_out:
-        counts = ", ".join(f"{n} files ({why})" for why, n in left_out.items())
+        counts = ", ".join(f"{n} ({why})" for why, n in left_out.items())
         warnings.warn(f"left out: {counts}", stacklevel=4)
     return clips
 
 
 def relabel(clips, table, *, known=None) -> pd.DataFrame:
-    """Put labels into a model's words; returns a copy.
+    """Put labels into a model's words; returns a copy. Labels for which there is no other word stay as they are.
 
     Parameters
     ----------
     table : dict or path
         Word for word, or a CSV file whose first two columns are the old and the new word.
     known : sequence of str, optional
-        The model's labels. A KeyError says which labels of `clips` the table lacks, or which of its words are not
-        `known`.
+        The model's labels.
+
+    Raises
+    ------
+    KeyError
+        Not one clip has a label that the table knows, or, with `known`, some label is then not among those.
     """
     if not isinstance(table, dict):
-        frame = pd.read_csv(table, dtype=str)
+        columns = list(tables.read(table))
+        frame = tables.read(table, names=columns)
         table = dict(zip(frame.iloc[:, 0], frame.iloc[:, 1]))
-    present = clips["label"].dropna().unique()
-    lacking = [label for label in present if label not in table]
-    if lacking:
-        raise KeyError(f"the table has no word for {lacking}; it has {list(table)}")
-    strange = sorted({table[label] for label in present} - set(known)) if known is not None else []
+    labels = clips["label"]
+    present = list(labels.dropna().unique())
+    if not set(present) & set(table):
+        raise KeyError(f"not one clip has a label of the table, {list(table)}; the clips have {present}")
+    new = labels.map(lambda label: table.get(label, label))
+    strange = names.ordered(set(new.dropna()) - set(known)) if known is not None else []
     if strange:
-        raise KeyError(f"the table gives {strange}, which the model does not know: it knows {list(known)}")
-    return clips.assign(label=clips["label"].map(table))
+        raise KeyError(
+            f"the labels {strange} are not among the model's, which are {list(known)}: add them to the table"
+        )
+    return clips.assign(label=new)
 
 
 def summary(clips) -> pd.DataFrame:

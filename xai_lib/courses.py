@@ -14,12 +14,13 @@ import xarray as xr
 
 from . import audio, execution, hooks, statistics, targets
 from .activations import usable
+from .clips import as_clips
 
 COURSES = ("whole", "beyond_level", "other_words")
 
 
 @torch.no_grad()
-def course(model, clips, *, bins=10, layers="all", part="block", frames="speech", shuffles=3, seed=0):
+def course(model, clips, *, bins=10, layers="all", part="block", frames="speech", shuffles=3, seed=0, sample_rate=None):
     """Mean activation of every neuron by relative position between the first frame that counts and the last.
 
     Pauses in between belong to the course. Clips with fewer than `bins` frames are in attrs["skipped"]. What is between
@@ -34,6 +35,7 @@ def course(model, clips, *, bins=10, layers="all", part="block", frames="speech"
         frames), and their means over the shuffled copies, `shuffled` and `shuffled_level`; `position` is the middle of
         a bin, 0 to 1.
     """
+    clips = as_clips(clips, sample_rate)
     if shuffles < 1:
         raise ValueError("a course is compared with that of shuffled copies: give shuffles of 1 or more")
     sites, skipped, rows = model.sites(part, layers), {}, {}
@@ -50,7 +52,7 @@ def course(model, clips, *, bins=10, layers="all", part="block", frames="speech"
         with hooks.capture(model, sites) as seen:
             execution.prefix(model, torch.cat([model.tensor(one) for one in copies]), sites[-1].layer)
         hidden = torch.stack([seen[site][:, first : last + 1] for site in sites], dim=2).cpu().numpy()
-        batch, grid = torch.from_numpy(np.stack(copies)), {"hop": model.hop, "span": model.span}
+        batch, grid = audio.without_offset(torch.from_numpy(np.stack(copies))), {"hop": model.hop, "span": model.span}
         rms = audio.features(batch, model.sample_rate, names=("rms",), **grid)["rms"].numpy()
         level = 20 * np.log10(np.maximum(rms[:, first : last + 1], 1e-4))
         parts = (np.array_split(x, bins, axis=1) for x in (hidden, level))

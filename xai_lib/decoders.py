@@ -13,6 +13,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import audio, execution, hooks, identity, speakers, statistics, targets
+from .clips import as_clips
 
 FEATURES = {  # and their units; semitones are above 100 Hz, full scale is that of the file
     "level": "dB",
@@ -34,7 +35,7 @@ def truth(model, waveform) -> np.ndarray:
     in those that are voiced too. `f0_delta` is its slope from the frame before to the one after, all three voiced.
     """
     grid = {"hop": model.hop, "span": model.span}
-    found = audio.features(torch.as_tensor(waveform), model.sample_rate, **grid)
+    found = audio.features(audio.without_offset(torch.as_tensor(waveform)), model.sample_rate, **grid)
     rms, envelope, zcr, centroid, f0 = (found[name].cpu().double().numpy() for name in audio.FEATURES)
     speech = model.speech(waveform)
     speech |= ~speech.any()
@@ -45,8 +46,9 @@ def truth(model, waveform) -> np.ndarray:
     return np.where(speech, features, np.nan)
 
 
-def measure(model, clips) -> xr.DataArray:
+def measure(model, clips, *, sample_rate=None) -> xr.DataArray:
     """The true features of whole clips [clip, feature], means over the frames that count; of `f0_delta`, of its size."""
+    clips = as_clips(clips, sample_rate)
     skipped, rows = {}, {}
     for index, waveform in model.stream(clips, skipped):
         rows[index] = _means(truth(model, waveform))
@@ -55,11 +57,13 @@ def measure(model, clips) -> xr.DataArray:
     return xr.DataArray(np.stack(list(rows.values())), coords, ("clip", "feature"), "features", made)
 
 
-def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
+def fit(model, clips, *, frames=6000, seed=0, sample_rate=None) -> xr.Dataset:
     """Ridge regressions of the features of each frame on each layer's output, on training speakers.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     frames : int
         As many are drawn, the same number from each clip (one, at least), and kept in memory.
 
@@ -82,6 +86,7 @@ def fit(model, clips, *, frames=6000, seed=0) -> xr.Dataset:
     sklearn.linear_model.Ridge after StandardScaler, which each decoder equals; here the frames are summed up once for
     all strengths and folds.
     """
+    clips = as_clips(clips, sample_rate)
     speakers.known(clips, speakers.FEWEST)
     skipped, quota, kept, means = {}, max(frames // len(clips), 1), {}, []
     for index, hidden, true in _read(model, clips, skipped):
@@ -151,7 +156,7 @@ def carried(readers, clean):
     return read
 
 
-def validity(model, clips, fitted) -> xr.Dataset:
+def validity(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
     """R² of the decoders on unseen speakers, over the frames of each: it belongs beside every effect on them.
 
     Returns
@@ -167,6 +172,7 @@ def validity(model, clips, fitted) -> xr.Dataset:
     ValueError
         A clip has no speaker, or one whom `fit` has heard; the decoders are of another model.
     """
+    clips = as_clips(clips, sample_rate)
     speakers.check(model, fitted, "decoders.fit")
     speakers.known(clips, heard=json.loads(fitted.attrs["speakers"]))
     weight, bias = (np.stack([fitted[name], fitted[f"shuffled_{name}"]]) for name in ("weight", "bias"))

@@ -8,6 +8,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from . import audio, execution, targets
+from .clips import as_clips
 from .gradient_shap import one_clip
 
 
@@ -22,12 +23,25 @@ def gate(waveform, keep, *, window=0.02, sample_rate=16_000, fade=0.004) -> np.n
 
 @torch.no_grad()
 def frame_deletion(
-    model, clips, shap, *, target, share=0.2, frames="speech", n=10, scale="log_odds", seed=0, batch=16
+    model,
+    clips,
+    shap,
+    *,
+    target,
+    share=0.2,
+    frames="speech",
+    n=10,
+    scale="log_odds",
+    seed=0,
+    batch=16,
+    sample_rate=None,
 ) -> xr.DataArray:
     """How much the target loses when a share of the frames is silenced: those on top, against controls.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     shap : Dataset
         From `gradient_shap`, of these clips.
     share : float
@@ -46,6 +60,7 @@ def frame_deletion(
         frames in a circle, so that they stay as clustered as they are; `random`. The last two are means over `n` draws.
         Clips without speech are in attrs["skipped"].
     """
+    clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, not {share}")
@@ -62,7 +77,7 @@ def frame_deletion(
         cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
         waves = torch.cat([model.tensor(cut(~mask)) for mask in masks])
         logits = execution.forward(model, waves, batch)
-        values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
+        values = targets.value(model, logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
         drop = values[0] - values[1:]
         rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
     if not rows:

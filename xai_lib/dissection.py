@@ -14,6 +14,7 @@ from scipy import stats
 
 from . import descriptions, edits, execution, statistics, targets
 from .activations import activations, opened
+from .clips import as_clips
 from .exemplars import exemplars, snippets, top_frames
 from .names import ordered
 from .naming import (
@@ -199,7 +200,9 @@ def selectivity(activations, by="label") -> xr.Dataset:
     return out.assign(n=("concept", strata))
 
 
-def zeroed(model, clips, layer, neuron, *, part="ffn_hidden", scale="log_odds", batch=None) -> xr.Dataset:
+def zeroed(
+    model, clips, layer, neuron, *, part="ffn_hidden", scale="log_odds", batch=None, sample_rate=None
+) -> xr.Dataset:
     """What each class gains or loses when one neuron is held at zero.
 
     Returns
@@ -209,11 +212,12 @@ def zeroed(model, clips, layer, neuron, *, part="ffn_hidden", scale="log_odds", 
         of each speaker averaged: `mean` [target], `low`, `high` and `n` speakers. Clips that could not be used are named
         in `attrs["skipped"]`.
     """
+    clips = as_clips(clips, sample_rate)
     targets.check(model, model.labels[0], scale)
     plan, skipped, rows = [(model.check((layer, part), neuron), edits.edit(neuron, "zero"))], {}, {}
     for index, waveform in model.stream(clips, skipped):
         logits = execution.cascade(model, waveform, plan, batch=batch).double()
-        values = [targets.value(logits, (c,), scale) for c in range(len(model.labels))]
+        values = [targets.value(model, logits, (c,), scale) for c in range(len(model.labels))]
         rows[index] = [float(value[1] - value[0]) for value in values]
     coords = {**targets.coordinates(clips, rows), "target": model.labels}
     change, own = xr.DataArray(list(rows.values()), coords, ("clip", "target")), []

@@ -15,8 +15,9 @@ def drawn(clips, pool, *, seed=0) -> pd.DataFrame:
     The table has the rows of `clips`, by index, and the columns of `pool`.
     """
     rng, chosen = np.random.default_rng(seed), []
-    for path in clips["path"]:
-        others = np.flatnonzero((pool["path"] != path).to_numpy())
+    in_pool = audio.sources(pool)
+    for source in audio.sources(clips):
+        others = np.flatnonzero([other != source for other in in_pool])
         if not len(others):
             raise ValueError("there is no other clip to draw: give a larger pool")
         chosen.append(rng.choice(others))
@@ -60,7 +61,7 @@ def usable(model, clips, frames, skipped, donors, sites):
     policy = isinstance(frames, str) and frames in ("max_frame", "peak_frames")
     for index, waveform, keep in activations.usable(model, clips, "all" if policy else frames, skipped):
         try:
-            values, logits = ({}, None) if donors is None else read(model, donors["path"][index], sites)
+            values, logits = ({}, None) if donors is None else read(model, audio.sources(donors)[index], sites)
         except audio.BadClip as error:
             skipped[index] = f"its donor cannot be used: {error}"
             continue
@@ -68,10 +69,10 @@ def usable(model, clips, frames, skipped, donors, sites):
 
 
 @torch.no_grad()
-def read(model, path, sites) -> tuple[dict, torch.Tensor]:
-    """{site: activation [frame, neuron]} and logits [label] of a donor."""
+def read(model, source, sites) -> tuple[dict, torch.Tensor]:
+    """{site: activation [frame, neuron]} and logits [label] of a donor: a path, or sound in memory."""
     with hooks.capture(model, sites) as seen:
-        logits = model.logits(model.tensor(audio.read(path, model.sample_rate)))
+        logits = model.logits(model.tensor(audio.read(source, model.sample_rate)))
     return {site: seen[site][0] for site in sites}, logits[0]
 
 
@@ -80,5 +81,5 @@ def check(donors, clips, modes) -> None:
     for mode, how in {"resample": "drawn", "patch": "minimal_pairs"}.items():
         if mode in modes and (donors is None or not clips.index.isin(donors.index).all()):
             raise ValueError(f"{mode} needs a donor for each clip: donors=donors.{how}(clips, pool, …)")
-        if mode in modes and (donors["path"].reindex(clips.index) == clips["path"]).any():
+        if mode in modes and (audio.sources(donors).reindex(clips.index) == audio.sources(clips)).any():
             raise ValueError(f"a clip is its own donor, which changes nothing: donors=donors.{how}(clips, pool, …)")

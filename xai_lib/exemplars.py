@@ -6,6 +6,7 @@ import torch
 
 from . import execution, hooks, targets
 from .activations import counting
+from .clips import as_clips
 
 
 def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:
@@ -32,11 +33,14 @@ def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:
     return pd.concat([high, low]).rename_axis("clip")
 
 
-def snippets(model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5, frames="speech") -> pd.DataFrame:
+def snippets(
+    model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5, frames="speech", sample_rate=None
+) -> pd.DataFrame:
     """Where in each exemplar the neuron peaks (in "low" ones: dips), and `half` seconds to either side.
 
     It adds to `table`, of `exemplars`, `peak`, `start` and `stop` in seconds, and `waveform`, that stretch of sound.
     """
+    clips = as_clips(clips, sample_rate)
     site, found = model.check((layer, part), neuron), []
     for index, waveform in model.stream(clips.loc[table.index]):
         values, keep = _course(model, waveform, site, neuron, frames)
@@ -48,13 +52,16 @@ def snippets(model, clips, table, layer, neuron, *, part="ffn_hidden", half=0.5,
     return pd.concat([table, pd.DataFrame(found, index=table.index)], axis=1)
 
 
-def top_frames(model, clips, layer, neuron, k=5, *, part="ffn_hidden", half=0.5, frames="speech") -> pd.DataFrame:
+def top_frames(
+    model, clips, layer, neuron, k=5, *, part="ffn_hidden", half=0.5, frames="speech", sample_rate=None
+) -> pd.DataFrame:
     """The k clips with the strongest single frames of a neuron, strongest first, and where those are.
 
     One pass, of which only the k best are kept. The table is as of `snippets`; `activation` is that of the frame. Where
     `activations(…, pool="max")` is at hand, its `exemplars` are the same clips without a pass. Clips that cannot be
     used are left out, with a warning.
     """
+    clips = as_clips(clips, sample_rate)
     site, best = model.check((layer, part), neuron), []
     for place, (index, waveform) in enumerate(model.stream(clips, {})):
         values, keep = _course(model, waveform, site, neuron, frames)

@@ -6,6 +6,7 @@ import xarray as xr
 from . import donors as donors_
 from . import edits, execution, targets
 from .activations import check_moments
+from .clips import as_clips
 
 
 def exhaustive_ablation(
@@ -22,11 +23,14 @@ def exhaustive_ablation(
     donors=None,
     seed=0,
     batch=None,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Edit each neuron of each layer alone, and read what the target loses by it.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     target : str, int, or pair
         A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
     mode, frames
@@ -60,6 +64,7 @@ def exhaustive_ablation(
     All copies of a clip run in the batches of `execution.cascade`, from the layer that is edited upwards. Each equals
     one hooked forward.
     """
+    clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     sites = model.sites(part, layers)
     check_moments(moments, model, part, mode if mode in ("mean", "noise") else None)
@@ -90,5 +95,5 @@ def _losses(model, waveform, plan, target, scale, batch):
     """Of one clip: what the target loses by each edit, its name, and its value in the clean clip."""
     logits = execution.cascade(model, waveform, plan, batch=batch).double()
     classes = targets.resolve(model, target, logits[:1])
-    value = targets.value(logits, classes, scale)
+    value = targets.value(model, logits, classes, scale)
     return (value[0] - value[1:]).float().cpu().numpy(), targets.name(model, classes), value[0].item()

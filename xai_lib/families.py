@@ -164,6 +164,7 @@ class AST(Family):
         self.n_heads = config.num_attention_heads
         self.grid = self.base.embeddings.get_shape(config)  # patches along frequency and time
         self.span = 400  # samples of one column of the spectrogram
+        self.window = config.max_length / 100 + 0.02  # a column each 10 ms, of 25 ms; what follows would be cut off
 
     @property
     def hop(self):

@@ -97,10 +97,20 @@ def _of_file(path, size, changed):
 
 
 def of_files(paths) -> pd.Series:
-    """Compute the fingerprint of each file (`of_file`), indexed like `paths`; beyond two seconds a bar shows progress."""
+    """Compute the fingerprint of each file (`of_file`), or sound in memory, indexed like `paths`, with a bar."""
     paths = pd.Series(paths, dtype=object)
-    found = [of_file(path) for path in tqdm(paths, "fingerprints", unit="clip", leave=False, delay=2)]
+    found = [of_sound(path) for path in tqdm(paths, "fingerprints", unit="clip", leave=False, delay=2)]
     return pd.Series(found, index=paths.index, dtype=object)
+
+
+def of_sound(source) -> str | None:
+    """Compute the fingerprint of a file, or of sound in memory; None where it cannot be read, too."""
+    if isinstance(source, (audio.Waveform, audio.Encoded)):
+        try:
+            return of_waveform(audio.read(source, RATE))
+        except audio.BadClip:
+            return None
+    return of_file(source)
 
 
 def distances(some, others) -> np.ndarray:

@@ -58,17 +58,17 @@ def summary(compared, label) -> xr.Dataset:
     Dataset
         Over [measure, group, dose, who], measures as of `outcomes`, group "forgotten" and "kept": `value` and `change`
         from the model as it is, means over speakers, each with `_low` and `_high`, NaN under 8; `n` [group] speakers.
-        `selectivity` [measure, dose, who]: (change of the kept − change of the forgotten) / |change of the forgotten|,
+        Where all clips are of the label, what is kept is NaN. `selectivity` [measure, dose, who]: (change of the kept − change of the forgotten) / |change of the forgotten|,
         1 where only the class falls, 0 where all fall alike; NaN where the forgotten did not change. `kl` [group, dose,
         who], how far the probabilities are from those of the model as it is (nats). `macro_f1` [dose, who].
     """
     found, own = outcomes(compared), compared["label"].values == label
-    if not own.any() or own.all():
-        raise ValueError(f"clips of {label!r} and clips of others are needed: {int(own.sum())} of {len(own)} are")
+    if not own.any():
+        raise ValueError(f"clips of {label!r} are needed, and none of the {len(own)} is one")
     logp = compared["logit"].copy(data=log_softmax(compared["logit"].values, axis=-1))
     clean = logp.isel(dose=0)
     kl, groups = (np.exp(clean) * (clean - logp)).sum("target").transpose("clip", "dose", "who"), []
-    for rows in (own, ~own):
+    for rows in [own] if own.all() else [own, ~own]:
         units = statistics.by_speaker(found[:, rows])
         over = {
             "value": statistics.over_speakers(units),
@@ -78,6 +78,8 @@ def summary(compared, label) -> xr.Dataset:
         parts = {key + end: table[name] for key, table in over.items() for name, end in ends.items()}
         parts["kl"] = statistics.by_speaker(kl[rows]).mean("speaker")
         groups.append(xr.Dataset({**parts, "n": units.sizes["speaker"]}))
+    if own.all():  # of the others nothing is known
+        groups.append(xr.full_like(groups[0], np.nan).assign(n=0))
     out = xr.concat(groups, pd.Index(["forgotten", "kept"], name="group"))
     forgotten, kept = (out["change"].sel(group=group, drop=True) for group in ("forgotten", "kept"))
     out["selectivity"] = selectivity(forgotten, kept)

@@ -1,5 +1,6 @@
 """Which part of a clip speaks for a class, and which neurons: GradientSHAP on the waveform, by frame and by neuron."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import spearmanr
 
 from . import audio, execution, hooks, targets
 from .activations import usable
+from .clips import as_clips
 
 REDUCE = ("mean", "sum", "max", "none")
 _TOLD = ("target", "target_probability", "predicted", "probability")  # of each clip
@@ -31,6 +33,7 @@ def gradient_shap(
     scale="logit",
     seed=0,
     batch=16,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Attribution of a class to the moments of each clip and, from the same passes, to the neurons of the layers.
 
@@ -42,9 +45,11 @@ def gradient_shap(
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     target, scale
         As in `attribution.grad_x_activation`.
-    baseline : str or DataFrame
+    baseline : str, or clips as in `corpora.as_clips`
         "noise" with the clip's mean and SD, "silence", or clips, of which each path takes one at random (from a random
         moment on, repeated where too short).
     n, steps : int
@@ -85,9 +90,12 @@ def gradient_shap(
     gradients. Frames equal captum.attr.GradientShap under the same draws. Neurons: conductance, Dhamdhere et al.
     (2019), How important is a neuron?
     """
+    clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
-    if not (isinstance(baseline, pd.DataFrame) or baseline in ("noise", "silence")):
-        raise ValueError(f'unknown baseline {baseline!r}: "noise", "silence" or a table of clips')
+    if isinstance(baseline, str) and baseline not in ("noise", "silence"):
+        raise ValueError(f'unknown baseline {baseline!r}: "noise", "silence" or clips')
+    if not isinstance(baseline, str):
+        baseline = as_clips(baseline, sample_rate)
     if reduce not in REDUCE:
         raise ValueError(f"unknown reduce {reduce!r}: use {', '.join(REDUCE)}")
     if steps < 1 or n < 2 * steps or n % steps:
@@ -143,11 +151,11 @@ def _explain(model, x, draw, target, scale, shape, sites, n, steps, batch):
         with torch.enable_grad():
             # Of a clone: torch's counter of FLOPs fails where the input of a module is a leaf.
             found, hidden = forward(points.clone())
-            slope, *slopes = torch.autograd.grad(targets.value(found, classes, scale).sum(), [points, *hidden])
+            slope, *slopes = torch.autograd.grad(targets.value(model, found, classes, scale).sum(), [points, *hidden])
         hidden = [values.detach() for values in hidden]
         along = [_along(*layer, first, last) for layer in zip(hidden, slopes, starts, ends, before)]
         before = [(values[-1:].clone(), grads[-1:].clone()) for values, grads in zip(hidden, slopes)]
-        at = targets.value(start, classes, scale)
+        at = targets.value(model, start, classes, scale)
         return alphas, _summed((x - others) * slope, *shape), at, torch.stack(along) if along else 0
 
     parts, neurons = [], 0
@@ -155,7 +163,7 @@ def _explain(model, x, draw, target, scale, shape, sites, n, steps, batch):
         parts.append(some)
         neurons = neurons + along
     alphas, found, at = (torch.cat(column).cpu().double().numpy() for column in zip(*parts))
-    value, share = targets.value(logits, classes, scale).item(), torch.softmax(logits[0], dim=-1).cpu().numpy()
+    value, share = targets.value(model, logits, classes, scale).item(), model.scores(logits)[0].cpu().numpy()
     named = targets.name(model, classes), share[classes[0]], model.labels[share.argmax()], share.max()
     return alphas, found, value - at, neurons / (n // steps), {"value": value, **dict(zip(_TOLD, named))}
 
@@ -194,13 +202,29 @@ def _path(x, steps, baseline, key, rate):
     """α [step] and baseline [time] of one path."""
     rng = np.random.default_rng(key)
     if isinstance(baseline, pd.DataFrame):
-        wave = audio.read(baseline["path"].iloc[rng.integers(len(baseline))], rate)
+        wave = _drawn(baseline, rng, rate)
         other = np.resize(np.roll(wave, -rng.integers(len(wave))), len(x))
     elif baseline == "noise":
         other = x.mean().item() + x.std(correction=0).item() * rng.standard_normal(len(x))
     else:
         other = np.zeros(len(x))
     return (np.arange(steps) + rng.uniform(size=steps)) / steps, torch.as_tensor(other, dtype=x.dtype)
+
+
+def _drawn(baseline, rng, rate) -> np.ndarray:
+    """The waveform of a clip drawn from a table; those that cannot be used are named, and others are drawn."""
+    sources = audio.sources(baseline)
+    unusable = {}
+    while len(unusable) < len(baseline):
+        place = int(rng.integers(len(baseline)))
+        if place in unusable:
+            continue
+        try:
+            return audio.usable(sources.iloc[place], rate)
+        except audio.BadClip as error:
+            unusable[place] = str(error)
+            warnings.warn(f"a clip of the baseline was skipped: {error}", stacklevel=2)
+    raise audio.NoClips(unusable)
 
 
 def frame_table(shap) -> pd.DataFrame:

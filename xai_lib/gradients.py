@@ -9,15 +9,18 @@ import xarray as xr
 
 from . import execution, hooks, targets
 from .activations import check_moments, usable
+from .clips import as_clips
 
 
 def grad_x_activation(
-    model, clips, *, target, layers="all", part="block", frames="all", scale="logit", by_frame=False
+    model, clips, *, target, layers="all", part="block", frames="all", scale="logit", by_frame=False, sample_rate=None
 ) -> xr.Dataset:
     """Gradient times activation of every neuron of every layer: one forward and one backward per clip.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     target : str, int, or pair
         A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
     layers : "all", int or sequence of int
@@ -46,17 +49,19 @@ def grad_x_activation(
     Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when that is
     summed over frames.
     """
+    clips = as_clips(clips, sample_rate)
     options = {"method": "grad_x_activation", "part": part, "frames": frames, "scale": scale}
     return _layerwise(model, clips, partial(_backward, times=True), target, layers, by_frame, options)
 
 
 def gradient(
-    model, clips, *, target, layers="all", part="block", frames="all", scale="logit", by_frame=False
+    model, clips, *, target, layers="all", part="block", frames="all", scale="logit", by_frame=False, sample_rate=None
 ) -> xr.Dataset:
     """Gradient of the target by every neuron of every layer, summed over frames; as `grad_x_activation`.
 
     `signed` says how the target moves if the neuron rises by 1 at all those frames.
     """
+    clips = as_clips(clips, sample_rate)
     options = {"method": "gradient", "part": part, "frames": frames, "scale": scale}
     return _layerwise(model, clips, partial(_backward, times=False), target, layers, by_frame, options)
 
@@ -75,6 +80,7 @@ def integrated_gradients(
     moments=None,
     by_frame=False,
     batch=16,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Integrated gradients of every neuron of every layer: what it adds to the target on the way from a baseline.
 
@@ -84,6 +90,8 @@ def integrated_gradients(
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     target, layers, part, frames, scale, by_frame
         As in `grad_x_activation`.
     baseline : str, array [time] or function
@@ -122,6 +130,7 @@ def integrated_gradients(
 
     of which the first item, summed over frames, is `signed`.)
     """
+    clips = as_clips(clips, sample_rate)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
     if isinstance(baseline, str) and baseline not in ("zero", "mean", "silence"):
@@ -196,7 +205,7 @@ def _backward(model, waveform, sites, target, scale, *, times):
     with torch.enable_grad(), hooks.edit(model, {site: partial(keep, site=site) for site in sites}):
         logits = model.logits(model.tensor(waveform))
         classes = targets.resolve(model, target, logits)
-        value = targets.value(logits, classes, scale)[0]
+        value = targets.value(model, logits, classes, scale)[0]
         found = torch.autograd.grad(value, [seen[site] for site in sites])
     if times:
         found = [slope * seen[site].detach() for slope, site in zip(found, sites)]
@@ -214,12 +223,12 @@ def _integrate(model, waveform, sites, target, scale, *, baseline, moments, step
         below, start, change = states[site.layer - (site.part != "block")], there[site], here[site] - there[site]
 
         def value(hidden, site=site, below=below):
-            return targets.value(_resume(model, below, site, hidden), classes, scale)
+            return targets.value(model, _resume(model, below, site, hidden), classes, scale)
 
         found.append(change[0] * _mean_slope(value, start, change, steps, batch))
-        gap = targets.value(logits, classes, scale) - value(start)
+        gap = targets.value(model, logits, classes, scale) - value(start)
         left.append((found[-1].cpu().double().sum().item() - gap.item(), gap.item()))
-    return torch.stack(found), classes, targets.value(logits, classes, scale).item(), left
+    return torch.stack(found), classes, targets.value(model, logits, classes, scale).item(), left
 
 
 def _mean_slope(value, start, change, steps, batch):

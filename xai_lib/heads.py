@@ -14,8 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from . import fingerprints, identity, models, sampling
+from . import audio, fingerprints, identity, models, sampling
 from .activations import activations
+from .clips import as_clips
 from .families import WavLM
 from .names import ordered
 from .statistics import uar
@@ -23,11 +24,12 @@ from .statistics import uar
 HEARD_BY = 20  # recordings of a speaker that are compared with those of the encoder
 
 
-def features(model, clips, *, layers="all") -> xr.DataArray:
+def features(model, clips, *, layers="all", sample_rate=None) -> xr.DataArray:
     """Mean over all frames of each layer's output [clip, layer, neuron]: what a head that averages over frames reads.
 
     `clips` need `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
     """
+    clips = as_clips(clips, sample_rate)
     found = activations(model, clips, model.sites("block", layers), frames="all")
     return found["activation"].rename("features").assign_attrs(found.attrs)
 
@@ -102,13 +104,14 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     )
 
 
-def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
+def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_rate=None):
     """Fit a head on all of `clips`, on the layer that cross-validation favours, and save encoder and head.
 
     Parameters
     ----------
-    clips : DataFrame, or DataArray from `features`
-        Leave out the speakers on whom you want to explain or test. It warns of those whom the encoder has heard.
+    clips, sample_rate
+        As in `corpora.as_clips`, or a DataArray from `features`. Leave out the speakers on whom you want to explain
+        or test. It warns of those whom the encoder has heard.
     folder : path
         New; takes `config.json`, `model.safetensors` and `preprocessor_config.json`, which
         `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
@@ -130,6 +133,8 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0):
     The standardisation is folded into the classifier, the projector is the identity, and the layer is picked by
     `layer_weights`, whose softmax is 1 − 1e-12 there.
     """
+    if not isinstance(clips, xr.DataArray):
+        clips = as_clips(clips, sample_rate)
     from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
     folder = Path(folder).expanduser()
@@ -203,8 +208,8 @@ def _recordings(model, clips):
     tables = [pd.DataFrame(columns=fingerprints.COLUMNS)]
     if model.trained_recordings is not None:
         tables.append(model.trained_recordings[model.trained_recordings["use"] != "head"])
-    if "path" in clips:
-        found = fingerprints.of_files(clips["path"])
+    if {"path", "audio"} & set(clips):
+        found = fingerprints.of_files(audio.sources(clips))
         tables.append(pd.DataFrame({"fingerprint": found, "use": "head", "speaker": identity.of_clips(clips)}))
     return pd.concat(tables, ignore_index=True)
 
@@ -228,6 +233,19 @@ def _labelled(features, folds):
     table = pd.DataFrame({"label": y, "speaker": identity.unified(features["speaker"].values)})
     if len(set(y)) < 2:
         raise ValueError(f"a head needs two classes or more, and all clips are {y[0]}")
-    if table["speaker"].nunique() < folds:
-        raise ValueError(f"{folds} folds need as many speakers, and there are {table['speaker'].nunique()}")
+    numbers = [name for name in set(y) if not isinstance(name, str)]
+    if numbers:
+        raise ValueError(
+            f"labels are words, and {numbers[0]!r} is a {type(numbers[0]).__name__}: name the classes first, "
+            'clips["label"] = clips["label"].map({0: "angry", …})'
+        )
+    speakers = table["speaker"].nunique()
+    if folds < 3:
+        raise ValueError(
+            f"{folds} folds are too few: while one is left out, the layer is chosen on the others, which takes two of them "
+            "or more, so folds=3 is the least"
+        )
+    if speakers < folds:
+        advice = "give more speakers" if speakers < 3 else f"give more speakers, or folds={speakers}"
+        raise ValueError(f"{folds} folds need as many speakers, and there are {speakers}: {advice}")
     return y, table

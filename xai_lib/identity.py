@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import fingerprints, names
+from . import audio, fingerprints, names
 
 HEARD, NOT_HEARD, NOT_KNOWN = "heard", "not heard", "not known"
 
@@ -204,15 +204,15 @@ def heard_before(clips, trained, recordings=None, *, most=None) -> pd.Series:
         states[speaker] = HEARD if known_as & trained else NOT_HEARD if comparable else NOT_KNOWN
     states = pd.Series(states, dtype=object)
 
-    if recordings is None or recordings.empty or "path" not in clips:
+    if recordings is None or recordings.empty or not {"path", "audio"} & set(clips):
         return states
-    table["path"] = clips["path"]
+    table["sound"] = audio.sources(clips)
     for speaker, state in states.items():
         rows = table[table["speaker"] == speaker]
         of_known_corpus = all(map(corpus_of, rows["known_as"]))
         if state != HEARD and not of_known_corpus:
             asked = rows if most is None or len(rows) <= most else _spread(rows, most)
-            if _copies(asked["path"], recordings).any():
+            if _copies(asked["sound"], recordings).any():
                 states[speaker] = HEARD
     return states
 
@@ -222,9 +222,9 @@ def _spread(rows, most):
     return rows.iloc[np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
 
-def _copies(paths, recordings):
-    """Which of the files hold one of the recordings, bool [path]."""
-    bits = fingerprints.distances(fingerprints.of_files(paths), recordings["fingerprint"])
+def _copies(sounds, recordings):
+    """Which of the sounds hold one of the recordings, bool [sound]."""
+    bits = fingerprints.distances(fingerprints.of_files(sounds), recordings["fingerprint"])
     return (bits <= fingerprints.COPY).any(axis=1)
 
 

@@ -1,6 +1,5 @@
 """What a notebook works on: the sides of the split, and the clips that are explained one by one."""
 
-import glob
 import hashlib
 import os
 import warnings
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from . import audio, corpora, fingerprints, identity
+from . import audio, corpora, fingerprints, folders, identity
 
 MOST = 20  # recordings of a speaker that are compared by sound before the split
 
@@ -78,27 +77,36 @@ def drawn(clips, n, seed) -> pd.DataFrame:
 def own_files(files, model, skipped) -> pd.DataFrame:
     """Clips from a path, a folder, a glob, or a list of these.
 
-    Those that cannot be used go to the dict `skipped` {path: reason}. Of a folder only sound files are taken. Where
-    nothing has such a name it is a FileNotFoundError, where not one file can be used a ValueError.
+    Those that cannot be used go to the dict `skipped` {path: reason}; so do sound files of a folder whose format cannot
+    be read. Where nothing has such a name, or nothing in a folder can be read, it is a FileNotFoundError, which says
+    what is there; where not one file can be used, NoClips.
     """
     paths = []
-    for pattern in map(os.path.expanduser, [files] if isinstance(files, str) else files):
-        if os.path.isdir(pattern):
-            inside = glob.glob(os.path.join(glob.escape(pattern), "*"))  # without hidden files
-            found = [path for path in inside if path.lower().endswith(audio.SUFFIXES)]
-        else:
-            found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
-        found = sorted(filter(os.path.isfile, found))
-        if not found:
-            give = "a path, a folder of recordings, a glob such as 'mine/*.wav', or a list"
-            raise FileNotFoundError(f"files: nothing is called {pattern}; give {give}")
-        paths += [os.path.abspath(path) for path in found]
+    for pattern in [files] if isinstance(files, (str, os.PathLike)) else files:
+        paths += _named_files(os.path.expanduser(pattern), skipped)
     clips, bad = pd.DataFrame({"path": paths, "label": None, "speaker": None}), {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are named one by one instead
         kept = [i for i, _ in model.stream(clips, bad)]
     skipped.update({paths[i]: reason.removeprefix(f"{paths[i]}: ") for i, reason in bad.items()})
     return clips.loc[kept].reset_index(drop=True)
+
+
+def _named_files(pattern, skipped) -> list[str]:
+    """The sound files that one path, folder or glob names."""
+    if not os.path.isdir(pattern):
+        paths = corpora.files(pattern)
+        if not paths:
+            give = "a path, a folder of recordings, a glob such as 'mine/*.wav', or a list"
+            raise FileNotFoundError(f"files: nothing is called {pattern}; give {give}")
+        return paths
+    found = folders.walk(pattern, audio.SUFFIXES)
+    if not found.files:
+        known = ", ".join(audio.SUFFIXES)
+        raise FileNotFoundError(f"files: there is no sound file ({known}) in {pattern}, but {found.described()}")
+    if found.left_out:
+        skipped[pattern] = "; ".join(f"{count} {reason}" for reason, count in found.left_out.items())
+    return [str(path) for path in found.files]
 
 
 def of_whom(model, test) -> str:
@@ -160,8 +168,9 @@ def check_sounds(clips) -> None:
     """
     if all(map(identity.corpus_of, identity.of_clips(clips))):
         return
-    train = clips.loc[clips["split"] == "train", "path"]
-    test = clips.loc[clips["split"] == "test", "path"]
+    sounds = audio.sources(clips)
+    train = sounds[clips["split"] == "train"]
+    test = sounds[clips["split"] == "test"]
     bits = fingerprints.distances(fingerprints.of_files(train), fingerprints.of_files(test))
     pairs = [(train.iloc[row], test.iloc[column]) for row, column in np.argwhere(bits <= fingerprints.COPY)]
     same = [pair for pair in pairs if fingerprints.same_sound(*pair)]
@@ -171,7 +180,9 @@ def check_sounds(clips) -> None:
 
 def _refuse_copies(corpus):
     """ValueError where one file, or two files of equal bytes, are on both sides."""
-    files = pd.DataFrame({"path": corpus["path"], "split": corpus["split"]})
+    if "path" not in corpus:  # sound in memory: `check_sounds` compares what is heard
+        return
+    files = pd.DataFrame({"path": corpus["path"], "split": corpus["split"]}).dropna(subset="path")
     files["file"] = [os.path.realpath(path) for path in files["path"]]
     _refuse_equal(files, "file", "are one file")
 

@@ -10,6 +10,7 @@ import xarray as xr
 from . import attribution, donors, edits, execution, targets
 from . import nulls as nulls_
 from .activations import check_moments
+from .clips import as_clips
 
 REACHED = 0.01  # an edit of which a greater share is left over has not been reached
 _SOLVED = 1e-3  # where the search stops
@@ -30,6 +31,7 @@ def upstream(
     steps=40,
     seed=0,
     batch=16,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Find, for the edited output y′ of a layer, the input x′ that makes the layer give it; x and y are the true ones.
 
@@ -38,8 +40,8 @@ def upstream(
 
     Parameters
     ----------
-    clips : DataFrame
-        Of other speakers than those on whom the neurons were chosen.
+    clips, sample_rate
+        As in `corpora.as_clips`. Of other speakers than those on whom the neurons were chosen.
     neurons : dict or Dataset
         {layer: neurons} of blocks, or scores of an attribution, of which the `k` greatest of each layer are taken.
     modes, frames
@@ -84,6 +86,7 @@ def upstream(
     Behrmann et al. (2019), Invertible residual networks: x′ = x′ + y′ − layer(x′). Walker and Ni (2011), Anderson
     acceleration for fixed-point iterations. The descent is torch.optim.LBFGS.
     """
+    clips = as_clips(clips, sample_rate)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
     chosen = _chosen(model, neurons, k, layers)

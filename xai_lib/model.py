@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copyreg
-import os
 from contextlib import ExitStack
 from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
-from . import audio
+from . import audio, windows
+from .clips import as_clips
 from .families import FAMILIES, Site
+
+
+OUTPUTS = {"multi_label_classification": "several labels", "regression": "numbers"}  # by transformers' problem_type
+LONGEST_SECONDS = 60  # of a clip that is heard in one piece: memory grows with the square of it
 
 
 class UntrainedHead(ValueError):
@@ -31,6 +36,9 @@ class Model:
         Hz.
     n_layers : int
         L; layers are 0 (what enters the first) to L.
+    outputs : {"one label", "several labels", "numbers"}
+        What the logits are: of one label of several (softmax), of labels each by itself (sigmoid), or numbers of a
+        regression; as the checkpoint's `problem_type` says.
     trained : str or None
         Why the head counts as trained.
     trained_on, head_trained_on, chosen_on : list of str or None
@@ -41,6 +49,9 @@ class Model:
         recorded (`fingerprints.read`).
     hop, span : int
         Samples between frames, and seen by one frame of the front end.
+    longest_seconds : float
+        The longest clip that is heard in one piece; longer ones are skipped by name, and `over_time` takes them. It can be
+        set where the family has no window of its own and memory suffices.
     """
 
     def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None, family=None):
@@ -48,6 +59,7 @@ class Model:
         self.family = family or FAMILIES[network.config.model_type](network)
         self.head = head if head is None else head.eval().requires_grad_(False).to(device)
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
+        self.outputs = OUTPUTS.get(getattr(getattr(network, "config", None), "problem_type", None), "one label")
         self.edited = 0  # `hooks.edit` in force
         self._widths = {}  # of modules that were asked for by path
         for heard in ("trained_on", "head_trained_on", "chosen_on"):
@@ -55,6 +67,7 @@ class Model:
         self.trained_recordings = None
         self.preprocessor, self.sample_rate = preprocessor, preprocessor.get("sampling_rate", 16_000)
         self.n_layers, self.span = len(self.family.layers), self.family.span
+        self.longest_seconds = min(LONGEST_SECONDS, self.family.window or LONGEST_SECONDS)
         if head is not None:
             self._check_head()
 
@@ -97,8 +110,9 @@ class Model:
         return self.family.places(np.shape(waveform)[-1], self.sample_rate, *more)
 
     def stream(self, clips, skipped=None):
-        """`audio.stream` at the model's rate, of clips of one frame or more."""
-        return audio.stream(clips, self.sample_rate, shortest=self.span, skipped=skipped)
+        """`audio.stream` at the model's rate, of clips of one frame or more, and not longer than can be heard at once."""
+        options = {"shortest": self.span, "longest": self.longest_seconds * self.sample_rate, "skipped": skipped}
+        return audio.stream(clips, self.sample_rate, **options)
 
     def speech(self, waveform, n=None) -> np.ndarray:
         """Which of the model's frames hold speech, bool [frame]: `audio.speech_mask` where they are centred."""
@@ -146,6 +160,11 @@ class Model:
             for site in sites:
 
                 def note(module, args, output, site=site):
+                    if site in shapes:
+                        raise ValueError(
+                            f"layer {site.layer}, {site.part} runs more than once in a forward, so it is not clear which of "
+                            "its outputs is meant: name a module that runs once"
+                        )
                     shapes[site] = self.family.seen(site, output[0] if isinstance(output, tuple) else output).shape
 
                 module = stack.enter_context(self.family.opened(site))
@@ -240,8 +259,20 @@ class Model:
         return x[None]
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
-        """Raw waveforms [batch, time] as the network wants them: what its feature extractor does, in the graph."""
+        """Raw waveforms [batch, time] as the network wants them: what its feature extractor does, in the graph.
+
+        ValueError where the network was put into training mode, in which every forward is another.
+        """
+        self._require_eval()
         return self.family.prepare(x, self.preprocessor)
+
+    def _require_eval(self) -> None:
+        """Raise ValueError where some module is in training mode."""
+        modules = [self.network, *([] if self.head is None else [self.head])]
+        if any(part.training for module in modules for part in module.modules()):
+            raise ValueError(
+                "the network is in training mode, in which dropout makes every forward another: call model.network.eval()"
+            )
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Raw waveforms [batch, time] to logits [batch, label], differentiable.
@@ -252,6 +283,22 @@ class Model:
             return self.family.logits(self.prepare(x))
         return self.classify(self.network(self.prepare(x)).last_hidden_state)
 
+    def scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """What transformers' pipeline gives [batch, label] for logits [batch, label].
+
+        Probabilities of one label of several; a probability of each, where a clip can have several; or, of a regression,
+        the numbers as they are.
+        """
+        if self.outputs == "one label":
+            return torch.softmax(logits, dim=-1)
+        return torch.sigmoid(logits) if self.outputs == "several labels" else logits
+
+    def _label(self, scores) -> str | None:
+        """The label, or labels, of a clip with these scores [label]."""
+        if self.outputs == "several labels":
+            return ", ".join(name for name, score in zip(self.labels, scores) if score > 0.5) or None
+        return self.labels[int(np.argmax(scores))]
+
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the head makes of its input [batch, frame, neuron]: logits [batch, label]."""
         if self.head is None:
@@ -259,26 +306,49 @@ class Model:
         logits = self.head(hidden)
         return logits.mean(dim=1) if logits.ndim == 3 else logits
 
-    @torch.no_grad()
-    def predict(self, clips) -> pd.DataFrame:
-        """Label and probabilities of each clip: a table with `path`, a path, or a list of paths.
+    def __call__(self, clips, sample_rate=None) -> torch.Tensor:
+        """Logits [clip, label] of waveforms, with `sample_rate`, or of anything else that `corpora.as_clips` takes.
 
-        The result is indexed like `clips`: `label` and one column per label. Clips that could not be used hold NaN;
-        they are named with the reason in a warning and in `attrs["skipped"]`.
+        BadClip, which names it, where a clip cannot be used.
+        """
+        rows = [self.logits(self.tensor(waveform)) for _, waveform in self.stream(as_clips(clips, sample_rate))]
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def predict(self, clips, sample_rate=None) -> pd.DataFrame:
+        """Label and probabilities of each clip: of a path, a waveform, or anything that `corpora.as_clips` takes.
+
+        The result is indexed like `clips`: `label` and one column per label, `scores`. Where a clip can have several
+        labels, `label` names those of a probability above 0.5; where outputs are numbers there is no such column. Clips
+        that could not be used hold NaN; they are named with the reason in a warning and in `attrs["skipped"]`. So is a
+        recording that is too long to be heard in one piece: `over_time` takes it.
         """
         self.require_trained()
-        if not isinstance(clips, pd.DataFrame):
-            paths = [clips] if isinstance(clips, (str, os.PathLike)) else list(clips)
-            clips = pd.DataFrame({"path": [str(path) for path in paths]})
+        clips = as_clips(clips, sample_rate)
         skipped, rows = {}, {}
         for index, waveform in self.stream(clips, skipped):
-            rows[index] = torch.softmax(self.logits(self.tensor(waveform))[0], dim=-1).tolist()
+            rows[index] = self.scores(self.logits(self.tensor(waveform)))[0].tolist()
+            if not np.isfinite(rows[index]).all():
+                raise ValueError(
+                    f"{self.name} gives {rows[index][0]} for {index!r}: some of its weights are not numbers"
+                )
         table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels)
-        table.insert(0, "label", table.idxmax(axis=1).astype(object))
+        if self.outputs != "numbers":
+            table.insert(0, "label", [self._label(row) for row in table.to_numpy()])
         table = table.reindex(clips.index)
-        table["label"] = table["label"].where(table["label"].notna(), None)
+        if "label" in table:
+            table["label"] = table["label"].astype(object).where(table["label"].notna(), None)
         table.attrs["skipped"] = skipped
         return table
+
+    def over_time(self, recordings, sample_rate=None, *, window=None, step=1.0, batch=8) -> xr.Dataset:
+        """Probabilities through a long recording, in windows that overlap: `windows.over_time`.
+
+        The window is of 4 s by default, or what the model hears in one piece where that is less. The figure of the result
+        is `plots.over_time`.
+        """
+        window = min(4.0, self.longest_seconds) if window is None else window
+        return windows.over_time(self, recordings, sample_rate, window=window, step=step, batch=batch)
 
     def _check_head(self):
         """A user's head must fit the encoder and the labels."""

@@ -41,7 +41,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
         raise ValueError(f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}")
     network, trained = checkpoints.network(folder, config, bare=head is not None)
     if head is None:
-        names = [config.id2label[i] for i in range(config.num_labels)]
+        names = [str(config.id2label[i]) for i in range(config.num_labels)]
         labels = names if labels is None else list(labels)
         if len(labels) != len(names):
             raise ValueError(f"{len(labels)} labels were given and the head has {len(names)} logits")

@@ -82,8 +82,9 @@ def parse(corpus, path) -> dict | None:
 def table(corpus, paths, *, others=False) -> tuple[pd.DataFrame, Counter]:
     """Table of the clips among `paths`, and how many were left out for which reason.
 
-    Of RAVDESS only speech without pictures is taken; songs and videos are left out, and so is a file whose name came
-    before, since a widespread copy holds everything twice. With `others`, files of other names are kept, unlabelled.
+    Of RAVDESS only speech without pictures is taken; songs and videos are left out. Of every corpus, so is a recording
+    that came before under the same name: widespread copies hold everything twice, in two folders or formats. With
+    `others`, files of other names are kept, unlabelled.
     """
     rows, left_out, seen = [], Counter(), set()
     for path in paths:
@@ -96,9 +97,9 @@ def table(corpus, paths, *, others=False) -> tuple[pd.DataFrame, Counter]:
             left_out["video"] += 1
         elif fields.get("channel") == "song":
             left_out["song"] += 1
-        elif corpus == "ravdess" and path.stem in seen:
-            left_out["same name again"] += 1
+        elif (recording := tuple(fields.values())) in seen:
+            left_out["the same recording again"] += 1
         else:
-            seen.add(path.stem)
+            seen.add(recording)
             rows.append({"path": str(path), **fields, "corpus": corpus})
     return pd.DataFrame(rows), left_out

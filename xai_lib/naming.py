@@ -38,7 +38,7 @@ def concept_fit(concepts, *, captions=None, clips=None, encoder=None) -> xr.Data
     if (captions is None) == (clips is None):
         raise ValueError("give captions= (DB) or clips= (TAB), one of the two")
     if captions is None and encoder is None:
-        if "path" not in clips:
+        if not {"path", "audio"} & set(clips):
             raise ValueError(
                 "clips has no column path: with a table of features, give encoder=descriptions.AcousticSpace(table)"
             )

@@ -44,7 +44,7 @@ def check(given: dict) -> dict:
             value = None
         elif name in _WHOLE:
             value = _whole(name, value)
-        elif name == "files" and not isinstance(value, str):
+        elif name == "files" and not isinstance(value, (str, os.PathLike)):
             value = [str(item) for item in value]
         elif not isinstance(value, (str, os.PathLike)):
             raise ValueError(f"{name} must be text, not {value!r}")

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from . import audio, execution, hooks, identity, phonemes, statistics, targets
 from .activations import usable
+from .clips import as_clips
 
 TASKS = {  # what is told, and which types of example a control task keeps together
     "manner": ("manner", ("phoneme", "manner")),
@@ -28,7 +29,7 @@ FEWEST = 5  # training examples of a type, on average, for a control task that c
 
 
 @torch.no_grad()
-def read(model, clips, *, part="block", layers="all") -> xr.Dataset:
+def read(model, clips, *, part="block", layers="all", sample_rate=None) -> xr.Dataset:
     """What the probes read, from one forward per clip.
 
     Returns
@@ -38,6 +39,7 @@ def read(model, clips, *, part="block", layers="all") -> xr.Dataset:
         [sound, layer, neuron]: a sound is a phoneme in a clip, its mean over all frames whose centres lie in it, with
         the coordinates `phoneme`, `manner` and `sound_clip`. So every phoneme counts once in a clip, however long.
     """
+    clips = as_clips(clips, sample_rate)
     sites, timed = model.sites(part, layers), phonemes.timed(clips)
     timed = {} if timed is None else dict(iter(timed.groupby("clip")))
     skipped, rows, sounds, about = {}, {}, [], []

@@ -15,6 +15,7 @@ import xarray as xr
 
 from . import audio, execution, hooks, statistics, targets
 from .activations import hidden_states
+from .clips import as_clips
 
 PROXIES = ("rms", "zcr", "centroid")
 
@@ -60,7 +61,7 @@ def readers(model, fitted) -> dict:
     return {hooks.Site(layer): partial(read, *both) for layer, both in enumerate(zip(*axes))}
 
 
-def fit(model, clips) -> xr.Dataset:
+def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
     """First principal component of every layer over the frames of training clips, and how clips differ.
 
     Returns
@@ -69,6 +70,7 @@ def fit(model, clips) -> xr.Dataset:
         `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer]; `sd` of each
         proxy between clips [layer, proxy]. Two passes over the clips; nothing is kept but sums (float64).
     """
+    clips = as_clips(clips, sample_rate)
     skipped, n, sums, squares = {}, 0, 0, 0
     for _, hidden, _ in hidden_states(model, clips, model.sites(), skipped):
         hidden, n = hidden.cpu().double(), n + hidden.shape[1]
@@ -89,17 +91,19 @@ def fit(model, clips) -> xr.Dataset:
 
 
 @torch.no_grad()
-def measure(model, clips, fitted) -> xr.Dataset:
+def measure(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
     """Proxies of unedited clips, `value` [clip, layer, proxy], and the acoustic features they stand for.
 
     These, `true` [clip, proxy], are RMS, zero crossings per sample and spectral centroid (Hz) of the waveform,
     averaged over the encoder's frames.
     """
+    clips = as_clips(clips, sample_rate)
     reading, skipped, values, true = readers(model, fitted), {}, {}, []
     for index, waveform in model.stream(clips, skipped):
         _, seen = execution.cascade_read(model, waveform, [], reading)
         values[index] = torch.cat([seen[site] for site in reading]).cpu().numpy()
-        features = audio.features(waveform, model.sample_rate, names=PROXIES, hop=model.hop, span=model.span)
+        centred = audio.without_offset(waveform)
+        features = audio.features(centred, model.sample_rate, names=PROXIES, hop=model.hop, span=model.span)
         true.append([features[name].nanmean().item() for name in PROXIES])
     return xr.Dataset(
         {
@@ -111,13 +115,14 @@ def measure(model, clips, fitted) -> xr.Dataset:
     )
 
 
-def validity(model, clips, fitted) -> xr.Dataset:
+def validity(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
     """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
     The result [layer, proxy] belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
     stand-in; of a model whose blocks end in a layer norm, `rms` and `centroid` can be none. ``mean``, ``low``, ``high``
     and ``n`` are over speakers (`statistics.over_speakers`) of three clips or more.
     """
+    clips = as_clips(clips, sample_rate)
 
     def rho(value, true):
         return pd.DataFrame({"value": value, "true": true}).corr("spearman", min_periods=3).iloc[0, 1]

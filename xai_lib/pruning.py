@@ -14,6 +14,7 @@ from transformers.activations import ACT2FN
 
 from . import edits, execution, identity, nulls, targets
 from .choosing import blind, contrast, controls, mentions, neurons_of, reach, support, top, with_units
+from .clips import as_clips
 from .forgetting import correct, effects, frontier, random_sets, recalls, selectivity, summary, table
 
 __all__ = ["blind", "compare", "contrast", "controls", "effects", "evaluate", "fingerprint", "frontier", "greedy", "importance",
@@ -86,7 +87,7 @@ def fingerprint(model) -> str:
     return digest.hexdigest()
 
 
-def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -> xr.DataArray:
+def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None, sample_rate=None) -> xr.DataArray:
     """Choose neurons of a label `step` at a time, looking anew at the pruned model each time: a score [unit].
 
     Each time by `contrast` of `support`: what helps the label in its own clips, less `weight` times what helps others
@@ -94,6 +95,7 @@ def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -
     up to k. When no more than the share `recall` of the label's own clips are still given it, no more are chosen. Other
     neurons answer for those that are gone, which one look at the whole model cannot know.
     """
+    clips = as_clips(clips, sample_rate)
     score, taken = None, {}
     for left in range(k, 0, -step):
         with prune(model, taken):
@@ -111,14 +113,25 @@ def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None) -
 
 
 def compare(
-    model, clips, scores, magnitude=None, *, doses, part="ffn_hidden", draws=40, chosen_on=None, batch=None, seed=0
+    model,
+    clips,
+    scores,
+    magnitude=None,
+    *,
+    doses,
+    part="ffn_hidden",
+    draws=40,
+    chosen_on=None,
+    batch=None,
+    seed=0,
+    sample_rate=None,
 ) -> xr.Dataset | dict:
     """Logits of each clip with more and more neurons pruned: the chosen, and random ones of like size.
 
     Parameters
     ----------
-    clips : DataFrame
-        Labelled, of speakers on whom nothing was chosen.
+    clips, sample_rate
+        As in `corpora.as_clips`. Labelled, of speakers on whom nothing was chosen.
     scores : DataArray [layer, neuron] or [unit], or dict of them
         See `neurons_of`. Several ways to choose share the forwards of the model as it is.
     magnitude : DataArray, optional
@@ -139,6 +152,7 @@ def compare(
         a choice blind to the class takes out, "most active" and "writes most" (`blind`); dose 0 is the model as it is.
         `shared` [dose]: the share of neurons that two random sets have in common.
     """
+    clips = as_clips(clips, sample_rate)
     several, asked = scores if isinstance(scores, dict) else {None: scores}, {}
     for name, score in several.items():
         own, many = (each[name] if isinstance(each, dict) else each for each in (doses, draws))
@@ -149,12 +163,16 @@ def compare(
 
 
 def evaluate(
-    model, clips, neurons, label, magnitude=None, *, draws=40, chosen_on=None, batch=None, seed=0
+    model, clips, neurons, label, magnitude=None, *, draws=40, chosen_on=None, batch=None, seed=0, sample_rate=None
 ) -> xr.Dataset:
     """What a model without some `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
 
-    The rest as in `compare`. A dict does not tell on which clips it was chosen: without `chosen_on`, a warning.
+    The rest as in `compare`. Clips of which no label is known, such as a waveform, are taken to be of `label`. A dict does
+    not tell on which clips it was chosen: without `chosen_on`, a warning.
     """
+    clips = as_clips(clips, sample_rate)
+    if "label" not in clips:
+        clips = clips.assign(label=label)
     if chosen_on is None:
         warnings.warn("that the neurons were chosen on other clips was not checked: give chosen_on=", stacklevel=2)
     _apart(clips, chosen_on, [])
@@ -163,12 +181,14 @@ def evaluate(
 
 
 def importance(
-    model, clips, scores, *, shares, part="ffn_hidden", seeds=3, chosen_on=None, batch=None, seed=0
+    model, clips, scores, *, shares, part="ffn_hidden", seeds=3, chosen_on=None, batch=None, seed=0, sample_rate=None
 ) -> xr.Dataset:
     """Accuracy against the share of neurons pruned, by several rankings, each beside random neurons of the same layers.
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     scores : dict of DataArray
         What neurons are ranked by: an attribution, a count of words, 1 for those described by an adjective. NaN and 0 are
         never pruned.
@@ -189,6 +209,7 @@ def importance(
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, figure 4.
     """
+    clips = as_clips(clips, sample_rate)
     scores = {name: score.where(score != 0) for name, score in scores.items()}
     places = {name: [round(share * score.size) for share in shares] for name, score in scores.items()}
     doses = {
@@ -270,6 +291,7 @@ def _apart(clips, chosen_on, heard):
 def _logits(model, clips, asked, magnitude, batch, seed):
     """The Datasets of `compare`; `asked` are {name: (plan for each dose, doses, draws)}."""
     model.require_trained()
+    targets.require_one_label(model)
     size = model if magnitude is None else reach(model, magnitude)
 
     def compared_with(plan, draws):

@@ -18,10 +18,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import __version__
-from .audio import NoClips
+from .audio import Encoded, NoClips, Waveform, sources
+from .clips import as_clips
 
 
-def by_clip(method, model, clips, *, folder, **options):
+def by_clip(method, model, clips, *, folder, sample_rate=None, **options):
     """`method(model, clips, **options)`, clip by clip: what another run has computed is taken from `folder`.
 
     Clips run side by side where joblib is told so, `with joblib.parallel_config(n_jobs=4)` or, on a cluster that shares
@@ -35,6 +36,8 @@ def by_clip(method, model, clips, *, folder, **options):
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     method : function
         Gives a Dataset or DataArray of single clips, nothing in which is summed over clips, such as
         `attribution.gradient_shap`.
@@ -54,6 +57,7 @@ def by_clip(method, model, clips, *, folder, **options):
     ----------
     joblib.Memory, which writes each result beside its place and moves it there, so that a run may be killed any time.
     """
+    clips = as_clips(clips, sample_rate)
     model.require_unedited()
     memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, state(model)])}", verbose=0)
     one = memory.cache(_one, ignore=["method", "model", "clip", "options"])
@@ -127,8 +131,8 @@ def _joined(parts):
 
 def content(value):
     """What is hashed of an option: functions by their code, clips by their sound, results by their values."""
-    if isinstance(value, pd.DataFrame) and "path" in value:
-        return value.drop(columns="path"), [_sound(path) for path in value["path"]]
+    if isinstance(value, pd.DataFrame) and {"path", "audio"} & set(value):
+        return value.drop(columns=["path", "audio"], errors="ignore"), [_sound(source) for source in sources(value)]
     if isinstance(value, xr.DataArray):
         value = value.to_dataset(name="value")
     if isinstance(value, xr.Dataset):
@@ -153,8 +157,13 @@ def _plain(code):
     return code.replace(co_filename="", co_firstlineno=0, co_consts=inside)
 
 
-def _sound(path):
-    """Hash of a file, None where there is none."""
+def _sound(source):
+    """Hash of a file, None where there is none, or of sound in memory."""
+    if isinstance(source, Waveform):
+        return joblib.hash([source.samples, source.sample_rate])
+    if isinstance(source, Encoded):
+        return joblib.hash(source.content)
+    path = source
     return joblib.hash(Path(path).read_bytes()) if Path(path).is_file() else None
 
 

@@ -21,8 +21,11 @@ import PIL.Image
 from tqdm.auto import tqdm
 
 from . import pages, workbook
+from .checkpoints import BUNDLED
+from .names import KNOWN
 from .parameters import DEFAULTS, check, folder_name
 
+LONGEST_SOCKET = 90  # characters of the folder; systems allow 104 or 108 for the whole name
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -36,8 +39,11 @@ def parameters(environ: dict, pairs: list[str] = ()) -> dict:
             raise ValueError(f"{pair!r} is not name=value")
         given[name.lower()] = value
     typed = {name: value for name, value in check(given).items() if name in given}
+    known = {"corpus": {"sample", *KNOWN}, "model": {*BUNDLED.values()}}  # names come before folders called so
     for name in ("corpus", "root", "files", "model"):  # kernels start elsewhere: say where paths lie
         value = typed.get(name)
+        if value and value.lower() in known.get(name, ()):
+            continue
         if value and (name in {"root", "files"} or Path(value).expanduser().exists()):
             typed[name] = str(Path(value).expanduser().absolute())
     return typed
@@ -64,9 +70,11 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
     begun = [0]  # cells, by their numbers
-    with tempfile.TemporaryDirectory(prefix="xai-") as sockets:
+    with tempfile.TemporaryDirectory(prefix="xai-", dir=_folder_of_sockets()) as sockets:
         config = Config()
-        if os.name == "posix":  # sockets in a folder of its own: no ports to race for, none that others can read
+        if (
+            os.name == "posix" and len(sockets) <= LONGEST_SOCKET
+        ):  # sockets in a folder of its own: no ports to race for, none that others can read
             config.KernelManager.update(transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(
             notebook,
@@ -91,6 +99,13 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
     nbformat.write(notebook, out)
     title, seconds = pages.title_of(notebook) or path.stem, time.monotonic() - start
     return SimpleNamespace(notebook=notebook, out=out, title=title, error=error, seconds=seconds)
+
+
+def _folder_of_sockets() -> str | None:
+    """Where kernels' sockets lie: None, the usual place, or /tmp where that has too long a name, as clusters give it."""
+    usual = tempfile.gettempdir()
+    is_too_long = len(usual) + len("/xai-12345678") > LONGEST_SOCKET
+    return "/tmp" if is_too_long and os.access("/tmp", os.W_OK) else None  # noqa: S108
 
 
 def tidy(notebook) -> None:
@@ -197,7 +212,12 @@ def main(argv: list[str] | None = None) -> int:
     else:
         while (folder := options.results.absolute() / folder_name(check(given))).exists():
             time.sleep(0.2)  # the same run was started in this very second
-        folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            reason = f"{error.strerror}: name another folder with --results"
+            print(f"error: results cannot be written to {options.results} ({reason})", file=sys.stderr)
+            return 2
         asked = ", ".join(f"{name}={value!r}" for name, value in given.items())
         print(f"{folder}\n{asked or 'bundled corpus and model'}", file=sys.stderr)
         jobs, env = [(path, folder / path.name) for path in paths], {**env, "XAI_RUN_DIR": str(folder)}

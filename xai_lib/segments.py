@@ -7,6 +7,7 @@ import xarray as xr
 
 from . import execution, hooks, targets
 from .activations import usable
+from .clips import as_clips
 from .gradient_shap import windows
 
 BASELINES = ("silence", "noise", "mean")
@@ -26,6 +27,7 @@ def segment_response(
     fade=0.005,
     seed=0,
     batch=16,
+    sample_rate=None,
 ) -> xr.DataArray:
     """What each segment of the input does to the activation of every neuron.
 
@@ -34,6 +36,8 @@ def segment_response(
 
     Parameters
     ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
     seconds : float
         Length of the segments; the last one takes what is left of the clip.
     baseline : str, number, array [time] or callable
@@ -67,6 +71,7 @@ def segment_response(
     captum.attr.NeuronFeatureAblation, which it equals for a neuron, or callable, and a mask of the same segments
     (fade 0).
     """
+    clips = as_clips(clips, sample_rate)
     model.require_trained()
     if isinstance(baseline, str) and baseline not in BASELINES:
         raise ValueError(f"unknown baseline {baseline!r}: {', '.join(BASELINES)}, a number, a waveform or a callable")

@@ -42,15 +42,18 @@ class Family:
 
     `parts`; `class_tokens`, frames at the beginning that stand for the whole clip; `timeline`, whether frames follow one
     another every `hop` samples; `resumable`, whether a forward can be stopped after a layer and go on from there (`embed`,
-    `step`, `replace`, `finish`, `classify`); `residual`, whether a block adds to what came in (the residual stream).
+    `step`, `replace`, `finish`, `classify`); `residual`, whether a block adds to what came in (the residual stream);
+    `overwrites`, whether operations in place may follow a site.
     """
 
     parts = PARTS
     class_tokens = 0
     resumable = True
     residual = True
+    overwrites = False
     timeline = False
     is_open = False
+    window = None  # seconds of a clip that are heard, where what follows would be cut off
     seconds = None  # that a forward covers, whatever the clip's length, where it has to be told
 
     def __init__(self, network):

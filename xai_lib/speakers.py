@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from . import checkpoints, execution, hooks, identity, statistics, targets
 from .activations import activations
+from .clips import as_clips
 from .families import State
 
 FEWEST = 3  # speakers, to fit on
@@ -50,7 +51,7 @@ def check(model, fitted, by) -> None:
         raise ValueError(f"this was fitted on another model, {fitted.attrs['model']}: use {by}(model, clips)")
 
 
-def fit(model, clips) -> xr.Dataset:
+def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
     """The directions of each layer in which training speakers differ most, for how much each one varies.
 
     Linear discriminant analysis (scikit-learn, covariance shrunken after Ledoit and Wolf) of the means of clips over
@@ -67,6 +68,7 @@ def fit(model, clips) -> xr.Dataset:
     ValueError
         A clip has no speaker, or fewer than three speakers have two clips or more.
     """
+    clips = as_clips(clips, sample_rate)
     known(clips, FEWEST)
     found = activations(model, clips, "block")
     names = identity.unified(found["speaker"].to_series())
@@ -118,15 +120,15 @@ def similarity(reader):
     return read
 
 
-def equal_error_rate(model, clips, space, *, draws=20, seed=0) -> xr.Dataset:
+def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None) -> xr.Dataset:
     """How often cosines take two people for one, at the threshold where they take one for two as often.
 
     All pairs of clips count, but those known to say the same statement: it would make them alike.
 
     Parameters
     ----------
-    clips : DataFrame
-        Of speakers whom `fit` has not heard.
+    clips, sample_rate
+        As in `corpora.as_clips`. Of speakers whom `fit` has not heard.
     space : of `fit` or `xvector`
     draws : int
         How often speakers are dealt out at random among the clips, for chance.
@@ -147,6 +149,7 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0) -> xr.Dataset:
     ValueError
         A clip has no speaker, or one whom `fit` has heard; no clip could be used.
     """
+    clips = as_clips(clips, sample_rate)
     if not callable(space):
         check(model, space, "speakers.fit")
     known(clips, heard=() if callable(space) else json.loads(space.attrs["speakers"]))

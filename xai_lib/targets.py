@@ -18,6 +18,7 @@ def check(model, target, scale="logit") -> None:
     model.require_trained()
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}: the scales are {', '.join(SCALES)}")
+    _require_scale(model, scale)
     resolve(model, target, torch.zeros(1, len(model.labels)))
 
 
@@ -31,16 +32,36 @@ def resolve(model, target, logits) -> tuple[int, ...]:
     return tuple(model.target(name) for name in classes)
 
 
-def value(logits, classes, scale="logit") -> torch.Tensor:
+def _require_scale(model, scale):
+    """ValueError where outputs that are numbers, of a regression, are asked for on a scale of probabilities."""
+    if model.outputs == "numbers" and scale != "logit":
+        raise ValueError(
+            f"the outputs of {model.name} are numbers (a regression), which have no {scale}: scale='logit' takes them as "
+            "they are"
+        )
+
+
+def require_one_label(model) -> None:
+    """ValueError where a model does not give one label of several, on which a method rests."""
+    if model.outputs != "one label":
+        raise ValueError(
+            f"{model.name} gives {model.outputs} for a clip, and this needs a model that gives one label of several"
+        )
+
+
+def value(model, logits, classes, scale="logit") -> torch.Tensor:
     """The number that is explained, [batch], from logits [batch, label].
 
     A class's logit, its log odds against all others, or its probability; of a pair, the difference of the two
-    (of their logits, which is the log odds between them, or of their probabilities).
+    (of their logits, which is the log odds between them, or of their probabilities). Where a clip can have several labels,
+    each has a probability of its own, and its logit is its log odds. ValueError where outputs are numbers, which have
+    neither.
     """
-    numbers = torch.softmax(logits, dim=-1) if scale == "probability" else logits
+    _require_scale(model, scale)
+    numbers = model.scores(logits) if scale == "probability" else logits
     if len(classes) == 2:
         return numbers[:, classes[0]] - numbers[:, classes[1]]
-    if scale == "log_odds":
+    if scale == "log_odds" and model.outputs == "one label":
         others = [c for c in range(logits.shape[-1]) if c != classes[0]]
         return logits[:, classes[0]] - torch.logsumexp(logits[:, others], dim=-1)
     return numbers[:, classes[0]]

@@ -76,6 +76,7 @@ def setup(name: str, **parameters) -> Run:
     import transformers
 
     from . import corpora, inputs, models
+    from .audio import sources
     from .families import PARTS
     from .plots import style
 
@@ -117,7 +118,7 @@ def setup(name: str, **parameters) -> Run:
         drawn_from = " (drawn from those)" if len(right) else ""
     else:
         run.explain, drawn_from = inputs.own_files(run.files, model, skipped), ""
-    names = [Path(path).name for path in run.explain["path"]]
+    names = [Path(str(source)).name for source in sources(run.explain)]
     print(
         f"model   {model.name}: {', '.join(model.labels)}; layers 0–{model.n_layers}\n"
         f"corpus  {Path(values['corpus']).name}: {len(corpus)} clips; "

@@ -17,6 +17,7 @@ class Wrapped(Family):
 
     resumable = False
     residual = False  # that its blocks add to what comes in is not known
+    overwrites = True
     span = 1
 
     def __init__(self, module, sites, *, layout, preprocess, read, n_labels, seconds=None):

@@ -28,6 +28,7 @@ from .layer_probes import layer_probes
 from .mode_comparison import mode_comparison
 from .neuron_card import neuron_card
 from .neuron_groups import neuron_groups
+from .over_time import over_time
 from .proxy_changes import proxy_changes
 from .recognition import recognition
 from .segment_map import segment_map

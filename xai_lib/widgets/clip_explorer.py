@@ -6,6 +6,7 @@ import pandas as pd
 from IPython.display import Audio
 
 from .. import acoustics, audio
+from ..clips import as_clips
 from ..names import ordered
 from ..plots.clip import clip as plot
 from .panel import Panel
@@ -20,7 +21,8 @@ class ClipExplorer(Panel):
     model says of the clip where a model was given. `emotion` is chosen at first, if some clip has it.
     """
 
-    def __init__(self, clips, *, model=None, emotion=None):
+    def __init__(self, clips, *, model=None, emotion=None, sample_rate=None):
+        clips = as_clips(clips, sample_rate)
         if len(clips) == 0:
             raise ValueError("there are no clips to explore: the selection is empty")
         self.clips, self.model, self._choices = clips, model, {}
@@ -48,12 +50,13 @@ class ClipExplorer(Panel):
             asked = ", ".join(value for value in choices.values() if value != ANY)
             raise ValueError(f"no clip is {asked}: set one of the controls to “{ANY}”")
         row = found.iloc[min(clip, len(found)) - 1]
-        waveform = audio.read(row["path"], self.sample_rate)
+        source = audio.sources(found).loc[row.name]
+        waveform = audio.read(source, self.sample_rate)
         said = ", ".join(str(row[name]) for name in self._choices if row.notna()[name])
-        name = re.split(r"[\\/]", str(row["path"]))[-1]
+        name = re.split(r"[\\/]", str(source))[-1]
         text = f"clip {min(clip, len(found))} of {len(found)}: {name}"
         if self.model is not None:
-            best = self.model.predict(row["path"]).iloc[0].drop("label").astype(float).nlargest(3)
+            best = self.model.predict(found.loc[[row.name]]).iloc[0].drop("label").astype(float).nlargest(3)
             text += "; the model says " + ", ".join(f"{label} {p:.0%}" for label, p in best.items())
         figure = plot(acoustics.frames(waveform, self.sample_rate), title=said or name)
         player = Audio(waveform.clip(-1, 1), rate=self.sample_rate, normalize=False)

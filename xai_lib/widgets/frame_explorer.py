@@ -6,6 +6,7 @@ import numpy as np
 import soundfile
 
 from .. import audio, plots
+from ..clips import as_clips
 from ..deletion import gate
 from ..gradient_shap import top_frames
 from .panel import Panel
@@ -20,7 +21,8 @@ class FrameExplorer(Panel):
     def __init__(self, shaps, clips, *, k=20, sample_rate=16_000):
         self.shaps, self.clips, self.sample_rate = shaps, clips, sample_rate
         first = next(iter(shaps.values()))
-        names = [(Path(clips["path"].loc[clip]).name, place) for place, clip in enumerate(first["clip"].values)]
+        self.sources = audio.sources(as_clips(clips, sample_rate))
+        names = [(Path(str(self.sources.loc[clip])).name, place) for place, clip in enumerate(first["clip"].values)]
         most = int(first["n_frames"].min())
         controls = {
             "k": ipywidgets.IntSlider(min(k, most), 1, most, description="top frames"),
@@ -31,8 +33,8 @@ class FrameExplorer(Panel):
 
     def draw(self, k, baseline, clip):
         one = self.shaps[baseline].isel(clip=[clip])
-        path = self.clips["path"].loc[one["clip"].item()]
-        waveform, name = audio.read(path, self.sample_rate), Path(path).name
+        source = self.sources.loc[one["clip"].item()]
+        waveform, name = audio.read(source, self.sample_rate), Path(str(source)).name
         keep = np.zeros(one["n_frames"].item(), bool)
         keep[top_frames(one, k)["frame"]] = True
         shown = [plots.frame_attribution(waveform, self.sample_rate, one.isel(clip=0), k=k, name=name)]

@@ -1,0 +1,328 @@
+"""Anything that is sound becomes a table of clips, and nothing is misread silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from xai_lib import ablation, activations, attribution, audio, corpora, deletion, dissection, plots, pruning
+from xai_lib.clips import as_clips
+
+RATE = 16000
+
+
+def samples(clips, place=0):
+    return audio.read(audio.sources(clips).iloc[place])
+
+
+def write(path, values, rate=RATE, **options):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, values, rate, **options)
+    return Path(path)
+
+
+# ---------- waveforms
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x,
+        lambda x: x.astype(float),
+        lambda x: x.astype(np.float16).astype(np.float32),
+        lambda x: x[None],
+        torch.from_numpy,
+        lambda x: torch.from_numpy(x)[None],
+        lambda x: torch.from_numpy(x).requires_grad_(),
+        lambda x: x.tolist(),
+        lambda x: [x],
+        lambda x: pd.Series(x),
+    ],
+)
+def test_a_waveform_of_any_kind(wave, convert):
+    clips = as_clips(convert(wave), sample_rate=RATE)
+    assert len(clips) == 1
+    np.testing.assert_allclose(samples(clips), wave, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least", "greatest"),
+    [(np.int16, -32768, 32767), (np.int32, -(2**31), 2**31 - 1), (np.uint8, 0, 255), (np.int8, -128, 127)],
+)
+def test_integers_are_scaled_by_their_range(dtype, least, greatest):
+    middle = (int(least) + int(greatest) + 1) // 2
+    x = samples(as_clips(np.array([least, middle, greatest] * 200, dtype=dtype), RATE))
+    assert x[:2].tolist() == [-1, 0]
+    assert 0.99 < x[2] <= 1
+
+
+def test_sixteen_bits_are_what_the_file_gives(tmp_path):
+    integers = (3000 * np.random.default_rng(0).standard_normal(4000)).astype(np.int16)
+    path = write(tmp_path / "a.wav", integers, subtype="PCM_16")
+    np.testing.assert_array_equal(samples(as_clips(integers, RATE)), audio.read(path))
+
+
+def test_batches_and_lists_of_unequal_ones(wave):
+    assert len(as_clips(np.stack([wave] * 3), RATE)) == 3
+    clips = as_clips([wave, torch.from_numpy(wave[:5000])], RATE)
+    assert [len(samples(clips, place)) for place in range(2)] == [len(wave), 5000]
+
+
+def test_another_rate_is_resampled(wave):
+    x = samples(as_clips(wave, sample_rate=8000))
+    assert abs(len(x) - 2 * len(wave)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("given_", "rate", "message"),
+    [
+        (np.zeros(4000), None, "needs its rate, such as sample_rate=16000"),
+        (np.zeros(4000), True, "a number in Hz, not True"),
+        (np.zeros(4000), "16k", "a number in Hz, not '16k'"),
+        (np.zeros(4000), 16, "from 100 to 1000000, not 16"),
+        (np.zeros(4000), 16000.5, "a whole number in Hz"),
+        (np.zeros((2, 3, 4000)), RATE, r"the shape \(2, 3, 4000\)"),
+        (np.zeros((4000, 2)), RATE, r"looks like \[time, channel\]"),
+        (np.array(0.5), RATE, r"the shape \(\)"),
+        (20_000 * np.ones(4000), RATE, "divide them, by 32768"),
+        (np.zeros(4000, complex), RATE, "whole numbers or floats, not complex"),
+        (np.zeros(4000, bool), RATE, "whole numbers or floats, not bool"),
+        ([], RATE, "what was given is empty"),
+        (pd.DataFrame({"path": []}), None, "what was given is empty"),
+        (pd.DataFrame({"file": ["a.wav"]}), None, 'column "path" or "audio"; this one has file'),
+        (pd.DataFrame({"path": ["a.wav", None]}), None, "1 of 2 clips name no file"),
+        (pd.DataFrame({"audio": [object()]}), None, "neither a waveform nor a sound file"),
+        (5, None, "clips cannot be made of a int"),
+        (None, None, "clips cannot be made of a NoneType"),
+        ({"array": np.zeros(4000)}, None, "needs its rate"),
+    ],
+)
+def test_what_is_refused(given_, rate, message):
+    with pytest.raises(ValueError, match=message):
+        as_clips(given_, rate)
+
+
+def test_loud_floats_are_told(wave):
+    with pytest.warns(UserWarning, match="reach .*, and full scale of floats is 1"):
+        as_clips(40 * wave, RATE)
+
+
+@settings(max_examples=100)
+@given(
+    values=arrays.arrays(
+        st.sampled_from([np.int16, np.uint8, np.float32, np.float64]),
+        arrays.array_shapes(min_dims=1, max_dims=2, max_side=600),
+    ),
+    rate=st.sampled_from([8000, 16000, 44100]),
+)
+def test_any_array_gives_clips_or_one_clear_error(values, rate):
+    with np.errstate(all="ignore"), pytest.MonkeyPatch.context():
+        try:
+            clips = as_clips(values, rate)
+        except ValueError as error:
+            assert str(error)
+            return
+        for source in clips["audio"]:
+            try:
+                x = audio.read(source)
+            except audio.BadClip as error:
+                assert "waveform" in str(error)
+            else:
+                assert x.dtype == np.float32 and np.isfinite(x).all()
+
+
+# ---------- files and tables
+
+
+def test_paths_lists_folders_patterns_and_tables(tmp_path, wave):
+    for name in ("angry/a.wav", "happy/b.wav"):
+        write(tmp_path / name, wave)
+    a, b = str(tmp_path / "angry/a.wav"), str(tmp_path / "happy/b.wav")
+    (tmp_path / "mine.csv").write_text("path,label\nangry/a.wav,angry\n")
+    assert as_clips(a)["path"].tolist() == [a]
+    assert as_clips(Path(a))["path"].tolist() == [a]
+    assert as_clips([a, Path(b)])["path"].tolist() == [a, b]
+    assert as_clips(pd.Series([a, b]))["path"].tolist() == [a, b]
+    assert as_clips(str(tmp_path / "*/*.wav"))["path"].tolist() == [a, b]
+    assert as_clips(tmp_path)["label"].tolist() == ["angry", "happy"]
+    assert as_clips(tmp_path / "mine.csv")["path"].tolist() == [a]
+    table = pd.DataFrame({"path": [a], "label": "angry"})
+    assert as_clips(table) is table
+
+
+def test_names_of_ravdess_say_who_and_what(tmp_path, wave):
+    clips = as_clips([write(tmp_path / "03-01-05-01-02-01-12.wav", wave), write(tmp_path / "mine.wav", wave)])
+    assert clips["label"].tolist()[0] == "angry" and clips["speaker"][0] == "ravdess-12"
+    assert pd.isna(clips["label"][1])
+
+
+def test_a_column_of_sounds(wave, tmp_path):
+    content = write(tmp_path / "a.wav", wave).read_bytes()
+    table = pd.DataFrame(
+        {
+            "audio": [
+                {"array": wave, "sampling_rate": RATE},
+                {"bytes": content, "path": "x.wav"},
+                {"bytes": None, "path": str(tmp_path / "a.wav")},
+                content,
+                str(tmp_path / "a.wav"),
+            ],
+            "label": list("abcde"),
+        },
+        index=list("vwxyz"),
+    )
+    clips = as_clips(table)
+    assert clips.index.tolist() == list("vwxyz") and clips["label"].tolist() == list("abcde")
+    for place in range(5):
+        np.testing.assert_allclose(samples(clips, place), wave, atol=1e-4)
+    assert as_clips(clips)["audio"].tolist() == clips["audio"].tolist()
+
+
+def test_arrays_in_a_table_take_the_rate_beside_them(wave):
+    table = pd.DataFrame({"audio": [wave, wave], "sample_rate": [8000, 16000]})
+    clips = as_clips(table)
+    assert [len(samples(clips, place)) for place in range(2)] == pytest.approx([2 * len(wave), len(wave)], abs=1)
+
+
+def test_a_stretch_of_a_recording(wave, tmp_path):
+    path = write(tmp_path / "call.wav", np.tile(wave, 8), 16000)
+    cut = corpora.stretch(path, 1, 1.5)
+    np.testing.assert_allclose(samples(cut), wave, atol=1e-4)
+    assert "call.wav, 1 to 1.5 s" in str(cut["audio"].iloc[0])
+    for start, end in ((-1, 1), (2, 2), (3, 5)):
+        with pytest.raises(ValueError, match=r"does not lie in .*call.wav, which takes 4.00 s"):
+            corpora.stretch(path, start, end)
+
+
+# ---------- data sets of Hugging Face
+
+
+def dataset(tmp_path, wave):
+    datasets = pytest.importorskip("datasets", reason="the library datasets is not installed")
+    path = str(write(tmp_path / "a.wav", wave))
+    features = datasets.Features(
+        {
+            "audio": {"path": datasets.Value("string"), "bytes": datasets.Value("binary")},
+            "label": datasets.ClassLabel(names=["calm", "angry"]),
+            "speaker_id": datasets.Value("int64"),
+        }
+    )
+    columns = {
+        "audio": [{"path": path, "bytes": None}, {"path": None, "bytes": Path(path).read_bytes()}],
+        "label": [1, 0],
+        "speaker_id": [7, 8],
+    }
+    table = datasets.Dataset.from_dict(columns, features=features)
+    return table.cast_column("audio", datasets.Audio(sampling_rate=8000))  # as downloaded ones are: not yet decoded
+
+
+def check_dataset(clips, wave):
+    assert clips["label"].tolist() == ["angry", "calm"]
+    assert clips["speaker"].tolist() == ["7", "8"]
+    for place in range(2):
+        np.testing.assert_allclose(samples(clips, place), wave, atol=1e-4)
+
+
+def test_a_dataset(tmp_path, wave):
+    check_dataset(as_clips(dataset(tmp_path, wave)), wave)
+
+
+def test_a_streamed_dataset(tmp_path, wave):
+    streamed = dataset(tmp_path, wave).to_iterable_dataset()
+    with pytest.raises(ValueError, match="first=100"):
+        as_clips(streamed)
+    check_dataset(as_clips(streamed, first=2), wave)
+    assert len(as_clips(streamed, first=1)) == 1
+
+
+def test_parts_of_a_dataset(tmp_path, wave):
+    datasets = pytest.importorskip("datasets", reason="the library datasets is not installed")
+    whole = datasets.DatasetDict({"train": dataset(tmp_path, wave), "test": dataset(tmp_path, wave)})
+    clips = as_clips(whole)
+    assert clips["split"].tolist() == ["train"] * 2 + ["test"] * 2
+    assert clips.index.is_unique
+
+
+# ---------- what the library does with them
+
+
+def same(one, other, **tolerance):
+    """Whether two results hold the same numbers, whatever their clips are called."""
+    for name in one.data_vars:
+        if one[name].dtype.kind == "f":
+            np.testing.assert_allclose(one[name].values, other[name].values, **{"atol": 1e-5, **tolerance})
+
+
+METHODS = {
+    "grad_x_activation": lambda m, clips, **rate: attribution.grad_x_activation(m, clips, target="angry", **rate),
+    "gradient": lambda m, clips, **rate: attribution.gradient(m, clips, target="angry", **rate),
+    "integrated_gradients": lambda m, clips, **rate: attribution.integrated_gradients(
+        m, clips, target="angry", steps=2, **rate
+    ),
+    "exhaustive_ablation": lambda m, clips, **rate: attribution.exhaustive_ablation(
+        m, clips, target="angry", layers=[3], **rate
+    ),
+    "gradient_shap": lambda m, clips, **rate: attribution.gradient_shap(
+        m, clips, target="angry", n=4, steps=2, layers="all", **rate
+    ),
+    "segment_response": lambda m, clips, **rate: attribution.segment_response(
+        m, clips, frames="all", **rate
+    ).to_dataset(name="response"),
+    "activations": lambda m, clips, **rate: dissection.activations(m, clips, **rate),
+    "moments": lambda m, clips, **rate: activations.moments(m, clips, **rate),
+    "sweep": lambda m, clips, **rate: ablation.sweep(m, clips, neurons={2: [0, 1]}, nulls=0, target="angry", **rate),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_waveform_gives_what_its_file_gives(shared, tmp_path, wave, method):
+    model = shared()
+    path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
+    of_file = METHODS[method](model, path)
+    same(METHODS[method](model, wave, sample_rate=RATE), of_file)
+    same(METHODS[method](model, torch.from_numpy(wave), sample_rate=RATE), of_file)
+
+
+def test_logits_and_predictions_of_waveforms(shared, wave, tmp_path):
+    model = shared()
+    path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
+    logits = model(wave, sample_rate=RATE)
+    assert logits.shape == (1, len(model.labels))
+    torch.testing.assert_close(logits, model.logits(model.tensor(wave)))
+    assert model([wave, wave[:6000]], sample_rate=RATE).shape == (2, len(model.labels))
+    pd.testing.assert_frame_equal(model.predict(wave, RATE), model.predict(path))
+    with pytest.raises(ValueError, match="needs its rate"):
+        model(wave)
+
+
+def test_pruning_is_judged_on_one_waveform(shared, wave):
+    model = shared()
+    with pytest.warns(UserWarning, match="was not checked"):
+        found = pruning.evaluate(model, wave, {(2, "ffn_hidden"): [0, 1]}, "angry", draws=2, sample_rate=RATE)
+    assert np.isfinite(found["change"].sel(group="forgotten", measure="probability").values).all()
+    assert found["change"].sel(group="kept").isnull().all()
+
+
+def test_all_figures_of_gradient_shap_of_a_waveform(shared, wave):
+    model = shared()
+    shap = attribution.gradient_shap(model, wave, target="angry", n=4, steps=2, sample_rate=RATE)
+    table = deletion.frame_deletion(model, wave, shap, target="angry", frames="all", sample_rate=RATE)
+    plots.frame_attribution(wave, RATE, {"noise": shap.isel(clip=0)}, k=3)
+    assert table.sizes["clip"] == 1
+
+
+def test_explorers_take_a_waveform(shared, wave):
+    from xai_lib import widgets
+
+    model = shared()
+    widgets.ClipExplorer(wave, model=model, sample_rate=RATE)
+    shap = attribution.gradient_shap(model, wave, target="angry", n=4, steps=2, sample_rate=RATE)
+    widgets.FrameExplorer({"noise": shap}, wave, sample_rate=RATE)

@@ -1,0 +1,263 @@
+"""One place reads sound: whole, whatever its header says, or refused by name."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xai_lib import headers, reading
+
+RATE = 16000
+
+
+def noise(seconds=2.0, seed=0):
+    return (0.2 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))).astype(np.float32)
+
+
+def encoded(samples, format, **options) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, RATE, format=format, **options)
+    return buffer.getvalue()
+
+
+def mp3(samples) -> bytes:
+    """MP3 of a variable bit rate, whose first frame counts the others."""
+    buffer = io.BytesIO()
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.5}
+    with soundfile.SoundFile(buffer, "w", RATE, 1, **options) as file:
+        file.write(samples)
+    return buffer.getvalue()
+
+
+def uneven(seconds=20):
+    """Sound whose bit rate varies: noise, then next to nothing."""
+    half = noise(seconds / 2)
+    return np.concatenate([half, 1e-4 * half])
+
+
+def read(content, rate=RATE):
+    return reading.read(reading.Encoded(content, "clip"), rate)
+
+
+# ---------- lengths that a header leaves open, or gets wrong
+
+
+@pytest.mark.parametrize("count", [0, 1000, 2**36 - 1, 31_999])
+def test_flac_is_read_to_its_end_whatever_its_header_says(count):
+    content = bytearray(encoded(noise(), "FLAC"))
+    right = read(bytes(content))
+    content[21] = content[21] & 0xF0 | count >> 32
+    content[22:26] = (count & 0xFFFFFFFF).to_bytes(4, "big")
+    np.testing.assert_array_equal(read(bytes(content)), right)
+    assert len(right) == 2 * RATE
+
+
+def test_flac_with_a_tag_behind_it_is_read():
+    content = encoded(noise(), "FLAC")
+    np.testing.assert_array_equal(read(content + b"TAG" + bytes(125)), read(content))
+
+
+@pytest.mark.parametrize("said", [0, 2, 1000, 0xFFFFFFFF, 63_998])
+def test_wav_of_a_recorder_that_was_cut_off_is_read(said):
+    content = bytearray(encoded(noise(), "WAV", subtype="PCM_16"))
+    place = content.find(b"data")
+    content[4:8] = struct.pack("<I", 0)
+    content[place + 4 : place + 8] = struct.pack("<I", said)
+    np.testing.assert_array_equal(read(bytes(content)), read(encoded(noise(), "WAV", subtype="PCM_16")))
+
+
+def test_chunks_behind_the_samples_are_no_sound():
+    content = encoded(noise(), "WAV", subtype="PCM_16")
+    chunk = b"LIST" + struct.pack("<I", 64) + b"INFOICMT" + bytes(56)
+    assert headers.corrected(content + chunk) is None
+    np.testing.assert_array_equal(read(content + chunk), read(content))
+
+
+def test_wav_cut_off_in_the_middle_gives_what_there_is():
+    content = encoded(noise(), "WAV", subtype="PCM_16")
+    assert len(read(content[: 44 + 2 * RATE])) == RATE
+
+
+@pytest.mark.parametrize("count", [0, 10, 500, 2**32 - 1])
+def test_mp3_whose_first_frame_counts_wrongly_is_read_whole(count):
+    content = bytearray(mp3(uneven()))
+    right = read(bytes(content))
+    assert len(right) == 20 * RATE
+    place = max(content.find(b"Xing"), content.find(b"Info"))
+    content[place + 8 : place + 12] = count.to_bytes(4, "big")
+    np.testing.assert_array_equal(read(bytes(content)), right)
+
+
+def without_first_frame(content: bytes) -> bytes:
+    (start, first), *_ = headers._mpeg_frames(content)
+    return content[start + first.size :]
+
+
+def test_mp3_without_a_count_is_read_whole():
+    content = without_first_frame(mp3(uneven()))
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        assert not 19 * RATE < file.frames < 21 * RATE  # what the decoder guesses
+    assert 20 * RATE <= len(read(content)) <= 20 * RATE + 3 * 576  # padding at both ends is no longer known
+
+
+def test_mp3_with_tags_and_junk_is_read_whole():
+    content = without_first_frame(mp3(uneven()))
+    size = 1000
+    tag = b"ID3\x04\x00\x00" + bytes([0, 0, size >> 7, size & 0x7F]) + bytes(size)
+    frames = headers._mpeg_frames(content)
+    middle, _ = frames[len(frames) // 2]
+    broken = tag + content[:middle] + bytes(100) + content[middle:] + b"TAG" + bytes(125)
+    assert abs(len(read(broken)) - len(read(content))) <= 2 * 576
+
+
+def test_an_mp3_of_one_bit_rate_is_left_as_it_is():
+    buffer = io.BytesIO()
+    options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    with soundfile.SoundFile(buffer, "w", RATE, 1, **options) as file:
+        file.write(noise(5))
+    content = buffer.getvalue()
+    assert headers.corrected(content) is None
+    assert headers.corrected(without_first_frame(content)) is None
+    assert abs(len(read(without_first_frame(content))) - 5 * RATE) < 3 * 576
+
+
+def test_frames_of_mpeg_audio_are_as_long_as_their_tables_say():
+    # 128 kbit/s at 44.1 kHz: 144 · 128000 / 44100 = 417 bytes and 1152 samples; with padding one byte more
+    frame = headers._frame(bytes([0xFF, 0xFB, 0x90, 0x00]))
+    assert (frame.size, frame.samples, frame.bit_rate, frame.sample_rate, frame.mono) == (
+        417,
+        1152,
+        128_000,
+        44_100,
+        False,
+    )
+    assert headers._frame(bytes([0xFF, 0xFB, 0x92, 0xC0])).size == 418
+    # version 2, layer III, 64 kbit/s at 16 kHz: 72 · 64000 / 16000 = 288 bytes and 576 samples
+    frame = headers._frame(bytes([0xFF, 0xF3, 0x88, 0xC0]))
+    assert (frame.size, frame.samples, frame.sample_rate, frame.mono) == (288, 576, 16_000, True)
+    for wrong in (b"\xff\xfb\xf0\x00", b"\xff\xfb\x9c\x00", b"\xff\xe9\x90\x00", b"\xff\xf9\x90", b"\x00\xfb\x90\x00"):
+        assert headers._frame(wrong) is None
+
+
+# ---------- what is read
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_blocks_give_what_the_whole_gives(rate, tmp_path, monkeypatch):
+    samples = noise(3, seed=1)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([samples, 0.5 * samples], axis=1), rate, subtype="FLOAT")
+    whole = soxr.resample(0.75 * samples, rate, RATE, quality="HQ")
+    for block in (100, 1777, 2**18):
+        monkeypatch.setattr(reading, "BLOCK", block)
+        np.testing.assert_allclose(reading.read(path), whole, atol=1e-7)
+
+
+def test_channels_out_of_phase_are_told(tmp_path):
+    samples = noise()
+    path = tmp_path / "anti.wav"
+    soundfile.write(path, np.stack([samples, -0.98 * samples], axis=1), RATE)
+    with pytest.warns(UserWarning, match="anti.wav: its 2 channels are out of phase"):
+        reading.read(path)
+
+
+def test_channels_of_their_own_are_not(tmp_path, recwarn):
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([noise(seed=place) for place in range(4)], axis=1), RATE)
+    reading.read(path)
+    soundfile.write(path, np.stack([noise(), 0 * noise()], axis=1), RATE)
+    reading.read(path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty, 0 bytes"),
+        (b"this is no sound at all", "cannot be read as sound"),
+        (bytes(5000), "cannot be read as sound"),
+        (encoded(noise(0), "WAV"), "holds no samples"),
+        (encoded(noise(), "FLAC")[:20_000], "cannot be read as sound"),
+        (encoded(noise(), "OGG")[:60], "cannot be read as sound"),
+    ],
+)
+def test_what_cannot_be_read_is_named(content, reason):
+    with pytest.raises(reading.BadClip, match=f"^clip: .*({reason})"):
+        read(content)
+
+
+def test_names_without_meaning_are_no_sound(tmp_path):
+    (tmp_path / "take.raw").write_bytes(noise().tobytes())
+    (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere.wav")
+    for name, reason in (
+        ("take.raw", "cannot be read as sound"),
+        ("link.wav", "a link to what is not there"),
+        ("a" * 300 + ".wav", "name too long|File name"),
+    ):
+        with pytest.raises(reading.BadClip, match=f"{name}: .*({reason})"):
+            reading.read(tmp_path / name)
+
+
+def test_any_error_of_a_decoder_means_skip(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(), RATE)
+
+    def broken(*arguments, **options):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(reading._Sequential, "read", broken)
+    with pytest.raises(reading.BadClip, match="a.wav: cannot be read as sound .RuntimeError: out of luck"):
+        reading.read(path)
+
+
+FORMATS = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_U8"),
+    ("WAV", "FLOAT"),
+    ("FLAC", "PCM_16"),
+    ("OGG", "VORBIS"),
+    ("AIFF", "PCM_16"),
+]
+FORMATS += [("AU", "PCM_16"), ("CAF", "PCM_16"), ("W64", "PCM_16"), ("MP3", "MPEG_LAYER_III"), ("RF64", "PCM_16")]
+FILES = [encoded(noise(0.5), format, subtype=subtype) for format, subtype in FORMATS]
+
+
+@st.composite
+def damaged(draw):
+    """A sound file with some bytes changed, most of them in its header, or cut off, or with more behind it."""
+    content = bytearray(draw(st.sampled_from(FILES)))
+    for _ in range(draw(st.integers(0, 6))):
+        place = draw(st.one_of(st.integers(0, 100), st.integers(0, len(content) - 1)))
+        content[min(place, len(content) - 1)] = draw(st.integers(0, 255))
+    cut = draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
+    return bytes(content[:cut]) + draw(st.one_of(st.just(b""), st.binary(max_size=200)))
+
+
+def check_damaged(content):
+    try:
+        waveform = read(content)
+    except reading.BadClip as error:
+        assert str(error).startswith("clip: ")
+    else:
+        assert waveform.dtype == np.float32 and waveform.ndim == 1 and len(waveform)
+        assert np.isfinite(waveform).all()
+
+
+@settings(max_examples=150)
+@given(content=damaged())
+def test_damaged_files_are_read_or_named(content):
+    check_damaged(content)
+
+
+@pytest.mark.full
+@settings(max_examples=8000)
+@given(content=damaged())
+def test_thousands_of_damaged_files_are_read_or_named(content):
+    check_damaged(content)

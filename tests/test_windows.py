@@ -1,0 +1,116 @@
+"""Long recordings, in windows that overlap; and what is too long to be heard in one piece."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from xai_lib import corpora, models, plots
+from xai_lib.windows import _places
+
+RATE = 16000
+
+
+@pytest.fixture
+def call():
+    """Five seconds of sound, of which the second from 2 to 3 is silent."""
+    x = (0.1 * np.random.default_rng(3).standard_normal(5 * RATE + 700)).astype(np.float32)
+    x[2 * RATE : 3 * RATE] = 0
+    return x
+
+
+def test_windows_cover_all_of_it():
+    assert _places(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert _places(11, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10), (7, 11)]
+    assert _places(4, 4, 2) == [(0, 4)]
+    assert _places(3, 4, 2) == [(0, 3)]
+    assert _places(9, 4, 4) == [(0, 4), (4, 8), (5, 9)]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_each_window_is_what_the_model_says_of_it(shared, call, batch):
+    model = shared()
+    found = model.over_time(call, RATE, window=1.0, step=0.5, batch=batch)
+    assert found.sizes["clip"] == 1
+    starts = found["start"].values[0]
+    np.testing.assert_allclose(starts, [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4 + 700 / RATE])
+    for place, start in enumerate(starts):
+        if start == 2:
+            assert found["probability"][0, place].isnull().all()  # silent
+            continue
+        piece = call[round(start * RATE) : round(start * RATE) + RATE]
+        alone = model.predict(piece, RATE).iloc[0][model.labels].astype(float)
+        np.testing.assert_allclose(found["probability"].values[0, place], alone, atol=1e-5)
+    np.testing.assert_allclose(found["time"], found["start"] + 0.5)
+
+
+def test_recordings_of_unequal_length_and_an_unusable_one(shared, call, tmp_path):
+    model = shared()
+    for name, samples in (("a", call), ("b", call[:RATE]), ("c", np.zeros(RATE))):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
+        found = model.over_time([tmp_path / f"{name}.wav" for name in "abc"], window=1.0)
+    assert found["probability"].notnull().any("target").sum("window").values.tolist() == [5, 1]
+    figure = plots.over_time(found, clip=0)
+    assert "windows of 1 s" in figure.axes[0].get_title()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 1.0, "step": 2.0}, "sound between would be left out"),
+        ({"window": 1.0, "step": 0}, "step is from 0"),
+        ({"window": 100.0}, "longer than the 60 s"),
+    ],
+)
+def test_what_is_refused(shared, call, options, message):
+    with pytest.raises(ValueError, match=message):
+        shared().over_time(call, RATE, **options)
+
+
+def test_too_long_a_recording_is_named_and_the_others_are_heard(tiny, call, tmp_path):
+    model = tiny()
+    model.longest_seconds = 2
+    for name, samples in (("short", call[:RATE]), ("long", call)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+    with pytest.warns(UserWarning, match=r"long.wav: 5.0 s, longer than the 2 s .* model.over_time"):
+        table = model.predict([tmp_path / "short.wav", tmp_path / "long.wav"])
+    assert table["label"].notna().tolist() == [True, False]
+    assert model.over_time(tmp_path / "long.wav", window=1.0).sizes["window"] > 4
+    cut = corpora.stretch(tmp_path / "long.wav", 0.5, 1.5)
+    assert model.predict(cut)["label"].notna().all()
+
+
+def test_what_a_spectrogram_transformer_would_cut_off_is_named(device):
+    model = models.load("pocket-ast", device=device)
+    rng = np.random.default_rng(0)
+    columns = model.family.base.config.max_length
+    whole = 0.1 * rng.standard_normal(round((columns / 100 + 0.0149) * RATE))
+    x = model.tensor(whole)
+    assert model.prepare(x).shape[1] == columns
+    assert model.predict(whole, RATE)["label"].notna().all()
+    with pytest.raises(Exception, match="heard in one piece"):
+        model.predict(np.append(whole, 0.1 * rng.standard_normal(400)), RATE)
+
+
+@pytest.mark.full
+def test_an_hour_takes_little_memory(tmp_path):
+    """An hour of sound with the pocket model: under 2 GB, in a process of its own."""
+    import subprocess
+    import sys
+
+    path = tmp_path / "hour.wav"
+    rng = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", 48000, 2) as file:
+        for _ in range(60):
+            file.write(0.1 * rng.standard_normal((60 * 48000, 2)))
+    code = (
+        "import resource, sys; from xai_lib import models; m = models.load('pocket', device='cpu'); "
+        "found = m.over_time(sys.argv[1], window=4.0, step=4.0); "
+        "print(found.sizes['window'], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    windows, kilobytes = map(int, done.stdout.split())
+    assert windows == 900
+    assert kilobytes < 2e6
