@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from xai_lib import ablation, activations, attribution, audio, corpora, deletion, dissection, plots, pruning
-from xai_lib.clips import as_clips
+from xai_lib.corpora import as_clips
 
 RATE = 16000
 

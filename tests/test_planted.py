@@ -11,7 +11,7 @@ from scipy import signal, stats
 
 from xai_lib import ablation, audio, decoders, hooks, models, statistics
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.full]
 
 LOUD, LAYER, SEEDS = 7, 3, 4
 STILL = ["zcr", "centroid", "f0", "f0_delta"]

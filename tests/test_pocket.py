@@ -60,6 +60,7 @@ def test_unseen_voices_of_the_sample_corpus(pocket):
 
 
 @pytest.mark.real
+@pytest.mark.full
 def test_unseen_actors_of_ravdess(pocket, real):
     clips = corpora.load("ravdess", root=real / "ravdess").query("actor in (19, 20)")
     found = uar(pocket, clips)

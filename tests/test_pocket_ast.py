@@ -67,6 +67,7 @@ def test_its_card_is_of_these_weights(network):
 
 
 @pytest.mark.real
+@pytest.mark.full
 def test_unseen_clips(network, extract, real):
     clips = pocket_ast.corpus(real / "esc10")
     table = pocket_ast.scores(network, extract, clips[clips["fold"] == 5])

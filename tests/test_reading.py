@@ -187,6 +187,7 @@ def test_channels_of_their_own_are_not(tmp_path, recwarn):
         (encoded(noise(), "FLAC")[:20_000], "cannot be read as sound"),
         (encoded(noise(), "OGG")[:60], "cannot be read as sound"),
     ],
+    ids=["nothing", "text", "zeros", "no samples", "half a FLAC", "a piece of an OGG"],
 )
 def test_what_cannot_be_read_is_named(content, reason):
     with pytest.raises(reading.BadClip, match=f"^clip: .*({reason})"):

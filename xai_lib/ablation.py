@@ -20,7 +20,7 @@ from . import nulls as nulls_
 from . import proxies as proxies_
 from . import speakers as speakers_
 from .activations import check_moments, moments
-from .clips import as_clips
+from .corpora import as_clips
 from .effects import averaged, between_random_sets, contrast, distance, recognition, report, restored, summary, verdict
 
 __all__ = [

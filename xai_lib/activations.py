@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from . import audio, hooks, nulls, store, targets
-from .clips import as_clips
+from .corpora import as_clips
 from .store import opened
 
 __all__ = ["activations", "check_moments", "counting", "forwards", "hidden_states", "moments", "opened", "usable"]

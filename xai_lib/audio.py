@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage, signal
 
 from . import pitch
-from .clips import as_clips
+from .corpora import as_clips
 from .reading import SAMPLE_RATE, SUFFIXES, BadClip, Encoded, NoClips, Waveform, read, sources, stream, usable
 
 HOP, SPAN = 320, 400  # step and width of an encoder frame, in samples

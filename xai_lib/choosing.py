@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from . import hooks, nulls, statistics, targets
-from .clips import as_clips
+from .corpora import as_clips
 from .families import Site
 
 

@@ -1,101 +1,29 @@
-"""A table of clips from whatever people have: files, waveforms, data sets of Hugging Face, tables."""
+"""A table of clips from files, waveforms, data sets of Hugging Face and tables: what `corpora.as_clips` is made of."""
 
 import glob
 import os
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from . import folders, names
-from .reading import SUFFIXES, Encoded, Waveform, read
+from .reading import SUFFIXES, Encoded, Waveform
 
 MOST_CHANNELS = 8
 LOUD = 2.0  # full scale of floats is 1
 UNSCALED = 100.0  # beyond this they are integers that were not scaled
-TABLES = (".csv", ".tsv")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "actor")
 LABEL_COLUMNS = ("label", "labels", "emotion", "class")
 
 
-def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
-    """Make a table of clips, which every function of this library takes, of anything that is sound.
-
-    Parameters
-    ----------
-    clips
-        One of
-
-        * a table with the column `path` or `audio`, which is returned as it is, its `audio` made ready: cells are
-          waveforms, {"array": …, "sampling_rate": …} or {"bytes": …, "path": …} (the two forms of Hugging Face);
-        * the path of a sound file, a folder (`corpora.from_folder`), a table (.csv, .tsv: `corpora.from_csv`), or a
-          pattern such as "mine/*.wav"; a list of paths;
-        * a waveform, as numbers of numpy or torch or a list: [time], or [clip, time]; a list of waveforms of unequal
-          length. Integers are scaled by the range of their type, floats have full scale 1;
-        * a `datasets.Dataset`, also streamed, or a `DatasetDict`, whose parts become the column `split`.
-    sample_rate : int, optional
-        Hz, of waveforms: needed there, since a wrong rate is an error that nobody sees. Files name their own.
-    first : int, optional
-        Take so many clips only; needed of a data set that is streamed.
-
-    Returns
-    -------
-    DataFrame
-        A row per clip: `path`, or `audio` (`reading.Waveform`, `reading.Encoded`), and where known `label`, `speaker`
-        and what else the source says. Whether a file can be read shows when it is read.
-
-    Raises
-    ------
-    ValueError
-        Waveforms without `sample_rate`, of a shape or type that no waveform has, or something that is no sound.
-    FileNotFoundError
-        A folder, table or pattern that holds no clips.
-    """
-    table = _table(clips, sample_rate, first)
-    if table.empty:
-        raise ValueError("there are no clips: what was given is empty")
-    return table if first is None else table.head(_whole_number(first, "first"))
-
-
-def stretch(recording, start, end, sample_rate=None) -> pd.DataFrame:
-    """Cut a stretch out of a recording, as a table of one clip: for attribution of a moment in a long one.
-
-    Parameters
-    ----------
-    recording
-        One clip, as in `as_clips`.
-    start, end : float
-        Seconds.
-
-    Raises
-    ------
-    ValueError
-        It is not one recording, or the stretch does not lie in it.
-    """
-    table = as_clips(recording, sample_rate)
-    if len(table) != 1:
-        raise ValueError(f"a stretch is cut out of one recording, and {len(table)} clips were given")
-    source = (table["audio"] if "audio" in table else table["path"]).iloc[0]
-    rate = source.sample_rate if isinstance(source, Waveform) else 16_000
-    samples = read(source, rate)
-    duration = len(samples) / rate
-    if not 0 <= start < end <= duration + 1e-6:
-        raise ValueError(
-            f"a stretch from {start:g} to {end:g} s does not lie in {source}, which takes {duration:.2f} s"
-        )
-    samples = samples[round(start * rate) : round(end * rate)]
-    cut = Waveform(samples, rate, f"{Path(str(source)).name}, {start:g} to {end:g} s")
-    return table.drop(columns="path", errors="ignore").assign(audio=pd.Series([cut], index=table.index, dtype=object))
-
-
-def _table(clips, sample_rate, first) -> pd.DataFrame:
-    """The table of `as_clips`, of one kind of source after the other."""
+def collect(clips, sample_rate=None, first=None) -> pd.DataFrame:
+    """The table of `corpora.as_clips`, of anything but folders and tables in files."""
     if isinstance(clips, pd.DataFrame):
         return _of_table(clips, sample_rate)
     if isinstance(clips, (str, os.PathLike)):
-        return _of_path(clips)
+        return _of_files(files(clips) or [os.path.expanduser(clips)])
     if isinstance(clips, (Waveform, Encoded)):
         return _of_sounds([clips])
     if _is_dataset(clips):
@@ -169,18 +97,6 @@ def _sound(cell, sample_rate, name):
 
 
 # ---------- paths
-
-
-def _of_path(path):
-    """A file, a folder, a table or a pattern."""
-    from . import corpora
-
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        return corpora.from_folder(path)
-    if str(path).lower().endswith(TABLES):
-        return corpora.from_csv(path)
-    return _of_files(files(path) or [path])
 
 
 def files(pattern) -> list[str]:
@@ -371,10 +287,3 @@ def _with_usual_names(table):
     if "speaker" in table:
         table["speaker"] = [None if pd.isna(name) else str(name) for name in table["speaker"]]
     return table
-
-
-def _whole_number(value, name) -> int:
-    """A count, if it is one."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} is a whole number from 1 up, not {value!r}")
-    return int(value)

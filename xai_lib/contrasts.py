@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from . import statistics, targets
 from .activations import activations
-from .clips import as_clips
+from .corpora import as_clips
 from .names import ordered
 
 CELL = ("label", "intensity", "statement")  # what clips agree in before they are compared: the last is given up first

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import audio, downloads, folders, identity, names, tables
-from .clips import as_clips, files, stretch
+from . import downloads, folders, identity, names, tables
+from .clips import collect, files
 from .names import EMOTIONS
+from .reading import SUFFIXES, Waveform, read
 from .sampling import balanced, draw, folds, split
 
+TABLES = (".csv", ".tsv")
 RAVDESS_URL = "https://zenodo.org/records/1188976/files/"
 RAVDESS_ZIP, RAVDESS_MD5 = "Audio_Speech_Actors_01-24.zip", "md5:bc696df654c87fed845eb13823edef8a"
 
@@ -26,6 +28,88 @@ __all__ += ["balanced", "draw", "folds", "split"]  # of sampling.py
 _NOT_A_CLASS = re.compile(
     r"((actor|speaker|spk|subject|fold|part|disc)?[\s_-]*\d+|audio.*|wavs?|clips|train|test)$", re.IGNORECASE
 )
+
+
+def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
+    """Make a table of clips, which every function of this library takes, of anything that is sound.
+
+    Parameters
+    ----------
+    clips
+        One of
+
+        * a table with the column `path` or `audio`, which is returned as it is, its `audio` made ready: cells are
+          waveforms, {"array": …, "sampling_rate": …} or {"bytes": …, "path": …} (the two forms of Hugging Face);
+        * the path of a sound file, a folder (`from_folder`), a table (.csv, .tsv: `from_csv`), or a
+          pattern such as "mine/*.wav"; a list of paths;
+        * a waveform, as numbers of numpy or torch or a list: [time], or [clip, time]; a list of waveforms of unequal
+          length. Integers are scaled by the range of their type, floats have full scale 1;
+        * a `datasets.Dataset`, also streamed, or a `DatasetDict`, whose parts become the column `split`.
+    sample_rate : int, optional
+        Hz, of waveforms: needed there, since a wrong rate is an error that nobody sees. Files name their own.
+    first : int, optional
+        Take so many clips only; needed of a data set that is streamed.
+
+    Returns
+    -------
+    DataFrame
+        A row per clip: `path`, or `audio` (`reading.Waveform`, `reading.Encoded`), and where known `label`, `speaker`
+        and what else the source says. Whether a file can be read shows when it is read.
+
+    Raises
+    ------
+    ValueError
+        Waveforms without `sample_rate`, of a shape or type that no waveform has, or something that is no sound.
+    FileNotFoundError
+        A folder, table or pattern that holds no clips.
+    """
+    if first is not None and (isinstance(first, bool) or not isinstance(first, int) or first < 1):
+        raise ValueError(f"first is a whole number from 1 up, not {first!r}")
+    table = _of_place(clips) if isinstance(clips, (str, os.PathLike)) else None
+    if table is None:
+        table = collect(clips, sample_rate, first)
+    if table.empty:
+        raise ValueError("there are no clips: what was given is empty")
+    return table if first is None else table.head(first)
+
+
+def _of_place(path) -> pd.DataFrame | None:
+    """The clips of a folder or of a table in a file; None of other paths."""
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        return from_folder(path)
+    return from_csv(path) if str(path).lower().endswith(TABLES) else None
+
+
+def stretch(recording, start, end, sample_rate=None) -> pd.DataFrame:
+    """Cut a stretch out of a recording, as a table of one clip: for attribution of a moment in a long one.
+
+    Parameters
+    ----------
+    recording
+        One clip, as in `as_clips`.
+    start, end : float
+        Seconds.
+
+    Raises
+    ------
+    ValueError
+        It is not one recording, or the stretch does not lie in it.
+    """
+    table = as_clips(recording, sample_rate)
+    if len(table) != 1:
+        raise ValueError(f"a stretch is cut out of one recording, and {len(table)} clips were given")
+    source = (table["audio"] if "audio" in table else table["path"]).iloc[0]
+    rate = source.sample_rate if isinstance(source, Waveform) else 16_000
+    samples = read(source, rate)
+    duration = len(samples) / rate
+    if not 0 <= start < end <= duration + 1e-6:
+        raise ValueError(
+            f"a stretch from {start:g} to {end:g} s does not lie in {source}, which takes {duration:.2f} s"
+        )
+    samples = samples[round(start * rate) : round(end * rate)]
+    cut = Waveform(samples, rate, f"{Path(str(source)).name}, {start:g} to {end:g} s")
+    return table.drop(columns="path", errors="ignore").assign(audio=pd.Series([cut], index=table.index, dtype=object))
 
 
 def load(
@@ -104,7 +188,7 @@ def _ravdess_root(download, url, known_hash):
 
 def _named(corpus, root, others=False):
     """A corpus whose file names say what is in them, anywhere below `root`."""
-    found = folders.walk(root, (*audio.SUFFIXES, *names.VIDEO))
+    found = folders.walk(root, (*SUFFIXES, *names.VIDEO))
     clips, left_out = names.table(corpus, found.files, others=others)
     left_out += found.left_out
     if clips.empty:
@@ -141,9 +225,9 @@ def from_folder(path, pattern=None) -> pd.DataFrame:
     ValueError
         The pattern is none, has no named group, or matches no file.
     """
-    found = folders.walk(path, audio.SUFFIXES)
+    found = folders.walk(path, SUFFIXES)
     if not found.files:
-        known = ", ".join(audio.SUFFIXES)
+        known = ", ".join(SUFFIXES)
         raise FileNotFoundError(f"no sound files ({known}) below {path}; there is {found.described()}")
     if pattern is not None:
         return _by_pattern(path, found, pattern)

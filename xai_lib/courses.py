@@ -14,7 +14,7 @@ import xarray as xr
 
 from . import audio, execution, hooks, statistics, targets
 from .activations import usable
-from .clips import as_clips
+from .corpora import as_clips
 
 COURSES = ("whole", "beyond_level", "other_words")
 

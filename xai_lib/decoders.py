@@ -13,7 +13,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import audio, execution, hooks, identity, speakers, statistics, targets
-from .clips import as_clips
+from .corpora import as_clips
 
 FEATURES = {  # and their units; semitones are above 100 Hz, full scale is that of the file
     "level": "dB",

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from . import audio, execution, targets
-from .clips import as_clips
+from .corpora import as_clips
 from .gradient_shap import one_clip
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from . import descriptions, edits, execution, statistics, targets
 from .activations import activations, opened
-from .clips import as_clips
+from .corpora import as_clips
 from .exemplars import exemplars, snippets, top_frames
 from .names import ordered
 from .naming import (

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from . import acoustics, audio, checkpoints
-from .clips import as_clips
+from .corpora import as_clips
 from .vocabulary import STOP, WORD, lexicon, told
 
 

@@ -6,7 +6,7 @@ import torch
 
 from . import execution, hooks, targets
 from .activations import counting
-from .clips import as_clips
+from .corpora import as_clips
 
 
 def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import xarray as xr
 from . import donors as donors_
 from . import edits, execution, targets
 from .activations import check_moments
-from .clips import as_clips
+from .corpora import as_clips
 
 
 def exhaustive_ablation(

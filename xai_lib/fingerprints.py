@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import fft, signal
 from tqdm.auto import tqdm
 
-from . import audio
+from . import reading
 
 RATE = 16_000  # Hz, at which recordings are read
 HOP, SPAN = 80, 512  # samples between frames, and seen by one
@@ -91,8 +91,8 @@ def of_file(path) -> str | None:
 def _of_file(path, size, changed):
     """The fingerprint of a file as it is now: what was computed is kept until the file changes."""
     try:
-        return of_waveform(audio.read(path, RATE))
-    except audio.BadClip:
+        return of_waveform(reading.read(path, RATE))
+    except reading.BadClip:
         return None
 
 
@@ -105,10 +105,10 @@ def of_files(paths) -> pd.Series:
 
 def of_sound(source) -> str | None:
     """Compute the fingerprint of a file, or of sound in memory; None where it cannot be read, too."""
-    if isinstance(source, (audio.Waveform, audio.Encoded)):
+    if isinstance(source, (reading.Waveform, reading.Encoded)):
         try:
-            return of_waveform(audio.read(source, RATE))
-        except audio.BadClip:
+            return of_waveform(reading.read(source, RATE))
+        except reading.BadClip:
             return None
     return of_file(source)
 
@@ -129,8 +129,8 @@ def same_sound(path, other) -> bool:
     False where a file cannot be read.
     """
     try:
-        waveforms = [audio.read(name, RATE)[: LONGEST * RATE] for name in (path, other)]
-    except audio.BadClip:
+        waveforms = [reading.read(name, RATE)[: LONGEST * RATE] for name in (path, other)]
+    except reading.BadClip:
         return False
     norm = np.prod([np.linalg.norm(waveform) for waveform in waveforms])
     return bool(norm and np.abs(signal.correlate(*waveforms, method="fft")).max() >= ALIKE * norm)

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from . import audio, execution, hooks, targets
 from .activations import usable
-from .clips import as_clips
+from .corpora import as_clips
 
 REDUCE = ("mean", "sum", "max", "none")
 _TOLD = ("target", "target_probability", "predicted", "probability")  # of each clip

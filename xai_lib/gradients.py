@@ -9,7 +9,7 @@ import xarray as xr
 
 from . import execution, hooks, targets
 from .activations import check_moments, usable
-from .clips import as_clips
+from .corpora import as_clips
 
 
 def grad_x_activation(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from . import audio, fingerprints, identity, models, sampling
 from .activations import activations
-from .clips import as_clips
+from .corpora import as_clips
 from .families import WavLM
 from .names import ordered
 from .statistics import uar

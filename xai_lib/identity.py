@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import audio, fingerprints, names
+from . import fingerprints, names, reading
 
 HEARD, NOT_HEARD, NOT_KNOWN = "heard", "not heard", "not known"
 
@@ -206,7 +206,7 @@ def heard_before(clips, trained, recordings=None, *, most=None) -> pd.Series:
 
     if recordings is None or recordings.empty or not {"path", "audio"} & set(clips):
         return states
-    table["sound"] = audio.sources(clips)
+    table["sound"] = reading.sources(clips)
     for speaker, state in states.items():
         rows = table[table["speaker"] == speaker]
         of_known_corpus = all(map(corpus_of, rows["known_as"]))

@@ -10,7 +10,7 @@ import xarray as xr
 from . import attribution, donors, edits, execution, targets
 from . import nulls as nulls_
 from .activations import check_moments
-from .clips import as_clips
+from .corpora import as_clips
 
 REACHED = 0.01  # an edit of which a greater share is left over has not been reached
 _SOLVED = 1e-3  # where the search stops

@@ -12,9 +12,8 @@ import torch
 import xarray as xr
 
 from . import audio, windows
-from .clips import as_clips
+from .corpora import as_clips
 from .families import FAMILIES, Site
-
 
 OUTPUTS = {"multi_label_classification": "several labels", "regression": "numbers"}  # by transformers' problem_type
 LONGEST_SECONDS = 60  # of a clip that is heard in one piece: memory grows with the square of it

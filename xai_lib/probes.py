@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from . import audio, execution, hooks, identity, phonemes, statistics, targets
 from .activations import usable
-from .clips import as_clips
+from .corpora import as_clips
 
 TASKS = {  # what is told, and which types of example a control task keeps together
     "manner": ("manner", ("phoneme", "manner")),

@@ -15,7 +15,7 @@ import xarray as xr
 
 from . import audio, execution, hooks, statistics, targets
 from .activations import hidden_states
-from .clips import as_clips
+from .corpora import as_clips
 
 PROXIES = ("rms", "zcr", "centroid")
 

@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 
 from . import edits, execution, identity, nulls, targets
 from .choosing import blind, contrast, controls, mentions, neurons_of, reach, support, top, with_units
-from .clips import as_clips
+from .corpora import as_clips
 from .forgetting import correct, effects, frontier, random_sets, recalls, selectivity, summary, table
 
 __all__ = ["blind", "compare", "contrast", "controls", "effects", "evaluate", "fingerprint", "frontier", "greedy", "importance",

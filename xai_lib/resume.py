@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .audio import Encoded, NoClips, Waveform, sources
-from .clips import as_clips
+from .corpora import as_clips
 
 
 def by_clip(method, model, clips, *, folder, sample_rate=None, **options):

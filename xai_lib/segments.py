@@ -7,7 +7,7 @@ import xarray as xr
 
 from . import execution, hooks, targets
 from .activations import usable
-from .clips import as_clips
+from .corpora import as_clips
 from .gradient_shap import windows
 
 BASELINES = ("silence", "noise", "mean")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from . import checkpoints, execution, hooks, identity, statistics, targets
 from .activations import activations
-from .clips import as_clips
+from .corpora import as_clips
 from .families import State
 
 FEWEST = 3  # speakers, to fit on

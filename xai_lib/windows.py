@@ -6,7 +6,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from . import audio, targets
-from .clips import as_clips
+from .corpora import as_clips
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import pandas as pd
 from IPython.display import Audio
 
 from .. import acoustics, audio
-from ..clips import as_clips
+from ..corpora import as_clips
 from ..names import ordered
 from ..plots.clip import clip as plot
 from .panel import Panel

@@ -6,7 +6,7 @@ import numpy as np
 import soundfile
 
 from .. import audio, plots
-from ..clips import as_clips
+from ..corpora import as_clips
 from ..deletion import gate
 from ..gradient_shap import top_frames
 from .panel import Panel
