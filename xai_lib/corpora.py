@@ -324,7 +324,10 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
         raise ValueError(f"{path} names no file in {clips['path'].isna().sum()} of its {len(clips)} rows")
     clips["path"] = [os.path.abspath(Path(root or path.parent, name)) for name in clips["path"]]
     _check_files(clips["path"], path)
-    return _finish(clips if "label" in clips else clips.assign(label=None), {})
+    again = clips.duplicated()
+    left_out = {"the same row again": int(again.sum())} if again.any() else {}
+    clips = clips[~again].reset_index(drop=True)
+    return _finish(clips if "label" in clips else clips.assign(label=None), left_out)
 
 
 def _class(folder):

@@ -17,8 +17,7 @@ def capture(model, sites, reduce=None):
     `edit` changed are seen changed. With `reduce`, `reduce(tensor)` is kept in the place of each tensor: it is called
     as soon as the site is computed, so that no more than one whole tensor is held at a time.
 
-    What is kept is what the site gave. Where operations in place may follow (modules that were wrapped), it is a copy, or,
-    where gradients are wanted, the network goes on with a copy.
+    What is kept is what the site gave: a copy where operations in place may follow (modules that were wrapped).
     """
     if isinstance(sites, (int, str, Site)):
         sites = [sites]
@@ -27,14 +26,10 @@ def capture(model, sites, reduce=None):
     def keep(site):
         def hook(module, args, output):
             given = output[0] if isinstance(output, tuple) else output
-            is_at_risk = model.family.overwrites
-            if is_at_risk and not given.requires_grad:
+            if model.family.overwrites:
                 given = given.clone()
             hidden = model.family.seen(site, given)
             kept[site] = hidden if reduce is None else reduce(hidden)
-            if not is_at_risk or not given.requires_grad:
-                return None
-            return (given.clone(), *output[1:]) if isinstance(output, tuple) else given.clone()
 
         return hook
 

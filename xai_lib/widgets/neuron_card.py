@@ -3,6 +3,7 @@ import pandas as pd
 from IPython.display import HTML, Audio
 
 from .. import dissection, plots
+from ..corpora import as_clips
 from ..vocabulary import shown
 from .panel import Panel
 
@@ -36,7 +37,8 @@ class NeuronCard(Panel):
     when its card is drawn.
     """
 
-    def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, zeroed=None, **results):
+    def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, zeroed=None, sample_rate=None, **results):
+        clips = as_clips(clips, sample_rate)
         self.model, self.clips, self.train, self.k = model, clips, train, k
         self.captions, self.zeroed, self.results = captions, zeroed, results
         values = train["activation"]

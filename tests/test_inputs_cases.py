@@ -1,0 +1,528 @@
+"""What people reported of tools like this one, and its neighbours: each gives what is right, or says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from xai_lib import activations, audio, checkpoints, corpora, dissection, heads, hooks, inputs, models, parameters, run
+
+RATE = 16000
+
+
+def sound(seconds=1.0, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))).astype(np.float32)
+
+
+def write(path, samples=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, sound() if samples is None else samples, RATE, **options)
+    return path
+
+
+# ---------- the same recordings twice
+
+
+@pytest.mark.parametrize(
+    ("corpus", "names"),
+    [
+        (
+            "ravdess",
+            ["Actor_01/03-01-05-01-01-01-01.wav", "audio_speech_actors_01-24/Actor_01/03-01-05-01-01-01-01.wav"],
+        ),
+        ("crema-d", ["AudioWAV/1001_DFA_ANG_XX.wav", "AudioMP3/1001_DFA_ANG_XX.mp3"]),
+        ("tess", ["a/OAF_Fear/OAF_back_fear.wav", "a/a/OAF_Fear/OAF_back_fear.wav"]),
+        ("savee", ["DC/a01.wav", "again/DC/a01.wav"]),
+        ("savee", ["DC/a01.wav", "DC_a01.wav"]),
+        ("emodb", ["wav/03a01Fa.wav", "copy/03a01Fa.flac"]),
+        ("esc-50", ["audio/1-100032-A-0.wav", "audio/audio/1-100032-A-0.wav"]),
+    ],
+)
+def test_of_every_corpus_a_recording_is_taken_once(tmp_path, corpus, names):
+    for name in names:
+        write(tmp_path / name)
+    with pytest.warns(UserWarning, match=r"1 \(the same recording again\)"):
+        clips = corpora.load(corpus, root=tmp_path)
+    assert len(clips) == 1
+
+
+def test_rows_of_a_table_are_taken_once(tmp_path):
+    write(tmp_path / "a.wav")
+    (tmp_path / "mine.csv").write_text("path,label\na.wav,angry\na.wav,angry\na.wav,sad\n")
+    with pytest.warns(UserWarning, match=r"1 \(the same row again\)"):
+        assert corpora.from_csv(tmp_path / "mine.csv")["label"].tolist() == ["angry", "sad"]
+
+
+# ---------- names come before folders of that name
+
+
+@pytest.mark.parametrize(
+    ("pair", "expected"),
+    [
+        ("corpus=tess", "tess"),
+        ("corpus=TESS", "TESS"),
+        ("corpus=sample", "sample"),
+        ("model=pocket", "pocket"),
+        ("model=pocket-ast", "pocket-ast"),
+        ("corpus=mine", None),
+        ("model=my-model", None),
+    ],
+)
+def test_a_folder_of_that_name_hides_nothing(tmp_path, monkeypatch, pair, expected):
+    name = pair.split("=")[1]
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = next(iter(run.parameters({}, [pair]).values()))
+    assert found == (expected or str(tmp_path / name))
+
+
+# ---------- what a layer gave
+
+
+def network(inplace):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, -1)),
+        nn.Conv1d(1, 8, 400, 320),
+        nn.BatchNorm1d(8),
+        nn.ReLU(inplace=inplace),
+        nn.Conv1d(8, 8, 3),
+        nn.Hardtanh(inplace=inplace),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    ).eval()
+
+
+def wrapped(inplace):
+    options = {"sample_rate": RATE, "labels": ["angry", "calm"], "layout": "batch neuron frame", "device": "cpu"}
+    return models.wrap(network(inplace), sites={(1, "norm"): "2", (2, "conv"): "4"}, **options)
+
+
+@pytest.mark.parametrize("site", [(1, "norm"), (2, "conv")])
+def test_operations_in_place_do_not_show(site):
+    seen = []
+    for inplace in (False, True):
+        model = wrapped(inplace)
+        x = model.tensor(sound())
+        with torch.no_grad(), hooks.capture(model, [site]) as kept:
+            model.logits(x)
+        seen.append(kept[hooks.Site(*site)])
+    assert (seen[0] < 0).any()
+    torch.testing.assert_close(*seen)
+
+
+def test_nor_do_they_where_gradients_are_wanted():
+    gradients = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        layers = [
+            nn.Unflatten(1, (-1, 400)),
+            nn.Linear(400, 8),
+            nn.ReLU(inplace=inplace),
+            nn.Flatten(),
+            nn.Linear(320, 2),
+        ]
+        options = {"sample_rate": RATE, "labels": ["angry", "calm"], "seconds": 1, "device": "cpu"}
+        model = models.wrap(nn.Sequential(*layers).eval(), sites={(1, "linear"): "1"}, **options)
+        x = model.tensor(sound()).requires_grad_()
+        with hooks.capture(model, [(1, "linear")]) as kept:
+            logits = model.logits(x)
+        hidden = kept[hooks.Site(1, "linear")]
+        upstream = torch.autograd.grad(hidden[0, 3, 1], x, retain_graph=True)
+        gradients.append((hidden.detach(), *upstream, *torch.autograd.grad(logits[0, 0], x)))
+    assert all(gradient.abs().max() > 0 for gradient in gradients[0])
+    for one, other in zip(*gradients):
+        torch.testing.assert_close(one, other)
+
+
+def test_nor_in_activations_and_moments():
+    found = {}
+    for inplace in (False, True):
+        model = wrapped(inplace)
+        found[inplace] = [
+            dissection.activations(model, sound(), ["norm"], frames="all", sample_rate=RATE)["activation"].values,
+            activations.moments(model, sound(), part="norm", sample_rate=RATE)["mean"].values,
+        ]
+    for one, other in zip(found[True], found[False], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+class Reused(nn.Module):
+    """One module that runs twice in a forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.front = nn.Conv1d(1, 8, 400, 320)
+        self.twice = nn.Linear(8, 8)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        hidden = self.front(x[:, None]).transpose(1, 2)
+        return self.out(self.twice(self.twice(hidden).relu()).mean(1))
+
+
+def test_a_module_that_runs_twice_is_refused():
+    options = {"sample_rate": RATE, "labels": ["angry", "calm"], "device": "cpu"}
+    with pytest.raises(ValueError, match="runs more than once in a forward"):
+        models.wrap(Reused().eval(), sites={(1, "hidden"): "twice"}, **options)
+    model = models.wrap(Reused().eval(), sites={(1, "hidden"): "front"}, layout="batch neuron frame", **options)
+    with pytest.raises(ValueError, match="runs more than once in a forward"):
+        model.n_neurons("twice")
+
+
+@pytest.mark.heavy
+def test_a_network_in_training_mode_is_noticed(tiny):
+    model = tiny()
+    model.network.train()
+    for call in (model.predict, model, lambda x, rate: dissection.activations(model, x, sample_rate=rate)):
+        with pytest.raises(ValueError, match=r"training mode.*model.network.eval\(\)"):
+            call(sound(), RATE)
+    model.network.eval()
+    next(iter(model.network.modules()))
+    model.family.layers[1].dropout.train()  # a part of it
+    with pytest.raises(ValueError, match="training mode"):
+        model.predict(sound(), RATE)
+
+
+# ---------- heads of other kinds, and heads that cannot be fitted
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """checkpoint(name, config=…, weights=…): a copy of the bundled model with changes."""
+
+    def make(name, config=None, weights=None):
+        folder = tmp_path_factory.mktemp("checkpoint") / name
+        shutil.copytree(checkpoints.POCKET, folder)
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})))
+        if weights is not None:
+            state = load_file(folder / "model.safetensors")
+            save_file({**state, **weights(state)}, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return make
+
+
+def head_of(size):
+    return lambda state: {key: state[key][:size].clone() for key in ("classifier.weight", "classifier.bias")}
+
+
+OTHER_HEADS = {
+    "several labels": ({"problem_type": "multi_label_classification"}, None),
+    "numbers": (
+        {"problem_type": "regression", "id2label": {"0": "arousal", "1": "dominance", "2": "valence"}, "label2id": {}},
+        head_of(3),
+    ),
+    "one number": ({"problem_type": "regression", "id2label": {"0": "valence"}, "label2id": {}}, head_of(1)),
+    "one label": ({"problem_type": "single_label_classification"}, None),
+    "of two": ({"id2label": {"0": "calm", "1": "angry"}, "label2id": {}}, head_of(2)),
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", OTHER_HEADS)
+def test_scores_are_those_of_the_pipeline(checkpoint, kind):
+    from transformers import pipeline
+
+    folder = checkpoint(kind.replace(" ", "-"), *OTHER_HEADS[kind])
+    ours = models.load(folder, device="cpu").predict(sound(), RATE).iloc[0].drop("label", errors="ignore").astype(float)
+    classify = pipeline("audio-classification", model=str(folder), device="cpu")
+    theirs = {row["label"]: row["score"] for row in classify(sound(), top_k=None)}
+    np.testing.assert_allclose([theirs[name] for name in ours.index], ours, atol=1e-4)
+
+
+@pytest.mark.heavy
+def test_what_such_heads_explain(checkpoint):
+    from xai_lib import attribution, pruning, targets
+
+    several = models.load(checkpoint("several", *OTHER_HEADS["several labels"]), device="cpu")
+    logits = several(sound(), RATE)
+    assert targets.value(several, logits, (4,), "probability").item() == pytest.approx(logits[0, 4].sigmoid().item())
+    assert targets.value(several, logits, (4,), "log_odds").item() == pytest.approx(logits[0, 4].item())
+    with pytest.raises(ValueError, match="needs a model that gives one label of several"):
+        pruning.evaluate(several, sound(), {(2, "ffn_hidden"): [0]}, "angry", chosen_on=[], sample_rate=RATE)
+    numbers = models.load(checkpoint("numbers", *OTHER_HEADS["numbers"]), device="cpu")
+    assert "label" not in numbers.predict(sound(), RATE)
+    with pytest.raises(ValueError, match="numbers .a regression., which have no probability: scale='logit'"):
+        attribution.gradient(numbers, sound(), target="valence", scale="probability", sample_rate=RATE)
+    found = attribution.gradient(numbers, sound(), target="valence", sample_rate=RATE)
+    assert np.isfinite(found["signed"]).all()
+
+
+def features(speakers, labels=("angry", "calm")):
+    import xarray as xr
+
+    rng = np.random.default_rng(0)
+    rows = [(who, label) for who in range(speakers) for label in labels for _ in range(3)]
+    coords = {"clip": np.arange(len(rows)), "layer": [0, 1], "label": ("clip", np.array([r[1] for r in rows], object))}
+    coords["speaker"] = "clip", np.array([f"s{r[0]}" for r in rows], object)
+    return xr.DataArray(rng.standard_normal((len(rows), 2, 5)), dims=("clip", "layer", "neuron"), coords=coords)
+
+
+@pytest.mark.parametrize(
+    ("table", "folds", "message"),
+    [
+        (features(2), 5, "5 folds need as many speakers, and there are 2: give more speakers$"),
+        (features(2), 2, "2 folds are too few.*folds=3 is the least"),
+        (features(4), 2, "2 folds are too few"),
+        (features(4), 5, "there are 4: give more speakers, or folds=4"),
+        (features(6, labels=(0, 1)), 3, "labels are words, and . is a int: name the classes"),
+    ],
+)
+def test_heads_that_cannot_be_fitted(table, folds, message):
+    with pytest.raises(ValueError, match=message):
+        heads.cross_validate(table, folds=folds)
+
+
+def test_three_folds_of_three_speakers_do():
+    assert heads.cross_validate(features(3), folds=3, shuffles=1).sizes["fold"] == 3
+
+
+# ---------- checkpoints
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 6733792\n"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda f: (f / "model.safetensors").write_text(POINTER),
+            FileNotFoundError,
+            "pointer of Git LFS.*git lfs pull",
+        ),
+        (
+            lambda f: ((f / "model.safetensors").unlink(), (f / "pytorch_model.bin").write_text(POINTER)),
+            FileNotFoundError,
+            "pytorch_model.bin is a pointer of Git LFS",
+        ),
+        (
+            lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:3_000_000]),
+            ValueError,
+            "cut off or broken, so download it again",
+        ),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), ValueError, "cut off or broken"),
+        (
+            lambda f: ((f / "model.safetensors").unlink(), (f / "pytorch_model.bin").write_bytes(b"not weights")),
+            ValueError,
+            "cut off or broken",
+        ),
+        (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "could not be read"),
+        (
+            lambda f: (f / "config.json").write_text("{"),
+            (FileNotFoundError, ValueError),
+            "could not be read|cannot be opened",
+        ),
+    ],
+)
+def test_broken_checkpoints_are_refused_in_words(checkpoint, change, error, message):
+    folder = checkpoint("broken")
+    change(folder)
+    with pytest.raises(error, match=message):
+        models.load(folder, device="cpu")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("config", "weights", "message"),
+    [
+        (None, head_of(3), r"other sizes than its config.json says \(8 labels"),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {}}, None, "other sizes than its config.json says"),
+        ({"intermediate_size": 36}, None, "other sizes than its config.json says"),
+        (
+            {"model_type": "ser", "auto_map": {"AutoConfig": "m.C", "AutoModelForAudioClassification": "m.M"}},
+            None,
+            "code of its own, which is not run here",
+        ),
+        (None, lambda s: {"classifier.bias": torch.full((8,), torch.nan)}, "1 weights .* hold NaN .* classifier.bias"),
+        (None, lambda s: {"projector.weight": s["projector.weight"] * torch.inf}, "hold NaN or infinite"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_together(checkpoint, config, weights, message):
+    with pytest.raises(ValueError, match=message):
+        models.load(checkpoint("unfit", config, weights), device="cpu")
+
+
+@pytest.mark.heavy
+def test_labels_that_are_numbers_are_shown(checkpoint):
+    model = models.load(checkpoint("numbered", {"id2label": {str(i): i for i in range(8)}}), device="cpu")
+    assert model.labels == list("01234567") and "0, 1, 2" in repr(model)
+    assert model.predict(sound(), RATE)["label"].iloc[0] in model.labels
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda", "cuda:9", "meta", "gpu", "cuda:x"])
+def test_devices_that_are_not_there(name):
+    if name.startswith("cuda") and torch.cuda.is_available() and name != "cuda:9":
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ValueError, match=f"device .?{name}"):
+        checkpoints.device(name)
+
+
+# ---------- an offset
+
+
+@pytest.mark.parametrize("offset", [0.001, 0.01, -0.05, 0.3])
+def test_an_offset_moves_no_feature(tmp_path, offset):
+    seconds = np.arange(2 * RATE) / RATE
+    voice = np.sin(2 * np.pi * 150 * seconds) * (0.2 * np.sin(2 * np.pi * 3 * seconds).clip(0) + 1e-4)
+    voice += 1e-4 * sound(2)
+    paths = [write(tmp_path / f"{name}.wav", voice + name, subtype="FLOAT") for name in (0, offset)]
+    table = audio.features_table(paths)
+    np.testing.assert_allclose(table.iloc[1], table.iloc[0], rtol=2e-3, atol=2e-3)
+
+
+# ---------- the user's own files, folders and results
+
+
+@pytest.fixture
+def any_model():
+    return type("Any", (), {"stream": staticmethod(lambda clips, skipped: audio.stream(clips, skipped=skipped))})
+
+
+def test_own_files_of_folders(tmp_path, any_model):
+    m4a = b"\0\0\0\x20ftypM4A " + bytes(100)
+    for name in ("phone/1.m4a", "phone/2.m4a", "mixed/b.m4a", "mixed/c.webm", "mixed/d.amr"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(m4a)
+    write(tmp_path / "mixed/a.wav")
+    write(tmp_path / "deep/day1/a.wav")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no sound file .* in .*phone, but 2 \.m4a"):
+        inputs.own_files(str(tmp_path / "phone"), any_model, {})
+    with pytest.raises(FileNotFoundError, match="in .*empty, but nothing"):
+        inputs.own_files(tmp_path / "empty", any_model, {})
+    assert len(inputs.own_files(str(tmp_path / "deep"), any_model, {})) == 1
+    skipped = {}
+    clips = inputs.own_files([tmp_path / "mixed"], any_model, skipped)
+    assert [Path(path).name for path in clips["path"]] == ["a.wav"]
+    for ending in (".m4a", ".webm", ".amr"):
+        assert f"1 {ending}, which cannot be read" in skipped[str(tmp_path / "mixed")]
+
+
+def test_files_may_be_a_path(tmp_path):
+    assert parameters.check({"files": tmp_path / "a.wav"})["files"] == str(tmp_path / "a.wav")
+    assert parameters.check({"files": [tmp_path / "a.wav"]})["files"] == [str(tmp_path / "a.wav")]
+
+
+@pytest.mark.heavy
+def test_results_that_cannot_be_written_are_said_in_a_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run.main(["--only", "01", "--results", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "results cannot be written to" in said[0] and "--results" in said[0]
+
+
+def test_sockets_lie_where_names_are_short(tmp_path, monkeypatch):
+    assert run._folder_of_sockets() is None or len(str(tmp_path)) > run.LONGEST_SOCKET
+    long = tmp_path / ("n" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert run._folder_of_sockets() == "/tmp"
+
+
+@pytest.mark.full
+def test_a_notebook_runs_with_a_long_tmpdir(tmp_path):
+    long = tmp_path / "job.12345678/interactive/tmp" / ("n" * 60)
+    long.mkdir(parents=True)
+    command = [sys.executable, "-m", "xai_lib.run", "--only", "01", "--results", str(tmp_path / "results")]
+    command += ["max_clips=8", "k=5"]
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# ---------- folders of any shape
+
+
+NAMES = ["a.wav", "b.WAV", "ä ö.wav", ".hidden.wav", "._a.wav", "03-01-05-01-01-01-01.wav", "03-02-05-01-01-01-01.wav"]
+NAMES += ["01-01-05-01-01-01-01.mp4", "03-01-05-01-01-01-99.wav", "notes.txt", "c.m4a", "d.flac", "noend", "e.wav.wav"]
+FOLDERS = ["", "angry", "sad", "Actor_01", "001 - Dog", ".git", "__MACOSX", "x y", "angry/angry"]
+
+
+@st.composite
+def trees(draw):
+    """Files, links to them, to nothing and to folders: (folder, name, kind, target)."""
+    entry = st.tuples(
+        st.sampled_from(FOLDERS),
+        st.sampled_from(NAMES),
+        st.sampled_from(["sound", "empty", "text", "link", "broken link", "folder link"]),
+        st.integers(0, 20),
+    )
+    return draw(st.lists(entry, max_size=12))
+
+
+def build(root, tree):
+    made = []
+    for folder, name, kind, number in tree:
+        path = root / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() or path.is_symlink():
+            continue
+        if kind == "sound":
+            path.write_bytes(CONTENT + bytes([number]))
+        elif kind == "empty":
+            path.write_bytes(b"")
+        elif kind == "text":
+            path.write_text("text")
+        elif kind == "link" and made:
+            path.symlink_to(made[number % len(made)])
+        elif kind == "folder link":
+            link = path.with_name(f"linked{number}")
+            if not link.is_symlink():
+                link.symlink_to(root if number % 2 else path.parent, target_is_directory=True)
+            continue
+        else:
+            path.symlink_to(root / "nowhere")
+        made.append(path)
+
+
+CONTENT = b"RIFF and so on"
+
+
+def check_tree(root, tree):
+    build(root, tree)
+    for load in (corpora.from_folder, corpora.as_clips, lambda path: corpora.load("ravdess", root=path)):
+        try:
+            clips = load(root)
+        except FileNotFoundError as error:
+            assert str(root) in str(error)
+            continue
+        paths = [Path(path) for path in clips["path"]]
+        assert paths and len(set(paths)) == len(paths)
+        for path in paths:
+            inside = path.relative_to(root)
+            assert path.is_file() and not any(part.startswith(".") or part == "__MACOSX" for part in inside.parts)
+            assert path.suffix.lower() in audio.SUFFIXES
+        assert set(clips["label"].dropna()) <= {*corpora.EMOTIONS, "Dog", "x y", *[f"linked{n}" for n in range(21)]}
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60)
+@given(tree=trees())
+def test_any_folder_gives_clips_or_one_clear_error(tmp_path_factory, tree):
+    check_tree(tmp_path_factory.mktemp("tree"), tree)
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=4000)
+@given(tree=trees())
+def test_thousands_of_folders_give_clips_or_one_clear_error(tmp_path_factory, tree):
+    check_tree(tmp_path_factory.mktemp("tree"), tree)
