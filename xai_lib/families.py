@@ -92,12 +92,12 @@ class WavLM(Family):
         if site.layer not in self._open:
             mix, inside, same = (
                 attention.out_proj,
-                torch.nn.Identity(),
+                torch.nn.Identity().eval(),
                 torch.nn.utils.skip_init(torch.nn.Linear, *attention.out_proj.weight.shape),
             )
             torch.nn.init.eye_(same.weight.requires_grad_(False))
             torch.nn.init.zeros_(same.bias.requires_grad_(False))
-            attention.out_proj = same.to(mix.weight)
+            attention.out_proj = same.to(mix.weight).eval()
             hook = attention.register_forward_hook(lambda *call: (mix(inside(call[2][0])), *call[2][1:]), prepend=True)
             self._open[site.layer] = [inside, 0, lambda: (setattr(attention, "out_proj", mix), hook.remove())]
         opened = self._open[site.layer]
