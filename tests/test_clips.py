@@ -115,16 +115,17 @@ def test_loud_floats_are_told(wave):
         as_clips(40 * wave, RATE)
 
 
-@settings(max_examples=100)
-@given(
-    values=arrays.arrays(
+ARRAYS = {
+    "values": arrays.arrays(
         st.sampled_from([np.int16, np.uint8, np.float32, np.float64]),
         arrays.array_shapes(min_dims=1, max_dims=2, max_side=600),
     ),
-    rate=st.sampled_from([8000, 16000, 44100]),
-)
-def test_any_array_gives_clips_or_one_clear_error(values, rate):
-    with np.errstate(all="ignore"), pytest.MonkeyPatch.context():
+    "rate": st.sampled_from([8000, 16000, 44100]),
+}
+
+
+def check_array(values, rate):
+    with np.errstate(all="ignore"):
         try:
             clips = as_clips(values, rate)
         except ValueError as error:
@@ -137,6 +138,21 @@ def test_any_array_gives_clips_or_one_clear_error(values, rate):
                 assert "waveform" in str(error)
             else:
                 assert x.dtype == np.float32 and np.isfinite(x).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*full scale of floats is 1")
+@settings(max_examples=50)
+@given(**ARRAYS)
+def test_any_array_gives_clips_or_one_clear_error(values, rate):
+    check_array(values, rate)
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:.*full scale of floats is 1")
+@settings(max_examples=4000)
+@given(**ARRAYS)
+def test_thousands_of_arrays_give_clips_or_one_clear_error(values, rate):
+    check_array(values, rate)
 
 
 # ---------- files and tables

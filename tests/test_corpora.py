@@ -558,7 +558,9 @@ def test_splits_refuse_in_words(table):
 
 
 def test_a_table_spells_each_speaker_in_one_way(tmp_path, tone):
-    (tmp_path / "a.wav").write_bytes(tone)
+    paths = [f"{place}.wav" for place in range(4)]
+    for path in paths:
+        (tmp_path / path).write_bytes(tone)
     names = ["mine-17", "mine-17 ", " Mine-17", "mine-18"]
-    pd.DataFrame({"path": "a.wav", "label": "sad", "speaker": names}).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame({"path": paths, "label": "sad", "speaker": names}).to_csv(tmp_path / "a.csv", index=False)
     assert corpora.load(tmp_path / "a.csv")["speaker"].tolist() == ["mine-17"] * 3 + ["mine-18"]

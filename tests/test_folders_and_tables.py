@@ -124,14 +124,54 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters='\0\r\n",;\t|'), 
 )
 
 
-@settings(max_examples=100)
-@given(rows=st.lists(st.tuples(TEXT, TEXT, st.integers(0, 2000).map(str)), min_size=1, max_size=5))
-def test_what_pandas_writes_comes_back(tmp_path_factory, rows):
+ROWS = st.lists(st.tuples(TEXT, TEXT, st.integers(0, 2000).map(str)), min_size=1, max_size=5)
+
+
+def check_round_trip(folder, rows):
     written = pd.DataFrame(rows, columns=["label", "speaker", "fold"])
-    path = tmp_path_factory.mktemp("table") / "a.csv"
-    written.to_csv(path)
-    expected = written.map(str.strip)
-    pd.testing.assert_frame_equal(tables.read(path), expected, check_dtype=False)
+    written.to_csv(folder / "a.csv")
+    pd.testing.assert_frame_equal(tables.read(folder / "a.csv"), written.map(str.strip), check_dtype=False)
+
+
+@settings(max_examples=50)
+@given(rows=ROWS)
+def test_what_pandas_writes_comes_back(tmp_path_factory, rows):
+    check_round_trip(tmp_path_factory.mktemp("table"), rows)
+
+
+@pytest.mark.full
+@settings(max_examples=2000)
+@given(rows=ROWS)
+def test_thousands_of_tables_come_back(tmp_path_factory, rows):
+    check_round_trip(tmp_path_factory.mktemp("table"), rows)
+
+
+def check_any_table(folder, text, encoding):
+    path = folder / "a.csv"
+    path.write_bytes(text.encode(encoding, errors="replace"))
+    try:
+        table = tables.read(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert table.columns.is_unique and not table.isna().all(axis=1).any()
+
+
+CELLS = st.text(alphabet=' abc1.,;\t|"\n\r\0ä_', max_size=60)
+ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+
+
+@settings(max_examples=50)
+@given(text=CELLS, encoding=ENCODINGS)
+def test_any_text_is_a_table_or_one_clear_error(tmp_path_factory, text, encoding):
+    check_any_table(tmp_path_factory.mktemp("table"), text, encoding)
+
+
+@pytest.mark.full
+@settings(max_examples=2000)
+@given(text=CELLS, encoding=ENCODINGS)
+def test_thousands_of_texts_are_tables_or_one_clear_error(tmp_path_factory, text, encoding):
+    check_any_table(tmp_path_factory.mktemp("table"), text, encoding)
 
 
 def test_a_corpus_that_went_through_a_table_is_split_alike(tmp_path):

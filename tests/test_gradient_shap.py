@@ -139,7 +139,7 @@ def by_hand(model, wave, place, *, part, target, scale, n, steps, seed):
     def at(point):
         point = point[None].clone().requires_grad_()
         with torch.enable_grad(), hooks.capture(model, sites) as seen:
-            value = targets.value(model.logits(point), targets.resolve(model, target, None), scale)[0]
+            value = targets.value(model, model.logits(point), targets.resolve(model, target, None), scale)[0]
         slopes = torch.autograd.grad(value, [seen[site] for site in sites])
         return value.item(), torch.stack([seen[site][0].detach() for site in sites]), torch.cat(slopes)
 

@@ -151,7 +151,7 @@ def test_what_integrated_gradients_leave_over_shrinks_with_steps(tiny, clips, sc
     for place, path in enumerate(clips["path"]):  # the gap between f(x) and f(b) is that of two plain forwards
         x = model.tensor(audio.read(path))
         logits = model.logits(torch.cat([x, torch.zeros_like(x)]))
-        values = targets.value(logits, targets.resolve(model, target, logits[:1]), scale)
+        values = targets.value(model, logits, targets.resolve(model, target, logits[:1]), scale)
         gap = many["signed"][place].sum("neuron") - many["residual"][place]
         assert np.allclose(gap, (values[0] - values[1]).item(), atol=1e-6)
         assert many["value"][place].item() == pytest.approx(values[0].item(), abs=1e-6)

@@ -129,3 +129,15 @@ def test_what_is_said_of_notebooks_and_names_holds():
         assert name in descriptions.__all__
     with pytest.raises(FileNotFoundError, match="those of pocket-ast, pocket-wavlm are"):
         descriptions.shipped("nothing")
+
+
+def test_whatever_is_sound_is_taken(tmp_path, monkeypatch):
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    for name, seconds in (("mine.wav", 1), ("call.wav", 6)):
+        soundfile.write(tmp_path / name, 0.1 * rng.standard_normal(seconds * 22_050), 22_050)
+    monkeypatch.chdir(tmp_path)
+    known = run("model.over_time", tmp_path)
+    assert known["rate"] == 22_050
+    assert np.isfinite(known["scores"]["signed"]).all() and known["scores"].sizes["clip"] == 1

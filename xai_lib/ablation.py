@@ -155,10 +155,10 @@ def sweep(
         A random head; unknown layers, neurons, modes, frames or target; `moments` or `donors` are needed and missing;
         no clip could be used.
     """
-    clips = as_clips(clips, sample_rate)
     named, ks, modes = _named(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
-    if not hasattr(model, "family") or not isinstance(clips, pd.DataFrame):
+    if not hasattr(model, "family") or hasattr(clips, "family"):
         raise ValueError("sweep takes a model of models.load and a table (DataFrame) of clips, in this order")
+    clips = as_clips(clips, sample_rate)
     edits.check_frames(frames)
     if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0:
         raise ValueError("k are whole numbers from 1 up, nulls and directions from 0 up")

@@ -23,7 +23,7 @@ def collect(clips, sample_rate=None, first=None) -> pd.DataFrame:
     if isinstance(clips, pd.DataFrame):
         return _of_table(clips, sample_rate)
     if isinstance(clips, (str, os.PathLike)):
-        return _of_files(files(clips) or [os.path.expanduser(clips)])
+        return _of_files(folders.named(clips, SUFFIXES) or [os.path.expanduser(clips)])
     if isinstance(clips, (Waveform, Encoded)):
         return _of_sounds([clips])
     if _is_dataset(clips):
@@ -99,16 +99,6 @@ def _sound(cell, sample_rate, name):
 # ---------- paths
 
 
-def files(pattern) -> list[str]:
-    """The sound files that a path, a folder or a pattern such as "mine/*.wav" names, sorted."""
-    pattern = os.path.expanduser(pattern)
-    if os.path.isdir(pattern):
-        return [str(path) for path in folders.walk(pattern, SUFFIXES).files]
-    if os.path.isfile(pattern):
-        return [os.path.abspath(pattern)]
-    return sorted(map(os.path.abspath, filter(os.path.isfile, glob.glob(pattern, recursive=True))))
-
-
 def _of_files(paths):
     """A table of files, with what the names of known corpora say."""
     rows = [{"path": str(path), **(names.parse("ravdess", path) or {})} for path in paths]
@@ -123,7 +113,9 @@ def _of_list(items, sample_rate):
         paths = []
         for item in items:
             folder = os.path.isdir(os.path.expanduser(item))
-            paths += files(item) if folder or glob.has_magic(str(item)) else [os.path.expanduser(item)]
+            paths += (
+                folders.named(item, SUFFIXES) if folder or glob.has_magic(str(item)) else [os.path.expanduser(item)]
+            )
         return _of_files(paths or items)
     return _of_sounds([_sound(item, sample_rate, f"clip {place}") for place, item in enumerate(items)])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import downloads, folders, identity, names, tables
-from .clips import collect, files
+from .clips import collect
 from .names import EMOTIONS
 from .reading import SUFFIXES, Waveform, read
 from .sampling import balanced, draw, folds, split
@@ -23,7 +23,7 @@ TABLES = (".csv", ".tsv")
 RAVDESS_URL = "https://zenodo.org/records/1188976/files/"
 RAVDESS_ZIP, RAVDESS_MD5 = "Audio_Speech_Actors_01-24.zip", "md5:bc696df654c87fed845eb13823edef8a"
 
-__all__ = ["EMOTIONS", "as_clips", "files", "from_csv", "from_folder", "load", "relabel", "stretch", "summary"]
+__all__ = ["EMOTIONS", "as_clips", "from_csv", "from_folder", "load", "relabel", "stretch", "summary"]
 __all__ += ["balanced", "draw", "folds", "split"]  # of sampling.py
 _NOT_A_CLASS = re.compile(
     r"((actor|speaker|spk|subject|fold|part|disc)?[\s_-]*\d+|audio.*|wavs?|clips|train|test)$", re.IGNORECASE

@@ -13,7 +13,6 @@ import pandas as pd
 import xarray as xr
 
 from . import acoustics, audio, checkpoints
-from .corpora import as_clips
 from .vocabulary import STOP, WORD, lexicon, told
 
 
@@ -37,12 +36,11 @@ def match(texts, concepts, encoder=None) -> xr.DataArray:
     return _fit(texts.index, encoder(list(texts)), concepts, encoder)
 
 
-def match_sound(clips, concepts, encoder, *, sample_rate=None) -> xr.DataArray:
+def match_sound(clips, concepts, encoder) -> xr.DataArray:
     """How well the sound of each clip fits each concept's description: cosine from −1 to 1, [clip, concept].
 
     `encoder` hears and reads: a `CLAP` or an `AcousticSpace`. Clips that cannot be read are named and left out.
     """
-    clips = as_clips(clips, sample_rate)
     index, heard = encoder.sound(clips)
     return _fit(index, heard, _named(concepts), encoder.text)
 

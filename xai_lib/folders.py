@@ -4,6 +4,7 @@ Names are those of the links, where a corpus is made of links (a hub's cache, gi
 folder is entered once. Hidden files and folders, and what systems keep for themselves, are left out.
 """
 
+import glob
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -51,6 +52,16 @@ def walk(root, endings) -> Found:
             _note(Path(folder, name), endings, found)
     found.files.sort()
     return found
+
+
+def named(pattern, endings) -> list[str]:
+    """The files that a path or a pattern such as "mine/*.wav" names, or those with these endings in a folder, sorted."""
+    pattern = os.path.expanduser(pattern)
+    if os.path.isdir(pattern):
+        return [str(path) for path in walk(pattern, endings).files]
+    if os.path.isfile(pattern):
+        return [os.path.abspath(pattern)]
+    return sorted(map(os.path.abspath, filter(os.path.isfile, glob.glob(pattern, recursive=True))))
 
 
 def _is_entered(folder, entered, found) -> bool:

@@ -220,7 +220,7 @@ def _drawn(baseline, rng, rate) -> np.ndarray:
         if place in unusable:
             continue
         try:
-            return audio.usable(sources.iloc[place], rate)
+            return audio.read(sources.iloc[place], rate)
         except audio.BadClip as error:
             unusable[place] = str(error)
             warnings.warn(f"a clip of the baseline was skipped: {error}", stacklevel=2)

@@ -95,7 +95,7 @@ def own_files(files, model, skipped) -> pd.DataFrame:
 def _named_files(pattern, skipped) -> list[str]:
     """The sound files that one path, folder or glob names."""
     if not os.path.isdir(pattern):
-        paths = corpora.files(pattern)
+        paths = folders.named(pattern, audio.SUFFIXES)
         if not paths:
             give = "a path, a folder of recordings, a glob such as 'mine/*.wav', or a list"
             raise FileNotFoundError(f"files: nothing is called {pattern}; give {give}")
@@ -104,8 +104,9 @@ def _named_files(pattern, skipped) -> list[str]:
     if not found.files:
         known = ", ".join(audio.SUFFIXES)
         raise FileNotFoundError(f"files: there is no sound file ({known}) in {pattern}, but {found.described()}")
-    if found.left_out:
-        skipped[pattern] = "; ".join(f"{count} {reason}" for reason, count in found.left_out.items())
+    left_out = {reason: count for reason, count in found.left_out.items() if not reason.startswith("hidden")}
+    if left_out:
+        skipped[pattern] = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
     return [str(path) for path in found.files]
 
 

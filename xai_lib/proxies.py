@@ -115,14 +115,13 @@ def measure(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
     )
 
 
-def validity(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
+def validity(model, clips, fitted) -> xr.Dataset:
     """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
     The result [layer, proxy] belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
     stand-in; of a model whose blocks end in a layer norm, `rms` and `centroid` can be none. ``mean``, ``low``, ``high``
     and ``n`` are over speakers (`statistics.over_speakers`) of three clips or more.
     """
-    clips = as_clips(clips, sample_rate)
 
     def rho(value, true):
         return pd.DataFrame({"value": value, "true": true}).corr("spearman", min_periods=3).iloc[0, 1]

@@ -55,6 +55,8 @@ def read(path, *, names=()) -> pd.DataFrame:
     if not text.strip():
         raise ValueError(f"{path} cannot be read as a table of clips: it is empty")
     rows = _rows(path, text)
+    if not rows:
+        raise ValueError(f"{path} cannot be read as a table of clips: it is empty")
     table = pd.DataFrame(rows[1:], columns=rows[0], dtype=object)
     twice = table.columns[table.columns.duplicated() & (table.columns != "")]
     if len(twice):

@@ -22,9 +22,9 @@ class ClipExplorer(Panel):
     """
 
     def __init__(self, clips, *, model=None, emotion=None, sample_rate=None):
-        clips = as_clips(clips, sample_rate)
-        if len(clips) == 0:
+        if isinstance(clips, pd.DataFrame) and clips.empty:
             raise ValueError("there are no clips to explore: the selection is empty")
+        clips = as_clips(clips, sample_rate)
         self.clips, self.model, self._choices = clips, model, {}
         self.sample_rate = model.sample_rate if model else audio.SAMPLE_RATE
         titles = {"label": "Emotion", "sex": "Sex", "speaker": "Speaker", "intensity": "Intensity"}
