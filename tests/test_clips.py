@@ -39,6 +39,7 @@ def write(path, values, rate=RATE, **options):
         lambda x: x.astype(float),
         lambda x: x.astype(np.float16).astype(np.float32),
         lambda x: x[None],
+        lambda x: x[:, None],
         torch.from_numpy,
         lambda x: torch.from_numpy(x)[None],
         lambda x: torch.from_numpy(x).requires_grad_(),
@@ -93,6 +94,8 @@ def test_another_rate_is_resampled(wave):
         (np.zeros((4000, 2)), RATE, r"looks like \[time, channel\]"),
         (np.array(0.5), RATE, r"the shape \(\)"),
         (20_000 * np.ones(4000), RATE, "divide them, by 32768"),
+        (np.ones(4000, np.int64), RATE, "integers of 64 bits"),
+        ([1, 2, 3] * 1000, RATE, "integers of 64 bits"),
         (np.zeros(4000, complex), RATE, "whole numbers or floats, not complex"),
         (np.zeros(4000, bool), RATE, "whole numbers or floats, not bool"),
         ([], RATE, "what was given is empty"),
@@ -166,7 +169,14 @@ def test_paths_lists_folders_patterns_and_tables(tmp_path, wave):
     assert as_clips(a)["path"].tolist() == [a]
     assert as_clips(Path(a))["path"].tolist() == [a]
     assert as_clips([a, Path(b)])["path"].tolist() == [a, b]
-    assert as_clips(pd.Series([a, b]))["path"].tolist() == [a, b]
+    for paths in (pd.Series([a, b]), np.array([a, b]), np.array([Path(a), Path(b)]), pd.Index([a, b])):
+        assert as_clips(paths)["path"].map(str).tolist() == [a, b]
+    gone = str(tmp_path / "take [2].wav")
+    assert as_clips([a, gone])["path"].tolist() == [a, gone]
+    with pytest.raises(FileNotFoundError, match="no file is called"):
+        as_clips(str(tmp_path / "none/*.wav"))
+    with open(a, "rb") as file:
+        np.testing.assert_allclose(samples(as_clips(file)), wave, atol=1e-4)
     assert as_clips(str(tmp_path / "*/*.wav"))["path"].tolist() == [a, b]
     assert as_clips(tmp_path)["label"].tolist() == ["angry", "happy"]
     assert as_clips(tmp_path / "mine.csv")["path"].tolist() == [a]
@@ -249,6 +259,25 @@ def check_dataset(clips, wave):
 
 def test_a_dataset(tmp_path, wave):
     check_dataset(as_clips(dataset(tmp_path, wave)), wave)
+
+
+def test_a_dataset_with_gaps(tmp_path, wave):
+    datasets = pytest.importorskip("datasets", reason="the library datasets is not installed")
+    table = dataset(tmp_path, wave)
+    rows = {"audio": [{"path": None, "bytes": Path(tmp_path / "a.wav").read_bytes()}, None], "label": [None, 1]}
+    rows["speaker_id"] = [7, None]
+    features = datasets.Features(
+        {
+            "audio": {"path": datasets.Value("string"), "bytes": datasets.Value("binary")},
+            "label": table.features["label"],
+            "speaker_id": datasets.Value("int64"),
+        }
+    )
+    gaps = datasets.Dataset.from_dict(rows, features=features).cast_column("audio", datasets.Audio())
+    clips = as_clips(gaps)
+    assert clips["label"].tolist() == [None, "angry"] and clips["speaker"][0] == "7" and pd.isna(clips["speaker"][1])
+    with pytest.raises(audio.BadClip, match="row 1: empty"):
+        samples(clips, 1)
 
 
 def test_a_streamed_dataset(tmp_path, wave):

@@ -149,6 +149,37 @@ def test_nor_do_they_where_gradients_are_wanted():
         torch.testing.assert_close(one, other)
 
 
+def test_nor_in_what_an_edit_is_given():
+    kept = {}
+    for inplace in (False, True):
+        model = wrapped(inplace)
+
+        def keep(hidden, inplace=inplace):
+            kept[inplace] = hidden
+            return hidden
+
+        with torch.no_grad(), hooks.edit(model, {(1, "norm"): keep}):
+            model.logits(model.tensor(sound()))
+    torch.testing.assert_close(kept[True], kept[False])
+    from xai_lib import attribution
+
+    scores = [
+        attribution.grad_x_activation(wrapped(i), sound(), target="angry", part="norm", sample_rate=RATE)
+        for i in (0, 1)
+    ]
+    np.testing.assert_allclose(scores[1]["signed"], scores[0]["signed"], atol=1e-6)
+
+
+def test_a_wrapped_window_is_not_cut_silently():
+    model = models.wrap(
+        nn.Sequential(nn.Unflatten(1, (-1, 400)), nn.Linear(400, 8), nn.Flatten(), nn.Linear(320, 2)).eval(),
+        sites={(1, "linear"): "1"}, sample_rate=RATE, labels=["angry", "calm"], seconds=1, device="cpu",
+    )  # fmt: skip
+    with pytest.raises(audio.NoClips, match="longer than the 1 s"):
+        model.predict(sound(2), RATE)
+    assert model.over_time(sound(2), RATE).attrs["window"] == 1
+
+
 def test_nor_in_activations_and_moments():
     found = {}
     for inplace in (False, True):
@@ -192,7 +223,6 @@ def test_a_network_in_training_mode_is_noticed(tiny):
         with pytest.raises(ValueError, match=r"training mode.*model.network.eval\(\)"):
             call(sound(), RATE)
     model.network.eval()
-    next(iter(model.network.modules()))
     model.family.layers[1].dropout.train()  # a part of it
     with pytest.raises(ValueError, match="training mode"):
         model.predict(sound(), RATE)
@@ -388,6 +418,12 @@ def test_an_offset_moves_no_feature(tmp_path, offset):
     np.testing.assert_allclose(table.iloc[1], table.iloc[0], rtol=2e-3, atol=2e-3)
 
 
+def test_padding_of_zeros_stays_silence():
+    padded = np.concatenate([0.2 * np.sin(np.arange(RATE) / 10) + 0.03, np.zeros(RATE)]).astype(np.float32)
+    mask = audio.speech_mask(padded)
+    assert mask[:48].all() and not mask[52:].any()
+
+
 # ---------- the user's own files, folders and results
 
 
@@ -503,6 +539,9 @@ def check_tree(root, tree):
             clips = load(root)
         except FileNotFoundError as error:
             assert str(root) in str(error)
+            visible = [path for path in root.glob("*") if path.suffix.lower() == ".wav" and path.is_file()]
+            ravdess = "ravdess" in str(error)
+            assert ravdess or not any(not path.name.startswith(".") for path in visible)
             continue
         paths = [Path(path) for path in clips["path"]]
         assert paths and len(set(paths)) == len(paths)

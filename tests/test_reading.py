@@ -80,6 +80,29 @@ def test_chunks_behind_the_samples_are_no_sound():
     np.testing.assert_array_equal(read(content + chunk), read(content))
 
 
+@pytest.mark.parametrize(
+    "tail", [b"TAG" + bytes(125), bytes(4000), b"LIST\xff\x00\x00\x00INFO", b"\0LIST\x04\0\0\0INFO"]
+)
+def test_what_lies_behind_a_finished_wav_is_no_sound(tail):
+    content = encoded(noise(), "WAV", subtype="PCM_16")
+    np.testing.assert_array_equal(read(content + tail), read(content))
+
+
+def test_a_wav_without_samples_but_with_chunks_is_empty():
+    content = encoded(noise(0), "WAV", subtype="PCM_16") + b"LIST" + struct.pack("<I", 1000) + bytes(1000)
+    with pytest.raises(reading.BadClip, match="holds no samples"):
+        read(content)
+
+
+def test_flac_behind_a_tag_is_read_to_its_end():
+    content = bytearray(encoded(noise(), "FLAC"))
+    right = read(bytes(content))
+    content[21] &= 0xF0
+    content[22:26] = (1000).to_bytes(4, "big")
+    tag = b"ID3\x04\x00\x00" + bytes([0, 0, 7, 0x68]) + bytes(1000)
+    np.testing.assert_array_equal(read(tag + bytes(content)), right)
+
+
 def test_wav_cut_off_in_the_middle_gives_what_there_is():
     content = encoded(noise(), "WAV", subtype="PCM_16")
     assert len(read(content[: 44 + 2 * RATE])) == RATE

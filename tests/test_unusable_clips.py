@@ -146,7 +146,9 @@ def test_the_good_ones_come_out_as_they_do_alone(shared, corpus, tmp_path, name)
 
 
 def is_empty(found) -> bool:
-    return not (len(found) if hasattr(found, "__len__") else found.sizes)
+    if hasattr(found, "sizes"):
+        return 0 in found.sizes.values() or not found.sizes
+    return len(found) == 0
 
 
 def check_same(found, alone):

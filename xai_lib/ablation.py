@@ -158,6 +158,7 @@ def sweep(
     named, ks, modes = _named(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
     if not hasattr(model, "family") or hasattr(clips, "family"):
         raise ValueError("sweep takes a model of models.load and a table (DataFrame) of clips, in this order")
+    targets.require_one_label(model)
     clips = as_clips(clips, sample_rate)
     edits.check_frames(frames)
     if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0:

@@ -11,13 +11,36 @@ from scipy import ndimage, signal
 
 from . import pitch
 from .corpora import as_clips
-from .reading import SAMPLE_RATE, SUFFIXES, BadClip, Encoded, NoClips, Waveform, read, sources, stream, usable
+from .reading import (
+    SAMPLE_RATE,
+    SUFFIXES,
+    BadClip,
+    Encoded,
+    NoClips,
+    Waveform,
+    content_hash,
+    read,
+    sources,
+    stream,
+    usable,
+)
 
 HOP, SPAN = 320, 400  # step and width of an encoder frame, in samples
 OFFSET = 1e-4  # of full scale: a mean beyond this is no sound
 FEATURES = ("rms", "envelope", "zcr", "centroid", "f0")
 
-__all__ = ["FEATURES", "HOP", "SAMPLE_RATE", "SPAN", "SUFFIXES", "BadClip", "Encoded", "NoClips", "Waveform"]
+__all__ = [
+    "FEATURES",
+    "HOP",
+    "SAMPLE_RATE",
+    "SPAN",
+    "SUFFIXES",
+    "BadClip",
+    "Encoded",
+    "NoClips",
+    "Waveform",
+    "content_hash",
+]
 __all__ += ["features", "features_table", "frame_times", "grid", "n_frames", "read", "rhythm", "sources"]
 __all__ += ["speech_mask", "stream", "usable", "without_offset"]
 
@@ -60,10 +83,12 @@ def without_offset(waveform):
     """The waveform [..., time] less its mean, where that is an offset: more than 0.0001 of full scale.
 
     Cheap sound cards add one. It is no sound, but it would raise the level of pauses to that of speech and take away
-    the zero crossings.
+    the zero crossings. Samples that are exactly 0 were put there later, as padding: they count not, and stay.
     """
-    mean = waveform.mean(-1, keepdim=True) if torch.is_tensor(waveform) else waveform.mean(-1, keepdims=True)
-    return waveform - mean * (abs(mean) > OFFSET)
+    recorded = waveform != 0
+    total, count = waveform.sum(-1), recorded.sum(-1)
+    mean = (total / (count + (count == 0)))[..., None]
+    return waveform - mean * (abs(mean) > OFFSET) * recorded
 
 
 def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np.ndarray:

@@ -4,6 +4,7 @@ import glob
 import os
 import warnings
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -23,18 +24,23 @@ def collect(clips, sample_rate=None, first=None) -> pd.DataFrame:
     if isinstance(clips, pd.DataFrame):
         return _of_table(clips, sample_rate)
     if isinstance(clips, (str, os.PathLike)):
-        return _of_files(folders.named(clips, SUFFIXES) or [os.path.expanduser(clips)])
+        paths = folders.named(clips, SUFFIXES)
+        if not paths and glob.has_magic(str(clips)):
+            raise FileNotFoundError(f"no file is called {clips}")
+        return _of_files(paths or [os.path.expanduser(clips)])
     if isinstance(clips, (Waveform, Encoded)):
         return _of_sounds([clips])
     if _is_dataset(clips):
-        return _of_dataset(clips, first)
+        return _of_dataset(clips, first, sample_rate)
     if isinstance(clips, dict) and clips and all(map(_is_dataset, clips.values())):
-        parts = {name: _of_dataset(part, first).assign(split=name) for name, part in clips.items()}
+        parts = {name: _of_dataset(part, first, sample_rate).assign(split=name) for name, part in clips.items()}
         return pd.concat(parts.values(), ignore_index=True)
     if isinstance(clips, (dict, bytes, bytearray)):
         return _of_sounds([_sound(clips, sample_rate, "a clip")])
-    if isinstance(clips, pd.Series) and clips.dtype.kind not in "iuf":
-        return _of_list(list(clips), sample_rate)
+    if hasattr(clips, "read"):  # an open file
+        return _of_sounds([Encoded(clips.read(), str(getattr(clips, "name", "an open file")))])
+    if isinstance(clips, (np.ndarray, pd.Series, pd.Index)) and getattr(clips.dtype, "kind", "O") in "OUST":
+        return _of_list(clips.tolist(), sample_rate)  # an array or a column of paths
     if hasattr(clips, "__array__") or _are_numbers(clips):
         return _of_arrays(_rows(clips), sample_rate)
     if hasattr(clips, "__iter__"):
@@ -112,11 +118,10 @@ def _of_list(items, sample_rate):
     if all(isinstance(item, (str, os.PathLike)) for item in items):
         paths = []
         for item in items:
-            folder = os.path.isdir(os.path.expanduser(item))
-            paths += (
-                folders.named(item, SUFFIXES) if folder or glob.has_magic(str(item)) else [os.path.expanduser(item)]
-            )
-        return _of_files(paths or items)
+            is_several = os.path.isdir(os.path.expanduser(item)) or glob.has_magic(str(item))
+            several = folders.named(item, SUFFIXES) if is_several else []
+            paths += several or [os.path.expanduser(item)]  # what is not there is named when it is read
+        return _of_files(paths)
     return _of_sounds([_sound(item, sample_rate, f"clip {place}") for place, item in enumerate(items)])
 
 
@@ -144,7 +149,9 @@ def _rows(array):
         raise ValueError(
             f"waveforms are [time] or [clip, time]; this array has the shape {array.shape}: give one waveform per clip"
         )
-    if array.ndim == 2 and 1 < array.shape[1] <= MOST_CHANNELS < array.shape[0]:
+    if array.ndim == 2 and array.shape[1] == 1 < array.shape[0]:
+        return [array[:, 0]]
+    if array.ndim == 2 and array.shape[1] <= MOST_CHANNELS < array.shape[0]:
         raise ValueError(
             f"an array of shape {array.shape} looks like [time, channel], and waveforms are [time] or [clip, time]: "
             "take the mean of the channels, waveform.mean(axis=1)"
@@ -181,6 +188,11 @@ def _waveform(samples, sample_rate, name) -> Waveform:
     if kind == "u":
         half = 2.0 ** (8 * samples.dtype.itemsize - 1)
         scaled = samples.astype(float) / half - 1
+    elif kind == "i" and samples.dtype.itemsize == 8:
+        raise ValueError(
+            f"{name}: its samples are integers of 64 bits, of which nobody knows the full scale: convert them to the type "
+            "that was recorded, waveform.astype(np.int16), or to floats of full scale 1"
+        )
     elif kind == "i":
         scaled = samples.astype(float) / 2.0 ** (8 * samples.dtype.itemsize - 1)
     elif kind == "f":
@@ -220,7 +232,7 @@ def _is_dataset(thing) -> bool:
     return hasattr(thing, "cast_column") and hasattr(thing, "features") and hasattr(thing, "__iter__")
 
 
-def _of_dataset(dataset, first):
+def _of_dataset(dataset, first, sample_rate):
     """A table of the clips of a data set, which are decoded here when they are read."""
     if first is None and not hasattr(dataset, "__len__"):
         raise ValueError("this data set is streamed, and may have no end: say how many clips to take, first=100")
@@ -230,28 +242,29 @@ def _of_dataset(dataset, first):
             dataset = dataset.cast_column(name, replace(feature, decode=False))
     rows = _first_rows(dataset, first)
     if not rows:
-        raise ValueError("the data set is empty")
+        raise ValueError("there are no clips: the data set is empty")
     column = _audio_column(features, rows[0])
-    sounds = [_sound(row[column], None, f"row {place}") for place, row in enumerate(rows)]
-    known = pd.DataFrame([{name: value for name, value in row.items() if name != column} for row in rows])
-    table = pd.concat([_of_sounds(sounds), known], axis=1)
-    for name, feature in features.items():
-        words = getattr(feature, "names", None)
-        if words and name in table:
-            table[name] = [_word(words, number) for number in table[name]]
+    sounds = [_sound_of_row(row[column], sample_rate, f"row {place}") for place, row in enumerate(rows)]
+    table = _of_sounds(sounds)
+    for name in rows[0]:
+        if name == column:
+            continue
+        values = [row.get(name) for row in rows]
+        words = getattr(features.get(name), "names", None)
+        if words:
+            values = [_word(words, number) for number in values]
+        table[name] = pd.Series(values, dtype=object if words or name in SPEAKER_COLUMNS else None)
     return _with_usual_names(table)
+
+
+def _sound_of_row(cell, sample_rate, name):
+    """One cell of a data set; nothing in it is a clip that is skipped by name when it is read."""
+    return Encoded(b"", name) if cell is None else _sound(cell, sample_rate, name)
 
 
 def _first_rows(dataset, first) -> list[dict]:
     """The first rows of a data set, or all."""
-    if first is None:
-        return list(dataset)
-    rows = []
-    for row in dataset:
-        if len(rows) == first:
-            break
-        rows.append(row)
-    return rows
+    return list(islice(dataset, first))
 
 
 def _audio_column(features, row) -> str:

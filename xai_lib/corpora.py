@@ -16,7 +16,7 @@ import pandas as pd
 from . import downloads, folders, identity, names, tables
 from .clips import collect
 from .names import EMOTIONS
-from .reading import SUFFIXES, Waveform, read
+from .reading import SUFFIXES, Waveform, rate_of, read, sources
 from .sampling import balanced, draw, folds, split
 
 TABLES = (".csv", ".tsv")
@@ -99,8 +99,8 @@ def stretch(recording, start, end, sample_rate=None) -> pd.DataFrame:
     table = as_clips(recording, sample_rate)
     if len(table) != 1:
         raise ValueError(f"a stretch is cut out of one recording, and {len(table)} clips were given")
-    source = (table["audio"] if "audio" in table else table["path"]).iloc[0]
-    rate = source.sample_rate if isinstance(source, Waveform) else 16_000
+    source = sources(table).iloc[0]
+    rate = rate_of(source)
     samples = read(source, rate)
     duration = len(samples) / rate
     if not 0 <= start < end <= duration + 1e-6:
@@ -235,7 +235,10 @@ def from_folder(path, pattern=None) -> pd.DataFrame:
         return _named("ravdess", path, others=True)
     files, left_out = _without_copies(found.files)
     parents = {file.parent for file in files}
-    unlike = any(_NOT_A_CLASS.match(folder.name) for folder in parents) or Path(os.path.abspath(path)) in parents
+    unlike = (
+        any(_NOT_A_CLASS.match(folder.name) for folder in parents)
+        or Path(os.path.abspath(os.path.expanduser(path))) in parents
+    )
     labels = [None if unlike or len(parents) < 2 else _class(file.parent.name) for file in files]
     clips = pd.DataFrame({"path": [str(file) for file in files], "label": labels})
     return _finish(clips, left_out + found.left_out)
@@ -252,17 +255,21 @@ def _by_pattern(root, found, pattern):
     if {"path", "audio"} & set(compiled.groupindex):
         raise ValueError(f"pattern {pattern!r}: a group cannot be called path or audio, which are the file itself")
     root = Path(os.path.abspath(os.path.expanduser(root)))
-    files, left_out = _without_copies(found.files)
-    rows = []
-    for file in files:
+    rows, left_out, seen = [], Counter(), set()
+    for file in found.files:
         match = compiled.search(file.relative_to(root).as_posix())
         if match is None:
             left_out["not matched by the pattern"] += 1
-        else:
-            rows.append({"path": str(file), **match.groupdict()})
+            continue
+        recording = (os.path.realpath(file), *match.groupdict().values())
+        if recording in seen:
+            left_out["the same recording again"] += 1
+            continue
+        seen.add(recording)
+        rows.append({"path": str(file), **match.groupdict()})
     if not rows:
-        example = files[0].relative_to(root).as_posix()
-        raise ValueError(f"pattern {pattern!r} matches not one of {len(files)} files, such as {example!r}")
+        example = found.files[0].relative_to(root).as_posix()
+        raise ValueError(f"pattern {pattern!r} matches not one of {len(found.files)} files, such as {example!r}")
     clips = pd.DataFrame(rows)
     return _finish(clips if "label" in clips else clips.assign(label=None), left_out + found.left_out)
 
@@ -314,7 +321,9 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
         The table, or some of the files it names, are not there; it has no such column, or no rows.
     """
     path = Path(path).expanduser()
-    clips = tables.read(path, names=(path_column, label_column))
+    clips = tables.read(path, names=(path_column, label_column, "audio"))
+    if "audio" in clips:  # files too, under the other name; `path` comes first
+        clips = clips.drop(columns="audio") if path_column in clips else clips.rename(columns={"audio": path_column})
     if path_column not in clips or (label_column not in clips and label_column != "label"):
         missing = path_column if path_column not in clips else label_column
         has = ", ".join(map(repr, clips))
@@ -374,6 +383,8 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
     """
     if not isinstance(table, dict):
         columns = list(tables.read(table))
+        if len(columns) < 2:
+            raise ValueError(f"{table} has one column, and two are needed: the old word and the new")
         frame = tables.read(table, names=columns)
         table = dict(zip(frame.iloc[:, 0], frame.iloc[:, 1]))
     labels = clips["label"]

@@ -15,9 +15,10 @@ def drawn(clips, pool, *, seed=0) -> pd.DataFrame:
     The table has the rows of `clips`, by index, and the columns of `pool`.
     """
     rng, chosen = np.random.default_rng(seed), []
-    in_pool = audio.sources(pool)
+    in_pool = np.empty(len(pool), dtype=object)
+    in_pool[:] = audio.sources(pool).tolist()
     for source in audio.sources(clips):
-        others = np.flatnonzero([other != source for other in in_pool])
+        others = np.flatnonzero(in_pool != source)
         if not len(others):
             raise ValueError("there is no other clip to draw: give a larger pool")
         chosen.append(rng.choice(others))

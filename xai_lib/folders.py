@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SYSTEM = {"__macosx", "$recycle.bin", "lost+found", "system volume information", "@eadir", "__pycache__"}
+SYSTEM = {"__macosx", "$recycle.bin", "lost+found", "system volume information", "@eadir", "__pycache__", "trash"}
 OTHER_SOUND = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm", ".3gp", ".mkv", ".mov", ".avi", ".m4v", ".sph", ".raw")
 
 
@@ -47,7 +47,8 @@ def walk(root, endings) -> Found:
     found = Found()
     entered = {os.path.realpath(root)}
     for folder, inside, names in os.walk(root, followlinks=True):
-        inside[:] = [name for name in sorted(inside) if _is_entered(Path(folder, name), entered, found)]
+        inside.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # folders before links to them
+        inside[:] = [name for name in inside if _is_entered(Path(folder, name), root, entered, found)]
         for name in names:
             _note(Path(folder, name), endings, found)
     found.files.sort()
@@ -64,12 +65,15 @@ def named(pattern, endings) -> list[str]:
     return sorted(map(os.path.abspath, filter(os.path.isfile, glob.glob(pattern, recursive=True))))
 
 
-def _is_entered(folder, entered, found) -> bool:
+def _is_entered(folder, root, entered, found) -> bool:
     """Whether a folder is searched: not a hidden one, and none that was searched under another name."""
     if _is_hidden(folder.name):
         found.left_out["hidden folders"] += 1
         return False
     real = os.path.realpath(folder)
+    if Path(os.path.realpath(root)).is_relative_to(real) and real not in entered:
+        found.left_out["links to folders above"] += 1
+        return False
     if real in entered:
         found.left_out["folders linked again"] += 1
         return False
@@ -95,4 +99,4 @@ def _note(file, endings, found):
 
 def _is_hidden(name) -> bool:
     """Whether this is a name of what is hidden, or was thrown away, or of what systems keep for themselves."""
-    return name.startswith((".", "~$")) or name.lower() in SYSTEM or name.lower().startswith("trash")
+    return name.startswith((".", "~$")) or name.lower() in SYSTEM

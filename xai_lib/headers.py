@@ -25,6 +25,11 @@ def corrected(source) -> io.BufferedIOBase | None:
         A file, or what is in one.
     """
     start = _beginning(source)
+    if start[:3] == b"ID3":
+        content = _whole(source)
+        content = content[_after_id3(content) :]
+        if content[:4] == b"fLaC":
+            return io.BytesIO(_flac_of_open_length(content))
     if start[:4] == b"fLaC":
         return io.BytesIO(_flac_of_open_length(_whole(source)))
     if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
@@ -69,15 +74,21 @@ def _flac_of_open_length(content: bytes) -> bytes:
 
 
 def _wave(source, size: int) -> io.BytesIO | None:
-    """WAVE whose chunk of samples is said to be empty, or ends where no other chunk begins: all that follows is sound."""
+    """WAVE that its recorder did not finish, which leaves sizes open: all that follows is sound.
+
+    Where the size of the whole file is given, what lies beyond the samples is something else, such as a tag.
+    """
     data = _data_chunk(source, size)
     if data is None:
         return None
     start, said = data
     rest = size - start
-    if said == rest or (said and said < rest and _chunk_begins(source, start + said + said % 2, size)):
+    if rest == 0 or said >= rest:  # cut off: the decoder reads what there is
         return None
-    if said > rest or rest == 0:  # cut off: the decoder reads what there is
+    is_open = _bytes_at(source, 4, 4) in (bytes(4), b"\xff" * 4)
+    if said == 0:
+        is_open = not _chunk_begins(source, start, size)
+    if not is_open or _chunk_begins(source, start + said + said % 2, size):
         return None
     content = bytearray(_whole(source))
     content[4:8] = struct.pack("<I", min(size - 8, 0xFFFFFFFF))
@@ -92,6 +103,8 @@ def _data_chunk(source, size: int) -> tuple[int, int] | None:
         name, said = struct.unpack("<4sI", _bytes_at(source, position, 8))
         if name == b"data":
             return position + 8, said
+        if not _is_printable(name):
+            return None
         position += 8 + said + said % 2
     return None
 
@@ -103,8 +116,12 @@ def _chunk_begins(source, position: int, size: int) -> bool:
     head = _bytes_at(source, position, 8)
     if len(head) < 8:
         return not head.strip(b"\0")
-    printable = all(32 <= letter < 127 for letter in head[:4])
-    return printable and position + 8 + struct.unpack("<I", head[4:])[0] <= size + 1
+    return _is_printable(head[:4]) and position + 8 + struct.unpack("<I", head[4:])[0] <= size + 1
+
+
+def _is_printable(name: bytes) -> bool:
+    """Whether these bytes can be the name of a chunk."""
+    return all(32 <= letter < 127 for letter in name)
 
 
 def _bytes_at(source, position: int, count: int) -> bytes:

@@ -176,6 +176,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
             "label2id": {name: i for i, name in enumerate(names)},
             "classifier_proj_size": config.hidden_size,
             "use_weighted_layer_sum": True,
+            "problem_type": "single_label_classification",
             "xai_head_trained_on": sorted({*map(str, table["speaker"])}),
             "xai_metrics": {
                 "layer": layer,

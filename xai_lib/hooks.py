@@ -63,6 +63,8 @@ def edit(model, edits):
                 own = output[0] if isinstance(output, tuple) else output
                 edited = apply(function, model.family.seen(site, own), site)
                 edited = model.family.given(site, edited, own)
+                if model.family.overwrites:  # what the function kept is not written over
+                    edited = edited.clone()
                 return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
             handle = stack.enter_context(model.family.opened(site)).register_forward_hook(hook, prepend=True)

@@ -181,7 +181,13 @@ def check_sounds(clips) -> None:
 
 def _refuse_copies(corpus):
     """ValueError where one file, or two files of equal bytes, are on both sides."""
-    if "path" not in corpus:  # sound in memory: `check_sounds` compares what is heard
+    if "audio" in corpus:
+        sounds = audio.sources(corpus)
+        told = [audio.content_hash(source) for source in sounds]
+        _refuse_equal(
+            pd.DataFrame({"hash": told, "split": corpus["split"], "path": sounds.map(str)}), "hash", "are one sound"
+        )
+    if "path" not in corpus:
         return
     files = pd.DataFrame({"path": corpus["path"], "split": corpus["split"]}).dropna(subset="path")
     files["file"] = [os.path.realpath(path) for path in files["path"]]

@@ -58,7 +58,8 @@ class Model:
         self.family = family or FAMILIES[network.config.model_type](network)
         self.head = head if head is None else head.eval().requires_grad_(False).to(device)
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
-        self.outputs = OUTPUTS.get(getattr(getattr(network, "config", None), "problem_type", None), "one label")
+        problem = getattr(getattr(network, "config", None), "problem_type", None)
+        self.outputs = OUTPUTS.get(problem, "one label") if head is None else "one label"
         self.edited = 0  # `hooks.edit` in force
         self._widths = {}  # of modules that were asked for by path
         for heard in ("trained_on", "head_trained_on", "chosen_on"):
@@ -308,8 +309,9 @@ class Model:
     def __call__(self, clips, sample_rate=None) -> torch.Tensor:
         """Logits [clip, label] of waveforms, with `sample_rate`, or of anything else that `corpora.as_clips` takes.
 
-        BadClip, which names it, where a clip cannot be used.
+        BadClip, which names it, where a clip cannot be used; UntrainedHead where the head was never trained.
         """
+        self.require_trained()
         rows = [self.logits(self.tensor(waveform)) for _, waveform in self.stream(as_clips(clips, sample_rate))]
         return torch.cat(rows)
 

@@ -33,6 +33,8 @@ def timed(clips) -> pd.DataFrame | None:
     `start`, `end`, `phoneme` (IPA) and, if you like, `manner`. None where no clip has any.
     """
     rows = []
+    if "path" not in clips:
+        return None
     for index, path in zip(clips.index, map(Path, clips["path"])):
         home = next((folder for folder in path.parents[:3] if (folder / "phonemes.csv").is_file()), None)
         if home is not None:

@@ -171,7 +171,7 @@ def evaluate(
     not tell on which clips it was chosen: without `chosen_on`, a warning.
     """
     clips = as_clips(clips, sample_rate)
-    if "label" not in clips:
+    if "label" not in clips or clips["label"].isna().all():
         clips = clips.assign(label=label)
     if chosen_on is None:
         warnings.warn("that the neurons were chosen on other clips was not checked: give chosen_on=", stacklevel=2)

@@ -3,6 +3,7 @@
 Whatever is wrong with a clip, and whatever its decoder raises, is a `BadClip` that names it.
 """
 
+import hashlib
 import io
 import warnings
 from dataclasses import dataclass, field
@@ -66,6 +67,23 @@ def sources(clips) -> pd.Series:
     return audio.where(audio.notna(), clips["path"]) if "path" in clips else audio
 
 
+def content_hash(source) -> str | None:
+    """Hash of a sound in memory, by what it holds; None of a file."""
+    if isinstance(source, Waveform):
+        return hashlib.blake2b(source.samples.tobytes() + str(source.sample_rate).encode()).hexdigest()
+    return hashlib.blake2b(source.content).hexdigest() if isinstance(source, Encoded) else None
+
+
+def rate_of(source) -> int:
+    """The rate of a sound in Hz, as it was recorded; 16000 where that cannot be read."""
+    if isinstance(source, Waveform):
+        return source.sample_rate
+    try:
+        return soundfile.info(io.BytesIO(source.content) if isinstance(source, Encoded) else source).samplerate
+    except (soundfile.LibsndfileError, TypeError, OSError):
+        return SAMPLE_RATE
+
+
 def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
     """Read a sound as mono float32 [time] at `sample_rate`; full scale is 1.
 
@@ -73,7 +91,7 @@ def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
     ----------
     source : path, Waveform or Encoded
         Of files, any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, …), rate, sample width and number of
-        channels. They are read to their end, whatever length their header names.
+        channels. Of wav, flac and mp3 all is read, also where the header leaves the length open or gets it wrong.
     sample_rate : int
         Hz. The rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``).
 

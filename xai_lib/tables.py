@@ -5,28 +5,17 @@ Blanks around names and values are taken off, numbers that are names stay text, 
 
 import csv
 import io
+import warnings
 from pathlib import Path
 
 import pandas as pd
 
 # Columns whose values are names, also where they look like numbers: a fold "1" and a speaker "007".
-NAMES = {
-    "path",
-    "label",
-    "speaker",
-    "actor_id",
-    "fold",
-    "source",
-    "take",
-    "split",
-    "sex",
-    "corpus",
-    "modality",
-    "channel",
-}
-NAMES |= {"intensity", "recording", "file", "filename", "emotion", "person", "session"}
+NAMES = {"path", "file", "filename", "label", "emotion", "split", "corpus", "fold", "source", "recording", "sex"}
+NAMES |= {"speaker", "speaker_id", "client_id", "actor_id", "subject", "participant", "person", "id"}
+MISSING = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None"}  # of numbers: "NA" may be a name
 SEPARATORS = ",;\t|"
-ENCODINGS = ("utf-8-sig", "cp1252")  # the second reads any bytes
+ENCODINGS = ("utf-8-sig", "cp1252")  # Windows' own in western Europe, with a warning: it reads nearly anything
 
 
 def read(path, *, names=()) -> pd.DataFrame:
@@ -61,11 +50,20 @@ def read(path, *, names=()) -> pd.DataFrame:
     twice = table.columns[table.columns.duplicated() & (table.columns != "")]
     if len(twice):
         raise ValueError(f"{path} has two columns of the name {twice[0]!r}: rename one of them")
-    table = table.drop(columns=[name for name in table if not name])  # numbers of rows, as pandas writes them
+    if "" in table:  # numbers of rows, as pandas writes them
+        if not _counts_rows(table[[""]].iloc[:, 0]):
+            raise ValueError(f"{path} has a column without a name that holds more than numbers of rows: name it")
+        table = table.drop(columns="")
     for name in table:
         values = table[name].astype(object).where(table[name] != "", None)
         table[name] = values if name in NAMES or name in names else _numbers(values)
     return table.dropna(how="all").reset_index(drop=True)
+
+
+def _counts_rows(values: pd.Series) -> bool:
+    """Whether a column is empty, or numbers rows."""
+    present = values[values != ""]
+    return present.str.fullmatch(r"\d+").all() and present.is_unique
 
 
 def _rows(path, text) -> list[list[str]]:
@@ -93,15 +91,20 @@ def _rows(path, text) -> list[list[str]]:
 def _text(path) -> str:
     """What is in a file; UTF-16 where it begins as Excel begins it."""
     content = path.read_bytes()
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16")
-    if b"\0" in content:
+    if b"\0" in content and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"{path} cannot be read as a table of clips: it is not text; save it as CSV")
-    for encoding in ENCODINGS:
+    encodings = ("utf-16",) if b"\0" in content else ENCODINGS
+    for encoding in encodings:
         try:
-            return content.decode(encoding)
+            text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if encoding == "cp1252":
+            warnings.warn(
+                f"{path} is not UTF-8: letters beyond ASCII were read as those of western Europe", stacklevel=4
+            )
+        first, _, rest = text.partition("\n")
+        return rest if first.strip().lower().startswith("sep=") else text  # Excel says so how columns are parted
     raise ValueError(f"{path} cannot be read as a table of clips: save it as CSV in UTF-8")
 
 
@@ -115,6 +118,7 @@ def _separator(text) -> str:
 def _numbers(values: pd.Series) -> pd.Series:
     """A column as numbers, or truth values, where all of it can be read so, and "007" is not among them."""
     present = values.dropna()
+    present = present[~present.isin(MISSING)]
     if present.empty:
         return values
     if set(present) <= {"True", "False"}:
@@ -123,6 +127,6 @@ def _numbers(values: pd.Series) -> pd.Series:
     if present.str.match(r"[+-]?0\d").any():
         return values
     try:
-        return pd.to_numeric(values.where(values.notna(), None))
+        return pd.to_numeric(values.where(values.notna() & ~values.isin(MISSING), None))
     except (ValueError, TypeError):
         return values

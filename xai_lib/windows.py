@@ -38,7 +38,7 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
         sound out.
     """
     model.require_trained()
-    if not 0 < step <= window:
+    if not 1 / model.sample_rate <= step <= window:
         raise ValueError(f"step is from 0 to the window of {window:g} s, not {step!r}: sound between would be left out")
     if window > model.longest_seconds:
         raise ValueError(

@@ -23,6 +23,7 @@ class Wrapped(Family):
     def __init__(self, module, sites, *, layout, preprocess, read, n_labels, seconds=None):
         self.network = self.base = module
         self.preprocess, self.read, self.n_labels, self.seconds = preprocess, read, n_labels, seconds
+        self.window = seconds
         self.sites = self._paths(sites)
         self.parts = tuple(dict.fromkeys(site.part for site in self.sites))
         self.layers = range(max(site.layer for site in self.sites))

@@ -26,7 +26,9 @@ def over_time(result, *, clip=None, most=4):
     for name in reversed(greatest.index):
         look = {"color": colors[name], "label": name} if name in shown else {"color": style.NULL_COLOR, "lw": 0.8}
         axes.plot(one["time"], probability.sel(target=name), marker="." if one.sizes["window"] < 60 else None, **look)
-    axes.set(xlabel="seconds", ylabel="probability", ylim=(-0.02, 1.02))
+    axes.set(xlabel="seconds", ylabel="probability")
+    if probability.min() >= 0 and probability.max() <= 1:
+        axes.set_ylim(-0.02, 1.02)
     handles, names = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], names[::-1], loc="upper left", bbox_to_anchor=(1, 1))
     heard = f"windows of {result.attrs['window']:g} s, a new one every {result.attrs['step']:g} s"

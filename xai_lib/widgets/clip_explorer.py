@@ -56,7 +56,13 @@ class ClipExplorer(Panel):
         name = re.split(r"[\\/]", str(source))[-1]
         text = f"clip {min(clip, len(found))} of {len(found)}: {name}"
         if self.model is not None:
-            best = self.model.predict(found.loc[[row.name]]).iloc[0].drop("label").astype(float).nlargest(3)
+            best = (
+                self.model.predict(found.loc[[row.name]])
+                .iloc[0]
+                .drop("label", errors="ignore")
+                .astype(float)
+                .nlargest(3)
+            )
             text += "; the model says " + ", ".join(f"{label} {p:.0%}" for label, p in best.items())
         figure = plot(acoustics.frames(waveform, self.sample_rate), title=said or name)
         player = Audio(waveform.clip(-1, 1), rate=self.sample_rate, normalize=False)
