@@ -418,6 +418,14 @@ def test_an_offset_moves_no_feature(tmp_path, offset):
     np.testing.assert_allclose(table.iloc[1], table.iloc[0], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
+def test_what_has_no_offset_is_left_as_it_is(convert):
+    clean = convert(sound() - sound().mean())
+    found = audio.without_offset(clean)
+    assert found.dtype == clean.dtype and (found == clean).all()
+    assert audio.without_offset(clean + 0.1).dtype == clean.dtype
+
+
 def test_padding_of_zeros_stays_silence():
     padded = np.concatenate([0.2 * np.sin(np.arange(RATE) / 10) + 0.03, np.zeros(RATE)]).astype(np.float32)
     mask = audio.speech_mask(padded)

@@ -86,9 +86,11 @@ def without_offset(waveform):
     the zero crossings. Samples that are exactly 0 were put there later, as padding: they count not, and stay.
     """
     recorded = waveform != 0
-    total, count = waveform.sum(-1), recorded.sum(-1)
-    mean = (total / (count + (count == 0)))[..., None]
-    return waveform - mean * (abs(mean) > OFFSET) * recorded
+    count = recorded.sum(-1)
+    mean = waveform.sum(-1) / (count + (count == 0))
+    offset = (mean * (abs(mean) > OFFSET))[..., None] * recorded
+    offset = offset.to(waveform.dtype) if torch.is_tensor(waveform) else offset.astype(waveform.dtype)
+    return waveform - offset
 
 
 def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np.ndarray:
