@@ -278,7 +278,7 @@ def test_scores_are_those_of_the_pipeline(checkpoint, kind):
 
 @pytest.mark.heavy
 def test_what_such_heads_explain(checkpoint):
-    from xai_lib import attribution, pruning, targets
+    from xai_lib import ablation, attribution, pruning, targets
 
     several = models.load(checkpoint("several", *OTHER_HEADS["several labels"]), device="cpu")
     logits = several(sound(), RATE)
@@ -286,7 +286,12 @@ def test_what_such_heads_explain(checkpoint):
     assert targets.value(several, logits, (4,), "log_odds").item() == pytest.approx(logits[0, 4].item())
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
         pruning.evaluate(several, sound(), {(2, "ffn_hidden"): [0]}, "angry", chosen_on=[], sample_rate=RATE)
-    numbers = models.load(checkpoint("numbers", *OTHER_HEADS["numbers"]), device="cpu")
+    with pytest.raises(ValueError, match="needs a model that gives one label of several"):
+        ablation.sweep(several, sound(), neurons={2: [0]}, nulls=0, target="angry", sample_rate=RATE)
+    folder = checkpoint("numbers", *OTHER_HEADS["numbers"])
+    own = models.load(folder, head=nn.Linear(several.n_neurons(0), 2), labels=["calm", "angry"], device="cpu")
+    assert own.outputs == "one label" and own.predict(sound(), RATE)["label"].notna().all()
+    numbers = models.load(folder, device="cpu")
     assert "label" not in numbers.predict(sound(), RATE)
     with pytest.raises(ValueError, match="numbers .a regression., which have no probability: scale='logit'"):
         attribution.gradient(numbers, sound(), target="valence", scale="probability", sample_rate=RATE)

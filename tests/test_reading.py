@@ -264,6 +264,11 @@ def damaged(draw):
     return bytes(content[:cut]) + draw(st.one_of(st.just(b""), st.binary(max_size=200)))
 
 
+@pytest.mark.parametrize("content", FILES, ids=[format for format, _ in FORMATS])
+def test_undamaged_files_are_read_whole(content):
+    assert 8000 <= len(read(content)) <= 8000 + 1152  # MPEG audio pads its last frame
+
+
 def check_damaged(content):
     try:
         waveform = read(content)

@@ -59,8 +59,8 @@ def test_recordings_of_unequal_length_and_an_unusable_one(shared, call, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 1.0, "step": 2.0}, "sound between would be left out"),
-        ({"window": 1.0, "step": 0}, "step is from 0"),
+        ({"window": 1.0, "step": 2.0}, "no sound may be left out"),
+        ({"window": 1.0, "step": 0}, "step lies between one sample and the window"),
         ({"window": 100.0}, "longer than the 60 s"),
     ],
 )

@@ -79,7 +79,8 @@ def sweep(
     Parameters
     ----------
     clips, sample_rate
-        As in `corpora.as_clips`. Of other speakers than those on whom neurons were chosen and decoders fitted; else it warns.
+        As in `corpora.as_clips`. Of other speakers than those on whom neurons were chosen and decoders fitted; else it
+        warns.
     neurons : Dataset or dict
         Scores of any method of `attribution`, of which the `k` greatest of each layer are taken; or {layer: neurons};
         or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `chosen`.

@@ -11,36 +11,13 @@ from scipy import ndimage, signal
 
 from . import pitch
 from .corpora import as_clips
-from .reading import (
-    SAMPLE_RATE,
-    SUFFIXES,
-    BadClip,
-    Encoded,
-    NoClips,
-    Waveform,
-    content_hash,
-    read,
-    sources,
-    stream,
-    usable,
-)
+from .reading import SAMPLE_RATE, SUFFIXES, BadClip, Encoded, NoClips, Waveform, read, sources, stream, usable
 
 HOP, SPAN = 320, 400  # step and width of an encoder frame, in samples
 OFFSET = 1e-4  # of full scale: a mean beyond this is no sound
 FEATURES = ("rms", "envelope", "zcr", "centroid", "f0")
 
-__all__ = [
-    "FEATURES",
-    "HOP",
-    "SAMPLE_RATE",
-    "SPAN",
-    "SUFFIXES",
-    "BadClip",
-    "Encoded",
-    "NoClips",
-    "Waveform",
-    "content_hash",
-]
+__all__ = ["FEATURES", "HOP", "SAMPLE_RATE", "SPAN", "SUFFIXES", "BadClip", "Encoded", "NoClips", "Waveform"]
 __all__ += ["features", "features_table", "frame_times", "grid", "n_frames", "read", "rhythm", "sources"]
 __all__ += ["speech_mask", "stream", "usable", "without_offset"]
 
@@ -99,8 +76,8 @@ def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np
     A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and stands at least 10 dB
     above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures of
     stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under -70 dBFS,
-    digital silence included, is False throughout. An offset does not count (`without_offset`). Frames are those of `grid` unless told their step `hop` and width
-    `span` in samples. ValueError where the clip is shorter than one frame or holds NaN.
+    digital silence included, is False throughout. An offset does not count (`without_offset`). Frames are those of
+    `grid` by default; `hop` and `span` are their step and width in samples. ValueError where the clip is shorter than one frame or holds NaN.
     """
     hop, span = hop or grid(sample_rate)["hop"], span or grid(sample_rate)["span"]
     x = without_offset(_finite(waveform).detach().cpu().float())

@@ -206,11 +206,11 @@ def _waveform(samples, sample_rate, name) -> Waveform:
 def _check_scale(samples, name):
     """Raise, or warn, where floats go beyond full scale by far."""
     greatest = np.abs(samples[np.isfinite(samples)]).max(initial=0)
-    told = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
+    message = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
     if greatest > UNSCALED:
-        raise ValueError(f"{told}: divide them, by 32768 if they were integers of 16 bits")
+        raise ValueError(f"{message}: divide them, by 32768 if they were integers of 16 bits")
     if greatest > LOUD:
-        warnings.warn(f"{told}: it is far louder than what models were trained on", stacklevel=2)
+        warnings.warn(f"{message}: it is far louder than what models were trained on", stacklevel=2)
 
 
 def _rate(sample_rate, name) -> int:
@@ -240,7 +240,7 @@ def _of_dataset(dataset, first, sample_rate):
     for name, feature in features.items():
         if type(feature).__name__ == "Audio":
             dataset = dataset.cast_column(name, replace(feature, decode=False))
-    rows = _first_rows(dataset, first)
+    rows = list(islice(dataset, first))
     if not rows:
         raise ValueError("there are no clips: the data set is empty")
     column = _audio_column(features, rows[0])
@@ -260,11 +260,6 @@ def _of_dataset(dataset, first, sample_rate):
 def _sound_of_row(cell, sample_rate, name):
     """One cell of a data set; nothing in it is a clip that is skipped by name when it is read."""
     return Encoded(b"", name) if cell is None else _sound(cell, sample_rate, name)
-
-
-def _first_rows(dataset, first) -> list[dict]:
-    """The first rows of a data set, or all."""
-    return list(islice(dataset, first))
 
 
 def _audio_column(features, row) -> str:

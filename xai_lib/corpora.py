@@ -4,7 +4,6 @@ Selection is plain pandas: ``clips.query("label == 'angry' and sex == 'female'")
 why, is counted in ``clips.attrs["left_out"]``.
 """
 
-import hashlib
 import os
 import re
 import warnings
@@ -16,7 +15,7 @@ import pandas as pd
 from . import downloads, folders, identity, names, tables
 from .clips import collect
 from .names import EMOTIONS
-from .reading import SUFFIXES, Waveform, rate_of, read, sources
+from .reading import SUFFIXES, Waveform, content_hash, rate_of, read, sources
 from .sampling import balanced, draw, folds, split
 
 TABLES = (".csv", ".tsv")
@@ -31,7 +30,7 @@ _NOT_A_CLASS = re.compile(
 
 
 def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
-    """Make a table of clips, which every function of this library takes, of anything that is sound.
+    """Make a table of clips, as functions here take it, of anything that is sound.
 
     Parameters
     ----------
@@ -288,19 +287,13 @@ def _without_copies(files):
         keys = {(target, file.parent.name)}
         _, _, size = key
         if size and counts[key] > 1:
-            keys.add((*key, _hash(file)))
+            keys.add((*key, content_hash(file)))
         if keys & seen:
             left_out["the same recording again"] += 1
         else:
             kept.append(file)
         seen |= keys
     return kept, left_out
-
-
-def _hash(path):
-    """Hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd.DataFrame:

@@ -58,9 +58,10 @@ def summary(compared, label) -> xr.Dataset:
     Dataset
         Over [measure, group, dose, who], measures as of `outcomes`, group "forgotten" and "kept": `value` and `change`
         from the model as it is, means over speakers, each with `_low` and `_high`, NaN under 8; `n` [group] speakers.
-        Where all clips are of the label, what is kept is NaN. `selectivity` [measure, dose, who]: (change of the kept − change of the forgotten) / |change of the forgotten|,
+        `selectivity` [measure, dose, who]: (change of the kept − change of the forgotten) / |change of the forgotten|,
         1 where only the class falls, 0 where all fall alike; NaN where the forgotten did not change. `kl` [group, dose,
         who], how far the probabilities are from those of the model as it is (nats). `macro_f1` [dose, who].
+        Where all clips are of the label, what is kept is NaN.
     """
     found, own = outcomes(compared), compared["label"].values == label
     if not own.any():

@@ -81,14 +81,14 @@ def _wave(source, size: int) -> io.BytesIO | None:
     data = _data_chunk(source, size)
     if data is None:
         return None
-    start, said = data
+    start, declared = data
     rest = size - start
-    if rest == 0 or said >= rest:  # cut off: the decoder reads what there is
+    if rest == 0 or declared >= rest:  # cut off: the decoder reads what there is
         return None
     is_open = _bytes_at(source, 4, 4) in (bytes(4), b"\xff" * 4)
-    if said == 0:
+    if declared == 0:
         is_open = not _chunk_begins(source, start, size)
-    if not is_open or _chunk_begins(source, start + said + said % 2, size):
+    if not is_open or _chunk_begins(source, start + declared + declared % 2, size):
         return None
     content = bytearray(_whole(source))
     content[4:8] = struct.pack("<I", min(size - 8, 0xFFFFFFFF))
@@ -100,12 +100,12 @@ def _data_chunk(source, size: int) -> tuple[int, int] | None:
     """Where the samples begin, and how many bytes of them there are by the header."""
     position = 12
     while position + 8 <= size:
-        name, said = struct.unpack("<4sI", _bytes_at(source, position, 8))
+        name, declared = struct.unpack("<4sI", _bytes_at(source, position, 8))
         if name == b"data":
-            return position + 8, said
+            return position + 8, declared
         if not _is_printable(name):
             return None
-        position += 8 + said + said % 2
+        position += 8 + declared + declared % 2
     return None
 
 

@@ -1,6 +1,5 @@
 """What a notebook works on: the sides of the split, and the clips that are explained one by one."""
 
-import hashlib
 import os
 import warnings
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from . import audio, corpora, fingerprints, folders, identity
+from . import audio, corpora, fingerprints, folders, identity, reading
 
 MOST = 20  # recordings of a speaker that are compared by sound before the split
 
@@ -183,10 +182,9 @@ def _refuse_copies(corpus):
     """ValueError where one file, or two files of equal bytes, are on both sides."""
     if "audio" in corpus:
         sounds = audio.sources(corpus)
-        told = [audio.content_hash(source) for source in sounds]
-        _refuse_equal(
-            pd.DataFrame({"hash": told, "split": corpus["split"], "path": sounds.map(str)}), "hash", "are one sound"
-        )
+        in_memory = sounds[[isinstance(source, (audio.Waveform, audio.Encoded)) for source in sounds]]
+        table = pd.DataFrame({"path": in_memory.map(str), "hash": in_memory.map(reading.content_hash)})
+        _refuse_equal(table.assign(split=corpus["split"]), "hash", "are one sound")
     if "path" not in corpus:
         return
     files = pd.DataFrame({"path": corpus["path"], "split": corpus["split"]}).dropna(subset="path")
@@ -196,7 +194,10 @@ def _refuse_copies(corpus):
     files["bytes"] = [os.path.getsize(path) if os.path.isfile(path) else None for path in files["file"]]
     sizes = files.groupby("bytes")["split"].nunique()
     alike = files[files["bytes"].isin(sizes.index[sizes > 1])]
-    hashes = [_hash(path) for path in tqdm(alike["file"], "looking for copies", unit="file", leave=False, delay=2)]
+    hashes = [
+        reading.content_hash(path)
+        for path in tqdm(alike["file"], "looking for copies", unit="file", leave=False, delay=2)
+    ]
     _refuse_equal(alike.assign(hash=hashes), "hash", "hold the same bytes")
 
 
@@ -207,12 +208,6 @@ def _refuse_equal(files, column, what):
     if len(both):
         pair = files[files[column] == both[0]].drop_duplicates("split").set_index("split")["path"]
         raise ValueError(_one_recording(pair["train"], pair["test"], len(both), what))
-
-
-def _hash(path):
-    """Hash of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _one_recording(train, test, count, what):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ class NoClips(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
-    """Sound that is in memory: mono samples [time], float32, at a rate in Hz."""
+    """Sound that is in memory: mono samples [time], float32, at a rate in Hz; equal where both are."""
 
     samples: np.ndarray = field(repr=False)
     sample_rate: int
@@ -46,6 +47,17 @@ class Waveform:
 
     def __str__(self):
         return self.name
+
+    def __eq__(self, other):
+        return isinstance(other, Waveform) and self.digest == other.digest
+
+    def __hash__(self):
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of samples and rate."""
+        return hashlib.blake2b(self.samples.tobytes() + str(self.sample_rate).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +79,14 @@ def sources(clips) -> pd.Series:
     return audio.where(audio.notna(), clips["path"]) if "path" in clips else audio
 
 
-def content_hash(source) -> str | None:
-    """Hash of a sound in memory, by what it holds; None of a file."""
+def content_hash(source) -> str:
+    """Compute a hash of the bytes of a sound file, on disk or in memory, or of a waveform and its rate."""
     if isinstance(source, Waveform):
-        return hashlib.blake2b(source.samples.tobytes() + str(source.sample_rate).encode()).hexdigest()
-    return hashlib.blake2b(source.content).hexdigest() if isinstance(source, Encoded) else None
+        return source.digest
+    if isinstance(source, Encoded):
+        return hashlib.blake2b(source.content).hexdigest()
+    with open(source, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def rate_of(source) -> int:
@@ -80,7 +95,7 @@ def rate_of(source) -> int:
         return source.sample_rate
     try:
         return soundfile.info(io.BytesIO(source.content) if isinstance(source, Encoded) else source).samplerate
-    except (soundfile.LibsndfileError, TypeError, OSError):
+    except (soundfile.LibsndfileError, TypeError, OSError):  # `read` says what is wrong with it
         return SAMPLE_RATE
 
 
@@ -185,7 +200,9 @@ class _Mono:
     """Collects blocks of samples [time, channel] as one mono waveform at another rate."""
 
     def __init__(self, name, rate, channels, wanted):
-        self.name, self.rate, self.channels, self.wanted = name, rate, channels, wanted
+        self.name = name
+        self.channels = channels
+        self.wanted = wanted  # rate in Hz
         self.count = 0  # samples, at the file's own rate
         self.unusable = 0  # of them, NaN or infinite
         self.power = 0.0  # of all channels
@@ -235,8 +252,8 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None, s
     longest : int, optional
         Clips of more samples are refused too.
     skipped : dict, optional
-        Takes {index: reason} for each clip that is unreadable, empty, too short or long, constant (digital silence) or holds
-        NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
+        Takes {index: reason} for each clip that is unreadable, empty, too short or long, constant (digital silence) or
+        holds NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
 
     Raises
     ------

@@ -27,8 +27,8 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
     Returns
     -------
     Dataset
-        `probability` (`Model.scores`) [clip, window, target], NaN where a window is silent or the recording has ended, with the
-        coordinates `start`, `end` and `time`, the middle (seconds) [clip, window]; what the corpus knows of each clip;
+        `probability` (`Model.scores`) [clip, window, target], NaN where a window is silent or the recording has ended,
+        with the coordinates `start`, `end` and `time`, the middle (seconds) [clip, window]; what the corpus knows of each clip;
         and `attrs["skipped"]`. The last window ends with the recording, so it overlaps more with the one before.
 
     Raises
@@ -39,7 +39,9 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
     """
     model.require_trained()
     if not 1 / model.sample_rate <= step <= window:
-        raise ValueError(f"step is from 0 to the window of {window:g} s, not {step!r}: sound between would be left out")
+        raise ValueError(
+            f"step lies between one sample and the window of {window:g} s, and is {step!r}: no sound may be left out"
+        )
     if window > model.longest_seconds:
         raise ValueError(
             f"a window of {window:g} s is longer than the {model.longest_seconds:g} s that {model.name} hears in one piece"
