@@ -22,6 +22,7 @@ from matplotlib import pyplot as plt
 from transformers import WavLMModel
 
 import xai_lib
+import xai_lib.plots  # before the stand-ins replace corpora, which it imports
 from xai_lib import audio, fingerprints, inputs, models, parameters, workbook
 
 

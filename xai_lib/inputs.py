@@ -73,6 +73,18 @@ def drawn(clips, n, seed) -> pd.DataFrame:
     return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
 
 
+def usable(clips, model, skipped) -> pd.DataFrame:
+    """The clips that can be used; the others go to the dict `skipped` {path: reason}. NoClips where none is left."""
+    reasons = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are named one by one instead
+        kept = [index for index, _ in model.stream(clips, reasons)]
+    for index, reason in reasons.items():
+        path = str(audio.sources(clips)[index])
+        skipped[path] = reason.removeprefix(f"{path}: ")
+    return clips.loc[kept]
+
+
 def own_files(files, model, skipped) -> pd.DataFrame:
     """Clips from a path, a folder, a glob, or a list of these.
 
@@ -83,12 +95,8 @@ def own_files(files, model, skipped) -> pd.DataFrame:
     paths = []
     for pattern in [files] if isinstance(files, (str, os.PathLike)) else files:
         paths += _named_files(os.path.expanduser(pattern), skipped)
-    clips, bad = pd.DataFrame({"path": paths, "label": None, "speaker": None}), {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are named one by one instead
-        kept = [i for i, _ in model.stream(clips, bad)]
-    skipped.update({paths[i]: reason.removeprefix(f"{paths[i]}: ") for i, reason in bad.items()})
-    return clips.loc[kept].reset_index(drop=True)
+    clips = pd.DataFrame({"path": paths, "label": None, "speaker": None})
+    return usable(clips, model, skipped).reset_index(drop=True)
 
 
 def _named_files(pattern, skipped) -> list[str]:

@@ -105,14 +105,14 @@ def setup(name: str, **parameters) -> Run:
         raise ValueError(f"neuron {values['neuron']} out of range: the widest part of this model has 0–{widest - 1}")
     corpus = inputs.split(corpus, model, seed=values["seed"])
     parts = [inputs.drawn(corpus[corpus["split"] == part], values["max_clips"], values["seed"]) for part in SIDES]
-    clips = pd.concat(parts).sort_index()
+    skipped = {}
+    clips = inputs.usable(pd.concat(parts).sort_index(), model, skipped)
     inputs.check_sounds(clips)
     run = Run(**{**values, "name": name, "parameters": values, "model": model, "device": model.device, "clips": clips})
     run.corpus_fingerprint = fingerprint(corpus)
     run.train, run.test = (clips[clips["split"] == part] for part in SIDES)
     own = run.test[run.test["label"] == run.emotion]
     right = own[model.predict(own)["label"] == run.emotion] if len(own) else own
-    skipped = {}
     if run.files is None:
         run.explain = next(filter(len, (right, own, run.test))).sample(1, random_state=run.seed)
         drawn_from = " (drawn from those)" if len(right) else ""
