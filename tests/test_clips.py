@@ -119,6 +119,8 @@ def test_a_sound_in_memory_is_no_donor_of_itself(wave):
     assert donors.drawn(clips, pool)["audio"].tolist() == pool["audio"].tolist()[::-1]
     with pytest.raises(ValueError, match="there is no other clip"):
         donors.drawn(clips.iloc[:1], pool.iloc[:1])
+    drawn = donors.drawn([wave, wave[::-1].copy()], [wave, wave[::-1].copy()], sample_rate=RATE)
+    assert drawn["audio"].tolist() == pool["audio"].tolist()[::-1]
 
 
 def test_loud_floats_are_told(wave):
@@ -192,6 +194,23 @@ def test_paths_lists_folders_patterns_and_tables(tmp_path, wave):
     assert as_clips(tmp_path / "mine.csv")["path"].tolist() == [a]
     table = pd.DataFrame({"path": [a], "label": "angry"})
     assert as_clips(table) is table
+
+
+def test_a_list_of_folders_tables_and_files(tmp_path, wave):
+    """Each gives what it gives alone, and what was left out is added up."""
+    for name in ("one/angry/a.wav", "one/happy/b.wav", "two/sad/c.wav", "two/calm/d.wav", "e.wav"):
+        write(tmp_path / name, wave)
+    for folder in ("one", "two"):
+        (tmp_path / folder / ".hidden").mkdir()
+    (tmp_path / "mine.csv").write_text("path,label,speaker\ne.wav,fearful,007\n")
+    with pytest.warns(UserWarning, match="left out: 1"):
+        clips = as_clips([tmp_path / "one", tmp_path / "two", tmp_path / "mine.csv", tmp_path / "e.wav"])
+    assert clips["label"].tolist()[:5] == ["angry", "happy", "calm", "sad", "fearful"]
+    assert pd.isna(clips["label"][5]) and clips["speaker"][4] == "007"
+    assert clips.index.tolist() == list(range(6))
+    assert clips.attrs["left_out"] == {"hidden folders": 2}
+    with pytest.raises(FileNotFoundError, match="no sound files"):
+        as_clips([tmp_path / "one", tmp_path / "one/.hidden"])
 
 
 def test_names_of_ravdess_say_who_and_what(tmp_path, wave):

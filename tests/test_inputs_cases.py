@@ -285,7 +285,7 @@ def test_what_such_heads_explain(checkpoint):
     assert targets.value(several, logits, (4,), "probability").item() == pytest.approx(logits[0, 4].sigmoid().item())
     assert targets.value(several, logits, (4,), "log_odds").item() == pytest.approx(logits[0, 4].item())
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
-        pruning.evaluate(several, sound(), {(2, "ffn_hidden"): [0]}, "angry", chosen_on=[], sample_rate=RATE)
+        pruning.evaluate(several, sound(), {(2, "ffn_hidden"): [0]}, "angry", sample_rate=RATE)
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
         ablation.sweep(several, sound(), neurons={2: [0]}, nulls=0, target="angry", sample_rate=RATE)
     folder = checkpoint("numbers", *OTHER_HEADS["numbers"])

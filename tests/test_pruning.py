@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -277,7 +278,7 @@ def test_neurons_of_a_concept_among_their_best(scores):
     assert pruning.top(fit, "c", n=1).isnull().all()
 
 
-def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores):
+def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tmp_path):
     chosen = pruning.contrast(pruning.support(model, clips.iloc[:4], [Site(1, "ffn_hidden")]), "angry")
     with pytest.raises(ValueError, match="same speaker .*s0"):
         pruning.compare(model, clips, chosen, doses=[2], draws=1)
@@ -299,6 +300,9 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores):
     plan = {Site(1, "ffn_hidden"): [0]}
     with pytest.raises(ValueError, match="same path"):
         pruning.evaluate(model, clips, plan, "angry", chosen_on=clips[["path", "label"]], draws=1)
+    copies = [shutil.copy(path, tmp_path / f"copy-{place}.wav") for place, path in enumerate(clips["path"][:3])]
+    with pytest.raises(ValueError, match="on 3 of these sounds, under other names"):
+        pruning.evaluate(model, clips[["path", "label"]], plan, "angry", chosen_on=copies, draws=1)
     cut = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
     with pytest.raises(ValueError, match="same source .*such as b"):
         pruning.evaluate(model, cut.iloc[3:], plan, "angry", chosen_on=cut.iloc[:3].drop(columns="path"), draws=1)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from . import audio, checkpoints
+from .corpora import as_clips
 from .encoders import _measured, _open, ranks
 from .vocabulary import BadAnswer, each, lexicon, prompt
 
@@ -42,6 +43,7 @@ class Acoustics:
         self.reference, self.noun = _measured(reference), noun
 
     def __call__(self, clips) -> pd.Series:
+        clips = as_clips(clips)
         table = _measured(clips)
         written = captions(table, self.reference, noun=self.noun)
 
@@ -146,6 +148,7 @@ def generated(network, tokenizer, inputs, most) -> str:
 
 def _heard(say, clips, sample_rate) -> pd.Series:
     """What is said of each clip."""
+    clips = as_clips(clips)
     found = each(lambda wave: say(wave), audio.stream(clips, sample_rate, skipped={}), "clips")
     return found.reindex(clips.index).rename("caption")
 

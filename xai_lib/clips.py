@@ -118,8 +118,7 @@ def _of_list(items, sample_rate):
     if all(isinstance(item, (str, os.PathLike)) for item in items):
         paths = []
         for item in items:
-            is_several = os.path.isdir(os.path.expanduser(item)) or glob.has_magic(str(item))
-            several = folders.named(item, SUFFIXES) if is_several else []
+            several = folders.named(item, SUFFIXES) if glob.has_magic(str(item)) else []
             paths += several or [os.path.expanduser(item)]  # what is not there is named when it is read
         return _of_files(paths)
     return _of_sounds([_sound(item, sample_rate, f"clip {place}") for place, item in enumerate(items)])

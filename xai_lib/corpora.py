@@ -40,7 +40,7 @@ def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
         * a table with the column `path` or `audio`, which is returned as it is, its `audio` made ready: cells are
           waveforms, {"array": …, "sampling_rate": …} or {"bytes": …, "path": …} (the two forms of Hugging Face);
         * the path of a sound file, a folder (`from_folder`), a table (.csv, .tsv: `from_csv`), or a
-          pattern such as "mine/*.wav"; a list of paths;
+          pattern such as "mine/*.wav"; a list of these;
         * a waveform, as numbers of numpy or torch or a list: [time], or [clip, time]; a list of waveforms of unequal
           length. Integers are scaled by the range of their type, floats have full scale 1;
         * a `datasets.Dataset`, also streamed, or a `DatasetDict`, whose parts become the column `split`.
@@ -64,20 +64,34 @@ def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
     """
     if first is not None and (isinstance(first, bool) or not isinstance(first, int) or first < 1):
         raise ValueError(f"first is a whole number from 1 up, not {first!r}")
-    table = _of_place(clips) if isinstance(clips, (str, os.PathLike)) else None
-    if table is None:
+    if _are_places(clips):
+        table = _of_places(clips)
+    else:
         table = collect(clips, sample_rate, first)
     if table.empty:
         raise ValueError("there are no clips: what was given is empty")
     return table if first is None else table.head(first)
 
 
-def _of_place(path) -> pd.DataFrame | None:
-    """The clips of a folder or of a table in a file; None of other paths."""
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        return from_folder(path)
-    return from_csv(path) if str(path).lower().endswith(TABLES) else None
+def _are_places(clips) -> bool:
+    """Whether this is a folder or a table in a file, or a list of paths some of which are."""
+    if isinstance(clips, (str, os.PathLike)):
+        return os.path.isdir(os.path.expanduser(clips)) or str(clips).lower().endswith(TABLES)
+    if not isinstance(clips, (list, tuple)) or not all(isinstance(path, (str, os.PathLike)) for path in clips):
+        return False
+    return any(map(_are_places, clips))
+
+
+def _of_places(paths) -> pd.DataFrame:
+    """The clips of a folder, a table in a file, or of several such and of sound files beside them."""
+    if isinstance(paths, (list, tuple)):
+        tables_of_clips = [as_clips(path) for path in paths]
+        left_out = sum((Counter(table.attrs.get("left_out", {})) for table in tables_of_clips), Counter())
+        clips = pd.concat(tables_of_clips, ignore_index=True)
+        clips.attrs["left_out"] = dict(left_out)
+        return clips
+    path = os.path.expanduser(paths)
+    return from_folder(path) if os.path.isdir(path) else from_csv(path)
 
 
 def stretch(recording, start, end, sample_rate=None) -> pd.DataFrame:

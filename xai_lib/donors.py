@@ -5,15 +5,18 @@ import pandas as pd
 import torch
 
 from . import activations, audio, hooks
+from .corpora import as_clips
 
 AGREE = ("intensity", "repetition")  # what a minimal pair agrees in besides speaker and statement, where it can
 
 
-def drawn(clips, pool, *, seed=0) -> pd.DataFrame:
+def drawn(clips, pool, *, seed=0, sample_rate=None) -> pd.DataFrame:
     """A random clip of `pool` for each of `clips`, never the clip itself: for the mode "resample".
 
-    The table has the rows of `clips`, by index, and the columns of `pool`.
+    `clips`, `pool` and `sample_rate` are as in `corpora.as_clips`. The table has the rows of `clips`, by index, and the
+    columns of `pool`.
     """
+    clips, pool = as_clips(clips, sample_rate), as_clips(pool, sample_rate)
     rng, chosen = np.random.default_rng(seed), []
     in_pool = np.empty(len(pool), dtype=object)
     in_pool[:] = audio.sources(pool).tolist()

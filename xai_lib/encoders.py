@@ -208,7 +208,8 @@ def _fit(index, vectors, concepts, encoder) -> xr.DataArray:
 
 def _measured(clips) -> pd.DataFrame:
     """Clips' `audio.features_table`, of which there may be one already."""
-    return audio.features_table(clips, skipped={}) if {"path", "audio"} & set(clips) else clips
+    are_features = isinstance(clips, pd.DataFrame) and not {"path", "audio"} & set(clips)
+    return clips if are_features else audio.features_table(clips, skipped={})
 
 
 def _lacks(table, name) -> pd.Series:

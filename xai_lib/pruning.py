@@ -16,6 +16,7 @@ from . import edits, execution, identity, nulls, targets
 from .choosing import blind, contrast, controls, mentions, neurons_of, reach, support, top, with_units
 from .corpora import as_clips
 from .forgetting import correct, effects, frontier, random_sets, recalls, selectivity, summary, table
+from .reading import content_hash, sources
 
 __all__ = ["blind", "compare", "contrast", "controls", "effects", "evaluate", "fingerprint", "frontier", "greedy", "importance",
            "mentions", "neurons_of", "prune", "random_sets", "reach", "recalls", "save", "selectivity", "summary", "support", "table",
@@ -276,6 +277,7 @@ def _apart(clips, chosen_on, heard):
     told = "speaker" if "speaker" in clips else "source"
     heard = {"path": set(), "speaker": set(), "source": set()} | {told: set(heard)}
     if chosen_on is not None:
+        chosen_on = chosen_on if isinstance(chosen_on, pd.DataFrame) else as_clips(chosen_on)
         for name in heard.keys() & set(chosen_on):
             heard[name] |= set(chosen_on[name].dropna().astype(str))
     for name, known in heard.items():
@@ -286,6 +288,18 @@ def _apart(clips, chosen_on, heard):
         if shared:
             what = f"{len(shared)} of them, such as {shared[0]}"
             raise ValueError(f"neurons were chosen on clips of the same {name} ({what}): evaluate on others")
+    copies = set() if chosen_on is None else set(_hashes(clips)) & set(_hashes(chosen_on))
+    if copies:
+        raise ValueError(f"neurons were chosen on {len(copies)} of these sounds, under other names: evaluate on others")
+
+
+def _hashes(clips):
+    """A hash of each clip's sound; a file that cannot be opened has none, and is named when it is read."""
+    for source in sources(clips) if {"path", "audio"} & set(clips) else ():
+        try:
+            yield content_hash(source)
+        except OSError:
+            continue
 
 
 def _logits(model, clips, asked, magnitude, batch, seed):
