@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import io
 from pathlib import Path
 
 import numpy as np
@@ -113,12 +115,21 @@ def test_what_is_refused(given_, rate, message):
         as_clips(given_, rate)
 
 
-def test_a_sound_in_memory_is_no_donor_of_itself(wave):
+def test_a_sound_is_no_donor_of_itself(wave, tmp_path, monkeypatch):
     clips = as_clips([wave, wave[::-1].copy()], RATE)
     pool = as_clips([wave, wave[::-1].copy()], RATE)
     assert donors.drawn(clips, pool)["audio"].tolist() == pool["audio"].tolist()[::-1]
     with pytest.raises(ValueError, match="there is no other clip"):
         donors.drawn(clips.iloc[:1], pool.iloc[:1])
+    file = write(tmp_path / "a.wav", wave)
+    for one, same in ((as_clips(file.read_bytes()), as_clips(file.read_bytes())), ([file], [str(file)])):
+        with pytest.raises(ValueError, match="there is no other clip"):
+            donors.drawn(one, same)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="there is no other clip"):
+        donors.drawn(["a.wav"], [file])
+    with pytest.raises(ValueError, match="its own donor"):
+        donors.check(as_clips(file), as_clips("a.wav"), ["resample"])
     drawn = donors.drawn([wave, wave[::-1].copy()], [wave, wave[::-1].copy()], sample_rate=RATE)
     assert drawn["audio"].tolist() == pool["audio"].tolist()[::-1]
 
@@ -211,6 +222,9 @@ def test_a_list_of_folders_tables_and_files(tmp_path, wave):
     assert clips.attrs["left_out"] == {"hidden folders": 2}
     with pytest.raises(FileNotFoundError, match="no sound files"):
         as_clips([tmp_path / "one", tmp_path / "one/.hidden"])
+    (tmp_path / "other.csv").write_text("path,label,speaker\none/angry/a.wav,angry,P1\none/happy/b.wav,happy,p1 \n")
+    again = as_clips([tmp_path / "other.csv", tmp_path / "one/angry", tmp_path / "other.csv"])
+    assert again["speaker"].tolist() == ["P1", "P1"] and again.attrs["left_out"] == {"the same file again": 3}
 
 
 def test_names_of_ravdess_say_who_and_what(tmp_path, wave):
@@ -245,6 +259,68 @@ def test_arrays_in_a_table_take_the_rate_beside_them(wave):
     table = pd.DataFrame({"audio": [wave, wave], "sample_rate": [8000, 16000]})
     clips = as_clips(table)
     assert [len(samples(clips, place)) for place in range(2)] == pytest.approx([2 * len(wave), len(wave)], abs=1)
+
+
+def test_the_rate_has_two_names_and_is_not_contradicted(wave):
+    """Hugging Face's word is understood, an empty cell takes the rate that is given, and two rates are refused."""
+    table = pd.DataFrame({"audio": [wave, wave], "sampling_rate": [8000, 8000]})
+    assert len(samples(as_clips(table))) == pytest.approx(2 * len(wave), abs=1)
+    with pytest.raises(ValueError, match="sampling_rate says 8000 Hz, and sample_rate=16000 was given"):
+        as_clips(table, RATE)
+    with pytest.raises(ValueError, match="8000 Hz, and sample_rate=16000 was given"):
+        as_clips({"array": wave, "sampling_rate": 8000}, RATE)
+    gaps = pd.DataFrame({"audio": [wave, wave], "sample_rate": [RATE, None]})
+    assert len(samples(as_clips(gaps, RATE), 1)) == len(wave)
+
+
+def test_a_column_of_a_table_keeps_its_index(wave, tmp_path):
+    """What a model says of `table["path"]` goes back to the right rows."""
+    paths = [str(write(tmp_path / f"{place}.wav", wave)) for place in range(3)]
+    column = pd.Series(paths, index=[7, 3, 5])
+    assert as_clips(column).index.tolist() == [7, 3, 5]
+    assert as_clips(column)["path"].tolist() == paths
+    sounds = as_clips(pd.Series([wave, wave], index=["b", "a"]), RATE)
+    assert sounds.index.tolist() == ["b", "a"]
+
+
+def test_what_is_done_to_an_array_later_is_not_heard(wave):
+    """A buffer that is used again does not rewrite earlier clips."""
+    for buffer in (wave.copy(), torch.from_numpy(wave.copy())):
+        clips = as_clips(buffer, RATE)
+        buffer[:] = 0
+        np.testing.assert_array_equal(samples(clips), wave)
+
+
+def test_further_containers_of_sound(wave, tmp_path):
+    path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
+    content = path.read_bytes()
+    whole = (16384 * wave).astype(np.int16)
+    for given_ in (array.array("h", whole.tolist()), memoryview(whole)):
+        np.testing.assert_allclose(samples(as_clips(given_, RATE)), wave / 2, atol=1e-4)
+    for given_ in ([content, content], np.array(str(path)), [open(path, "rb"), path]):
+        clips = as_clips(given_)
+        assert len(clips) == np.size(given_) if isinstance(given_, np.ndarray) else len(given_)
+        np.testing.assert_allclose(samples(clips), wave, atol=1e-6)
+    with open(path) as as_text, pytest.raises(ValueError, match="opened as text: open it with mode 'rb'"):
+        as_clips(as_text)
+    at_its_end = io.BytesIO(content)
+    at_its_end.seek(0, io.SEEK_END)
+    with pytest.raises(ValueError, match=r"file.seek\(0\)"):
+        as_clips(at_its_end)
+    with pytest.raises(ValueError, match="dict of label, sound: give the cell that holds the sound"):
+        as_clips({"label": "angry", "sound": {"array": wave}})
+    with pytest.raises(ValueError, match="1 of 2 clips have nothing in the columns path and audio"):
+        as_clips(pd.DataFrame({"path": [str(path), None], "audio": [None, None]}))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+def test_integers_of_a_type_too_wide_are_not_taken_for_near_silence(wave, dtype):
+    loud = np.abs(20_000 * wave / np.abs(wave).max()).astype(dtype)
+    with pytest.raises(ValueError, match="integers of 32 bits and reach 20000 only"):
+        as_clips(loud, RATE)
+    with pytest.raises(ValueError, match="64 bits"):
+        as_clips(loud.astype(np.uint64), RATE)
+    assert samples(as_clips(np.zeros(4000, np.int32), RATE)).max() == 0
 
 
 def test_a_stretch_of_a_recording(wave, tmp_path):
@@ -323,6 +399,13 @@ def test_parts_of_a_dataset(tmp_path, wave):
     clips = as_clips(whole)
     assert clips["split"].tolist() == ["train"] * 2 + ["test"] * 2
     assert clips.index.is_unique
+    assert as_clips(whole, first=1)["split"].tolist() == ["train", "test"]
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy", "pandas", "arrow"])
+def test_a_dataset_in_another_format_says_the_same(tmp_path, wave, form):
+    """Labels are names, and speakers are no tensors."""
+    check_dataset(as_clips(dataset(tmp_path, wave).with_format(form)), wave)
 
 
 # ---------- what the library does with them
@@ -365,6 +448,17 @@ def test_a_waveform_gives_what_its_file_gives(shared, tmp_path, wave, method):
     same(METHODS[method](model, torch.from_numpy(wave), sample_rate=RATE), of_file)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_rate_reaches_every_method(shared, tmp_path, wave, method):
+    """At 8 kHz a waveform gives what its file gives, and without its rate it is refused."""
+    model = shared()
+    slow = np.repeat(wave, 2)
+    path = write(tmp_path / "slow.wav", slow, 8000, subtype="FLOAT")
+    same(METHODS[method](model, slow, sample_rate=8000), METHODS[method](model, path))
+    with pytest.raises(ValueError, match="needs its rate"):
+        METHODS[method](model, slow)
+
+
 def test_logits_and_predictions_of_waveforms(shared, wave, tmp_path):
     model = shared()
     path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
@@ -397,6 +491,10 @@ def test_explorers_take_a_waveform(shared, wave):
     from xai_lib import widgets
 
     model = shared()
-    widgets.ClipExplorer(wave, model=model, sample_rate=RATE)
+    clip_explorer = widgets.ClipExplorer(wave, model=model, sample_rate=RATE)
     shap = attribution.gradient_shap(model, wave, target="angry", n=4, steps=2, sample_rate=RATE)
-    widgets.FrameExplorer({"noise": shap}, wave, sample_rate=RATE)
+    frame_explorer = widgets.FrameExplorer({"noise": shap}, wave, sample_rate=RATE)
+    for explorer in (clip_explorer, frame_explorer):
+        assert explorer.error is None
+    with pytest.raises(ValueError, match="needs its rate"):
+        widgets.FrameExplorer({"noise": shap}, wave)

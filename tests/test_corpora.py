@@ -380,7 +380,8 @@ def test_from_folder_labels(tmp_path):
     touch(tmp_path / "c" / "Actor_01" / "1.wav", tmp_path / "c" / "Actor_02" / "1.ogg")
     assert corpora.from_folder(tmp_path / "c")["label"].isna().all()
     touch(tmp_path / "d" / "1.wav", tmp_path / "d" / "sad" / "1.wav", tmp_path / "d" / "happy" / "2.wav")
-    assert corpora.from_folder(tmp_path / "d")["label"].isna().all()
+    mixed = corpora.from_folder(tmp_path / "d")  # a file that lies in no such folder has no label, the others have
+    assert mixed["label"].tolist()[1:] == ["happy", "sad"] and mixed["label"].isna()[0]
     touch(
         tmp_path / "e" / "03-01-05-01-01-01-01.wav",
         tmp_path / "e" / "mine.wav",
@@ -389,6 +390,50 @@ def test_from_folder_labels(tmp_path):
     with pytest.warns(UserWarning, match="song"):
         mixed = corpora.load(tmp_path / "e")
     assert mixed["label"].tolist()[0] == "angry" and len(mixed) == 2 and mixed["label"].isna()[1]
+
+
+@pytest.mark.parametrize(
+    ("folders", "labels"),
+    [
+        (["0 dB", "10 dB"], ["0 dB", "10 dB"]),
+        (["1_star", "2_star"], ["1_star", "2_star"]),
+        (["20-29", "30-39"], ["20-29", "30-39"]),
+        (["4.5", "5.0"], ["4.5", "5.0"]),
+        (["001 - Dog bark", "002 - Rain"], ["Dog bark", "Rain"]),
+        (["1_Angry", "2_Sad"], ["angry", "sad"]),
+    ],
+)
+def test_classes_that_differ_in_a_number_are_kept_apart(tmp_path, folders, labels):
+    for place, folder in enumerate(folders):
+        touch(tmp_path / folder / f"{place}.wav")
+    assert sorted(corpora.from_folder(tmp_path)["label"]) == sorted(labels)
+
+
+def test_esc_without_its_table_has_no_made_up_labels(tmp_path):
+    """Labels come of the table below the root, not of a hidden one, nor of a folder that is called audio."""
+    touch(tmp_path / "audio/1-100032-A-0.wav", tmp_path / "audio/1-100038-A-14.wav")
+    assert corpora.load("esc-50", tmp_path / "audio")["label"].isna().all()
+    for folder, word in ((".old", "CAT"), ("meta", "dog")):
+        (tmp_path / folder).mkdir()
+        text = f"filename,category\n1-100032-A-0.wav,{word}\n1-100032-A-0.wav,{word}\n1-100038-A-14.wav,bird\n"
+        (tmp_path / folder / "esc50.csv").write_text(text)
+    with pytest.warns(UserWarning, match="hidden"):
+        assert corpora.load("esc-50", tmp_path)["label"].tolist() == ["dog", "bird"]
+
+
+def test_usual_names_of_columns_are_understood(tmp_path):
+    """As those of data sets are."""
+    touch(tmp_path / "a.wav", tmp_path / "b.wav")
+    for header in ("path,Emotion,Speaker_ID", "path,class,client_id", "path,Label,Speaker"):
+        (tmp_path / "mine.csv").write_text(f"{header}\na.wav,angry,007\nb.wav,sad,1\n")
+        clips = corpora.from_csv(tmp_path / "mine.csv")
+        assert clips["label"].tolist() == ["angry", "sad"] and clips["speaker"].tolist() == ["007", "1"]
+
+
+def test_a_word_cannot_become_two(tmp_path):
+    (tmp_path / "words.csv").write_text("old,new\nanger,angry\nanger,sad\n")
+    with pytest.raises(ValueError, match="old word 'anger' twice"):
+        corpora.relabel(pd.DataFrame({"label": ["anger"]}), tmp_path / "words.csv")
 
 
 def test_empty_and_missing_places(tmp_path):

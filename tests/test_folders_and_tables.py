@@ -36,6 +36,15 @@ def test_links_keep_their_names_and_linked_folders_are_entered_once(tmp_path):
     assert found.left_out == {"folders linked again": 2, "links to what is not there": 1}
 
 
+def test_a_link_to_a_deeper_folder_does_not_take_its_label(tmp_path):
+    """Folders come before links to them, at any depth."""
+    touch(tmp_path / "data/angry/a.wav", tmp_path / "data/sad/c.wav")
+    (tmp_path / "newest").symlink_to(tmp_path / "data/angry")
+    with pytest.warns(UserWarning, match="folders linked again"):
+        clips = corpora.from_folder(tmp_path)
+    assert clips["label"].tolist() == ["angry", "sad"]
+
+
 def test_hidden_things_and_trash_are_left_out(tmp_path):
     hidden = [".ipynb_checkpoints/a.wav", "__MACOSX/b.wav", ".Trash-1000/c.wav", "$RECYCLE.BIN/d.wav", "angry/._e.wav"]
     touch(*(tmp_path / name for name in hidden), tmp_path / "angry/A.WAV", tmp_path / "notes.txt", tmp_path / "f.m4a")
@@ -61,6 +70,13 @@ def test_a_pattern_over_paths(tmp_path):
     for pattern, message in (("(", "no regular expression"), ("S", "no named group"), ("(?P<label>x)", "not one of 3")):
         with pytest.raises(ValueError, match=message):
             corpora.from_folder(tmp_path, pattern=pattern)
+
+
+def test_copies_are_taken_once_by_a_pattern_too(tmp_path):
+    touch(tmp_path / "one/S1_angry.wav", tmp_path / "two/S1_angry.wav", tmp_path / "two/S2_sad.wav")
+    with pytest.warns(UserWarning, match="the same recording again"):
+        clips = corpora.from_folder(tmp_path, pattern=r"(?P<speaker>\w+)_(?P<label>\w+)\.wav")
+    assert clips["speaker"].tolist() == ["S1", "S2"]
 
 
 def test_recordings_that_are_there_twice_are_taken_once(tmp_path):
@@ -107,11 +123,20 @@ def test_dialects(tmp_path, separator, encoding):
         ("path,label,label\na,b,c\n", "two columns of the name 'label'"),
         ("path,label\na.wav,angry, very\n", "line 2: 3 cells, and the header has 2; the one too many is 'very'"),
         ("path\0,label\n", "it is not text"),
+        ('path,label\nx.wav,"angry\nb.wav,sad\nc.wav,calm\n', "is a quote left open"),
+        ('path,label\nx.wav,"angry\nb.wav,sad"\nc.wav,calm\n', "a label goes over several lines"),
     ],
 )
 def test_what_is_no_table(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         tables.read(csv(tmp_path, text))
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path, ends):
+    path = tmp_path / "a.csv"
+    path.write_bytes(ends.join(["", "path;label", "a.wav;angry", ""]).encode())
+    assert tables.read(path).to_dict("list") == {"path": ["a.wav"], "label": ["angry"]}
 
 
 def test_separators_at_the_ends_of_rows_are_nothing(tmp_path):

@@ -215,6 +215,40 @@ def test_a_module_that_runs_twice_is_refused():
         model.n_neurons("twice")
 
 
+class InPieces(nn.Module):
+    """A network that goes through long clips in pieces."""
+
+    def __init__(self):
+        super().__init__()
+        self.front = nn.Conv1d(1, 8, 400, 320)
+        self.hidden = nn.Linear(8, 8)
+        self.out = nn.Linear(8, 2)
+
+    def forward(self, x):
+        pieces = [self.hidden(self.front(piece[:, None]).transpose(1, 2)) for piece in x.split(5 * RATE, 1)]
+        return self.out(torch.cat(pieces, 1).mean(1))
+
+
+def test_a_module_that_runs_twice_in_long_clips_alone_is_refused_there():
+    """The model is opened on short waveforms, where nothing shows."""
+    model = models.wrap(
+        InPieces().eval(), sites={(1, "hidden"): "hidden"}, sample_rate=RATE, labels=["angry", "calm"], device="cpu"
+    )
+    short, long = model.tensor(sound()), model.tensor(np.tile(sound(), 12))
+    assert long.shape[1] > 5 * RATE
+    with hooks.capture(model, [(1, "hidden")]) as kept:
+        model.logits(short)
+        model.logits(short)
+        assert len(kept) == 1
+        with pytest.raises(ValueError, match="runs more than once in a forward"):
+            model.logits(long)
+        model.logits(short)
+    with hooks.edit(model, {(1, "hidden"): lambda hidden: 0 * hidden}):
+        with pytest.raises(ValueError, match="runs more than once in a forward"):
+            model.logits(long)
+    model.logits(long)
+
+
 @pytest.mark.heavy
 def test_a_network_in_training_mode_is_noticed(tiny):
     model = tiny()

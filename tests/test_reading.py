@@ -88,6 +88,53 @@ def test_what_lies_behind_a_finished_wav_is_no_sound(tail):
     np.testing.assert_array_equal(read(content + tail), read(content))
 
 
+def test_a_wav_that_goes_on_behind_its_sound_is_told(tmp_path):
+    """Python's wave module leaves such a header where it is killed: whole by itself, and of the first block alone."""
+    content = encoded(noise(), "WAV", subtype="PCM_16")
+    path = tmp_path / "killed.wav"
+    path.write_bytes(content + bytes(range(1, 250)) * 20)
+    with pytest.warns(UserWarning, match="killed.wav: 4980 bytes lie behind the sound that its header tells of"):
+        assert len(reading.read(path)) == 2 * RATE
+
+
+def test_what_is_no_sound_behind_a_wav_is_not_told(recwarn):
+    content = encoded(noise(), "WAV", subtype="PCM_16")
+    for tail in (b"TAG" + b"x" * 125, b"APETAGEX" + b"x" * 40, b"ID3" + b"x" * 40, bytes(100)):
+        assert len(reading.read(reading.Encoded(content + tail))) == 2 * RATE
+    assert not recwarn
+
+
+def test_wav_behind_a_tag_is_read_to_its_end():
+    tag = b"ID3\x04\0\0" + bytes([0, 0, 1, 0]) + bytes(128)
+    content = encoded(noise(), "WAV", subtype="PCM_16")
+    assert len(reading.read(reading.Encoded(tag + content))) == 2 * RATE
+
+
+def test_streams_of_ogg_that_follow_one_another_are_told(recwarn):
+    content = encoded(noise(), "OGG", subtype="VORBIS")
+    assert len(reading.read(reading.Encoded(content))) == 2 * RATE
+    assert not recwarn
+    with pytest.warns(UserWarning, match="2 streams follow one another in it, and the first alone is read"):
+        reading.read(reading.Encoded(content + content))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_a_constant_is_silence_at_any_rate(rate):
+    """Resampling rings at both ends of a constant, which is no sound."""
+    for value in (0.0, 0.25):
+        with pytest.raises(reading.BadClip, match="silent, all samples are"):
+            reading.usable(reading.Waveform(np.full(rate, value, np.float32), rate))
+
+
+def test_float_files_that_were_not_scaled_are_named(tmp_path):
+    soundfile.write(tmp_path / "raw.wav", 15000 * noise(), 16000, subtype="FLOAT")
+    with pytest.raises(reading.BadClip, match="raw.wav: its samples reach .*, and full scale of floats is 1"):
+        reading.read(tmp_path / "raw.wav")
+    soundfile.write(tmp_path / "loud.wav", 4 * noise() / np.abs(noise()).max(), 16000, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="loud.wav: its samples reach 4"):
+        reading.read(tmp_path / "loud.wav")
+
+
 def test_a_wav_without_samples_but_with_chunks_is_empty():
     content = encoded(noise(0), "WAV", subtype="PCM_16") + b"LIST" + struct.pack("<I", 1000) + bytes(1000)
     with pytest.raises(reading.BadClip, match="holds no samples"):

@@ -23,8 +23,6 @@ from xai_lib import (
     corpora,
     courses,
     decoders,
-)
-from xai_lib import (
     deletion,
     dissection,
     donors,
@@ -36,8 +34,8 @@ from xai_lib import (
     proxies,
     pruning,
     resume,
+    speakers,
 )
-from xai_lib import speakers
 
 RATE = 16000
 GOOD = 3  # clips of each of four speakers
@@ -140,6 +138,7 @@ def test_the_good_ones_come_out_as_they_do_alone(shared, corpus, tmp_path, name)
     FOLDER[:] = [tmp_path / "without"]
     alone = CALLS[name](model, corpus[is_good(corpus)])
     assert not is_empty(found)
+    check_clips(found, alone, corpus)
     if name in ("gradient_shap, baseline", "sweep", "sweep, resample", "upstream", "evaluate"):
         return  # what is drawn depends on how many clips there are
     check_same(found, alone)
@@ -149,6 +148,18 @@ def is_empty(found) -> bool:
     if hasattr(found, "sizes"):
         return found.sizes.get("clip") == 0 or not found.sizes
     return len(found) == 0
+
+
+def check_clips(found, alone, corpus):
+    """Whether a result names all good clips, and each with its own label and speaker."""
+    if not hasattr(found, "dims") or "clip" not in found.dims:
+        return
+    assert found["clip"].values.tolist() == alone["clip"].values.tolist()
+    rows = corpus.loc[found["clip"].values]
+    assert set(found["clip"].values) == set(corpus.index[is_good(corpus)]) or len(alone["clip"]) < is_good(corpus).sum()
+    for name in {"label", "speaker"} & set(found.coords):
+        if found[name].dims == ("clip",):
+            assert found[name].values.tolist() == rows[name].tolist(), name
 
 
 def check_same(found, alone):

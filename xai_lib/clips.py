@@ -1,8 +1,9 @@
 """A table of clips from files, waveforms, data sets of Hugging Face and tables: what `corpora.as_clips` is made of."""
 
+import array
 import glob
+import io
 import os
-import warnings
 from dataclasses import replace
 from itertools import islice
 
@@ -10,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from . import folders, names
-from .reading import SUFFIXES, Encoded, Waveform
+from .reading import SUFFIXES, Encoded, Waveform, check_scale
 
 MOST_CHANNELS = 8
-LOUD = 2.0  # full scale of floats is 1
-UNSCALED = 100.0  # beyond this they are integers that were not scaled
+RATE_COLUMNS = ("sample_rate", "sampling_rate")  # the second is what Hugging Face calls it
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "actor")
 LABEL_COLUMNS = ("label", "labels", "emotion", "class")
 
@@ -23,6 +23,9 @@ def collect(clips, sample_rate=None, first=None) -> pd.DataFrame:
     """The table of `corpora.as_clips`, of anything but folders and tables in files."""
     if isinstance(clips, pd.DataFrame):
         return _of_table(clips, sample_rate)
+    if isinstance(clips, pd.Series) and not pd.api.types.is_numeric_dtype(clips):  # a column of a table, with its index
+        table = _of_list(clips.tolist(), sample_rate)
+        return table.set_axis(clips.index) if len(table) == len(clips) else table  # a pattern may name several
     if isinstance(clips, (str, os.PathLike)):
         paths = folders.named(clips, SUFFIXES)
         if not paths and glob.has_magic(str(clips)):
@@ -38,9 +41,11 @@ def collect(clips, sample_rate=None, first=None) -> pd.DataFrame:
     if isinstance(clips, (dict, bytes, bytearray)):
         return _of_sounds([_sound(clips, sample_rate, "a clip")])
     if hasattr(clips, "read"):  # an open file
-        return _of_sounds([Encoded(clips.read(), str(getattr(clips, "name", "an open file")))])
-    if isinstance(clips, (np.ndarray, pd.Series, pd.Index)) and getattr(clips.dtype, "kind", "O") in "OUST":
-        return _of_list(clips.tolist(), sample_rate)  # an array or a column of paths
+        return _of_sounds([_of_open_file(clips)])
+    if isinstance(clips, (array.array, memoryview)):
+        clips = np.asarray(clips)
+    if getattr(getattr(clips, "dtype", None), "kind", "") in ("O", "U", "S", "T"):  # an array of paths
+        return _of_list(np.atleast_1d(np.asarray(clips)).tolist(), sample_rate)
     if hasattr(clips, "__array__") or _are_numbers(clips):
         return _of_arrays(_rows(clips), sample_rate)
     if hasattr(clips, "__iter__"):
@@ -66,15 +71,35 @@ def _of_table(clips, sample_rate):
         return clips
     if all(isinstance(sound, (Waveform, Encoded)) for sound in clips["audio"]):
         return clips
-    rates = clips["sample_rate"] if "sample_rate" in clips else [sample_rate] * len(clips)
+    rates = _rates(clips, sample_rate)
     sounds = [
         None if _is_missing(sound) else _sound(sound, rate, f"clip {index}")
         for (index, sound), rate in zip(clips["audio"].items(), rates)
     ]
-    nothing = [sound is None for sound in sounds]
-    if any(nothing) and "path" not in clips:
-        raise ValueError(f"{sum(nothing)} of {len(clips)} clips have nothing in the column audio: leave them out")
+    nothing = np.array([sound is None for sound in sounds])
+    if "path" in clips:
+        nothing &= [_is_missing(path) or not str(path).strip() for path in clips["path"]]
+    if nothing.any():
+        columns = "the columns path and audio" if "path" in clips else "the column audio"
+        raise ValueError(f"{nothing.sum()} of {len(clips)} clips have nothing in {columns}: leave them out")
     return clips.assign(audio=pd.Series(sounds, index=clips.index, dtype=object))
+
+
+def _rates(table, sample_rate) -> list:
+    """The rate of each row: of the column that says so, else the one that was given; ValueError where they differ."""
+    named = [column for column in RATE_COLUMNS if column in table]
+    if not named:
+        return [sample_rate] * len(table)
+    rates = [sample_rate if _is_missing(rate) else rate for rate in table[named[0]]]
+    for rate in rates:
+        _check_one_rate(rate, sample_rate, f"the column {named[0]}")
+    return rates
+
+
+def _check_one_rate(rate, sample_rate, what):
+    """ValueError where a sound has another rate than was given."""
+    if sample_rate is not None and rate != sample_rate:
+        raise ValueError(f"{what} says {rate!r} Hz, and sample_rate={sample_rate!r} was given: leave one of them out")
 
 
 def _is_missing(sound) -> bool:
@@ -89,9 +114,12 @@ def _sound(cell, sample_rate, name):
     if isinstance(cell, (bytes, bytearray)):
         return Encoded(bytes(cell), name)
     if isinstance(cell, dict) and "array" in cell:
-        rate = cell.get("sampling_rate", sample_rate)
+        rate = cell.get("sampling_rate") or sample_rate
+        _check_one_rate(rate, sample_rate, name)
         return _waveform(cell["array"], rate, str(cell.get("path") or name))
-    if isinstance(cell, dict) and (cell.get("bytes") is not None or cell.get("path")):
+    if hasattr(cell, "read"):
+        return _of_open_file(cell)
+    if isinstance(cell, dict) and (cell.get("bytes") is not None or isinstance(cell.get("path"), (str, os.PathLike))):
         if cell.get("bytes") is not None:
             return Encoded(bytes(cell["bytes"]), str(cell.get("path") or name))
         return str(cell["path"])
@@ -99,7 +127,23 @@ def _sound(cell, sample_rate, name):
         return str(cell)
     if hasattr(cell, "__array__") or _are_numbers(cell):
         return _waveform(cell, sample_rate, name)
+    if isinstance(cell, dict):
+        raise ValueError(
+            f"{name} is a dict of {', '.join(map(str, cell))}: give the cell that holds the sound, such as row['audio'], or "
+            "make a table of columns, pd.DataFrame(…)"
+        )
     raise ValueError(f"{name}: its audio is a {type(cell).__name__}, which is neither a waveform nor a sound file")
+
+
+def _of_open_file(file) -> Encoded:
+    """What is left to be read of an open file."""
+    name = str(getattr(file, "name", "an open file"))
+    if isinstance(file, io.TextIOBase):
+        raise ValueError(f"{name} was opened as text: open it with mode 'rb'")
+    content = file.read()
+    if not content and hasattr(file, "seek"):
+        raise ValueError(f"{name}: there is nothing left to read: go back to its beginning, file.seek(0)")
+    return Encoded(content, name)
 
 
 # ---------- paths
@@ -137,25 +181,25 @@ def _are_numbers(items) -> bool:
     return (
         isinstance(items, (list, tuple))
         and bool(items)
-        and all(np.isscalar(x) and not isinstance(x, str) for x in items)
+        and all(np.isscalar(x) and not isinstance(x, (str, bytes)) for x in items)
     )
 
 
-def _rows(array):
+def _rows(numbers):
     """The waveforms of an array [time] or [clip, time]."""
-    array = _numpy(array)
-    if array.ndim not in (1, 2):
+    numbers = _numpy(numbers)
+    if numbers.ndim not in (1, 2):
         raise ValueError(
-            f"waveforms are [time] or [clip, time]; this array has the shape {array.shape}: give one waveform per clip"
+            f"waveforms are [time] or [clip, time]; this array has the shape {numbers.shape}: give one waveform per clip"
         )
-    if array.ndim == 2 and array.shape[1] == 1 < array.shape[0]:
-        return [array[:, 0]]
-    if array.ndim == 2 and array.shape[1] <= MOST_CHANNELS < array.shape[0]:
+    if numbers.ndim == 2 and numbers.shape[1] == 1 < numbers.shape[0]:
+        return [numbers[:, 0]]
+    if numbers.ndim == 2 and numbers.shape[1] <= MOST_CHANNELS < numbers.shape[0]:
         raise ValueError(
-            f"an array of shape {array.shape} looks like [time, channel], and waveforms are [time] or [clip, time]: "
+            f"an array of shape {numbers.shape} looks like [time, channel], and waveforms are [time] or [clip, time]: "
             "take the mean of the channels, waveform.mean(axis=1)"
         )
-    return [array] if array.ndim == 1 else list(array)
+    return [numbers] if numbers.ndim == 1 else list(numbers)
 
 
 def _of_arrays(rows, sample_rate):
@@ -164,13 +208,13 @@ def _of_arrays(rows, sample_rate):
     return _of_sounds([_waveform(row, sample_rate, label) for row, label in zip(rows, labels)])
 
 
-def _numpy(array) -> np.ndarray:
+def _numpy(numbers) -> np.ndarray:
     """Numbers of numpy, torch (on any device, with or without gradient) or a list, as an array of numpy."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        array = array.float() if array.is_floating_point() else array
+    if hasattr(numbers, "detach"):
+        numbers = numbers.detach().cpu()
+        numbers = numbers.float() if numbers.is_floating_point() else numbers
     try:
-        return np.asarray(array)
+        return np.asarray(numbers)
     except (ValueError, TypeError) as error:
         raise ValueError(f"a waveform is an array of numbers, and this is none: {error}") from error
 
@@ -184,32 +228,35 @@ def _waveform(samples, sample_rate, name) -> Waveform:
     if samples.ndim != 1:
         raise ValueError(f"{name}: a waveform is [time]; this one has the shape {samples.shape}")
     kind = samples.dtype.kind
+    bits = 8 * samples.dtype.itemsize
+    if kind in "iu":
+        _check_integers(samples, bits, name)
     if kind == "u":
-        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
-        scaled = samples.astype(float) / half - 1
-    elif kind == "i" and samples.dtype.itemsize == 8:
+        scaled = samples.astype(float) / 2.0 ** (bits - 1) - 1
+    elif kind == "i":
+        scaled = samples.astype(float) / 2.0 ** (bits - 1)
+    elif kind == "f":
+        scaled = samples
+        check_scale(samples, name)
+    else:
+        raise ValueError(f"{name}: samples are whole numbers or floats, not {samples.dtype}")
+    # A copy: what is done to the caller's array later, such as a buffer that is used again, is not heard.
+    return Waveform(np.array(scaled, dtype=np.float32, order="C", copy=True), rate, name)
+
+
+def _check_integers(samples, bits, name):
+    """Raise where the type of integers does not tell their full scale."""
+    if bits == 64:
         raise ValueError(
             f"{name}: its samples are integers of 64 bits, of which nobody knows the full scale: convert them to the type "
             "that was recorded, waveform.astype(np.int16), or to floats of full scale 1"
         )
-    elif kind == "i":
-        scaled = samples.astype(float) / 2.0 ** (8 * samples.dtype.itemsize - 1)
-    elif kind == "f":
-        scaled = samples
-        _check_scale(samples, name)
-    else:
-        raise ValueError(f"{name}: samples are whole numbers or floats, not {samples.dtype}")
-    return Waveform(np.ascontiguousarray(scaled, dtype=np.float32), rate, name)
-
-
-def _check_scale(samples, name):
-    """Raise, or warn, where floats go beyond full scale by far."""
-    greatest = np.abs(samples[np.isfinite(samples)]).max(initial=0)
-    message = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
-    if greatest > UNSCALED:
-        raise ValueError(f"{message}: divide them, by 32768 if they were integers of 16 bits")
-    if greatest > LOUD:
-        warnings.warn(f"{message}: it is far louder than what models were trained on", stacklevel=2)
+    greatest = int(np.abs(samples.astype(np.int64)).max(initial=0))
+    if bits == 32 and 0 < greatest < 2**16:
+        raise ValueError(
+            f"{name}: its samples are integers of 32 bits and reach {greatest} only, which would be near silence: if 16 "
+            "bits were recorded, say so, waveform.astype(np.int16)"
+        )
 
 
 def _rate(sample_rate, name) -> int:
@@ -236,6 +283,8 @@ def _of_dataset(dataset, first, sample_rate):
     if first is None and not hasattr(dataset, "__len__"):
         raise ValueError("this data set is streamed, and may have no end: say how many clips to take, first=100")
     features = dict(dataset.features or {})
+    if hasattr(dataset, "with_format"):  # plain Python, whatever the data set gives otherwise
+        dataset = dataset.with_format(None)
     for name, feature in features.items():
         if type(feature).__name__ == "Audio":
             dataset = dataset.cast_column(name, replace(feature, decode=False))
@@ -243,7 +292,8 @@ def _of_dataset(dataset, first, sample_rate):
     if not rows:
         raise ValueError("there are no clips: the data set is empty")
     column = _audio_column(features, rows[0])
-    sounds = [_sound_of_row(row[column], sample_rate, f"row {place}") for place, row in enumerate(rows)]
+    rates = _rates(pd.DataFrame([{key: row[key] for key in RATE_COLUMNS if key in row} for row in rows]), sample_rate)
+    sounds = [_sound_of_row(row[column], rate, f"row {place}") for place, (row, rate) in enumerate(zip(rows, rates))]
     table = _of_sounds(sounds)
     for name in rows[0]:
         if name == column:
@@ -253,7 +303,7 @@ def _of_dataset(dataset, first, sample_rate):
         if words:
             values = [_word(words, number) for number in values]
         table[name] = pd.Series(values, dtype=object if words or name in SPEAKER_COLUMNS else None)
-    return _with_usual_names(table)
+    return with_usual_names(table)
 
 
 def _sound_of_row(cell, sample_rate, name):
@@ -277,12 +327,13 @@ def _word(words, number):
     return words[number] if known else None
 
 
-def _with_usual_names(table):
-    """The columns of labels and speakers under the names that they have here."""
+def with_usual_names(table) -> pd.DataFrame:
+    """The columns of labels and speakers under the names that they have here, whatever their case."""
+    spelled = {str(name).lower(): name for name in reversed(list(table))}
     for usual, others in (("label", LABEL_COLUMNS), ("speaker", SPEAKER_COLUMNS)):
-        there = [name for name in others if name in table]
-        if there and usual not in table:
-            table = table.rename(columns={there[0]: usual})
+        present = [spelled[name] for name in others if name in spelled]
+        if present and usual not in table:
+            table = table.rename(columns={present[0]: usual})
     if "speaker" in table:
-        table["speaker"] = [None if pd.isna(name) else str(name) for name in table["speaker"]]
+        table = table.assign(speaker=[None if pd.isna(name) else str(name) for name in table["speaker"]])
     return table

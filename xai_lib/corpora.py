@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from . import downloads, folders, identity, names, tables
-from .clips import collect
+from .clips import collect, with_usual_names
 from .names import EMOTIONS
 from .reading import SUFFIXES, Waveform, content_hash, rate_of, read, sources
 from .sampling import balanced, draw, folds, split
@@ -47,7 +47,7 @@ def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
     sample_rate : int, optional
         Hz, of waveforms: needed there, since a wrong rate is an error that nobody sees. Files name their own.
     first : int, optional
-        Take so many clips only; needed of a data set that is streamed.
+        Take so many clips only, of a `DatasetDict` so many of each part; needed of a data set that is streamed.
 
     Returns
     -------
@@ -70,7 +70,8 @@ def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
         table = collect(clips, sample_rate, first)
     if table.empty:
         raise ValueError("there are no clips: what was given is empty")
-    return table if first is None else table.head(first)
+    in_parts = isinstance(clips, dict)  # of a DatasetDict, `first` of each were taken
+    return table if first is None or in_parts else table.head(first)
 
 
 def _are_places(clips) -> bool:
@@ -88,7 +89,12 @@ def _of_places(paths) -> pd.DataFrame:
         tables_of_clips = [as_clips(path) for path in paths]
         left_out = sum((Counter(table.attrs.get("left_out", {})) for table in tables_of_clips), Counter())
         clips = pd.concat(tables_of_clips, ignore_index=True)
-        clips.attrs["left_out"] = dict(left_out)
+        again = pd.Series(map(os.path.realpath, clips["path"]), clips.index).duplicated()
+        left_out["the same file again"] += int(again.sum())
+        clips = clips[~again].reset_index(drop=True)
+        if "speaker" in clips:
+            clips = clips.assign(speaker=identity.unified(clips["speaker"]))
+        clips.attrs["left_out"] = dict(+left_out)
         return clips
     path = os.path.expanduser(paths)
     return from_folder(path) if os.path.isdir(path) else from_csv(path)
@@ -209,20 +215,30 @@ def _named(corpus, root, others=False):
         reason = f"left out: {dict(left_out)}" if left_out else f"there are no sound files, but {found.described()}"
         raise FileNotFoundError(f"no clips of {corpus}{example} below {root}; {reason}")
     if corpus.startswith("esc"):
-        index = sorted(Path(root).rglob("esc50.csv"))
-        words = tables.read(index[0]).set_index("filename")["category"] if index else {}
-        clips["label"] = [words.get(path.name, _class(path.parent.name)) for path in map(Path, clips["path"])]
+        clips["label"] = _labels_of_esc(root, clips["path"])
     if corpus == "esc-10":
         clips["label"] = clips["label"].str.lower()
     return _finish(clips, left_out)
 
 
+def _labels_of_esc(root, paths) -> list:
+    """The class of each clip, of the corpus's own table where it lies below the root, else of the folders' names."""
+    index = [path for path in folders.walk(root, (".csv",)).files if path.name == "esc50.csv"]
+    if index:
+        table = tables.read(index[0], names=("filename", "category")).drop_duplicates("filename")
+        words = table.set_index("filename")["category"]
+        return [words.get(Path(path).name) for path in paths]
+    labels = _class_names({Path(path).parent for path in paths})
+    return [labels[Path(path).parent] for path in paths]
+
+
 def from_folder(path, pattern=None) -> pd.DataFrame:
     r"""All sound files below a folder.
 
-    RAVDESS names are parsed (see `load`). Of other files the label is the name of the folder that they lie in, without
-    a leading number ("001 - Dog bark" is "Dog bark"), when there are two such folders or more and none of them is
-    named like a speaker or a part ("Actor_01", "1688", "wav", "train"); else it is missing.
+    RAVDESS names are parsed (see `load`), and other files beside them have no label. Without such names, the label is the
+    name of the folder that a file lies in, without a leading number ("001 - Dog bark" is "Dog bark"), when there are two
+    such folders or more and none of them is named like a speaker or a part ("Actor_01", "1688", "wav", "train"); else,
+    and of files that lie in no such folder, it is missing.
 
     Parameters
     ----------
@@ -247,14 +263,23 @@ def from_folder(path, pattern=None) -> pd.DataFrame:
     if any(names.parse("ravdess", file) for file in found.files):
         return _named("ravdess", path, others=True)
     files, left_out = _without_copies(found.files)
-    parents = {file.parent for file in files}
-    unlike = (
-        any(_NOT_A_CLASS.match(folder.name) for folder in parents)
-        or Path(os.path.abspath(os.path.expanduser(path))) in parents
-    )
-    labels = [None if unlike or len(parents) < 2 else _class(file.parent.name) for file in files]
-    clips = pd.DataFrame({"path": [str(file) for file in files], "label": labels})
+    root = Path(os.path.abspath(os.path.expanduser(path)))
+    labels = _class_names({file.parent for file in files} - {root})
+    clips = pd.DataFrame({"path": [str(file) for file in files], "label": [labels.get(file.parent) for file in files]})
     return _finish(clips, left_out + found.left_out)
+
+
+def _class_names(parents) -> dict:
+    """The label that each folder stands for; None of all where they are one, or named like speakers or parts.
+
+    A leading number is taken off ("001 - Dog bark") where a word follows and the names stay different ("20 dB" is kept).
+    """
+    if len(parents) < 2 or any(_NOT_A_CLASS.match(folder.name) for folder in parents):
+        return dict.fromkeys(parents)
+    spelled = {folder.name for folder in parents}
+    stripped = {name: re.sub(r"^\d+[\s_.-]+(?=[^\W\d])", "", name) for name in spelled}
+    are_different = len({name.lower() for name in stripped.values()}) == len(spelled)
+    return {folder: _class(stripped[folder.name] if are_different else folder.name) for folder in parents}
 
 
 def _by_pattern(root, found, pattern):
@@ -274,11 +299,12 @@ def _by_pattern(root, found, pattern):
         if match is None:
             left_out["not matched by the pattern"] += 1
             continue
-        recording = (os.path.realpath(file), *match.groupdict().values())
-        if recording in seen:
+        groups = tuple(match.groupdict().values())
+        recordings = {(os.path.realpath(file), *groups), (file.name, content_hash(file), *groups)}
+        if recordings & seen:
             left_out["the same recording again"] += 1
             continue
-        seen.add(recording)
+        seen |= recordings
         rows.append({"path": str(file), **match.groupdict()})
     if not rows:
         example = found.files[0].relative_to(root).as_posix()
@@ -320,7 +346,8 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
     ----------
     path_column, label_column : str
         Which columns hold the file (relative to `root`, else to the CSV file's folder) and the label. They become
-        `path` and `label`; without a label column labels are missing.
+        `path` and `label`. A column "emotion" or "class" is taken where there is no "label", and "speaker_id",
+        "client_id" or "actor" where there is no "speaker", whatever their case; else labels are missing.
 
     Raises
     ------
@@ -335,7 +362,7 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
         missing = path_column if path_column not in clips else label_column
         has = ", ".join(map(repr, clips))
         raise ValueError(f"{path} has no column {missing!r}; it has {has}: pass path_column=, label_column=")
-    clips = clips.rename(columns={path_column: "path", label_column: "label"})
+    clips = with_usual_names(clips.rename(columns={path_column: "path", label_column: "label"}))
     if clips.empty or clips["path"].isna().any():
         raise ValueError(f"{path} names no file in {clips['path'].isna().sum()} of its {len(clips)} rows")
     clips["path"] = [os.path.abspath(Path(root or path.parent, name)) for name in clips["path"]]
@@ -346,9 +373,8 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
     return _finish(clips if "label" in clips else clips.assign(label=None), left_out)
 
 
-def _class(folder):
+def _class(name):
     """A folder's name as a label; emotions in our spelling."""
-    name = re.sub(r"^\d+[\s_.-]+", "", folder)
     return name.lower() if name.lower() in EMOTIONS else name
 
 
@@ -393,6 +419,9 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
         if len(columns) < 2:
             raise ValueError(f"{table} has one column, and two are needed: the old word and the new")
         frame = tables.read(table, names=columns)
+        twice = frame.iloc[:, 0][frame.iloc[:, 0].duplicated()]
+        if len(twice):
+            raise ValueError(f"{table} has the old word {twice.iloc[0]!r} twice: keep one of the rows")
         table = dict(zip(frame.iloc[:, 0], frame.iloc[:, 1]))
     labels = clips["label"]
     present = list(labels.dropna().unique())

@@ -1,5 +1,7 @@
 """Clips whose activations stand in for those of others: any other clip, or the same words said otherwise."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import torch
@@ -19,8 +21,8 @@ def drawn(clips, pool, *, seed=0, sample_rate=None) -> pd.DataFrame:
     clips, pool = as_clips(clips, sample_rate), as_clips(pool, sample_rate)
     rng, chosen = np.random.default_rng(seed), []
     in_pool = np.empty(len(pool), dtype=object)
-    in_pool[:] = audio.sources(pool).tolist()
-    for source in audio.sources(clips):
+    in_pool[:] = [_identity(source) for source in audio.sources(pool)]
+    for source in map(_identity, audio.sources(clips)):
         others = np.flatnonzero(in_pool != source)
         if not len(others):
             raise ValueError("there is no other clip to draw: give a larger pool")
@@ -85,5 +87,16 @@ def check(donors, clips, modes) -> None:
     for mode, how in {"resample": "drawn", "patch": "minimal_pairs"}.items():
         if mode in modes and (donors is None or not clips.index.isin(donors.index).all()):
             raise ValueError(f"{mode} needs a donor for each clip: donors=donors.{how}(clips, pool, …)")
-        if mode in modes and (audio.sources(donors).reindex(clips.index) == audio.sources(clips)).any():
+        theirs = audio.sources(donors).reindex(clips.index) if mode in modes else []
+        if any(map(_is_same, theirs, audio.sources(clips))):
             raise ValueError(f"a clip is its own donor, which changes nothing: donors=donors.{how}(clips, pool, …)")
+
+
+def _identity(source):
+    """What tells one sound from others: the file that a path leads to, or what is in memory."""
+    return os.path.realpath(source) if isinstance(source, (str, os.PathLike)) else source
+
+
+def _is_same(source, other) -> bool:
+    """Whether two clips are one and the same."""
+    return _identity(source) == _identity(other)

@@ -11,7 +11,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SYSTEM = {"__macosx", "$recycle.bin", "lost+found", "system volume information", "@eadir", "__pycache__", "trash"}
-OTHER_SOUND = (".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm", ".3gp", ".mkv", ".mov", ".avi", ".m4v", ".sph", ".raw")
+OTHER_SOUND = (
+    ".m4a",
+    ".m4b",
+    ".mp2",
+    ".wv",
+    ".ape",
+    ".dsf",
+    ".mp4",
+    ".aac",
+    ".wma",
+    ".amr",
+    ".webm",
+    ".3gp",
+    ".mkv",
+    ".mov",
+    ".avi",
+    ".m4v",
+    ".sph",
+    ".raw",
+)
 
 
 @dataclass
@@ -46,13 +65,28 @@ def walk(root, endings) -> Found:
         raise FileNotFoundError(f"no such folder: {root}")
     found = Found()
     entered = {os.path.realpath(root)}
-    for folder, inside, names in os.walk(root, followlinks=True):
-        inside.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # folders before links to them
-        inside[:] = [name for name in inside if _is_entered(Path(folder, name), root, entered, found)]
-        for name in names:
-            _note(Path(folder, name), endings, found)
+    waiting = [root]
+    while waiting:
+        links = []
+        for start in waiting:  # folders themselves, at any depth, before links to them: files keep their own names
+            _walk_one(start, root, endings, entered, found, links)
+        waiting = [link for link in sorted(links) if _is_entered(link, root, entered, found)]
     found.files.sort()
     return found
+
+
+def _walk_one(start, root, endings, entered, found, links):
+    """Note the files below one folder; links to folders are put off."""
+    for folder, inside, names in os.walk(start):
+        inside.sort()
+        links += [Path(folder, name) for name in inside if os.path.islink(os.path.join(folder, name))]
+        inside[:] = [
+            name
+            for name in inside
+            if not os.path.islink(os.path.join(folder, name)) and _is_entered(Path(folder, name), root, entered, found)
+        ]
+        for name in names:
+            _note(Path(folder, name), endings, found)
 
 
 def named(pattern, endings) -> list[str]:

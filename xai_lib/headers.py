@@ -10,6 +10,7 @@ and the layout of Xing's first frame as LAME writes it.
 
 import io
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,25 @@ def corrected(source) -> io.BufferedIOBase | None:
         content = content[_after_id3(content) :]
         if content[:4] == b"fLaC":
             return io.BytesIO(_flac_of_open_length(content))
+        if content[:4] == b"RIFF":  # a decoder that passes over the tag reads less by its length
+            return _wave(content, len(content)) or io.BytesIO(content)
     if start[:4] == b"fLaC":
         return io.BytesIO(_flac_of_open_length(_whole(source)))
     if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         return _wave(source, size)
+    if start[:4] == b"OggS":
+        _warn_of_further_streams(source)
+        return None
     if _begins_as_mpeg(start):
         return _mpeg(_whole(source))
     return None
+
+
+def _warn(source, text):
+    """Warn of what is in a file and cannot be read."""
+    name = source if isinstance(source, Path) else "a sound file in memory"
+    warnings.warn(f"{name}: {text}", stacklevel=2)
 
 
 def _beginning(source) -> bytes:
@@ -88,7 +100,12 @@ def _wave(source, size: int) -> io.BytesIO | None:
     is_open = _bytes_at(source, 4, 4) in (bytes(4), b"\xff" * 4)
     if declared == 0:
         is_open = not _chunk_begins(source, start, size)
-    if not is_open or _chunk_begins(source, start + declared + declared % 2, size):
+    end = start + declared + declared % 2
+    if _chunk_begins(source, end, size):
+        return None
+    if not is_open:
+        if not _is_tag(_bytes_at(source, end, 8)):
+            _warn(source, f"{size - end} bytes lie behind the sound that its header tells of, and were not read")
         return None
     content = bytearray(_whole(source))
     content[4:8] = struct.pack("<I", min(size - 8, 0xFFFFFFFF))
@@ -119,6 +136,11 @@ def _chunk_begins(source, position: int, size: int) -> bool:
     return _is_printable(head[:4]) and position + 8 + struct.unpack("<I", head[4:])[0] <= size + 1
 
 
+def _is_tag(head: bytes) -> bool:
+    """Whether a tag of another format begins there, or padding."""
+    return head.startswith((b"TAG", b"APETAGEX", b"ID3", b"3DI")) or not head.strip(b"\0")
+
+
 def _is_printable(name: bytes) -> bool:
     """Whether these bytes can be the name of a chunk."""
     return all(32 <= letter < 127 for letter in name)
@@ -131,6 +153,26 @@ def _bytes_at(source, position: int, count: int) -> bytes:
     with open(source, "rb") as file:
         file.seek(position)
         return file.read(count)
+
+
+# ---------- Ogg
+
+
+def _warn_of_further_streams(source):
+    """Warn where streams follow one another in a file of Ogg: decoders read the first of them alone."""
+    content = _whole(source)
+    position = 0
+    streams = 0
+    was_first_page = False
+    while content[position : position + 4] == b"OggS" and position + 27 <= len(content):
+        is_first_page = bool(content[position + 5] & 2)
+        if is_first_page and not was_first_page:  # streams that lie side by side begin together
+            streams += 1
+        was_first_page = is_first_page
+        segments = content[position + 26]
+        position += 27 + segments + sum(content[position + 27 : position + 27 + segments])
+    if streams > 1:
+        _warn(source, f"{streams} streams follow one another in it, and the first alone is read: take it apart")
 
 
 # ---------- MPEG audio (mp3)

@@ -17,14 +17,17 @@ def capture(model, sites, reduce=None):
     `edit` changed are seen changed. With `reduce`, `reduce(tensor)` is kept in the place of each tensor: it is called
     as soon as the site is computed, so that no more than one whole tensor is held at a time.
 
-    What is kept is what the site gave: a copy where operations in place may follow (modules that were wrapped).
+    What is kept is what the site gave: a copy where operations in place may follow (modules that were wrapped). A forward
+    that passes a site twice raises ValueError.
     """
     if isinstance(sites, (int, str, Site)):
         sites = [sites]
     kept: dict = {}
+    passed = _Passed()
 
     def keep(site):
         def hook(module, args, output):
+            passed.note(site)
             given = output[0] if isinstance(output, tuple) else output
             if model.family.overwrites:
                 given = given.clone()
@@ -34,6 +37,7 @@ def capture(model, sites, reduce=None):
         return hook
 
     with ExitStack() as stack:
+        passed.watch(model.network, stack)
         for site in map(model.check, sites):
             handle = stack.enter_context(model.family.opened(site)).register_forward_hook(keep(site))
             stack.callback(handle.remove)
@@ -47,7 +51,7 @@ def edit(model, edits):
     Raises
     ------
     ValueError
-        A site is out of range, or, during a forward, a function returns another shape.
+        A site is out of range, or, during a forward, a function returns another shape, or a site is passed twice.
 
     Notes
     -----
@@ -55,11 +59,14 @@ def edit(model, edits):
     hooks would see unchanged ones had they been there first, so ours go before them. Hence edits of one site nest as
     functions do: the inner `with` acts first, and the outer one on what it returns.
     """
+    passed = _Passed()
     with ExitStack() as stack:
+        passed.watch(model.network, stack)
         for site, function in edits.items():
             site = model.check(site)
 
             def hook(module, args, output, site=site, function=function):
+                passed.note(site)
                 own = output[0] if isinstance(output, tuple) else output
                 edited = apply(function, model.family.seen(site, own), site)
                 edited = model.family.given(site, edited, own)
@@ -74,6 +81,35 @@ def edit(model, edits):
             yield
         finally:
             model.edited -= 1
+
+
+class _Passed:
+    """The sites that a forward of the whole network has passed; ValueError where it passes one again."""
+
+    def __init__(self):
+        self.sites = None  # outside of such a forward
+
+    def watch(self, network, stack):
+        """Know when forwards of the network begin and end, while the stack is open."""
+        stack.callback(network.register_forward_pre_hook(self._begin, prepend=True).remove)
+        stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
+
+    def _begin(self, module, args):
+        self.sites = set()
+
+    def _end(self, module, args, output):
+        self.sites = None
+
+    def note(self, site):
+        """Take a site that is passed."""
+        if self.sites is None:
+            return
+        if site in self.sites:
+            raise ValueError(
+                f"layer {site.layer}, {site.part} runs more than once in a forward, so it is not clear which of its outputs "
+                "is meant: name a module that runs once"
+            )
+        self.sites.add(site)
 
 
 def apply(function, hidden: torch.Tensor, site: Site) -> torch.Tensor:

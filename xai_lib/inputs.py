@@ -81,7 +81,8 @@ def usable(clips, model, skipped) -> pd.DataFrame:
         kept = [index for index, _ in model.stream(clips, reasons)]
     for index, reason in reasons.items():
         path = str(audio.sources(clips)[index])
-        skipped[path] = reason.removeprefix(f"{path}: ")
+        name = path if path not in skipped else f"{path} (clip {index})"
+        skipped[name] = reason.removeprefix(f"{path}: ")
     return clips.loc[kept]
 
 

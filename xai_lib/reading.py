@@ -21,7 +21,10 @@ from . import headers
 SAMPLE_RATE = 16000
 SHORTEST = 400  # samples: one frame of an encoder
 BLOCK = 2**18  # samples that are read at a time
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf")
+SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd")
+SUFFIXES += (".w64", ".caf")
+LOUD = 2.0  # full scale of floats is 1
+UNSCALED = 100.0  # beyond this they are integers that were not scaled
 CANCELLED = 0.05  # channels whose mean has less than this share of their power (times their number) cancel out
 
 
@@ -62,13 +65,19 @@ class Waveform:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A sound file whose bytes are in memory."""
+    """A sound file whose bytes are in memory; equal where they are."""
 
     content: bytes = field(repr=False)
     name: str = "a sound file in memory"
 
     def __str__(self):
         return self.name
+
+    def __eq__(self, other):
+        return isinstance(other, Encoded) and self.content == other.content
+
+    def __hash__(self):
+        return hash(self.content)
 
 
 def sources(clips) -> pd.Series:
@@ -202,8 +211,11 @@ class _Mono:
     def __init__(self, name, rate, channels, wanted):
         self.name = name
         self.channels = channels
-        self.wanted = wanted  # rate in Hz
+        self.rate = rate  # Hz
+        self.wanted = wanted  # Hz
         self.count = 0  # samples, at the file's own rate
+        self.lowest = np.inf
+        self.highest = -np.inf
         self.unusable = 0  # of them, NaN or infinite
         self.power = 0.0  # of all channels
         self.power_of_mean = 0.0
@@ -214,6 +226,8 @@ class _Mono:
         """Take the next samples [time, channel]."""
         mean = block.mean(axis=1)
         self.count += len(block)
+        self.lowest = min(self.lowest, float(mean.min(initial=np.inf)))
+        self.highest = max(self.highest, float(mean.max(initial=-np.inf)))
         self.unusable += int((~np.isfinite(block)).any(axis=1).sum())
         if self.channels > 1:
             self.power += float(np.square(block, dtype=float).mean(axis=1).sum())
@@ -226,6 +240,9 @@ class _Mono:
             raise BadClip(f"{self.name}: empty, it holds no samples")
         if self.unusable:
             raise BadClip(f"{self.name}: {self.unusable} of {self.count} samples are NaN or infinite")
+        check_scale(max(-self.lowest, self.highest), self.name)
+        if self.lowest == self.highest:  # at its own rate: resampling rings at both ends
+            return np.full(max(round(self.count * self.wanted / self.rate), 1), self.lowest, np.float32)
         if self.resampler:
             self.parts.append(self.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
         waveform = np.concatenate(self.parts)
@@ -238,6 +255,17 @@ class _Mono:
                 stacklevel=5,
             )
         return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+def check_scale(samples, name):
+    """Raise BadClip, or warn, where samples, or the greatest of them, go beyond the full scale of floats by far."""
+    samples = np.asarray(samples)
+    greatest = np.abs(samples[np.isfinite(samples)]).max(initial=0)
+    message = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
+    if greatest > UNSCALED:
+        raise BadClip(f"{message}: divide them, by 32768 if they were integers of 16 bits")
+    if greatest > LOUD:
+        warnings.warn(f"{message}: it is far louder than what models were trained on", stacklevel=2)
 
 
 def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None, skipped=None):

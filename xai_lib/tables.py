@@ -54,6 +54,12 @@ def read(path, *, names=()) -> pd.DataFrame:
         if not _counts_rows(table[[""]].iloc[:, 0]):
             raise ValueError(f"{path} has a column without a name that holds more than numbers of rows: name it")
         table = table.drop(columns="")
+    for name in {"path", "label"} & set(table):
+        broken = table[name][table[name].str.contains("\n")]
+        if len(broken):
+            raise ValueError(
+                f"{path}: a {name} goes over several lines, {broken.iloc[0][:60]!r}: is a quote left open?"
+            )
     for name in table:
         values = table[name].astype(object).where(table[name] != "", None)
         table[name] = values if name in NAMES or name in names else _numbers(values)
@@ -69,13 +75,15 @@ def _counts_rows(values: pd.Series) -> bool:
 def _rows(path, text) -> list[list[str]]:
     """The header and the rows, of as many cells as the header has; blanks at their ends are taken off."""
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
-    lines = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     rows = []
     try:
         for row in lines:
             row = [cell.strip() for cell in row]
             if not any(row):
                 continue
+            if not rows and any("\n" in cell for cell in row):
+                raise ValueError(f"{path}: the name of a column goes over several lines: is a quote left open?")
             width = len(rows[0]) if rows else len(row)
             if any(row[width:]):
                 raise ValueError(
@@ -84,7 +92,8 @@ def _rows(path, text) -> list[list[str]]:
                 )
             rows.append((row + [""] * width)[:width])
     except csv.Error as error:
-        raise ValueError(f"{path} cannot be read as a table of clips, line {lines.line_num}: {error}") from error
+        quote = ": is a quote left open?" if "quote" in str(error) or "end of data" in str(error) else ""
+        raise ValueError(f"{path} cannot be read as a table of clips, line {lines.line_num}: {error}{quote}") from error
     return rows
 
 
@@ -103,6 +112,7 @@ def _text(path) -> str:
             warnings.warn(
                 f"{path} is not UTF-8: letters beyond ASCII were read as those of western Europe", stacklevel=4
             )
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # of Windows, and of Excel for Mac
         first, _, rest = text.partition("\n")
         return rest if first.strip().lower().startswith("sep=") else text  # Excel says so how columns are parted
     raise ValueError(f"{path} cannot be read as a table of clips: save it as CSV in UTF-8")
@@ -110,7 +120,7 @@ def _text(path) -> str:
 
 def _separator(text) -> str:
     """What parts the columns, going by the header."""
-    header = text.lstrip("\n\r").splitlines()[0]
+    header = next(line for line in text.splitlines() if line.strip())
     counts = {sign: len(next(csv.reader([header], delimiter=sign))) for sign in SEPARATORS}
     return max(SEPARATORS, key=counts.get)
 

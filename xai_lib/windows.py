@@ -38,6 +38,11 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
         sound out.
     """
     model.require_trained()
+    for name, seconds in (("window", window), ("step", step)):
+        if not isinstance(seconds, (int, float, np.integer, np.floating)):
+            raise ValueError(f"{name} is a number of seconds, not {seconds!r}")
+    if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
+        raise ValueError(f"batch is a whole number from 1 up, not {batch!r}")
     if not 1 / model.sample_rate <= step <= window:
         raise ValueError(
             f"step lies between one sample and the window of {window:g} s, and is {step!r}: no sound may be left out"
