@@ -155,7 +155,8 @@ def check_array(values, rate):
         except ValueError:
             is_two_channels = values.ndim == 2 and values.shape[1] <= 8 < values.shape[0]
             is_unscaled = values.dtype.kind == "f" and np.nanmax(np.abs(values[np.isfinite(values)]), initial=0) > 100
-            assert values.size == 0 or is_two_channels or is_unscaled
+            is_spectrogram = values.ndim == 2 and values.shape[0] > 8 and values.shape[1] < 0.1 * rate
+            assert values.size == 0 or is_two_channels or is_unscaled or is_spectrogram
             return
         for source in clips["audio"]:
             try:
@@ -209,13 +210,13 @@ def test_paths_lists_folders_patterns_and_tables(tmp_path, wave):
 
 def test_a_list_of_folders_tables_and_files(tmp_path, wave):
     """Each gives what it gives alone, and what was left out is added up."""
-    for name in ("one/angry/a.wav", "one/happy/b.wav", "two/sad/c.wav", "two/calm/d.wav", "e.wav"):
-        write(tmp_path / name, wave)
+    for name in ("one/angry/a.wav", "one/happy/b.wav", "two/sad/c.wav", "two/calm/d.wav", "e.wav", "f.wav"):
+        write(tmp_path / name, np.roll(wave, ord(name[-5])))
     for folder in ("one", "two"):
         (tmp_path / folder / ".hidden").mkdir()
     (tmp_path / "mine.csv").write_text("path,label,speaker\ne.wav,fearful,007\n")
     with pytest.warns(UserWarning, match="left out: 1"):
-        clips = as_clips([tmp_path / "one", tmp_path / "two", tmp_path / "mine.csv", tmp_path / "e.wav"])
+        clips = as_clips([tmp_path / "one", tmp_path / "two", tmp_path / "mine.csv", tmp_path / "f.wav"])
     assert clips["label"].tolist()[:5] == ["angry", "happy", "calm", "sad", "fearful"]
     assert pd.isna(clips["label"][5]) and clips["speaker"][4] == "007"
     assert clips.index.tolist() == list(range(6))
@@ -311,6 +312,27 @@ def test_further_containers_of_sound(wave, tmp_path):
         as_clips({"label": "angry", "sound": {"array": wave}})
     with pytest.raises(ValueError, match="1 of 2 clips have nothing in the columns path and audio"):
         as_clips(pd.DataFrame({"path": [str(path), None], "audio": [None, None]}))
+
+
+def test_samples_and_their_rate_as_a_pair(wave):
+    """As librosa.load and soundfile.read give them."""
+    clips = as_clips((wave, 8000))
+    assert len(clips) == 1 and len(samples(clips)) == pytest.approx(2 * len(wave), abs=1)
+    several = as_clips([(wave, 8000), (torch.from_numpy(wave), RATE)])
+    assert [len(samples(several, place)) for place in range(2)] == pytest.approx([2 * len(wave), len(wave)], abs=1)
+    with pytest.raises(ValueError, match="8000 Hz, and sample_rate=16000 was given"):
+        as_clips((wave, 8000), RATE)
+
+
+def test_channels_and_spectrograms_are_not_taken_for_clips_silently(wave, recwarn):
+    as_clips(np.stack([wave, np.roll(wave, 100)]), RATE)
+    as_clips(np.stack([wave] * 3), RATE)
+    assert not recwarn
+    with pytest.warns(UserWarning, match="taken as two clips"):
+        assert len(as_clips(np.stack([wave, 0.8 * wave + 0.001]), RATE)) == 2
+    with pytest.raises(ValueError, match=r"shape \(80, 300\) would be 80 waveforms of 0.019 s: if it is a spectrogram"):
+        as_clips(np.random.default_rng(0).random((80, 300)), RATE)
+    assert len(as_clips(np.random.default_rng(0).random((80, 4000)), RATE)) == 80
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32])

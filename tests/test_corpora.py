@@ -430,6 +430,31 @@ def test_usual_names_of_columns_are_understood(tmp_path):
         assert clips["label"].tolist() == ["angry", "sad"] and clips["speaker"].tolist() == ["007", "1"]
 
 
+def test_columns_are_named_by_hand(tmp_path):
+    touch(tmp_path / "a.wav")
+    (tmp_path / "liste.csv").write_text("Datei;Gefühl;VP\na.wav;Ärger;007\n")
+    clips = corpora.from_csv(tmp_path / "liste.csv", path_column="Datei", label_column="Gefühl", speaker_column="VP")
+    assert clips[["label", "speaker"]].iloc[0].tolist() == ["Ärger", "007"]
+    with pytest.raises(ValueError, match=r"no column 'Person'; it has 'Datei', .*speaker_column=…"):
+        corpora.from_csv(tmp_path / "liste.csv", path_column="Datei", speaker_column="Person")
+    with pytest.raises(ValueError, match=r"no column 'path'; .*corpora.from_csv\(…, path_column=…\)"):
+        corpora.load(tmp_path / "liste.csv")
+
+
+def test_one_sound_under_two_labels_is_told(tmp_path):
+    for name, content in {"angry/a.wav": b"alike", "sad/b.wav": b"alike", "sad/c.wav": b"other"}.items():
+        touch(tmp_path / name)
+        (tmp_path / name).write_bytes(content)
+    with pytest.warns(UserWarning, match="1 sounds lie here under several labels, such as angry and sad: both are kept"):
+        assert len(corpora.from_folder(tmp_path)) == 3
+
+
+def test_words_of_a_table_that_differ_in_case_are_told():
+    clips = pd.DataFrame({"label": ["Ekel", "Zorn"]})
+    with pytest.warns(UserWarning, match="the table has 'ekel', and the clips have 'Ekel'"):
+        assert corpora.relabel(clips, {"ekel": "disgust", "Zorn": "angry"})["label"].tolist() == ["Ekel", "angry"]
+
+
 def test_a_word_cannot_become_two(tmp_path):
     (tmp_path / "words.csv").write_text("old,new\nanger,angry\nanger,sad\n")
     with pytest.raises(ValueError, match="old word 'anger' twice"):
@@ -468,7 +493,10 @@ def test_from_csv(tmp_path):
 def test_from_csv_refuses_in_words(tmp_path):
     touch(tmp_path / "a.wav")
     cases = {
-        "file,label\na.wav,sad\n": (ValueError, "no column 'path'; it has 'file', 'label': pass path_column="),
+        "file,label\na.wav,sad\n": (
+            ValueError,
+            "no column 'path'; it has 'file', 'label': open it with corpora.from_csv",
+        ),
         "path,label\na.wav,sad\nb.wav,sad\nc.wav,sad\n": (
             FileNotFoundError,
             r"2 of 3 files .* missing, e.g. .*b\.wav, .*c\.wav",

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -74,7 +75,7 @@ def names(tmp_path_factory):
 
     model = models.load("pocket", device="cpu")
     known = {"audio": audio, "corpora": corpora, "folders": folders, "tables": tables, "model": model, "wave": wave}
-    return known | {"np": np, "torch": torch, "Path": Path, "warned": warned, "folder": folder}
+    return known | {"np": np, "pd": pd, "torch": torch, "Path": Path, "warned": warned, "folder": folder}
 
 
 def data_sets(folder):

@@ -118,6 +118,15 @@ def test_streams_of_ogg_that_follow_one_another_are_told(recwarn):
         reading.read(reading.Encoded(content + content))
 
 
+def test_what_is_broken_is_told_from_what_is_no_sound():
+    whole = encoded(noise(), "FLAC")
+    for content in (whole[:60], b"RIFF" + bytes(60)):
+        with pytest.raises(reading.BadClip, match="it may be cut off or damaged: get it again"):
+            read(content)
+    with pytest.raises(reading.BadClip, match="wav, flac, ogg and mp3 can, so convert it"):
+        read(b"this is a text, and no sound at all" * 9)
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
 def test_a_constant_is_silence_at_any_rate(rate):
     """Resampling rings at both ends of a constant, which is no sound."""

@@ -4,6 +4,7 @@ import array
 import glob
 import io
 import os
+import warnings
 from dataclasses import replace
 from itertools import islice
 
@@ -14,6 +15,8 @@ from . import folders, names
 from .reading import SUFFIXES, Encoded, Waveform, check_scale
 
 MOST_CHANNELS = 8
+SHORTEST_SECONDS = 0.1  # of the waveforms of a large batch; rows that are shorter are those of a spectrogram
+ALIKE = 0.5  # correlation of two waveforms that may be the channels of one
 RATE_COLUMNS = ("sample_rate", "sampling_rate")  # the second is what Hugging Face calls it
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "actor")
 LABEL_COLUMNS = ("label", "labels", "emotion", "class")
@@ -38,7 +41,7 @@ def collect(clips, sample_rate=None, first=None) -> pd.DataFrame:
     if isinstance(clips, dict) and clips and all(map(_is_dataset, clips.values())):
         parts = {name: _of_dataset(part, first, sample_rate).assign(split=name) for name, part in clips.items()}
         return pd.concat(parts.values(), ignore_index=True)
-    if isinstance(clips, (dict, bytes, bytearray)):
+    if isinstance(clips, (dict, bytes, bytearray)) or _is_pair(clips):
         return _of_sounds([_sound(clips, sample_rate, "a clip")])
     if hasattr(clips, "read"):  # an open file
         return _of_sounds([_of_open_file(clips)])
@@ -113,6 +116,10 @@ def _sound(cell, sample_rate, name):
         return cell
     if isinstance(cell, (bytes, bytearray)):
         return Encoded(bytes(cell), name)
+    if _is_pair(cell):
+        samples, rate = cell
+        _check_one_rate(rate, sample_rate, name)
+        return _waveform(samples, rate, name)
     if isinstance(cell, dict) and "array" in cell:
         rate = cell.get("sampling_rate") or sample_rate
         _check_one_rate(rate, sample_rate, name)
@@ -132,7 +139,10 @@ def _sound(cell, sample_rate, name):
             f"{name} is a dict of {', '.join(map(str, cell))}: give the cell that holds the sound, such as row['audio'], or "
             "make a table of columns, pd.DataFrame(…)"
         )
-    raise ValueError(f"{name}: its audio is a {type(cell).__name__}, which is neither a waveform nor a sound file")
+    raise ValueError(
+        f"{name}: its audio is a {type(cell).__name__}, which is neither a waveform nor a sound file: give an array [time] "
+        "with sample_rate=, a path, or the bytes of a file"
+    )
 
 
 def _of_open_file(file) -> Encoded:
@@ -185,6 +195,15 @@ def _are_numbers(items) -> bool:
     )
 
 
+def _is_pair(thing) -> bool:
+    """Whether this is samples and their rate, as librosa and soundfile read them."""
+    if not isinstance(thing, tuple) or len(thing) != 2:
+        return False
+    samples, rate = thing
+    is_number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    return is_number and getattr(samples, "ndim", 0) > 0
+
+
 def _rows(numbers):
     """The waveforms of an array [time] or [clip, time]."""
     numbers = _numpy(numbers)
@@ -202,8 +221,31 @@ def _rows(numbers):
     return [numbers] if numbers.ndim == 1 else list(numbers)
 
 
+def _check_rows(rows, sample_rate):
+    """Refuse a spectrogram, and warn where two waveforms are two channels by the look of them."""
+    if (
+        len(rows) > MOST_CHANNELS
+        and sample_rate
+        and 0 < len(rows[0]) / _rate(sample_rate, "a batch") < SHORTEST_SECONDS
+    ):
+        raise ValueError(
+            f"an array of shape {(len(rows), len(rows[0]))} would be {len(rows)} waveforms of "
+            f"{len(rows[0]) / sample_rate:.3f} s: if it is a spectrogram, give the waveform, which models take as it was "
+            "recorded"
+        )
+    if len(rows) == 2 and len(rows[0]) > 1 and min(np.ptp(row) for row in rows) > 0:
+        first, second = (np.asarray(row, float) for row in rows)
+        if np.isfinite(first).all() and np.isfinite(second).all() and np.corrcoef(first, second)[0, 1] > ALIKE:
+            warnings.warn(
+                "an array [2, time] of two waveforms that are much alike is taken as two clips: if they are the channels of "
+                "one, give their mean, waveform.mean(axis=0)",
+                stacklevel=6,
+            )
+
+
 def _of_arrays(rows, sample_rate):
     """A table of waveforms."""
+    _check_rows(rows, sample_rate)
     labels = ["the waveform"] if len(rows) == 1 else [f"waveform {place}" for place in range(len(rows))]
     return _of_sounds([_waveform(row, sample_rate, label) for row, label in zip(rows, labels)])
 
@@ -264,7 +306,10 @@ def _rate(sample_rate, name) -> int:
     if sample_rate is None or (isinstance(sample_rate, float) and np.isnan(sample_rate)):
         raise ValueError(f"{name} needs its rate, such as sample_rate=16000: a wrong one would not be noticed")
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float, np.integer, np.floating)):
-        raise ValueError(f"{name}: sample_rate is a number in Hz, not {sample_rate!r}")
+        several = (
+            "; of several rates, make a table with the columns audio and sample_rate" if np.ndim(sample_rate) else ""
+        )
+        raise ValueError(f"{name}: sample_rate is a number in Hz, not {sample_rate!r}{several}")
     if not 100 <= sample_rate <= 1_000_000 or sample_rate != int(sample_rate):
         raise ValueError(f"{name}: sample_rate is a whole number in Hz, from 100 to 1000000, not {sample_rate!r}")
     return int(sample_rate)

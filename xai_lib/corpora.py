@@ -266,7 +266,23 @@ def from_folder(path, pattern=None) -> pd.DataFrame:
     root = Path(os.path.abspath(os.path.expanduser(path)))
     labels = _class_names({file.parent for file in files} - {root})
     clips = pd.DataFrame({"path": [str(file) for file in files], "label": [labels.get(file.parent) for file in files]})
+    _warn_of_contradictions(clips)
     return _finish(clips, left_out + found.left_out)
+
+
+def _warn_of_contradictions(clips):
+    """Warn where one and the same sound has two labels."""
+    sizes = clips["path"].map(os.path.getsize)
+    alike = clips[sizes.duplicated(keep=False) & (sizes > 0)]
+    if alike.empty:
+        return
+    labels = alike.groupby(alike["path"].map(content_hash))["label"].agg(lambda values: sorted(set(values.dropna())))
+    both = labels[labels.map(len) > 1]
+    if len(both):
+        warnings.warn(
+            f"{len(both)} sounds lie here under several labels, such as {' and '.join(both.iloc[0])}: both are kept",
+            stacklevel=4,
+        )
 
 
 def _class_names(parents) -> dict:
@@ -336,7 +352,7 @@ def _without_copies(files):
     return kept, left_out
 
 
-def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd.DataFrame:
+def from_csv(path, *, path_column="path", label_column="label", speaker_column="speaker", root=None) -> pd.DataFrame:
     """A table of clips: CSV (or tab-separated, .tsv) with one row per clip; all its columns are kept.
 
     Each speaker is spelled in one way: "mine-17 " and "Mine-17" become "mine-17" where that comes first
@@ -344,9 +360,9 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
 
     Parameters
     ----------
-    path_column, label_column : str
-        Which columns hold the file (relative to `root`, else to the CSV file's folder) and the label. They become
-        `path` and `label`. A column "emotion" or "class" is taken where there is no "label", and "speaker_id",
+    path_column, label_column, speaker_column : str
+        Which columns hold the file (relative to `root`, else to the CSV file's folder), the label and the speaker. They
+        become `path`, `label` and `speaker`. A column "emotion" or "class" is taken where there is no "label", and "speaker_id",
         "client_id" or "actor" where there is no "speaker", whatever their case; else labels are missing.
 
     Raises
@@ -355,14 +371,17 @@ def from_csv(path, *, path_column="path", label_column="label", root=None) -> pd
         The table, or some of the files it names, are not there; it has no such column, or no rows.
     """
     path = Path(path).expanduser()
-    clips = tables.read(path, names=(path_column, label_column, "audio"))
+    clips = tables.read(path, names=(path_column, label_column, speaker_column, "audio"))
     if "audio" in clips:  # files too, under the other name; `path` comes first
         clips = clips.drop(columns="audio") if path_column in clips else clips.rename(columns={"audio": path_column})
-    if path_column not in clips or (label_column not in clips and label_column != "label"):
-        missing = path_column if path_column not in clips else label_column
-        has = ", ".join(map(repr, clips))
-        raise ValueError(f"{path} has no column {missing!r}; it has {has}: pass path_column=, label_column=")
-    clips = with_usual_names(clips.rename(columns={path_column: "path", label_column: "label"}))
+    asked = {path_column: "path", label_column: "label", speaker_column: "speaker"}
+    for column, usual in asked.items():
+        if column not in clips and (column != usual or usual == "path"):
+            has = ", ".join(map(repr, clips))
+            raise ValueError(
+                f"{path} has no column {column!r}; it has {has}: open it with corpora.from_csv(…, {usual}_column=…)"
+            )
+    clips = with_usual_names(clips.rename(columns=asked))
     if clips.empty or clips["path"].isna().any():
         raise ValueError(f"{path} names no file in {clips['path'].isna().sum()} of its {len(clips)} rows")
     clips["path"] = [os.path.abspath(Path(root or path.parent, name)) for name in clips["path"]]
@@ -427,6 +446,11 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
     present = list(labels.dropna().unique())
     if not set(present) & set(table):
         raise KeyError(f"not one clip has a label of the table, {list(table)}; the clips have {present}")
+    spelled = {str(label).casefold(): label for label in present}
+    for word in set(table) - set(present):
+        other = spelled.get(str(word).casefold())
+        if other is not None and other not in table:
+            warnings.warn(f"the table has {word!r}, and the clips have {other!r}, which stays as it is", stacklevel=2)
     new = labels.map(lambda label: table.get(label, label))
     strange = names.ordered(set(new.dropna()) - set(known)) if known is not None else []
     if strange:

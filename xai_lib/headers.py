@@ -46,6 +46,12 @@ def corrected(source) -> io.BufferedIOBase | None:
     return None
 
 
+def known(source) -> bool:
+    """Whether a file begins as sound files do: WAV, FLAC, Ogg or MP3."""
+    start = _beginning(source)
+    return start[:4] in (b"RIFF", b"RIFX", b"fLaC", b"OggS") or _begins_as_mpeg(start)
+
+
 def _warn(source, text):
     """Warn of what is in a file and cannot be read."""
     name = source if isinstance(source, Path) else "a sound file in memory"

@@ -154,9 +154,10 @@ def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
         reason = error.error_string.rstrip(".").removeprefix("Error : ")
     except Exception as error:  # decoders raise TypeError, RuntimeError and others, of a file that is broken
         reason = f"{type(error).__name__}: {error}"
-    raise BadClip(
-        f"{name}: cannot be read as sound ({reason}); wav, flac, ogg and mp3 can, so convert it to one of those"
-    )
+    advice = "wav, flac, ogg and mp3 can, so convert it to one of those"
+    if headers.known(content):
+        advice = "it begins as such a file does, so it may be cut off or damaged: get it again"
+    raise BadClip(f"{name}: cannot be read as sound ({reason}); {advice}")
 
 
 def _decoded(readable, name, sample_rate, *, to_its_end=True) -> np.ndarray:

@@ -13,13 +13,15 @@ def over_time(result, *, clip=None, most=4):
     clip
         Which recording, by its index; the first by default.
     most : int
-        The classes of the greatest probability anywhere are drawn in colour, so many of them; the others are grey.
+        The classes of the greatest probability anywhere are drawn in colour, so many of them, and every one that comes
+        first in some window; the others are grey.
     """
     one = result.sel(clip=result["clip"].values[0] if clip is None else clip)
     one = one.isel(window=np.isfinite(one["time"].values))
     probability = one["probability"]
     greatest = probability.max("window").fillna(0).to_series().sort_values(ascending=False)
-    shown = list(greatest.index[:most])
+    first = probability.dropna("window", how="all").idxmax("target").values
+    shown = {*greatest.index[:most], *first}
     colors = style.colors([str(name) for name in probability["target"].values])
 
     figure, axes = style.panels(height=3.2)
