@@ -445,7 +445,9 @@ def test_one_sound_under_two_labels_is_told(tmp_path):
     for name, content in {"angry/a.wav": b"alike", "sad/b.wav": b"alike", "sad/c.wav": b"other"}.items():
         touch(tmp_path / name)
         (tmp_path / name).write_bytes(content)
-    with pytest.warns(UserWarning, match="1 sounds lie here under several labels, such as angry and sad: both are kept"):
+    with pytest.warns(
+        UserWarning, match="1 sounds lie here under several labels, such as angry and sad: both are kept"
+    ):
         assert len(corpora.from_folder(tmp_path)) == 3
 
 
