@@ -297,6 +297,7 @@ activations(model, pd.read_csv(table, index_col=0), file=file)
 """
 
 
+@pytest.mark.full
 def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, tmp_path, monkeypatch):
     clips, model = corpus(6), models.load(tiny_folder(), device="cpu")
     clips["label"] = "angry"

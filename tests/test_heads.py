@@ -73,6 +73,7 @@ def test_without_signal_it_is_at_chance():
     assert abs(float(report["uar"]) - 1 / 3) < 0.13
 
 
+@pytest.mark.full
 def test_the_layer_is_not_chosen_on_the_fold_that_is_reported():
     """Of 40 layers of noise the best on each fold would give a UAR of 0.65; the choice must not see the fold."""
     rng = np.random.default_rng(0)

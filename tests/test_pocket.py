@@ -52,6 +52,7 @@ def test_its_card_is_of_these_weights(pocket):
         assert said[f"uar_{name}"] == pytest.approx(card(who), abs=6e-4)
 
 
+@pytest.mark.full
 def test_unseen_voices_of_the_sample_corpus(pocket):
     clips = corpora.load("sample").query("split == 'test'")
     found = uar(pocket, clips)

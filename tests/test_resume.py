@@ -200,6 +200,7 @@ def test_results_count_by_their_values(tiny, clips, tmp_path):
     assert joblib.hash(resume.content(found + 1)) != joblib.hash(resume.content(found))
 
 
+@pytest.mark.full
 def test_clips_side_by_side_give_the_same(tiny, clips, tmp_path):
     run = partial(resume.by_clip, attribution.segment_response, tiny(), clips)
     with joblib.parallel_config(n_jobs=2):
