@@ -242,6 +242,7 @@ def linear():
     weights = torch.as_tensor(np.random.default_rng(5).standard_normal((20_000, 2)), dtype=torch.float32)
     return SimpleNamespace(
         name="linear",
+        network=torch.nn.Identity(),
         outputs="one label",
         scores=lambda logits: torch.softmax(logits, dim=-1),
         labels=["calm", "angry"],
