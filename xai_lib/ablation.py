@@ -226,7 +226,8 @@ def sweep(
     rows, about, skipped = {}, [], {}
     for index, waveform, speech, values, donor in donors_.usable(model, clips, frames, skipped, donors, sites):
         options = {"frames": frames, "window": window, "n_peaks": n_peaks, "speech": speech, "scale": scale}
-        key = targets.key(seed, index, "noise")
+        key = targets.key(seed, index, targets.SEED_NOISE)
+        # Noise is seeded by the layer and by i, the place among the chosen (0), random sets, directions and blind ones.
         plan = [
             {
                 (at := hooks.Site(layer, part)): edits.edit(

@@ -135,9 +135,11 @@ def controls(neurons, size, draws, *, seed=0, classes=None) -> list[dict]:
     for place, (site, chosen) in enumerate(neurons.items()):
         if isinstance(size, xr.DataArray):
             numbers = nulls.size_classes(_at(size, site), classes)
+            # Seeded by the layer, or, for modules, by the place among the sites.
             key = [seed, site.layer if isinstance(site.layer, (int, np.integer)) else place]
             sets[site] = [np.sort(stand_in[chosen]) for stand_in in nulls.substitutes(numbers, draws, seed=key)]
         else:
+            # Seeded by the place among the sites.
             rng, width = np.random.default_rng([seed, place]), size.n_neurons(site)
             sets[site] = [rng.choice(width, len(chosen), replace=False) for _ in range(draws)]
     return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
@@ -170,7 +172,12 @@ def plan(units):
     found = {}
     for part, layer, neuron in units:
         found.setdefault(Site(layer, part), []).append(neuron)
-    return {Site(*site): np.sort(np.array(found[site], int)) for site in sorted(found, key=str)}
+    return {Site(*site): np.sort(np.array(found[site], int)) for site in sorted(found, key=_text)}
+
+
+def _text(site) -> str:
+    """Text by which sites are put in order, never changed: the place of a site seeds its random sets (`controls`)."""
+    return f"Site(layer={site.layer!r}, part={site.part!r})"
 
 
 def _stems(text):

@@ -46,7 +46,7 @@ def course(model, clips, *, bins=10, layers="all", part="block", frames="speech"
             continue
         inner = first * model.hop + model.span, last * model.hop  # what the frames at the ends share stays
         before, *pieces, after = _pieces(waveform, *inner, model.sample_rate)
-        rng = np.random.default_rng(targets.key(seed, index, "course"))
+        rng = np.random.default_rng(targets.key(seed, index, targets.SEED_COURSE))
         orders = [range(len(pieces)), *(rng.permutation(len(pieces)) for _ in range(shuffles))]
         copies = [np.concatenate([before, *(pieces[i] for i in order), after]) for order in orders]
         with hooks.capture(model, sites) as seen:

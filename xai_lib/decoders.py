@@ -90,11 +90,13 @@ def fit(model, clips, *, frames=6000, seed=0, sample_rate=None) -> xr.Dataset:
     speakers.known(clips, speakers.FEWEST)
     skipped, quota, kept, means = {}, max(frames // len(clips), 1), {}, []
     for index, hidden, true in _read(model, clips, skipped):
-        rng, speech = np.random.default_rng(targets.key(seed, index, "decoders")), np.flatnonzero(np.isfinite(true[0]))
+        rng = np.random.default_rng(targets.key(seed, index, targets.SEED_DECODERS))
+        speech = np.flatnonzero(np.isfinite(true[0]))
         drawn = rng.choice(speech, min(quota, len(speech)), replace=False)  # in random order
         kept[index] = hidden[:, drawn].cpu().numpy(), true[:, drawn].T
         means.append(_means(true))
     heard = speakers.known(clips.loc[list(kept)], speakers.FEWEST)
+    # Clips are put in order by their place, speakers into folds by that at which they first come.
     order = np.random.default_rng(seed).permutation(len(kept))
     hidden, true = zip(*(list(kept.values())[i] for i in order))
     who = identity.unified(clips.loc[list(kept), "speaker"])

@@ -68,7 +68,7 @@ def frame_deletion(
         raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
     clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
     for index, waveform in model.stream(clips):
-        one, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, "frame_deletion"))
+        one, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, targets.SEED_FRAME_DELETION))
         pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
         if len(pool) == 0:
             skipped[index] = "no speech was found in it: use frames='all'"

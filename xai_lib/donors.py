@@ -19,7 +19,7 @@ def drawn(clips, pool, *, seed=0, sample_rate=None) -> pd.DataFrame:
     columns of `pool`.
     """
     clips, pool = as_clips(clips, sample_rate), as_clips(pool, sample_rate)
-    rng, chosen = np.random.default_rng(seed), []
+    rng, chosen = np.random.default_rng(seed), []  # one draw a clip, in their order
     in_pool = np.empty(len(pool), dtype=object)
     in_pool[:] = [_identity(source) for source in audio.sources(pool)]
     for source in map(_identity, audio.sources(clips)):

@@ -71,7 +71,8 @@ def exhaustive_ablation(
     donors_.check(donors, clips, [mode])
     given, skipped, rows, about = edits.given(sites, moments), {}, {}, []
     for index, waveform, speech, values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
-        options = {"mode": mode, "frames": frames, "speech": speech, "seed": targets.key(seed, index, "noise")}
+        key = targets.key(seed, index, targets.SEED_NOISE)
+        options = {"mode": mode, "frames": frames, "speech": speech, "seed": key}
         plan = [
             (site, edits.edit(neuron, **options, **given[site], values=values.get(site)))
             for site in sites

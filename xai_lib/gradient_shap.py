@@ -104,9 +104,8 @@ def gradient_shap(
     sites, skipped, rows = [] if layers is None else model.sites(part, layers), {}, {}
     for index, waveform, keep in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), window)
-        draw = partial(
-            draws, steps=steps, baseline=baseline, key=targets.key(seed, index, "gradient_shap"), rate=model.sample_rate
-        )
+        key = targets.key(seed, index, targets.SEED_GRADIENT_SHAP)
+        draw = partial(draws, steps=steps, baseline=baseline, key=key, rate=model.sample_rate)
         x, shape = model.tensor(waveform)[0], (width, count)
         alphas, found, gap, neurons, told = _explain(model, x, draw, target, scale, shape, sites, n, steps, batch)
         paths = found.reshape(-1, steps, count).mean(axis=1)
@@ -192,6 +191,7 @@ def _neurons(found, keep, gap):
 
 def draws(x, chosen, *, steps, baseline, key, rate):
     """α [draw] and baselines [draw, time] of the draws `chosen`, `steps` a path; the same however they are batched."""
+    # Each path is seeded by its place too.
     paths = {path: _path(x, steps, baseline, (*key, path), rate) for path in {i // steps for i in chosen}}
     alphas = [paths[i // steps][0][i % steps] for i in chosen]
     others = torch.stack([paths[i // steps][1] for i in chosen])

@@ -79,6 +79,7 @@ def uninterpretable(
     values, template = _flat(activations)
     values = values[kept]
     order, dead = np.argsort(-values, axis=0, kind="stable"), np.ptp(values, axis=0) == 0
+    # The 1 keeps these draws apart from that of the order above.
     dealt = [np.arange(len(kept)), *_deals(activations["clip"][kept], draws, [seed, 1])]
     support, missed = [], []
     for n in counts:

@@ -101,7 +101,7 @@ def upstream(
         found, options = [], {"frames": frames, "speech": speech}
         with torch.no_grad():
             states = execution.states(model, model.tensor(waveform), max(sets))
-        options["seed"] = targets.key(seed, index, "noise")
+        options["seed"] = targets.key(seed, index, targets.SEED_NOISE)
         for layer, lists in sets.items():
             plan = [edits.edit(own, mode, **options, **known[layer, "block"]) for mode in modes for own in lists]
             run = partial(_run, model, states[layer - 1], states[layer].hidden, plan, steps)

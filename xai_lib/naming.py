@@ -142,6 +142,7 @@ def identify(
     scores, prior = found - usual(found), 0
     if np.ndim(usual(found)):
         further = min(draws, PRIOR)
+        # The 1 keeps these draws apart from those of p.
         prior = sum(raw(fit.values[rows]) for rows in _deals(activations, further, [seed, 1])) / max(further, 1)
     real = (found - prior).max(-1)
     margin = 1e-6 * np.maximum(np.abs(real), 1)  # ties that rounding broke

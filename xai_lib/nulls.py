@@ -115,7 +115,7 @@ def sets(width, sizes, chosen, *, nulls, directions, seed, classes=None) -> list
     One neuron, or direction, stands in the place of each neuron that is chosen, the same in all layers: in the residual
     stream two flips of one neuron undo each other, and so must they in a random set.
     """
-    key, own = [seed, *chosen], list(chosen.values())
+    key, own = [seed, *chosen], list(chosen.values())  # seeded by the layers, in their order
     random = []
     if nulls:
         drawn = substitutes(classes_of(sizes, chosen, classes), nulls, seed=key)

@@ -80,7 +80,7 @@ def segment_response(
     for index, waveform, keep in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), seconds)
         edges = [*range(0, count * width, width), len(waveform)]
-        rng = np.random.default_rng(targets.key(seed, index, "segment_response"))
+        rng = np.random.default_rng(targets.key(seed, index, targets.SEED_SEGMENT_RESPONSE))
         other = model.tensor(_replacement(baseline, waveform, edges, rng, index))[0]
         x, cut = model.tensor(waveform)[0], round(fade * model.sample_rate)
         rows[index] = _respond(model, x, other, edges, cut, sites, [int(frames)] if at_one else keep, respond, batch)

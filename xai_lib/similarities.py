@@ -129,6 +129,7 @@ def _strongest(values, top):
 
     Clips of equal activation, such as a ReLU's 0, fall as drawn: in the corpus' order, the first label's would win.
     """
+    # By the place of the clips, always of seed 0.
     drawn, order, strong = np.random.default_rng(0).permutation(len(values)), [], []
     for block in blocks(values):
         found = torch.topk(torch.from_numpy(np.take(block.T, drawn, axis=1)), min(top, len(drawn)))

@@ -12,6 +12,15 @@ from . import statistics
 
 SCALES = ("logit", "log_odds", "probability")
 
+# Texts that seed the random numbers of `key`. Results depend on each text, so none is ever changed: what is renamed
+# elsewhere keeps its text here.
+SEED_NOISE = "noise"  # edits by noise, in sweeps, in exhaustive ablation and in inversion
+SEED_COURSE = "course"  # orders in which a clip's pieces are shuffled
+SEED_DECODERS = "decoders"  # frames of a clip that decoders are fitted on
+SEED_FRAME_DELETION = "frame_deletion"  # frames silenced as controls
+SEED_GRADIENT_SHAP = "gradient_shap"  # baselines and points of the paths
+SEED_SEGMENT_RESPONSE = "segment_response"  # noise in place of a segment
+
 
 def check(model, target, scale="logit") -> None:
     """Refuse an untrained head (UntrainedHead), an unknown class or scale (ValueError) before any computation."""
@@ -89,7 +98,7 @@ def heard(data) -> str:
 
 
 def key(seed, index, name) -> tuple[int, int]:
-    """Key of the random numbers that are a clip's own, in the method of that name, whichever others are asked for."""
+    """Key of a clip's own random numbers, whichever other clips are asked for; `name` is one of the texts above."""
     return seed, crc32(f"{name} {index}".encode())
 
 
