@@ -1,0 +1,166 @@
+"""Sections: captions and words, descriptions of neurons, claims, names from a list, what has nothing in common."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from xai_lib import (
+    captioners,
+    claims,
+    concepts,
+    dissection,
+    encoders,
+    interpretability,
+    naming,
+    similarities,
+    summarisers,
+    vocabulary,
+    wording,
+)
+
+from . import inputs
+
+
+def words():
+    """Captions, encoders, summaries, and what texts say."""
+    measured, captions, train = inputs.measured(), inputs.captions(), inputs.train()
+    reference, listed = measured.loc[train.index], vocabulary.concepts("emotions")
+    counts = vocabulary.counts(captions)
+    high, low = (counts.isel(clip=rows).sum("clip") for rows in (slice(0, 10), slice(10, None)))
+    z = high.copy(data=vocabulary.terms(high, low, counts.sum("clip")))
+    texts = "The voice is loud. It is not high-pitched.", "The voice is loud. It is slow."
+    *left, removed = wording.calibrate(*texts, encoder=encoders.tfidf(texts))
+    space = encoders.AcousticSpace(reference)
+    return {
+        "captions": captions,
+        "captions_by_class": captioners.Acoustics(reference)(inputs.few()),
+        "ranks": encoders.ranks(measured, reference),
+        "ranks_within_speakers": encoders.ranks(reference, reference, speakers=train["speaker"]),
+        "lexicon": vocabulary.lexicon().reset_index(),
+        "concepts": listed,
+        "match": encoders.match(captions, listed),
+        "match_sound": encoders.match_sound(measured, listed, space),
+        "counts": counts,
+        "terms": z,
+        "sentence": vocabulary.sentence(z),
+        "contrastive": summarisers.Contrastive(captions)(captions.iloc[:6], captions.iloc[20:]),
+        "sentences": wording.sentences("One. Two!\n- three\n4. four"),
+        "calibrated": left,
+        "removed": removed,
+        "said": sorted(wording.said(texts[0], ["high-pitched"])),
+        "parts_of_speech": wording.parts_of_speech(captions, kinds=["length"]),
+    }
+
+
+def describe():
+    """Descriptions of neurons, whether they hold, what neurons tell apart, a neuron at zero, a card."""
+    train, test = (some(inputs.deep(side)["activation"]) for side in ("train", "test"))
+    captions = inputs.captions()
+    described = dissection.describe(train, captions, draws=inputs.DRAWS, seed=1)
+    held = dissection.predictivity(test, described, captions, draws=inputs.DRAWS, seed=2)
+    selective = dissection.selectivity(test)
+    zeroed = dissection.zeroed(inputs.pocket(), inputs.few(), 5, 40)
+    card = dissection.card(
+        5, 40, described=described, held=held, selective=selective, test=inputs.deep("test"), zeroed=zeroed
+    )
+    return {
+        "describe": described,
+        "predictivity": held,
+        "selectivity": selective,
+        "selectivity_of_sex": dissection.selectivity(test, "sex"),
+        "zeroed": zeroed,
+        "card": pd.Series({name: str(value) for name, value in card.items() if isinstance(value, (str, int, float))}),
+    }
+
+
+def claim():
+    """Adjectives, how many there are in which layer, and whether they are true of other speakers."""
+    train, test = (some(inputs.deep(side)["activation"]) for side in ("train", "test"))
+    captions, speaker = inputs.captions(), pd.factorize(inputs.train()["speaker"])[0]
+    described = dissection.describe(train, captions, draws=inputs.DRAWS, seed=1)
+    said, null = (concepts.adjectives(described[name], least=1.0) for name in ("z", "null"))
+    without = [train.isel(clip=np.flatnonzero(speaker != out)) for out in np.unique(speaker)]
+    without = [concepts.adjectives(dissection.describe(some, captions, draws=1)["z"], least=1.0) for some in without]
+    options = {"draws": inputs.DRAWS, "seed": 3}
+    texts = pd.Series({0: "a loud voice", 1: "not loud, but slow", 2: "high-pitched"})
+    return {
+        "adjectives": said,
+        "adjectives_of_texts": concepts.adjectives(texts),
+        "distribution": concepts.distribution(said, null),
+        "by_layer": concepts.by_layer(said, null, left_out=xr.concat(without, "speaker")),
+        "check": claims.check(test, said, inputs.measured(), null=null, **options),
+        "predictivity_auroc": claims.predictivity_auroc(test, described, captions, least=1.0, **options),
+    }
+
+
+def identify():
+    """Names of neurons and of outputs, by five similarities of captions and of sounds; how often they are right."""
+    train, outputs = some(inputs.deep("train")["activation"]), inputs.deep("test")["logit"]
+    measured, captions, found = inputs.measured(), inputs.captions(), {}
+    listed = vocabulary.concepts("emotions")
+    space = encoders.AcousticSpace(measured.loc[inputs.train().index])
+    fits = {
+        "DB": naming.concept_fit(listed, captions=captions),
+        "TAB": naming.concept_fit(listed, clips=measured, encoder=space),
+    }
+    for method, fit in fits.items():
+        found[f"fit_{method}"] = fit
+        found[f"choose_{method}"] = naming.choose(outputs, fit.sel(clip=outputs["clip"].values))
+        for similarity in similarities.FUNCTIONS:
+            options = {"method": method, "similarity": similarity, "draws": inputs.DRAWS, "seed": 4}
+            found[f"{method}_{similarity}"] = naming.identify(train, fit.sel(clip=train["clip"].values), **options)
+    named = naming.identify(outputs, fits["DB"].sel(clip=outputs["clip"].values), draws=inputs.DRAWS, top=4)
+    return {
+        **found,
+        "similarities": list(similarities.FUNCTIONS),
+        "outputs": named,
+        "accuracy": naming.accuracy(named, concepts=listed),
+        "asked": asked(listed),
+    }
+
+
+def asked(listed):
+    """Names that a made-up language model gives."""
+
+    class Told:
+        """Answers with the concepts in the order of the alphabet."""
+
+        @staticmethod
+        def ask(system, user):
+            return "\n".join(sorted(listed.index)[:5])
+
+    units = inputs.deep("train")["activation"].isel(layer=[0], neuron=slice(0, 3))
+    summaries = ["loud", "", "slow"]
+    return naming.identify(units, method="ICL", summaries=summaries, concepts=listed, llm=Told())
+
+
+def similarity():
+    """Scores by each similarity function alone, on numbers that are made."""
+    rng = np.random.default_rng(0)
+    values, fits = rng.standard_normal((40, 9)).round(1), rng.standard_normal((40, 5))
+    values[:30, 0] = 0
+    functions = (
+        similarities.cosine,
+        similarities.cosine_cubed,
+        similarities.rank_reorder,
+        similarities.wpmi,
+        similarities.soft_wpmi,
+    )
+    found = {function.__name__: function(fits, values) for function in functions}
+    return {"scores": inputs.by_name(found, ("unit", "concept"))}
+
+
+def nothing():
+    """Neurons whose exemplars have nothing in common."""
+    train, captions = inputs.deep("train")["activation"], inputs.captions()
+    options = {"tau": (2, 3), "k": (3, 4), "clusters": [3, 5], "draws": inputs.DRAWS, "seed": 2}
+    return {
+        "uninterpretable": interpretability.uninterpretable(
+            captions.loc[inputs.train().index], some(train), encoder=encoders.tfidf(captions), **options
+        )
+    }
+
+
+def some(data):
+    """Sixty neurons of each layer, so that arrays stay small."""
+    return data.isel(neuron=slice(0, 60))

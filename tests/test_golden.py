@@ -1,0 +1,154 @@
+"""What every public method gives and chooses is what it was: `golden`. And the comparison fails where it is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from tests.golden import adapter, comparison, inputs, record, store
+from xai_lib import sampling, targets
+
+pytestmark = pytest.mark.heavy
+LARGEST = 10_000_000  # bytes of all arrays
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """What is found with more threads differs by rounding."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def differences(section):
+    """What differs today from the golden arrays of a section."""
+    return comparison.differences(section, store.read(store.path(section)), record.found(section))
+
+
+@pytest.mark.parametrize("section", record.SECTIONS)
+def test_results_and_choices_are_what_they_were(section):
+    said = differences(section)
+    assert not said, "\n".join(said)
+
+
+def test_arrays_are_those_of_the_sections_and_small():
+    assert {file.stem for file in store.ARRAYS.iterdir()} == set(record.SECTIONS)
+    assert sum(file.stat().st_size for file in store.ARRAYS.iterdir()) < LARGEST
+
+
+def test_nothing_of_this_machine_is_in_the_arrays():
+    for file in store.ARRAYS.iterdir():
+        content = file.read_bytes()
+        assert not any(folder in content for folder in (b"/home/", b"/tmp/", b"/work/", b"/Users/"))
+
+
+SEEDS = {
+    "SEED_NOISE": "exhaustive",
+    "SEED_COURSE": "course",
+    "SEED_FRAME_DELETION": "deletion",
+    "SEED_GRADIENT_SHAP": "deletion",
+    "SEED_SEGMENT_RESPONSE": "segment",
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_another_text_that_seeds_is_told(name, monkeypatch):
+    monkeypatch.setattr(targets, name, "another")
+    assert differences(SEEDS[name])
+
+
+def test_the_keys_of_all_texts_are_kept(monkeypatch):
+    monkeypatch.setattr(targets, "SEED_DECODERS", "another")
+    assert any("keys" in sentence for sentence in differences("seeds"))
+
+
+def test_a_dropped_clip_is_told(monkeypatch):
+    drawn = sampling.balanced
+    monkeypatch.setattr(inputs, "few", lambda: inputs.test().head(1))
+    assert any("sizes" in sentence for sentence in differences("segment"))
+    monkeypatch.setattr(sampling, "balanced", lambda clips, n, **options: drawn(clips, n - 1, **options))
+    assert differences("clips")
+
+
+@pytest.fixture
+def golden():
+    """A small result, and a copy that may be changed."""
+    values = xr.DataArray([[0.5, np.nan, 2.0], [3.0, -1.0, 0.0]], dims=("clip", "neuron"))
+    coords = {"clip": [3, 8], "label": ("clip", ["sad", None])}
+    result = xr.Dataset({"delta": values, "neurons": ("neuron", [4, 2, 9])}, coords, {"mode": "flip", "share": 0.5})
+    return {"sweep": store.plain(result)}
+
+
+def told(golden, **changes):
+    """What differs when something of the result is another."""
+    return comparison.differences("sweep", golden, {"sweep": golden["sweep"].assign(changes)})
+
+
+def test_the_same_is_the_same(golden):
+    assert comparison.differences("sweep", golden, golden) == []
+    assert told(golden, delta=golden["sweep"]["delta"] * (1 + 1e-6)) == []
+
+
+def test_a_float_that_moves_is_told(golden):
+    moved = golden["sweep"]["delta"].copy()
+    moved[1, 0] += 1e-4
+    (sentence,) = told(golden, delta=moved)
+    assert "sweep, sweep, delta" in sentence and "by 0.0001 at most, at (1, 0)" in sentence
+    moved[1, 0] = np.nan
+    assert told(golden, delta=moved)
+
+
+def test_another_choice_is_told(golden):
+    assert told(golden, neurons=("neuron", [4, 2, 8]))
+    assert told(golden, neurons=("neuron", [4.0, 2.0, 9.0]))
+    assert told(golden, label=("clip", np.array(["sad", "calm"], object)))
+    changed = golden["sweep"].assign_attrs(mode="zero", share=0.51)
+    assert len(comparison.differences("sweep", golden, {"sweep": changed})) == 2
+
+
+def test_what_is_missing_or_new_is_told(golden):
+    assert "the variable neurons is missing" in str(
+        comparison.differences("sweep", golden, {"sweep": golden["sweep"].drop_vars("neurons")})
+    )
+    assert "the variable more is new" in str(told(golden, more=1.0))
+    assert "the result other is new" in str(
+        comparison.differences("sweep", golden, golden | {"other": golden["sweep"]})
+    )
+    assert comparison.differences("sweep", golden, {})
+    assert comparison.differences("sweep", golden, {"sweep": golden["sweep"].isel(clip=[0])})
+
+
+def test_renamed_dims_are_told_and_adapted(golden, monkeypatch):
+    renamed = {"sweep": golden["sweep"].rename(clip="recording", delta="change", label="emotion")}
+    renamed["sweep"] = renamed["sweep"].assign_attrs(mode="turned").rename({"neurons": "selected"})
+    assert len(comparison.differences("sweep", golden, adapter.old_names("sweep", renamed))) > 4
+    monkeypatch.setattr(adapter, "DIMENSIONS", {"recording": "clip"})
+    monkeypatch.setattr(adapter, "VARIABLES", {"change": "delta", "sweep/selected": "neurons"})
+    monkeypatch.setattr(adapter, "COORDINATES", {"emotion": "label"})
+    monkeypatch.setattr(adapter, "TEXTS", {"turned": "flip"})
+    assert comparison.differences("sweep", golden, adapter.old_names("sweep", renamed)) == []
+    assert comparison.differences("other", golden, adapter.old_names("other", renamed))
+
+
+def test_texts_are_adapted_wherever_they_stand(monkeypatch):
+    result = xr.Dataset({"who": ("set", ["selected", "random 1"])}, attrs={"told": '{"selected": [3, "turned"]}'})
+    monkeypatch.setattr(adapter, "TEXTS", {"selected": "chosen", "turned": "flip"})
+    monkeypatch.setattr(adapter, "ATTRIBUTES", {"told": "neurons"})
+    monkeypatch.setattr(adapter, "ITEMS", {"compared": "compare"})
+    found = adapter.old_names("prune", {"compared": store.plain(result)})["compare"]
+    assert list(found["who"].values) == ["chosen", "random 1"]
+    assert found.attrs == {"neurons": '{"chosen": [3, "flip"]}'}
+
+
+def test_files_keep_results(golden, tmp_path):
+    table = pd.DataFrame({"path": ["/somewhere/far/a.wav", None], "right": [True, False], "n": [1, 2]}, ["x", "y"])
+    parts = pd.MultiIndex.from_tuples([("block", 1), ("block", 2)], names=["part", "layer"])
+    units = xr.DataArray([1.0, 2.0], xr.Coordinates.from_pandas_multiindex(parts, "unit"), name="score")
+    items = golden | {"table": store.plain(table), "units": store.plain(units), "list": store.plain(["a", "b"])}
+    store.write(items, tmp_path / "kept.nc")
+    assert comparison.differences("kept", items, store.read(tmp_path / "kept.nc")) == []
+    assert list(items["table"]["path"].values) == ["a.wav", ""]
