@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from . import adapter, attributing, drawing, editing, naming, sounds, store
+from . import adapter, attributing, drawing, editing, made, naming, sounds, store
 
 FUNCTIONS = (
     drawing.seeds,
@@ -38,6 +38,8 @@ FUNCTIONS = (
     naming.identify,
     naming.similarity,
     naming.nothing,
+    made.speakers,
+    made.differing,
     sounds.ast,
 )
 SECTIONS = {function.__name__: function for function in FUNCTIONS}
