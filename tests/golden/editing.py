@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
@@ -86,10 +87,15 @@ def donor():
     """Clips that stand in for others."""
     test, pool = inputs.test(), inputs.side("test")
     pairs = donors.minimal_pairs(test[test["label"] == inputs.EMOTION], pool, inputs.RIVAL)
+    said = {"speaker": "a", "statement": 1}
+    clip = pd.DataFrame([{**said, "label": "calm", "intensity": "strong", "repetition": 2}])
+    others = [("normal", 1), ("normal", 2), ("strong", 1)]
+    others = [{**said, "label": "sad", "intensity": loud, "repetition": again} for loud, again in others]
     values, logits = donors.read(inputs.pocket(), pairs["path"].iloc[0], [sites.Site(2)])
     return {
         "drawn": donors.drawn(test, pool, seed=3)[["path", "label", "speaker"]],
         "minimal_pairs": pairs[["path", "label", "speaker", "statement", "intensity", "repetition"]],
+        "pair_that_differs": donors.minimal_pairs(clip, pd.DataFrame(others), "sad"),
         "read": values[sites.Site(2)][:10, :40].numpy(),
         "logits": logits.numpy(),
     }

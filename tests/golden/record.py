@@ -41,6 +41,8 @@ FUNCTIONS = (
     made.speakers,
     made.differing,
     sounds.ast,
+    sounds.files,
+    sounds.opened,
 )
 SECTIONS = {function.__name__: function for function in FUNCTIONS}
 

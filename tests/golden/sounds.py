@@ -1,8 +1,29 @@
-"""Section: the bundled AST on made-up sounds, whose clips have whole recordings in place of speakers."""
+"""Sections on made-up sounds: the bundled AST, files and folders, a module of one's own."""
+
+import tempfile
+from pathlib import Path
 
 import numpy as np
+import soundfile
+import torch
 
-from xai_lib import ablation, activations, attribution, choosing, dissection, pruning
+from xai_lib import (
+    ablation,
+    activations,
+    attribution,
+    choosing,
+    corpora,
+    dissection,
+    edits,
+    execution,
+    hooks,
+    models,
+    pruning,
+    resume,
+    sites,
+    vocabulary,
+)
+from xai_lib import inputs as sides
 
 from . import inputs
 
@@ -37,3 +58,71 @@ def ast():
         "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, chosen_on=train, batch=32),
         "neurons": inputs.neurons(choosing.neurons_of(lift, 30)),
     }  # fmt: skip
+
+
+def files():
+    """Clips of folders, tables and files; results that go through files; prompts."""
+    model, some = inputs.pocket_ast(), inputs.sounds().head(3)
+    options = {"target": TARGET, "scale": "log_odds", "layers": [2]}
+    plan = {sites.Site(2, "ffn_hidden"): np.arange(40)}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for place, sound in enumerate(inputs.sounds()["audio"].head(3)):
+            (folder / f"0{place} - kind {place}").mkdir()
+            soundfile.write(folder / f"0{place} - kind {place}" / f"one_{place}.wav", samples(sound), 16000)
+        listed = "file,emotion,speaker\n00 - kind 0/one_0.wav,joy,A \n01 - kind 1/one_1.wav,fear,a\n"
+        (folder / "table.csv").write_text(listed)
+        table = corpora.from_csv(folder / "table.csv", path_column="file", label_column="emotion")
+        pattern = r"kind (?P<speaker>\d)/(?P<label>\w+)_"
+        kept = activations.activations(model, some, [(2, "ffn_out")], file=folder / "rows.nc").load()
+        pruning.save(model, plan, folder / "pruned")
+        pruned = models.load(folder / "pruned", device="cpu")
+        return {
+            "from_folder": corpora.from_folder(folder),
+            "from_folder_by_pattern": corpora.from_folder(folder, pattern),
+            "from_csv": table,
+            "relabelled": corpora.relabel(table, {"joy": "happy"}),
+            "own_files": sides.own_files(str(folder / "*" / "*.wav"), model, {}),
+            "activations": kept,
+            "by_clip": resume.by_clip(attribution.gradient, model, some, folder=folder / "kept", **options),
+            "pruned": pruned.predict(some),
+            "prompt": vocabulary.prompt("yes_no", question="Is it loud?"),
+            "shown": vocabulary.shown("<b>loud</b>", most=6),
+        }
+
+
+def samples(sound):
+    """The numbers of a sound in memory."""
+    return np.asarray(getattr(sound, "samples", sound), np.float32)
+
+
+def opened():
+    """Forwards that are edited, and a module of one's own."""
+    model, waveform = inputs.pocket_ast(), np.sin(np.arange(16000) / 9).astype(np.float32)
+    plan = [{sites.Site(1): edits.edit([3, 4], "flip")}, {sites.Site(3, "ffn_hidden"): edits.edit([0, 500], "zero")}]
+    with hooks.edit(model, plan[0]), hooks.capture(model, [sites.Site(2)]) as seen:
+        alone = model.logits(model.tensor(waveform))
+    module = torch.nn.Sequential(torch.nn.Linear(400, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    rng = np.random.default_rng(3)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.copy_(torch.as_tensor(0.1 * rng.standard_normal(weight.shape)))
+    wrapped = models.wrap(
+        module.eval(),
+        sites={(1, "ffn_hidden"): "1"},
+        sample_rate=16000,
+        preprocess=lambda waves: waves.unfold(1, 400, 320),
+        labels=["a", "b", "c"],
+        read=lambda output: output.mean(dim=1),
+        name="own",
+        device="cpu",
+    )
+    some = inputs.sounds().head(3)
+    return {
+        "cascade": execution.cascade(model, waveform, plan, batch=2).numpy(),
+        "hooked": alone.numpy(),
+        "captured": seen[sites.Site(2)][0, :20, :20].numpy(),
+        "predict": wrapped.predict(some),
+        "activations": activations.activations(wrapped, some, "ffn_hidden", frames="all"),
+        "grad_x_activation": attribution.grad_x_activation(wrapped, some, target="b", part="ffn_hidden"),
+    }
