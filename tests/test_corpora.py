@@ -446,7 +446,7 @@ def test_one_sound_under_two_labels_is_told(tmp_path):
         touch(tmp_path / name)
         (tmp_path / name).write_bytes(content)
     with pytest.warns(
-        UserWarning, match="1 sounds lie here under several labels, such as angry and sad: both are kept"
+        UserWarning, match=r"several labels, such as angry and sad \(so do 1 sounds\): all copies are kept"
     ):
         assert len(corpora.from_folder(tmp_path)) == 3
 

@@ -247,6 +247,12 @@ def test_channels_out_of_phase_are_told(tmp_path):
         reading.read(path)
 
 
+def test_channels_that_cancel_out_wholly_are_told_too(tmp_path):
+    soundfile.write(tmp_path / "anti.wav", np.stack([noise(), -noise()], axis=1), RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="anti.wav: its 2 channels are out of phase"):
+        assert not reading.read(tmp_path / "anti.wav").any()
+
+
 def test_channels_of_their_own_are_not(tmp_path, recwarn):
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([noise(seed=place) for place in range(4)], axis=1), RATE)

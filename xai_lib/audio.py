@@ -77,7 +77,8 @@ def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np
     above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures of
     stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under -70 dBFS,
     digital silence included, is False throughout. An offset does not count (`without_offset`). Frames are those of
-    `grid` by default; `hop` and `span` are their step and width in samples. ValueError where the clip is shorter than one frame or holds NaN.
+    `grid` by default; `hop` and `span` are their step and width in samples. ValueError where the clip is shorter than
+    one frame or holds NaN.
     """
     hop, span = hop or grid(sample_rate)["hop"], span or grid(sample_rate)["span"]
     x = without_offset(_finite(waveform).detach().cpu().float())

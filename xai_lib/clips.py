@@ -279,7 +279,7 @@ def _waveform(samples, sample_rate, name) -> Waveform:
         scaled = samples.astype(float) / 2.0 ** (bits - 1)
     elif kind == "f":
         scaled = samples
-        check_scale(samples, name)
+        check_scale(np.abs(samples[np.isfinite(samples)]).max(initial=0), name)
     else:
         raise ValueError(f"{name}: samples are whole numbers or floats, not {samples.dtype}")
     # A copy: what is done to the caller's array later, such as a buffer that is used again, is not heard.

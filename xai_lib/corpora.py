@@ -280,7 +280,8 @@ def _warn_of_contradictions(clips):
     both = labels[labels.map(len) > 1]
     if len(both):
         warnings.warn(
-            f"{len(both)} sounds lie here under several labels, such as {' and '.join(both.iloc[0])}: both are kept",
+            f"one and the same sound has several labels, such as {' and '.join(both.iloc[0])} (so do {len(both)} sounds): "
+            "all copies are kept",
             stacklevel=4,
         )
 

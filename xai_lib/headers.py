@@ -46,7 +46,7 @@ def corrected(source) -> io.BufferedIOBase | None:
     return None
 
 
-def known(source) -> bool:
+def begins_as_sound(source) -> bool:
     """Whether a file begins as sound files do: WAV, FLAC, Ogg or MP3."""
     start = _beginning(source)
     return start[:4] in (b"RIFF", b"RIFX", b"fLaC", b"OggS") or _begins_as_mpeg(start)

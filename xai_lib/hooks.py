@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from .families import PARTS, Site
+from .sites import PassedSites
 
 __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 
@@ -23,7 +24,7 @@ def capture(model, sites, reduce=None):
     if isinstance(sites, (int, str, Site)):
         sites = [sites]
     kept: dict = {}
-    passed = _Passed()
+    passed = PassedSites()
 
     def keep(site):
         def hook(module, args, output):
@@ -59,7 +60,7 @@ def edit(model, edits):
     hooks would see unchanged ones had they been there first, so ours go before them. Hence edits of one site nest as
     functions do: the inner `with` acts first, and the outer one on what it returns.
     """
-    passed = _Passed()
+    passed = PassedSites()
     with ExitStack() as stack:
         passed.watch(model.network, stack)
         for site, function in edits.items():
@@ -81,35 +82,6 @@ def edit(model, edits):
             yield
         finally:
             model.edited -= 1
-
-
-class _Passed:
-    """The sites that a forward of the whole network has passed; ValueError where it passes one again."""
-
-    def __init__(self):
-        self.sites = None  # outside of such a forward
-
-    def watch(self, network, stack):
-        """Know when forwards of the network begin and end, while the stack is open."""
-        stack.callback(network.register_forward_pre_hook(self._begin, prepend=True).remove)
-        stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
-
-    def _begin(self, module, args):
-        self.sites = set()
-
-    def _end(self, module, args, output):
-        self.sites = None
-
-    def note(self, site):
-        """Take a site that is passed."""
-        if self.sites is None:
-            return
-        if site in self.sites:
-            raise ValueError(
-                f"layer {site.layer}, {site.part} runs more than once in a forward, so it is not clear which of its outputs "
-                "is meant: name a module that runs once"
-            )
-        self.sites.add(site)
 
 
 def apply(function, hidden: torch.Tensor, site: Site) -> torch.Tensor:

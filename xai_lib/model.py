@@ -14,6 +14,7 @@ import xarray as xr
 from . import audio, windows
 from .corpora import as_clips
 from .families import FAMILIES, Site
+from .sites import PassedSites
 
 OUTPUTS = {"multi_label_classification": "several labels", "regression": "numbers"}  # by transformers' problem_type
 LONGEST_SECONDS = 60  # of a clip that is heard in one piece: memory grows with the square of it
@@ -156,15 +157,13 @@ class Model:
     def tried(self, sites, x) -> tuple[dict, torch.Size]:
         """Shapes {site: [batch, frame, neuron]} and that of the logits, of waveforms; ValueError if a site is not met."""
         shapes = {}
+        passed = PassedSites()
         with ExitStack() as stack:
+            passed.watch(self.network, stack)
             for site in sites:
 
                 def note(module, args, output, site=site):
-                    if site in shapes:
-                        raise ValueError(
-                            f"layer {site.layer}, {site.part} runs more than once in a forward, so it is not clear which of "
-                            "its outputs is meant: name a module that runs once"
-                        )
+                    passed.note(site)
                     shapes[site] = self.family.seen(site, output[0] if isinstance(output, tuple) else output).shape
 
                 module = stack.enter_context(self.family.opened(site))

@@ -295,7 +295,9 @@ def _apart(clips, chosen_on, heard):
 
 def _hashes(clips):
     """A hash of each clip's sound; a file that cannot be opened has none, and is named when it is read."""
-    for source in sources(clips) if {"path", "audio"} & set(clips) else ():
+    if not {"path", "audio"} & set(clips):  # a table that names speakers alone
+        return
+    for source in sources(clips):
         try:
             yield content_hash(source)
         except OSError:

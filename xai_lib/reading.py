@@ -155,7 +155,7 @@ def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
     except Exception as error:  # decoders raise TypeError, RuntimeError and others, of a file that is broken
         reason = f"{type(error).__name__}: {error}"
     advice = "wav, flac, ogg and mp3 can, so convert it to one of those"
-    if headers.known(content):
+    if headers.begins_as_sound(content):
         advice = "it begins as such a file does, so it may be cut off or damaged: get it again"
     raise BadClip(f"{name}: cannot be read as sound ({reason}); {advice}")
 
@@ -212,8 +212,7 @@ class _Mono:
     def __init__(self, name, rate, channels, wanted):
         self.name = name
         self.channels = channels
-        self.rate = rate  # Hz
-        self.wanted = wanted  # Hz
+        self.wanted = wanted  # rate in Hz
         self.count = 0  # samples, at the file's own rate
         self.lowest = np.inf
         self.highest = -np.inf
@@ -242,8 +241,6 @@ class _Mono:
         if self.unusable:
             raise BadClip(f"{self.name}: {self.unusable} of {self.count} samples are NaN or infinite")
         check_scale(max(-self.lowest, self.highest), self.name)
-        if self.lowest == self.highest:  # at its own rate: resampling rings at both ends
-            return np.full(max(round(self.count * self.wanted / self.rate), 1), self.lowest, np.float32)
         if self.resampler:
             self.parts.append(self.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
         waveform = np.concatenate(self.parts)
@@ -255,13 +252,13 @@ class _Mono:
                 "save one of them as a file of its own and use that",
                 stacklevel=5,
             )
+        if self.lowest == self.highest:  # at its own rate: resampling rings at both ends
+            return np.full(len(waveform), self.lowest, np.float32)
         return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
-def check_scale(samples, name):
-    """Raise BadClip, or warn, where samples, or the greatest of them, go beyond the full scale of floats by far."""
-    samples = np.asarray(samples)
-    greatest = np.abs(samples[np.isfinite(samples)]).max(initial=0)
+def check_scale(greatest, name):
+    """Raise BadClip, or warn, where the greatest sample, without its sign, is far beyond the full scale of floats."""
     message = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
     if greatest > UNSCALED:
         raise BadClip(f"{message}: divide them, by 32768 if they were integers of 16 bits")

@@ -93,3 +93,32 @@ class Family:
     def replace(self, state: State, hidden: torch.Tensor) -> State:
         """The same state with another output of its layer."""
         return state._replace(hidden=hidden)
+
+
+class PassedSites:
+    """The sites that a forward of the whole network has passed; ValueError where it passes one again."""
+
+    def __init__(self):
+        self.sites = None  # outside of such a forward
+
+    def watch(self, network, stack):
+        """Know when forwards of the network begin and end, while the stack is open."""
+        stack.callback(network.register_forward_pre_hook(self._begin, prepend=True).remove)
+        stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
+
+    def _begin(self, module, args):
+        self.sites = set()
+
+    def _end(self, module, args, output):
+        self.sites = None
+
+    def note(self, site):
+        """Take a site that is passed."""
+        if self.sites is None:
+            return
+        if site in self.sites:
+            raise ValueError(
+                f"layer {site.layer}, {site.part} runs more than once in a forward, so it is not clear which of its outputs "
+                "is meant: name a module that runs once"
+            )
+        self.sites.add(site)
