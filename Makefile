@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-# Notebooks and tests run side by side; each worker gets its share of the cores (conftest.py, xai_lib/run.py).
+# Notebooks and tests run side by side; each worker gets its share of the cores (conftest.py, xai_lib/workbook/command_line.py).
 WORKERS ?= $(shell n=$(CORES); [ $$n -gt 4 ] && n=4; echo $$n)
 # The first Python that is new enough.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -36,7 +36,7 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 run: $(STAMP)
-	@$(BIN)/python -m xai_lib.run
+	@$(BIN)/python -m xai_lib.workbook
 
 # What opens no model, starts no process and takes no seconds.
 check: $(STAMP)
@@ -62,7 +62,7 @@ validation: $(STAMP)
 
 # Stored outputs, made anew in place.
 notebooks: $(STAMP)
-	@$(BIN)/python -m xai_lib.run --refresh
+	@$(BIN)/python -m xai_lib.workbook --refresh
 
 # The pocket models, trained anew: make pocket REAL=~/corpora, a folder that holds ravdess/, librispeech/ and esc10/.
 pocket: export XAI_REAL_DATA := $(or $(REAL),$(XAI_REAL_DATA))

@@ -15,7 +15,9 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from xai_lib import audio, concepts, corpora, descriptions, dissection, inputs, models
+from xai_lib import corpora, dissection, models
+from xai_lib.dissection import adjectives, descriptions
+from xai_lib.workbook import inputs
 
 PARTS = ("attention", "ffn_hidden", "ffn_out")
 LISTS = {"pocket-wavlm": "emotions", "pocket-ast": "esc10"}
@@ -25,17 +27,17 @@ SEED, EXEMPLARS = 0, 2
 def table(model, clips, concept_list, noun, frames="all"):
     """A row for each neuron, from clips with a column `split`."""
     train, test = (clips[clips["split"] == side] for side in ("train", "test"))
-    measured = audio.features_table(clips)
+    measured = corpora.features_table(clips)
     captions = descriptions.captions(measured, measured.loc[train.index], noun=noun)
     heard = dissection.activations(model, train, PARTS, frames=frames)["activation"]
     held = dissection.activations(model, test, PARTS, frames=frames)["activation"]
     described = dissection.describe(heard, captions, draws=1, seed=SEED)
     foretold = dissection.predictivity(held, described, captions, seed=SEED)
-    auroc = concepts.predictivity_auroc(held, described, captions, draws=1, seed=SEED)["auroc"]
+    auroc = adjectives.predictivity_auroc(held, described, captions, draws=1, seed=SEED)["auroc"]
     named = dissection.identify(
         heard, concepts=descriptions.concepts(concept_list), captions=captions.loc[train.index], seed=SEED
     )
-    said = concepts.adjectives(described["z"])
+    said = adjectives.adjectives(described["z"])
     words, names = said["adjective"].values, np.array([Path(path).stem for path in train["path"][heard["clip"].values]])
     strongest = heard.values.argsort(axis=0, kind="stable")[::-1][:EXEMPLARS]
     out = heard["unit"].to_index().to_frame(index=False)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from xai_lib import corpora, fingerprints, identity
+from xai_lib import corpora
+from xai_lib.corpora import fingerprints, identity
 
 HERE = Path(__file__).resolve().parent
 

@@ -98,7 +98,7 @@ def tiny_folder(tmp_path_factory):
     """tiny_folder("base"): a checkpoint of a small random WavLM, base or large, with its feature extractor."""
     from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForSequenceClassification
 
-    from xai_lib.names import EMOTIONS
+    from xai_lib.corpora.filenames import EMOTIONS
 
     made = {}
 

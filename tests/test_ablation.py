@@ -11,20 +11,10 @@ import torch
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from xai_lib import (
-    ablation,
-    attribution,
-    audio,
-    edits,
-    hooks,
-    models,
-    nulls,
-    plots,
-    proxies,
-    readouts,
-    targets,
-    widgets,
-)
+from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, targets, widgets
+from xai_lib.ablation import readouts
+from xai_lib.activations import random_neurons
+from xai_lib.probing import activation_proxies
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
 
@@ -159,7 +149,7 @@ def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
 
 def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny, clips):
     model = tiny()
-    fitted = proxies.fit(model, clips.iloc[:4])
+    fitted = activation_proxies.fit(model, clips.iloc[:4])
     moments = ablation.moments(model, clips.iloc[:4])
     found = ablation.sweep(model, clips.iloc[4:6], neurons=NEURONS, proxies=fitted, moments=moments, nulls=2)
     for prefix, name in itertools.product(("", "null_"), ("proxy_value", "proxy_sd")):
@@ -168,7 +158,7 @@ def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny,
             assert np.isfinite(values.sel(layer=layer, later=later)).all() == (later > layer)
     after = found["proxy_sd"].sel(proxy="rms")
     assert (np.abs(after.sel(layer=0, later=slice(1, None))) > 1e-4).all()
-    clean = proxies.measure(model, clips.iloc[4:6], fitted)["value"].rename(layer="later")
+    clean = activation_proxies.measure(model, clips.iloc[4:6], fitted)["value"].rename(layer="later")
     assert found["clean_proxy_value"].values == pytest.approx(clean.values, rel=1e-4)
     change = (found["proxy_value"] - clean) / fitted["sd"].rename(layer="later")
     assert np.allclose(change.transpose(*found["proxy_sd"].dims), found["proxy_sd"], atol=1e-3, equal_nan=True)
@@ -183,7 +173,7 @@ def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
     found = ablation.sweep(model, clips.iloc[3:5], neurons=NEURONS, moments=moments, nulls=3, seed=7, **options)
     size = np.hypot(moments["mean"], moments["std"])
     width = {"nulls": 3, "directions": 0, "seed": 7}
-    sets = {layer: [own for (own,) in nulls.sets(24, size, {layer: np.array(own)}, **width)[1:]]
+    sets = {layer: [own for (own,) in random_neurons.sets(24, size, {layer: np.array(own)}, **width)[1:]]
             for layer, own in NEURONS.items()}  # fmt: skip
     for i in range(3):
         drawn = {layer: lists[i] for layer, lists in sets.items()}
@@ -261,11 +251,11 @@ def swept(tiny, clips):
     model = tiny()
     train, test = clips.iloc[:1], clips.iloc[1:]
     options = {"neurons": NEURONS, "target": "angry", "moments": ablation.moments(model, train)}
-    fitted = proxies.fit(model, clips)
+    fitted = activation_proxies.fit(model, clips)
     return [
         ablation.sweep(model, test, modes=("flip", "zero"), nulls=4, proxies=fitted, **options),
         ablation.sweep(model, test, nulls=0, frames="max_frame", **options),
-        proxies.validity(model, test, fitted),
+        activation_proxies.validity(model, test, fitted),
     ]
 
 

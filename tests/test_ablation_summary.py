@@ -363,6 +363,6 @@ def test_differences_of_random_sets_are_those_of_sets_that_share_nothing():
     weights = rng.standard_normal((60, 400))
     sets = [rng.choice(60, 20, replace=False) for _ in range(30)]
     null = xr.DataArray([weights[own].sum(0) for own in sets], dims=("null", "place"))
-    apart = ablation.between_random_sets(null, shared=1 / 3)
+    apart = statistics.between_random_sets(null, shared=1 / 3)
     assert apart.sizes["null"] == 30 * 29 and np.abs(apart.mean("null")).max() < 1e-9
     assert float(apart.std()) == pytest.approx(np.sqrt(40), rel=0.05)

@@ -16,21 +16,9 @@ import torch
 import xarray as xr
 from sklearn.metrics import recall_score
 
-from xai_lib import (
-    ablation,
-    activations,
-    attribution,
-    audio,
-    decoders,
-    donors,
-    edits,
-    hooks,
-    nulls,
-    proxies,
-    resume,
-    speakers,
-    workbook,
-)
+from xai_lib import ablation, activations, attribution, audio, edits, hooks, workbook
+from xai_lib.activations import caching, donors, random_neurons
+from xai_lib.probing import acoustic_decoders, activation_proxies, speaker_space
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
 LABELS = ("angry", "sad", "calm")
@@ -57,9 +45,9 @@ def fitted(tiny, clips):
     model, train = tiny(), clips.iloc[:15]
     return {
         "moments": ablation.moments(model, train),
-        "proxies": proxies.fit(model, train),
-        "decoders": decoders.fit(model, train),
-        "speakers": speakers.fit(model, train),
+        "proxies": activation_proxies.fit(model, train),
+        "decoders": acoustic_decoders.fit(model, train),
+        "speakers": speaker_space.fit(model, train),
     }
 
 
@@ -98,7 +86,7 @@ def test_what_is_read_is_of_one_piece(responses):
     for name in ("proxy_value", "decoded", "similarity"):  # read after the edit and nowhere else
         where = found[name].notnull().any([dim for dim in found[name].dims if dim not in ("layer", "later")])
         assert (where == (found["later"] > found["layer"])).all()
-    assert found["similarity"].max() <= 1 + 1e-5 and set(found["feature"].values) == set(decoders.FEATURES)
+    assert found["similarity"].max() <= 1 + 1e-5 and set(found["feature"].values) == set(acoustic_decoders.FEATURES)
     clean = found["clean_decoded"].broadcast_like(found["decoded"])
     assert np.allclose(found["decoded"] - clean, found["decoded_change"], equal_nan=True, atol=1e-3)
     odds = np.log(found["probability"] / (1 - found["probability"]))
@@ -202,8 +190,10 @@ def test_directions_are_edited_like_neurons(tiny, clips):
 
 def test_what_the_stream_carries_is_told_from_what_later_layers_compute(tiny, clips):
     model, train, path = tiny("large"), clips.iloc[:15], clips["path"][21]
-    fitted = decoders.fit(model, train)
-    plain = ablation.sweep(tiny(), clips.iloc[[21]], neurons=NEURONS, nulls=0, decoders=decoders.fit(tiny(), train))
+    fitted = acoustic_decoders.fit(model, train)
+    plain = ablation.sweep(
+        tiny(), clips.iloc[[21]], neurons=NEURONS, nulls=0, decoders=acoustic_decoders.fit(tiny(), train)
+    )
     assert "decoded_carried" not in plain  # a norm comes between
     moments = ablation.moments(model, train)
     found = ablation.sweep(
@@ -216,7 +206,7 @@ def test_what_the_stream_carries_is_told_from_what_later_layers_compute(tiny, cl
         batch=3,
         modes=("flip", "zero"),
     )
-    counts = np.isfinite(decoders.truth(model, audio.read(path)))
+    counts = np.isfinite(acoustic_decoders.truth(model, audio.read(path)))
     for layer, mode in itertools.product(NEURONS, ("flip", "zero")):
         with torch.no_grad(), hooks.capture(model, layer) as seen:
             model.logits(model.tensor(audio.read(path)))
@@ -257,7 +247,7 @@ def test_layers_that_add_nothing_carry_all_of_edits_inside_a_layer_or_in_several
     layers = {"several": members, "other": [3]} if joint else [1, 3]  # what is edited in layer 3 joins the batch later
     neurons = {at: [1, 4 + at, 17] for at in members}
     options = {"neurons": neurons | {3: [2]}, "layers": layers, "part": part, "nulls": 0}
-    options |= {"decoders": decoders.fit(model, train), "batch": 2, "modes": ("flip", "zero")}
+    options |= {"decoders": acoustic_decoders.fit(model, train), "batch": 2, "modes": ("flip", "zero")}
     whole = ablation.sweep(model, test, **options)
     silence(model, above=members[-1])
     still = ablation.sweep(model, test, **options)
@@ -286,7 +276,7 @@ def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
     size, sets = np.hypot(fitted["moments"]["mean"], fitted["moments"]["std"]), {}
     for members in halves.values():  # a neuron that is chosen in both layers has the same one in its place in both
         own = {at: np.array(NEURONS[at]) for at in members}
-        drawn = nulls.sets(24, size, own, nulls=2, directions=0, seed=0)[2]
+        drawn = random_neurons.sets(24, size, own, nulls=2, directions=0, seed=0)[2]
         sets |= {at: one.tolist() for at, one in zip(members, drawn)}
         assert len(set(sets[members[0]]) & set(sets[members[1]])) >= 2
     for name, members in halves.items():
@@ -460,7 +450,7 @@ def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
     pairs = donors.drawn(test, clips)
     options = {"neurons": NEURONS, "nulls": 2, "modes": ("flip", "resample"), "donors": pairs, **fitted}
     straight = ablation.sweep(model, test, **options)
-    found = resume.by_clip(ablation.sweep, model, test, folder=tmp_path / "kept", **options)
+    found = caching.by_clip(ablation.sweep, model, test, folder=tmp_path / "kept", **options)
     xr.testing.assert_allclose(found, straight, atol=1e-5)
     assert found.attrs == straight.attrs
     run = SimpleNamespace(name="03_x", folder=tmp_path, provenance=lambda: {"versions": {"torch": "2"}})
@@ -573,10 +563,10 @@ def test_a_null_can_be_matched_on_other_clips(tiny, clips, fitted):
     options = {"neurons": {2: [1, 6, 17]}, "modes": ("mean",), "nulls": 3, "moments": moments}
     options["size_classes"] = 4
     plain, found = (ablation.sweep(model, clips.iloc[[21]], **options, match=match) for match in (None, other))
-    size = nulls.rms(other).sel(layer=2)
+    size = random_neurons.rms(other).sel(layer=2)
     assert found["magnitude"].item() == pytest.approx(np.sqrt((size[[1, 6, 17]] ** 2).mean().item()))
-    sizes = nulls.rms(other)
-    drawn = nulls.sets(24, sizes, {2: np.array([1, 6, 17])}, nulls=3, directions=0, seed=0, classes=4)[1:]
+    sizes = random_neurons.rms(other)
+    drawn = random_neurons.sets(24, sizes, {2: np.array([1, 6, 17])}, nulls=3, directions=0, seed=0, classes=4)[1:]
     rms = [np.sqrt(np.mean(size.values[own] ** 2)) for (own,) in drawn]
     assert found["null_magnitude"].values.ravel() == pytest.approx(rms)
     np.testing.assert_array_equal(found["logits"], plain["logits"])
@@ -598,7 +588,10 @@ def test_shares_restored_know_how_many_random_sets_there_are(tiny, clips):
 
 def test_a_group_shares_what_its_layers_share_on_average():
     sets = [[np.arange(4), np.arange(4)], [np.arange(4, 8), np.arange(4)], [np.arange(8, 12), np.arange(2, 6)]]
-    assert nulls.mean_overlap(sets) == pytest.approx((0 + (1 + 0.5 + 0.5) / 3) / 2) and nulls.mean_overlap([]) == 0
+    assert (
+        random_neurons.mean_overlap(sets) == pytest.approx((0 + (1 + 0.5 + 0.5) / 3) / 2)
+        and random_neurons.mean_overlap([]) == 0
+    )
 
 
 def test_a_clip_is_not_its_own_donor(tiny, clips):

@@ -10,7 +10,8 @@ import soundfile
 from IPython.display import Audio
 from scipy import stats
 
-from xai_lib import acoustics, plots, statistics
+from xai_lib import plots, statistics
+from xai_lib.corpora import emotion_profiles
 from xai_lib.widgets import ClipExplorer
 
 SHIFT = {"neutral": 0.0, "sad": -1.0, "angry": 3.0}  # semitones, and twice that in dB
@@ -38,7 +39,7 @@ def planted():
 
 
 def test_cells_average_the_clips_of_a_speaker(planted):
-    cells = acoustics.cells(*planted)
+    cells = emotion_profiles.cells(*planted)
     assert cells.dims == ("factor", "label", "speaker") and list(cells["label"].values) == list(SHIFT)
     one = cells.sel(label="angry", speaker="s3")
     # clips lie a semitone either side: their geometric mean is the speaker's own F0, the arithmetic is above it
@@ -48,7 +49,7 @@ def test_cells_average_the_clips_of_a_speaker(planted):
 
 
 def test_differences_are_those_planted(planted):
-    result = acoustics.differences(acoustics.cells(*planted))
+    result = emotion_profiles.differences(emotion_profiles.cells(*planted))
     assert result.attrs["base"] == "neutral" and list(result["label"].values) == ["sad", "angry"]
     for label in ("sad", "angry"):
         one = result.sel(label=label)
@@ -62,7 +63,7 @@ def test_differences_are_those_planted(planted):
     )
     assert float(result["q"].sel(factor="f0", label="sad")) > 2 / 2**10  # some of the tests find nothing
     assert result["unit"].sel(factor="f0") == "semitones" and result["unit"].sel(factor="level_db") == "dB"
-    turned = acoustics.differences(acoustics.cells(*planted), base="angry")
+    turned = emotion_profiles.differences(emotion_profiles.cells(*planted), base="angry")
     assert np.allclose(turned["mean"].sel(label="neutral", factor="f0"), -3)
 
 
@@ -72,17 +73,17 @@ def test_speakers_are_paired_and_not_pooled(planted):
     d = np.linspace(5, 7, 10)  # the effect varies over speakers, mean 6
     angry = clips["label"] == "angry"
     table.loc[angry, "level_db"] += np.repeat(d - 6, 4)
-    one = acoustics.differences(acoustics.cells(table, clips)).sel(factor="level_db", label="angry")
+    one = emotion_profiles.differences(emotion_profiles.cells(table, clips)).sel(factor="level_db", label="angry")
     assert one["mean"] == pytest.approx(6) and one["d"] == pytest.approx(6 / d.std(ddof=1))
     low, high = statistics.interval(d)[1:]
     assert one["low"] == pytest.approx(low) and one["high"] == pytest.approx(high) and low > 5.4
     keep = ~(angry & (clips["speaker"] == "s9")) & ~((clips["label"] == "neutral") & (clips["speaker"] == "s0"))
-    one = acoustics.differences(acoustics.cells(table[keep], clips)).sel(factor="level_db", label="angry")
+    one = emotion_profiles.differences(emotion_profiles.cells(table[keep], clips)).sel(factor="level_db", label="angry")
     assert one["n"] == 8 and one["mean"] == pytest.approx(d[1:9].mean())
 
 
 def test_centred(planted):
-    values = acoustics.centred(*planted)
+    values = emotion_profiles.centred(*planted)
     assert np.allclose(values.groupby(planted[1]["speaker"]).mean(), 0)
     angry = values[planted[1]["label"] == "angry"]
     assert np.allclose(angry["f0"].groupby(planted[1]["speaker"]).mean(), 3 - 2 / 3)  # semitones over the mean
@@ -90,7 +91,7 @@ def test_centred(planted):
 
 def test_eta_squared_in_closed_form(planted):
     table, clips = planted
-    result = acoustics.eta_squared(table, clips, shuffles=100)
+    result = emotion_profiles.eta_squared(table, clips, shuffles=100)
     between = np.var([0, -1, 3])  # within speaker and emotion the clips are one either side: variance 1
     assert result.loc["f0", "eta_squared"] == pytest.approx(between / (between + 1))
     assert result.loc["level_db", "eta_squared"] == pytest.approx(4 * between / (4 * between + 1))
@@ -98,30 +99,32 @@ def test_eta_squared_in_closed_form(planted):
     # of 120 clips and 3 emotions about 2 / 110 is explained by chance, and three times that at the 95th percentile
     assert result["shuffled"].between(0.02, 0.1).all()
     other = clips.assign(said=np.tile(["x", "y"], 60))  # another column, which goes with the clip's number
-    assert acoustics.eta_squared(table, other, by="said", shuffles=1).loc["rate", "eta_squared"] == pytest.approx(1)
+    assert emotion_profiles.eta_squared(table, other, by="said", shuffles=1).loc[
+        "rate", "eta_squared"
+    ] == pytest.approx(1)
 
 
 def test_shuffling_stays_within_the_speaker(planted):
     """Where each speaker has one emotion only, there is nothing to shuffle, and nothing within speakers to explain."""
     table, clips = planted
     clips = clips.assign(label=np.where(clips["sex"] == "male", "sad", "angry"))
-    result = acoustics.eta_squared(table, clips, shuffles=3)
+    result = emotion_profiles.eta_squared(table, clips, shuffles=3)
     assert np.allclose(result, 0, atol=1e-12)
     with pytest.raises(ValueError, match="no speaker has clips of both angry and another|both sad and another"):
-        acoustics.differences(acoustics.cells(table, clips))
+        emotion_profiles.differences(emotion_profiles.cells(table, clips))
 
 
 def test_what_cannot_be_compared_is_refused_in_words(planted):
     table, clips = planted
     with pytest.raises(ValueError, match="no column 'speaker'"):
-        acoustics.cells(table, clips.drop(columns="speaker"))
+        emotion_profiles.cells(table, clips.drop(columns="speaker"))
     with pytest.raises(ValueError, match="every clip needs a label here: leave out the 40 without one"):
-        acoustics.cells(table, clips.assign(label=clips["label"].replace("sad", None)))
+        emotion_profiles.cells(table, clips.assign(label=clips["label"].replace("sad", None)))
     angry = clips[clips["label"] == "angry"]
     with pytest.raises(ValueError, match="all clips are angry"):
-        acoustics.differences(acoustics.cells(table.loc[angry.index], angry))
+        emotion_profiles.differences(emotion_profiles.cells(table.loc[angry.index], angry))
     with pytest.raises(KeyError, match="no clip is 'calm': the labels are neutral, sad, angry"):
-        acoustics.differences(acoustics.cells(table, clips), base="calm")
+        emotion_profiles.differences(emotion_profiles.cells(table, clips), base="calm")
 
 
 def tone(hertz, seconds=1.0, rate=16000):
@@ -132,20 +135,20 @@ def tone(hertz, seconds=1.0, rate=16000):
 
 
 def test_frames_follow_a_known_tone():
-    track = acoustics.frames(tone(200))
+    track = emotion_profiles.frames(tone(200))
     inside = (track["frame"] > 0.35) & (track["frame"] < 1.15)
     assert np.allclose(track["f0"].where(inside, drop=True), 200, rtol=0.01)
     assert track["speech"].where(inside, drop=True).all() and not track["speech"][:8].any()
     assert track["frame"][0] == pytest.approx(0.0125) and track["sample"][-1] == pytest.approx(1.5, abs=1e-3)
-    assert acoustics.frames(tone(200, rate=8000), 8000).sizes["frame"] == track.sizes["frame"]
+    assert emotion_profiles.frames(tone(200, rate=8000), 8000).sizes["frame"] == track.sizes["frame"]
 
 
 def test_figures_draw_what_they_were_given(planted):
-    cells = acoustics.cells(*planted)
+    cells = emotion_profiles.cells(*planted)
     figure = plots.factors(cells)
     drawn = figure.axes[0].collections[2].get_offsets()  # level: neutral female, neutral male, sad female
     assert np.allclose(sorted(drawn[:, 1]), sorted(cells.sel(label="sad", factor="level_db")[1::2]))
-    figure = plots.differences(acoustics.differences(cells))
+    figure = plots.differences(emotion_profiles.differences(cells))
     assert "semitones from neutral" in [axis.get_xlabel() for axis in figure.axes]
     counts = pd.DataFrame([[3, 1], [0, 4]], index=["sad", "angry"], columns=["sad", "angry"])
     matrix, recall = plots.recognition(counts, pd.Series({"a": 0.5, "b": 0.75}), [0.4, 0.6]).axes

@@ -19,9 +19,9 @@ import torch
 import xarray as xr
 from transformers import ASTConfig, ASTForAudioClassification
 
-from xai_lib import audio, exemplars, hooks, models, store
-from xai_lib.activations import activations, check_moments, moments, opened
-from xai_lib.families import Site
+from xai_lib import audio, hooks, models
+from xai_lib.activations import activations, check_moments, exemplars, moments, opened, storage
+from xai_lib.models.sites import Site
 
 PARTS = ["ffn_hidden", "ffn_out"]
 
@@ -262,7 +262,7 @@ def test_a_run_stopped_at_any_write_goes_on_to_the_same_bytes(tiny, corpus, tmp_
                 raise Stopped
             self.file.write(data)
 
-    monkeypatch.setattr(store, "open", File, raising=False)
+    monkeypatch.setattr(storage, "open", File, raising=False)
     stops = 0
     while stops < 100:
         left["n"], name = stops, f"{stops}.nc"
@@ -302,7 +302,7 @@ def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, 
     clips, model = corpus(6), models.load(tiny_folder(), device="cpu")
     clips["label"] = "angry"
     clips.to_csv(tmp_path / "clips.csv")
-    told = [tiny_folder(), tmp_path / "clips.csv", tmp_path / "a.nc", 4, store.resume.CODE]  # that of this process
+    told = [tiny_folder(), tmp_path / "clips.csv", tmp_path / "a.nc", 4, storage.caching.CODE]  # that of this process
     root = Path(__file__).parents[1]
     command = [sys.executable, "-c", KILLED, *map(str, told)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -343,7 +343,7 @@ def test_a_file_of_anything_else_is_refused(tiny, corpus, tmp_path, monkeypatch)
         refused("clips", clips=clips.assign(label="sad"))
         refused("clips, options", clips=clips[::-1], pool="max")
         with monkeypatch.context() as patch:
-            patch.setattr(store.resume, "CODE", "newer")
+            patch.setattr(storage.caching, "CODE", "newer")
             refused("code")
     assert path.read_bytes() == before
     path.rename(file)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from xai_lib import audio, corpora
+from xai_lib.audio import acoustic_features
 
 RATE = 16000
 
@@ -160,7 +161,7 @@ def test_grid_is_the_encoders(n):
 @settings(max_examples=60)
 def test_windows_are_centred(n, width):
     x = torch.arange(1.0, n + 1)
-    windows = audio._windows(x, width, 320, 400)
+    windows = acoustic_features._windows(x, width, 320, 400)
     assert windows.shape == (audio.n_frames(n), width)
     for i in (0, len(windows) - 1):
         first = 320 * i - (width - 400) // 2
@@ -332,7 +333,7 @@ def test_features_table(tmp_path):
         soundfile.write(paths[-1], x, RATE, subtype="FLOAT")
     soundfile.write(tmp_path / "none.wav", 1e-5 * np.random.default_rng(0).normal(size=RATE), RATE, subtype="FLOAT")
     clips = pd.DataFrame({"path": [*paths, str(tmp_path / "none.wav")]}, index=[5, 6, 7])
-    table = audio.features_table(clips)
+    table = corpora.features_table(clips)
     assert list(table.index) == [5, 6, 7]
     np.testing.assert_allclose(table["f0"].iloc[:2], [120, 240], rtol=0.005)
     assert table["level_db"][5] - table["level_db"][6] > 10

@@ -11,7 +11,8 @@ import soundfile
 import tiny_text
 import torch
 
-from xai_lib import audio, descriptions, models
+from xai_lib import audio, corpora, models
+from xai_lib.dissection import descriptions
 
 pytestmark = pytest.mark.heavy
 
@@ -46,7 +47,7 @@ def sounds(tmp_path):
 
 
 def test_rhythm_and_steadiness_of_known_sounds(sounds):
-    table = audio.features_table(sounds)
+    table = corpora.features_table(sounds)
     assert table["rhythm"]["beats"] > 0.9 and table["rhythm"].drop("beats").max() < 0.5
     assert table["steadiness"]["tone"] > table["steadiness"]["hiss"] > -1
     assert -30 < table["steadiness"][["beats", "bursts", "short"]].max() < -10  # digital silence counts as 50 dB less
@@ -70,7 +71,7 @@ def test_rhythm_of_what_does_not_beat():
 
 
 def test_captions_of_other_sounds_speak_of_no_voice(sounds):
-    table = audio.features_table(sounds)
+    table = corpora.features_table(sounds)
     captions = descriptions.captions(table, table, noun="sound")
     assert captions.str.endswith(" sound").all() and not captions.str.contains("voice").any()
     assert "unpitched" in captions["hiss"] and "unpitched" not in captions["tone"]
@@ -81,7 +82,7 @@ def test_captions_of_other_sounds_speak_of_no_voice(sounds):
 
 def test_acoustics_leaves_out_and_names_what_it_cannot_describe(sounds, tmp_path):
     describe = descriptions.Acoustics(sounds, noun="sound")
-    table = audio.features_table(sounds)
+    table = corpora.features_table(sounds)
     assert list(describe(sounds)) == list(descriptions.captions(table, table, noun="sound"))
     assert list(descriptions.Acoustics(table, noun="sound")(sounds)) == list(describe(sounds))
     sounds.loc["still", "path"] = save(tmp_path / "still.wav", 1e-5 * np.sin(AT))
@@ -222,7 +223,7 @@ def test_captions_and_sounds_of_esc10_are_nearest_to_their_own_concept(real):
 
     clips = corpus(real / "esc10")
     clips = clips[clips["fold"] <= 4].astype({"path": str})
-    table, concepts = audio.features_table(clips), descriptions.concepts("esc10")
+    table, concepts = corpora.features_table(clips), descriptions.concepts("esc10")
     assert set(concepts.index) == set(clips["label"])
     for fold in (1, 2, 3, 4):
         rest, here = table[clips["fold"] != fold], table[clips["fold"] == fold]

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from xai_lib import ablation, activations, attribution, audio, corpora, deletion, dissection, donors, plots, pruning
+from xai_lib import ablation, activations, attribution, audio, corpora, dissection, plots, pruning
+from xai_lib.activations import donors
 from xai_lib.corpora import as_clips
+from xai_lib.faithfulness import deletion_test
 
 RATE = 16000
 
@@ -504,7 +506,7 @@ def test_pruning_is_judged_on_one_waveform(shared, wave):
 def test_all_figures_of_gradient_shap_of_a_waveform(shared, wave):
     model = shared()
     shap = attribution.gradient_shap(model, wave, target="angry", n=4, steps=2, sample_rate=RATE)
-    table = deletion.frame_deletion(model, wave, shap, target="angry", frames="all", sample_rate=RATE)
+    table = deletion_test.frame_deletion(model, wave, shap, target="angry", frames="all", sample_rate=RATE)
     plots.frame_attribution(wave, RATE, {"noise": shap.isel(clip=0)}, k=3)
     assert table.sizes["clip"] == 1
 

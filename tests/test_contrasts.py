@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from xai_lib import audio, contrasts, hooks, plots, statistics
+from xai_lib import audio, hooks, plots, statistics
 from xai_lib.activations import activations
-from xai_lib.contrasts import compare, distribution
+from xai_lib.attribution import class_contrast
+from xai_lib.attribution.class_contrast import compare, distribution
 from xai_lib.plots.contrast_map import contrast_map
 from xai_lib.plots.neuron_groups import neuron_groups
 
@@ -402,8 +403,8 @@ def test_a_planted_neuron_is_found(tiny, clips, size):
         return hidden
 
     with hooks.edit(model, {hooks.Site(2, "ffn_hidden"): fires}):
-        found = contrasts.activation_contrast(model, clips, target="bored", part="ffn_hidden", frames="all")
-        other = contrasts.activation_contrast(model, clips, target=("keen", "bored"), part="ffn_hidden", layers=2)
+        found = class_contrast.activation_contrast(model, clips, target="bored", part="ffn_hidden", frames="all")
+        other = class_contrast.activation_contrast(model, clips, target=("keen", "bored"), part="ffn_hidden", layers=2)
     best = found["absolute"].where(found["cohens_d"].notnull(), np.inf).stack(site=("layer", "neuron"))
     assert best["site"].values[best.argmax("site").item()] == (2, 17)
     here = found.sel(layer=2, neuron=17)
@@ -421,7 +422,7 @@ def test_a_neuron_that_is_linear_in_the_waveform_differs_by_that(tiny, clips, mo
         return hidden
 
     with hooks.edit(model, {2: plant}):
-        found = contrasts.activation_contrast(model, clips, target="bored", layers=2, frames="all").sel(layer=2)
+        found = class_contrast.activation_contrast(model, clips, target="bored", layers=2, frames="all").sel(layer=2)
     waveforms = map(audio.read, clips["path"])
     sums = [wave @ weights.numpy()[: len(wave)] for wave in waveforms]
     means = clips.assign(given=sums).groupby(["speaker", "label"])["given"].mean().unstack()
@@ -434,7 +435,7 @@ def test_a_neuron_that_is_linear_in_the_waveform_differs_by_that(tiny, clips, mo
 
 def test_a_contrast_is_the_comparison_of_the_mean_activations(tiny, clips):
     model = tiny()
-    found = contrasts.activation_contrast(model, clips, target="bored", layers=[1, 3])
+    found = class_contrast.activation_contrast(model, clips, target="bored", layers=[1, 3])
     want = compare(activations(model, clips, [1, 3]), "label", "bored")
     xr.testing.assert_identical(found, want.assign_attrs(method="activation_contrast"))
     assert (found.attrs["part"], found.attrs["cell"]) == ("block", "statement")
@@ -445,11 +446,11 @@ def test_a_contrast_is_the_comparison_of_the_mean_activations(tiny, clips):
 def test_a_label_that_says_nothing_is_refused_before_the_pass(tiny, clips):
     missing = clips.assign(path="nowhere.wav")
     with pytest.raises(ValueError, match="no clip has label 'angry': there are bored, keen"):
-        contrasts.activation_contrast(tiny(), missing, target="angry")
+        class_contrast.activation_contrast(tiny(), missing, target="angry")
     with pytest.raises(ValueError, match="all clips to compare have label 'keen'"):
-        contrasts.activation_contrast(tiny(), missing[missing["label"] == "keen"], target="keen")
+        class_contrast.activation_contrast(tiny(), missing[missing["label"] == "keen"], target="keen")
     with pytest.raises(ValueError, match="no column 'label'"):
-        contrasts.activation_contrast(tiny(), missing.drop(columns="label"), target="keen")
+        class_contrast.activation_contrast(tiny(), missing.drop(columns="label"), target="keen")
 
 
 def words(figure):

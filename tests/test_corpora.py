@@ -14,7 +14,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_lib import corpora, downloads, names
+from xai_lib import corpora
+from xai_lib.corpora import downloads, filenames
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -69,7 +70,7 @@ def test_the_home_folder_is_understood(tmp_path, monkeypatch):
 
 
 def test_ravdess_names():
-    fields = names.parse("ravdess", "/any/where/03-01-06-02-01-02-17.wav")
+    fields = filenames.parse("ravdess", "/any/where/03-01-06-02-01-02-17.wav")
     assert fields == {
         "label": "fearful",
         "speaker": "ravdess-17",
@@ -81,7 +82,7 @@ def test_ravdess_names():
         "modality": "audio-only",
         "channel": "speech",
     }
-    assert names.parse("ravdess", "01-02-02-01-02-01-24.mp4") == {
+    assert filenames.parse("ravdess", "01-02-02-01-02-01-24.mp4") == {
         "label": "calm",
         "speaker": "ravdess-24",
         "sex": "female",
@@ -102,13 +103,13 @@ def test_ravdess_names():
         "03-01-01-01-01-01-00",
         "x03-01-01-01-01-01-01",
     ):
-        assert names.parse("ravdess", name + ".wav") is None
+        assert filenames.parse("ravdess", name + ".wav") is None
 
 
 @given(st.tuples(*(st.integers(1, n) for n in (3, 2, 8, 2, 2, 2, 99))))
 @settings(max_examples=60)
 def test_ravdess_names_round_trip(codes):
-    fields = names.parse("ravdess", "-".join(f"{code:02d}" for code in codes) + ".flac")
+    fields = filenames.parse("ravdess", "-".join(f"{code:02d}" for code in codes) + ".flac")
     back = (
         ["audio-video", "video-only", "audio-only"].index(fields["modality"]) + 1,
         ["speech", "song"].index(fields["channel"]) + 1,
@@ -140,7 +141,7 @@ def test_ravdess_names_round_trip(codes):
     ],
 )
 def test_other_names(corpus, name, want):
-    got = names.parse(corpus, name)
+    got = filenames.parse(corpus, name)
     assert got is None if want is None else want.items() <= got.items()
 
 
@@ -366,7 +367,7 @@ def test_bundled_sample():
     )
     assert clips["f0_semitones"].notna().all() and set(clips["sex"]) == {"female", "male"}
     for path, label, actor in clips[["path", "label", "actor"]].itertuples(index=False):
-        assert names.parse("ravdess", path).items() >= {"label": label, "actor": actor}.items()
+        assert filenames.parse("ravdess", path).items() >= {"label": label, "actor": actor}.items()
 
 
 # ---------- folders and tables
@@ -636,6 +637,6 @@ def test_a_table_spells_each_speaker_in_one_way(tmp_path, tone):
     paths = [f"{place}.wav" for place in range(4)]
     for path in paths:
         (tmp_path / path).write_bytes(tone)
-    names = ["mine-17", "mine-17 ", " Mine-17", "mine-18"]
-    pd.DataFrame({"path": paths, "label": "sad", "speaker": names}).to_csv(tmp_path / "a.csv", index=False)
+    filenames = ["mine-17", "mine-17 ", " Mine-17", "mine-18"]
+    pd.DataFrame({"path": paths, "label": "sad", "speaker": filenames}).to_csv(tmp_path / "a.csv", index=False)
     assert corpora.load(tmp_path / "a.csv")["speaker"].tolist() == ["mine-17"] * 3 + ["mine-18"]

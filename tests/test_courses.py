@@ -12,17 +12,18 @@ import torch
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from xai_lib import audio, courses, hooks, models, targets
+from xai_lib import audio, hooks, models, targets
 from xai_lib.plots.courses import courses as courses_figure
+from xai_lib.probing import time_courses
 
 
 def test_a_course_is_the_mean_activation_by_position(model, clips):
-    found = courses.course(model, clips, bins=5, layers=[0, 2], part="block")
+    found = time_courses.course(model, clips, bins=5, layers=[0, 2], part="block")
     x = audio.read(clips["path"][9])
     at = np.flatnonzero(audio.speech_mask(x))
     span = np.arange(at[0], at[-1] + 1)
     assert 5 < len(span) < 30
-    x = np.concatenate(courses._pieces(x, at[0] * 320 + 400, at[-1] * 320, 16000))  # faded where it could be cut
+    x = np.concatenate(time_courses._pieces(x, at[0] * 320 + 400, at[-1] * 320, 16000))  # faded where it could be cut
     with torch.no_grad(), hooks.capture(model, [0, 2]) as seen:
         model.logits(model.tensor(x))
     rms = audio.features(torch.from_numpy(x), names=("rms",))["rms"].numpy()
@@ -33,16 +34,16 @@ def test_a_course_is_the_mean_activation_by_position(model, clips):
         level = np.maximum(20 * np.log10(rms[part]), -80).mean()
         assert found["level"].sel(clip=9)[place] == pytest.approx(level, abs=1e-3)
     assert np.allclose(found["position"], [0.1, 0.3, 0.5, 0.7, 0.9])
-    whole = courses.course(model, clips, bins=5, layers=[0, 2], frames="all")
+    whole = time_courses.course(model, clips, bins=5, layers=[0, 2], frames="all")
     assert not np.allclose(whole["activation"], found["activation"], atol=1e-3)
     assert whole["level"].values[:, 0].max() < found["level"].values[:, 0].min()  # the silent ends
 
 
 def test_clips_too_short_for_a_course_are_named(tiny, clips):
-    found = courses.course(tiny("base"), clips, bins=26, frames="all")
+    found = time_courses.course(tiny("base"), clips, bins=26, frames="all")
     assert found["clip"].values.tolist() == [9] and "24 frames are fewer than 26 bins" in found.attrs["skipped"]
     with pytest.raises(ValueError, match="24 frames are fewer than 99 bins"):
-        courses.course(tiny("base"), clips, bins=99, frames="all")
+        time_courses.course(tiny("base"), clips, bins=99, frames="all")
 
 
 def made(activation, level, statement=None):
@@ -67,7 +68,7 @@ def test_a_planted_course_is_found_and_loudness_is_not_taken_for_one(n):
     level = rng.standard_normal((n, 10)) + 2 * np.sin(np.arange(10))  # much the same in all speakers
     own, noise = rng.standard_normal(10), rng.standard_normal((n, 10))
     values = np.stack([own + 0.5 * noise, 3 * level + 5, noise, np.full((n, 10), 7.0), 3 * level + own], axis=2)
-    found = courses.consistency(made(values, level)).sel(layer=4)
+    found = time_courses.consistency(made(values, level)).sel(layer=4)
     assert found["course"].values.tolist() == ["whole", "beyond_level"]
     whole, beyond = found["p"].values
     assert (whole[[0, 1, 4]] < 0.01).all() and whole[2] > 0.05 and whole[3] == 1
@@ -81,7 +82,7 @@ def test_a_planted_course_is_found_and_loudness_is_not_taken_for_one(n):
 
 def test_the_p_of_a_course_is_that_over_all_sign_patterns():
     values = np.random.default_rng(2).standard_normal((8, 6, 3)) + 0.4 * np.sin(np.arange(6))[:, None]
-    found = courses.consistency(made(values, np.random.default_rng(3).standard_normal((8, 6))))
+    found = time_courses.consistency(made(values, np.random.default_rng(3).standard_normal((8, 6))))
     for neuron in range(3):
         r = np.corrcoef(values[:, :, neuron])
         every = [np.outer(s, s)[np.triu_indices(8, 1)] @ r[np.triu_indices(8, 1)] for s in product((1, -1), repeat=8)]
@@ -93,7 +94,7 @@ def test_chance_is_not_taken_for_a_course(n):
     """Random walks, which drift as activations do: a null of shifted courses would call too many of them real."""
     rng = np.random.default_rng(4)
     walks = rng.standard_normal((n, 10, 2000)).cumsum(axis=1)
-    p = courses.consistency(made(walks, rng.standard_normal((n, 10)).cumsum(axis=1)), draws=999)["p"].values
+    p = time_courses.consistency(made(walks, rng.standard_normal((n, 10)).cumsum(axis=1)), draws=999)["p"].values
     assert (0.03 < (p < 0.05).mean(axis=(1, 2))).all() and ((p < 0.05).mean(axis=(1, 2)) < 0.065).all()
 
 
@@ -105,7 +106,7 @@ def test_a_course_of_the_words_does_not_hold_for_other_words():
     values = np.stack([words[statement - 1] + noise[0], place + noise[1]], axis=2)
     data = made(values, rng.standard_normal((2 * n, 10)), statement)
     data = data.assign_coords(speaker=("clip", np.repeat([f"s{i:02d}" for i in range(n)], 2).astype(object)))
-    found = courses.consistency(data).sel(layer=4)
+    found = time_courses.consistency(data).sel(layer=4)
     assert found["course"].values.tolist() == ["whole", "beyond_level", "other_words"]
     of_words, of_place = found["r"].sel(course="other_words").values
     expected = np.corrcoef(words)[0, 1]
@@ -114,7 +115,7 @@ def test_a_course_of_the_words_does_not_hold_for_other_words():
     # A speaker with one statement only, and clips of no known statement, leave it standing.
     some = data.isel(clip=slice(1, None))
     some["statement"] = "clip", np.where(np.arange(2 * n - 1) == 5, None, statement[1:].astype(object))
-    again = courses.consistency(some).sel(layer=4, course="other_words")
+    again = time_courses.consistency(some).sel(layer=4, course="other_words")
     assert np.allclose(again["r"], [of_words, of_place], atol=0.15)
 
 
@@ -124,21 +125,21 @@ def test_a_course_is_that_beyond_shuffled_speech():
     values = np.stack([edges + own, edges + 0 * own], axis=1) + 0.3 * rng.standard_normal((n, 10, 2))
     data = made(values, rng.standard_normal((n, 10)))
     data["shuffled"] = data["shuffled"] + xr.DataArray(edges, dims="position")
-    p = courses.consistency(data).sel(layer=4, course="whole")["p"]
+    p = time_courses.consistency(data).sel(layer=4, course="whole")["p"]
     assert p[0] < 0.01 and p[1] > 0.05
 
 
 def test_pieces_fade_at_every_joint_and_nowhere_else():
     x = np.ones(8000)
-    before, *pieces, after = courses._pieces(x, 1000, 7400, 16000)
+    before, *pieces, after = time_courses._pieces(x, 1000, 7400, 16000)
     assert [len(before), len(after), *map(len, pieces)] == [1000, 600, *[1280] * 5]  # five pieces of 80 ms
     ramp = np.sin(np.pi / 2 * (np.arange(80) + 0.5) / 80) ** 2  # 5 ms
     for piece in pieces:
         assert np.allclose(piece[:80], ramp) and np.allclose(piece[-80:], ramp[::-1]) and (piece[80:-80] == 1).all()
     assert np.allclose(before[-80:], ramp[::-1]) and np.allclose(after[:80], ramp)
     assert (before[:-80] == 1).all() and (after[80:] == 1).all()
-    assert (np.concatenate(courses._pieces(x, 400, 320, 16000)) == 1).all()  # nothing in between
-    short = np.concatenate(courses._pieces(x.astype(np.float32), 400, 500, 16000))
+    assert (np.concatenate(time_courses._pieces(x, 400, 320, 16000)) == 1).all()  # nothing in between
+    short = np.concatenate(time_courses._pieces(x.astype(np.float32), 400, 500, 16000))
     assert (
         short.shape == (8000,) and short.dtype == np.float32 and (short[:320] == 1).all() and (short[580:] == 1).all()
     )
@@ -146,10 +147,10 @@ def test_pieces_fade_at_every_joint_and_nowhere_else():
 
 def test_the_control_is_the_mean_over_the_shuffled_copies(tiny, clips):
     model = tiny("base")
-    found = courses.course(model, clips, bins=5, layers=[2], shuffles=3, seed=4).sel(clip=9, layer=2)
+    found = time_courses.course(model, clips, bins=5, layers=[2], shuffles=3, seed=4).sel(clip=9, layer=2)
     x = audio.read(clips["path"][9])
     first, last = np.flatnonzero(audio.speech_mask(x))[[0, -1]]
-    before, *pieces, after = courses._pieces(x, first * 320 + 400, last * 320, 16000)
+    before, *pieces, after = time_courses._pieces(x, first * 320 + 400, last * 320, 16000)
     rng, each, levels = np.random.default_rng(targets.key(4, 9, "course")), [], []
     for _ in range(3):
         copy = np.concatenate([before, *(pieces[i] for i in rng.permutation(len(pieces))), after])
@@ -166,12 +167,12 @@ def test_the_control_is_the_mean_over_the_shuffled_copies(tiny, clips):
 
 def test_a_clip_is_shuffled_its_own_way_whichever_others_are_there(tiny, tmp_path):
     model, said = tiny("base"), spoken(tmp_path, lambda samples: samples, speakers=3)
-    whole = courses.course(model, said, layers=[2])
+    whole = time_courses.course(model, said, layers=[2])
     for some in (said[::-1], said[4:5]):
-        again = courses.course(model, some, layers=[2])
+        again = time_courses.course(model, some, layers=[2])
         for name in ("activation", "shuffled", "level", "shuffled_level"):
             assert np.array_equal(again[name], whole[name].sel(clip=some.index))
-    other = courses.course(model, said[4:5], layers=[2], seed=1)
+    other = time_courses.course(model, said[4:5], layers=[2], seed=1)
     assert not np.allclose(other["shuffled"], whole["shuffled"].sel(clip=said.index[4:5]), atol=1e-3)
 
 
@@ -186,7 +187,7 @@ def test_joints_in_voiced_sound_are_not_taken_for_courses(tmp_path, device):
         wave = sum(np.cos(2 * np.pi * pitch * n * time + phases[n - 1]) / n for n in range(1, 21))
         return wave / wave.std()
 
-    held = courses.consistency(courses.course(models.load("pocket", device=device), spoken(tmp_path, tone)))
+    held = time_courses.consistency(time_courses.course(models.load("pocket", device=device), spoken(tmp_path, tone)))
     assert (held["q"] > 0.05).all() and (abs(held["r"].mean(["layer", "neuron"])) < 0.05).all()
 
 
@@ -209,7 +210,7 @@ def test_the_level_is_that_beyond_shuffled_speech_too():
     values = np.stack([2 * level, 2 * level + own], axis=2) + 0.01 * rng.standard_normal((n, 10, 2))
     data = made(values, level + edges)
     data["shuffled_level"] = data["shuffled_level"] + edges
-    found = courses.consistency(data).sel(layer=4)
+    found = time_courses.consistency(data).sel(layer=4)
     assert (found["p"].sel(course="whole") < 0.01).all()
     assert found["p"].sel(course="beyond_level")[0] > 0.05 and found["p"].sel(course="beyond_level")[1] < 0.01
     left = [np.polynomial.Polynomial.fit(a, b, 1)(a) for a, b in zip(level, values[:, :, 1])]
@@ -222,32 +223,32 @@ def test_a_model_s_own_onsets_and_edges_are_not_taken_for_courses(tiny, tmp_path
     model = tiny("base")
     if frames == "speech":
         still = spoken(tmp_path, lambda samples: samples)
-        found = courses.course(model, still, frames=frames)
-        raw = courses.consistency(found.assign(shuffled=0 * found["shuffled"], shuffled_level=0 * found["level"]))
+        found = time_courses.course(model, still, frames=frames)
+        raw = time_courses.consistency(found.assign(shuffled=0 * found["shuffled"], shuffled_level=0 * found["level"]))
         assert (raw["q"].sel(course="whole") < 0.05).mean() > 0.5
-        held = courses.consistency(found)
+        held = time_courses.consistency(found)
         assert ((held["q"] < 0.05).mean(["layer", "neuron"]) <= 0.05).all()
     tone = 1.4 * np.sin(2 * np.pi * 440 * np.arange(20000) / 16000)  # as loud as the noise that goes before
     changing = spoken(tmp_path, lambda samples: np.where(np.arange(len(samples)) < 8000, samples, tone[: len(samples)]))
-    held = courses.consistency(courses.course(model, changing, frames=frames))
+    held = time_courses.consistency(time_courses.course(model, changing, frames=frames))
     assert (held["q"].sel(course=["whole", "beyond_level"]) < 0.05).mean() > 0.3
 
 
 def test_few_speakers_give_no_p_and_one_none_at_all():
     values = np.random.default_rng(0).standard_normal((7, 5, 2))
-    found = courses.consistency(made(values, values[:, :, 0]))
+    found = time_courses.consistency(made(values, values[:, :, 0]))
     assert np.isnan(found["p"]).all() and np.isfinite(found["r"]).all()
     with pytest.raises(ValueError, match="two or more"):
-        courses.consistency(made(values[:1], values[:1, :, 0]))
+        time_courses.consistency(made(values[:1], values[:1, :, 0]))
     with pytest.raises(ValueError, match="speaker"):
-        courses.consistency(made(values, values[:, :, 0]).drop_vars("speaker"))
+        time_courses.consistency(made(values, values[:, :, 0]).drop_vars("speaker"))
 
 
 def test_the_figure_of_courses_draws_means_over_speakers():
     values = np.random.default_rng(0).standard_normal((9, 5, 4))
     data = made(values, values[:, :, 0])
     table = pd.DataFrame({"layer": [4, 4, 4, 4], "neuron": [0, 1, 2, 3]})
-    figure = courses_figure(data, table, courses.consistency(data))
+    figure = courses_figure(data, table, time_courses.consistency(data))
     line = figure.axes[1].lines[-1].get_ydata()
     centred = values[:, :, 1] - values[:, :, 1].mean(axis=1, keepdims=True)
     assert np.allclose(line, centred.mean(axis=0)) and len(figure.axes[1].collections) == 1

@@ -13,9 +13,10 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xai_lib import audio, decoders, execution, hooks
+from xai_lib import audio, execution, hooks
+from xai_lib.probing import acoustic_decoders
 
-NAMES = list(decoders.FEATURES)
+NAMES = list(acoustic_decoders.FEATURES)
 
 
 def voice(rng, length, pitch, glide=0.0, rate=16000):
@@ -44,7 +45,7 @@ def plant(model, clips, make):
     """An edit by which a layer holds [frame, neuron] `make(truth [frame, feature], clip)`; clips are told by length."""
     known = {}
     for index, waveform in audio.stream(clips):
-        true = decoders.truth(model, waveform).T
+        true = acoustic_decoders.truth(model, waveform).T
         known[len(true)] = torch.as_tensor(make(true, clips.loc[index]))
     return lambda hidden: known[hidden.shape[1]].to(hidden).expand_as(hidden)
 
@@ -58,7 +59,7 @@ def test_true_features_are_those_of_audio_in_their_units(tiny, voices):
     model = tiny()
     waveform = audio.read(voices["path"][4])
     waveform = np.concatenate([np.zeros(3200, np.float32), waveform, np.zeros(3200, np.float32)])
-    found, speech = decoders.truth(model, waveform), audio.speech_mask(waveform)
+    found, speech = acoustic_decoders.truth(model, waveform), audio.speech_mask(waveform)
     assert found.shape == (6, model.n_frames(len(waveform))) and not speech.all()
     assert np.isnan(found[:, ~speech]).all() and np.isfinite(found[:4, speech]).all()
     true = audio.features(audio.without_offset(torch.as_tensor(waveform)))
@@ -69,7 +70,7 @@ def test_true_features_are_those_of_audio_in_their_units(tiny, voices):
     voiced = np.isfinite(found[4])
     assert 5 < voiced.sum() and not voiced[~np.isfinite(true["f0"].numpy())].any()
     assert 100 * 2 ** (found[4, voiced] / 12) == pytest.approx(true["f0"].numpy()[voiced], rel=1e-5)
-    louder = decoders.truth(model, 2 * waveform)
+    louder = acoustic_decoders.truth(model, 2 * waveform)
     assert louder[0, speech] - found[0, speech] == pytest.approx(20 * np.log10(2), abs=1e-2)
     assert louder[1, speech] == pytest.approx(2 * found[1, speech], rel=1e-5)
     assert louder[2:, speech] == pytest.approx(found[2:, speech], rel=1e-3, nan_ok=True)
@@ -77,7 +78,7 @@ def test_true_features_are_those_of_audio_in_their_units(tiny, voices):
 
 @pytest.mark.parametrize("glide", [12, -24])
 def test_the_delta_is_the_slope_between_voiced_neighbours(tiny, glide):
-    found = decoders.truth(tiny(), voice(np.random.default_rng(0), 16000, 150, glide))
+    found = acoustic_decoders.truth(tiny(), voice(np.random.default_rng(0), 16000, 150, glide))
     pitch, slope = found[4:]
     assert np.nanmedian(slope) == pytest.approx(glide, rel=0.1)
     for i, value in enumerate(slope):
@@ -91,15 +92,15 @@ def test_the_delta_leaps_over_no_gap(tiny, wave, monkeypatch):
     pitch = torch.full((model.n_frames(len(wave)),), 200.0)
     pitch[[5, 9]] = torch.nan
     monkeypatch.setattr(audio, "features", lambda *args, **options: {**real(*args, **options), "f0": pitch})
-    slope = decoders.truth(model, wave)[5]
+    slope = acoustic_decoders.truth(model, wave)[5]
     assert np.flatnonzero(np.isnan(slope)).tolist() == [0, 4, 5, 6, 8, 9, 10, len(pitch) - 1]
 
 
 def test_a_clip_of_one_frame_and_one_without_speech_have_features(tiny):
     rng, model = np.random.default_rng(0), tiny()
-    assert np.isfinite(decoders.truth(model, voice(rng, 400, 200))[:4]).all()
+    assert np.isfinite(acoustic_decoders.truth(model, voice(rng, 400, 200))[:4]).all()
     hiss = (1e-5 * rng.standard_normal(8000)).astype(np.float32)
-    assert not audio.speech_mask(hiss).any() and np.isfinite(decoders.truth(model, hiss)[:4]).all()
+    assert not audio.speech_mask(hiss).any() and np.isfinite(acoustic_decoders.truth(model, hiss)[:4]).all()
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +116,9 @@ def planted(tiny, voices):
 
     both = {hooks.Site(2): plant(model, voices, features), hooks.Site(3): plant(model, voices, noise(model))}
     with hooks.edit(model, both):
-        fitted = decoders.fit(model, voices[:24])
-        valid = decoders.validity(model, voices[24:], fitted)
-        doubled = decoders.validity(model, voices, fitted.assign_attrs(speakers="[]"))
+        fitted = acoustic_decoders.fit(model, voices[:24])
+        valid = acoustic_decoders.validity(model, voices[24:], fitted)
+        doubled = acoustic_decoders.validity(model, voices, fitted.assign_attrs(speakers="[]"))
     return fitted, valid, doubled, scales
 
 
@@ -150,15 +151,15 @@ def test_validity_is_over_speakers_and_gives_no_interval_for_few(planted):
 
 def test_r2_is_one_minus_the_error_over_the_variance_of_the_speakers_frames(tiny, voices):
     model = tiny()
-    fitted = decoders.fit(model, voices[:12])
-    valid = decoders.validity(model, voices[24:30], fitted)
+    fitted = acoustic_decoders.fit(model, voices[:12])
+    valid = acoustic_decoders.validity(model, voices[24:30], fitted)
     true, decoded = [], []
     for index, waveform in audio.stream(voices[24:27]):
         with torch.no_grad(), hooks.capture(model, 2) as kept:
             model.logits(model.tensor(waveform))
         at = fitted.sel(layer=2)
         decoded.append(kept[hooks.Site(2)][0].cpu().numpy() @ at["weight"].values.T + at["bias"].values)
-        true.append(decoders.truth(model, waveform).T)
+        true.append(acoustic_decoders.truth(model, waveform).T)
     true, decoded = np.concatenate(true), np.concatenate(decoded)
     for i in range(6):
         y, said = true[:, i][np.isfinite(true[:, i])], decoded[:, i][np.isfinite(true[:, i])]
@@ -170,7 +171,7 @@ def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
     model = tiny()
     pitch = {}
     for index, waveform in audio.stream(voices):
-        pitch.setdefault(voices["speaker"][index], []).append(decoders.truth(model, waveform)[4])
+        pitch.setdefault(voices["speaker"][index], []).append(acoustic_decoders.truth(model, waveform)[4])
     pitch = {name: np.nanmean(np.concatenate(rows)) for name, rows in pitch.items()}
 
     def told(true, clip):
@@ -178,31 +179,31 @@ def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
 
     train = voices["speaker"].isin(voices["speaker"].unique()[::2])
     with hooks.edit(model, {hooks.Site(2): plant(model, voices, told)}):
-        fitted = decoders.fit(model, voices[train])
-        valid = decoders.validity(model, voices[~train], fitted).sel(layer=2)
+        fitted = acoustic_decoders.fit(model, voices[train])
+        valid = acoustic_decoders.validity(model, voices[~train], fitted).sel(layer=2)
     assert (valid["mean"] <= 0.001).all()
     assert valid["training"].sel(feature="f0") > 0.3
 
 
 def test_decoders_equal_ridge_regressions_chosen_with_speakers_apart(tiny, voices):
     model, clips = tiny(), voices[:15]
-    fitted, seen, true, split = decoders.fit(model, clips), [], [], []
+    fitted, seen, true, split = acoustic_decoders.fit(model, clips), [], [], []
     who = np.random.default_rng(0).permutation(clips["speaker"].unique())
     folds = clips["speaker"].map({name: i % 3 for i, name in enumerate(who)})
     for index, waveform in audio.stream(clips):
         with torch.no_grad(), hooks.capture(model, 1) as kept:
             model.logits(model.tensor(waveform))
         seen.append(kept[hooks.Site(1)][0].cpu().double().numpy())
-        true.append(decoders.truth(model, waveform).T)
+        true.append(acoustic_decoders.truth(model, waveform).T)
         split += [folds[index]] * len(true[-1])
     seen, true, at = np.concatenate(seen), np.concatenate(true), fitted.sel(layer=1)
     assert fitted.attrs["frames"] == np.isfinite(true[:, 0]).sum() < 6000
     for i, name in enumerate(NAMES):
         there = np.isfinite(true[:, i])
         x, y, apart = seen[there], true[there, i], PredefinedSplit(np.array(split)[there])
-        tried = [make_pipeline(StandardScaler(), Ridge(one)) for one in decoders.STRENGTHS]
+        tried = [make_pipeline(StandardScaler(), Ridge(one)) for one in acoustic_decoders.STRENGTHS]
         errors = [((cross_val_predict(one, x, y, cv=apart) - y) ** 2).sum() for one in tried]
-        assert at["strength"][i] == decoders.STRENGTHS[np.argmin(errors)]
+        assert at["strength"][i] == acoustic_decoders.STRENGTHS[np.argmin(errors)]
         best = tried[int(np.argmin(errors))].fit(x, y)
         assert x @ at["weight"][i].values + at["bias"][i].item() == pytest.approx(best.predict(x), abs=1e-3)
         assert fitted["mean"][i] == pytest.approx(y.mean())
@@ -210,11 +211,11 @@ def test_decoders_equal_ridge_regressions_chosen_with_speakers_apart(tiny, voice
 
 def test_few_frames_are_drawn_evenly_and_seeded(tiny, voices):
     model = tiny()
-    fitted = decoders.fit(model, voices[:12], frames=120)
+    fitted = acoustic_decoders.fit(model, voices[:12], frames=120)
     assert fitted.attrs["frames"] == 120
-    assert fitted.equals(decoders.fit(model, voices[:12], frames=120))
-    assert not fitted.equals(decoders.fit(model, voices[:12], frames=120, seed=1))
-    mixed = decoders.fit(model, voices[:12].sample(frac=1, random_state=0), frames=120)
+    assert fitted.equals(acoustic_decoders.fit(model, voices[:12], frames=120))
+    assert not fitted.equals(acoustic_decoders.fit(model, voices[:12], frames=120, seed=1))
+    mixed = acoustic_decoders.fit(model, voices[:12].sample(frac=1, random_state=0), frames=120)
     assert mixed["mean"].values == pytest.approx(fitted["mean"].values)  # a clip's frames are its own
     assert mixed["sd"].values == pytest.approx(fitted["sd"].values)
 
@@ -222,17 +223,19 @@ def test_few_frames_are_drawn_evenly_and_seeded(tiny, voices):
 def test_sd_is_that_of_the_means_of_clips(tiny, voices):
     model, rows = tiny(), []
     for _, waveform in audio.stream(voices[:9]):
-        true = decoders.truth(model, waveform)
+        true = acoustic_decoders.truth(model, waveform)
         true[5] = np.abs(true[5])
         rows.append(np.nanmean(true, axis=1))
-    assert decoders.fit(model, voices[:9])["sd"].values == pytest.approx(np.std(rows, axis=0, ddof=1), rel=1e-5)
+    assert acoustic_decoders.fit(model, voices[:9])["sd"].values == pytest.approx(
+        np.std(rows, axis=0, ddof=1), rel=1e-5
+    )
 
 
 def test_readers_decode_every_row_over_the_frames_of_the_clean_clip(model, voices, edited):
-    fitted, waveform = decoders.fit(model, voices[:9]), audio.read(voices["path"][20])
+    fitted, waveform = acoustic_decoders.fit(model, voices[:9]), audio.read(voices["path"][20])
     waveform = np.concatenate([np.zeros(1600, np.float32), waveform])
-    true = decoders.truth(model, waveform)
-    seen, hidden = edited(waveform, decoders.readers(model, fitted, waveform))
+    true = acoustic_decoders.truth(model, waveform)
+    seen, hidden = edited(waveform, acoustic_decoders.readers(model, fitted, waveform))
     for site, found in seen.items():
         at = fitted.sel(layer=site.layer)
         decoded = hidden[site] @ at["weight"].values.T + at["bias"].values
@@ -248,72 +251,72 @@ def test_whispers_have_no_pitch(tiny, tmp_path):
         soundfile.write(tmp_path / f"{place}.wav", hiss, 16000, subtype="FLOAT")
         rows.append({"path": str(tmp_path / f"{place}.wav"), "label": "calm", "speaker": place // 4})
     clips = pd.DataFrame(rows)
-    fitted = decoders.fit(model, clips[:12])
+    fitted = acoustic_decoders.fit(model, clips[:12])
     assert fitted["weight"].sel(feature=["f0", "f0_delta"]).isnull().all()
     assert fitted["weight"].sel(feature=NAMES[:4]).notnull().all()
-    valid = decoders.validity(model, clips[12:], fitted)
+    valid = acoustic_decoders.validity(model, clips[12:], fitted)
     assert valid["mean"].sel(feature=["f0", "f0_delta"]).isnull().all()
     assert valid["mean"].sel(feature="level").notnull().all()
     waveform = audio.read(clips["path"][12])
-    _, seen = execution.cascade_read(model, waveform, [], decoders.readers(model, fitted, waveform))
+    _, seen = execution.cascade_read(model, waveform, [], acoustic_decoders.readers(model, fitted, waveform))
     found = torch.stack(list(seen.values()))
     assert found[..., 4:].isnan().all() and found[..., :4].isfinite().all()
 
 
 def test_where_there_is_no_decoder_no_r2_is_claimed(tiny, voices):
     model = tiny()
-    fitted = decoders.fit(model, voices[:9])
+    fitted = acoustic_decoders.fit(model, voices[:9])
     fitted["bias"].loc[{"feature": "f0"}] = np.nan
-    valid = decoders.validity(model, voices[9:12], fitted)
+    valid = acoustic_decoders.validity(model, voices[9:12], fitted)
     assert valid["mean"].sel(feature="f0").isnull().all() and (valid["n"].sel(feature="f0") == 0).all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_saved_and_opened_again_it_reads_the_same(tiny, voices, tmp_path):
     model = tiny()
-    fitted = decoders.fit(model, voices[:9])
-    valid = decoders.validity(model, voices[9:15], fitted)
+    fitted = acoustic_decoders.fit(model, voices[:9])
+    valid = acoustic_decoders.validity(model, voices[9:15], fitted)
     valid.to_netcdf(tmp_path / "validity.nc")
     fitted.to_netcdf(tmp_path / "decoders.nc")
     with xr.open_dataset(tmp_path / "decoders.nc") as again:
         assert json.loads(again.attrs["speakers"]) == ["s00", "s01", "s02"]
-        assert decoders.validity(model, voices[9:15], again.load())["mean"].equals(valid["mean"])
+        assert acoustic_decoders.validity(model, voices[9:15], again.load())["mean"].equals(valid["mean"])
 
 
 def test_what_cannot_be_fitted_or_judged_is_refused(tiny, voices):
     model = tiny()
     with pytest.raises(ValueError, match="no speaker: add a column"):
-        decoders.fit(model, voices.drop(columns="speaker"))
+        acoustic_decoders.fit(model, voices.drop(columns="speaker"))
     with pytest.raises(ValueError, match="1 of 9 clips have no speaker"):
-        decoders.fit(model, voices[:9].assign(speaker=[None, *voices["speaker"][1:9]]))
+        acoustic_decoders.fit(model, voices[:9].assign(speaker=[None, *voices["speaker"][1:9]]))
     with pytest.raises(ValueError, match="3 speakers or more, and there are 2"):
-        decoders.fit(model, voices[:6])
-    fitted = decoders.fit(model, voices[:9])
+        acoustic_decoders.fit(model, voices[:6])
+    fitted = acoustic_decoders.fit(model, voices[:9])
     with pytest.raises(ValueError, match="fitted on speaker s02"):
-        decoders.validity(model, voices[8:15], fitted)
+        acoustic_decoders.validity(model, voices[8:15], fitted)
     for other in (tiny(num_hidden_layers=2), tiny("large")):
         with pytest.raises(ValueError, match="fitted on another model.*decoders.fit"):
-            decoders.readers(other, fitted, np.zeros(8000))
+            acoustic_decoders.readers(other, fitted, np.zeros(8000))
         with pytest.raises(ValueError, match="another model"):
-            decoders.validity(other, voices[9:], fitted)
+            acoustic_decoders.validity(other, voices[9:], fitted)
 
 
 def test_bad_clips_are_named(tiny, voices):
     clips = voices[:12].copy()
     clips.loc[1, "path"] = "nowhere.wav"
     with pytest.warns(UserWarning, match="nowhere"):
-        fitted = decoders.fit(tiny(), clips)
+        fitted = acoustic_decoders.fit(tiny(), clips)
     assert '"1"' in fitted.attrs["skipped"]
     clips["path"] = ["nowhere.wav"] * 6 + clips["path"].tolist()[6:]
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="there are 2"):  # of two, not one can be read
-        decoders.fit(tiny(), clips)
+        acoustic_decoders.fit(tiny(), clips)
 
 
 def test_clips_are_measured_over_the_frames_that_count(tiny, clips):
     model = tiny()
-    found = decoders.measure(model, clips[:3])
+    found = acoustic_decoders.measure(model, clips[:3])
     for clip, path in clips["path"][:3].items():
-        true = decoders.truth(model, audio.read(path))
+        true = acoustic_decoders.truth(model, audio.read(path))
         want = pd.DataFrame(np.vstack([true[:-1], np.abs(true[-1:])])).mean(axis=1)
         np.testing.assert_allclose(found.sel(clip=clip), want)
     assert found["unit"].sel(feature="level").item() == "dB" and "speaker" in found.coords

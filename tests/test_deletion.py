@@ -11,8 +11,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_lib.deletion import deletion_masks, frame_deletion, gate
-from xai_lib.gradient_shap import gradient_shap as shap
+from xai_lib.attribution.gradientshap import gradient_shap as shap
+from xai_lib.faithfulness.deletion_test import deletion_masks, frame_deletion, gate
 from xai_lib.plots import deletion_pairs, style
 
 

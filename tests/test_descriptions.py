@@ -12,7 +12,8 @@ import pytest
 import soundfile
 import xarray as xr
 
-from xai_lib import audio, corpora, descriptions, dissection, models
+from xai_lib import corpora, dissection, models
+from xai_lib.dissection import descriptions
 
 pytestmark = pytest.mark.heavy
 
@@ -31,7 +32,7 @@ def table(tmp_path):
             soundfile.write(path, tone.clip(-1, 1), 16000, subtype="FLOAT")
             rows.append({"path": str(path), "level": level, "pitch": f0})
     clips = pd.DataFrame(rows)
-    return clips.join(audio.features_table(clips))
+    return clips.join(corpora.features_table(clips))
 
 
 def test_captions_say_the_level_and_pitch_that_were_set(table):

@@ -11,9 +11,10 @@ import xarray as xr
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from xai_lib import audio, dissection, hooks, plots, similarities, statistics, widgets
-from xai_lib.families import Site
-from xai_lib.names import EMOTIONS
+from xai_lib import audio, dissection, hooks, plots, statistics, widgets
+from xai_lib.corpora.filenames import EMOTIONS
+from xai_lib.dissection import similarity_measures
+from xai_lib.models.sites import Site
 
 SPEAKERS, NEURONS = 10, 40
 
@@ -236,7 +237,7 @@ def fit(activations):
     return xr.DataArray(np.array(values), coords, ("clip", "concept"))
 
 
-@pytest.mark.parametrize("similarity", list(similarities.FUNCTIONS))
+@pytest.mark.parametrize("similarity", list(similarity_measures.FUNCTIONS))
 def test_identify_names_the_planted_neuron(activations, fit, similarity):
     named = dissection.identify(activations, fit, similarity=similarity, draws=199)
     assert named["name"].sel(layer=1, neuron=3) == "angry"

@@ -15,8 +15,8 @@ import xarray as xr
 from scipy import stats
 
 from xai_lib import dissection, edits, hooks, plots, statistics, widgets
-from xai_lib.families import Site
-from xai_lib.names import EMOTIONS
+from xai_lib.corpora.filenames import EMOTIONS
+from xai_lib.models.sites import Site
 
 HOSTILE = {
     "script": "<script>alert(1)</script>",
@@ -65,7 +65,7 @@ def activations():
 
 
 @pytest.fixture
-def results(activations):
+def card_data(activations):
     captions = pd.Series(np.where(activations["label"] == "angry", "a loud voice", "a quiet voice"))
     described = dissection.describe(activations, captions, draws=3)
     concepts = pd.Series({"loud": "a loud voice", "quiet": "a quiet voice"})
@@ -98,8 +98,8 @@ def test_what_differs_between_speakers_is_told_between_them(activations):
 
 
 @pytest.mark.parametrize("missing", ["described", "named", "held", "selective", "test", None])
-def test_a_card_shows_what_there_is(results, missing):
-    given = {name: value for name, value in results.items() if name != missing}
+def test_a_card_shows_what_there_is(card_data, missing):
+    given = {name: value for name, value in card_data.items() if name != missing}
     card = dissection.card(2, 2, **given)
     figure = plots.neuron_card(card)
     panels = {None: 3, "described": 2, "named": 2, "held": 3, "selective": 2, "test": 2}[missing]
@@ -110,7 +110,7 @@ def test_a_card_shows_what_there_is(results, missing):
     assert ("male" in rows) == (missing not in ("selective", "test"))
 
 
-def test_a_card_of_nothing_and_of_units(results, activations):
+def test_a_card_of_nothing_and_of_units(card_data, activations):
     empty = dissection.card(2, 2)
     assert "no description" in plots.neuron_card(empty).get_suptitle()
     units = activations.stack(unit=["layer", "neuron"]).assign_coords(part=("unit", ["attention"] * 6))
@@ -131,17 +131,17 @@ def test_a_card_of_nothing_and_of_units(results, activations):
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_is_drawn_as_it_is(results, kind):
+def test_hostile_text_is_drawn_as_it_is(card_data, kind):
     """As summary, word, concept, label, target and name of a file; the figure is drawn to the end."""
     text = HOSTILE[kind]
-    described = results["described"].assign_coords(word=[text, "quiet"])
-    named = results["named"].assign_coords(concept=[text, "quiet"])
+    described = card_data["described"].assign_coords(word=[text, "quiet"])
+    named = card_data["named"].assign_coords(concept=[text, "quiet"])
     named = named.assign(name=named["name"].astype(object).copy(data=np.full(named["name"].shape, text, object)))
-    selective = {"label": results["selective"]["label"].assign_coords(concept=[text, *EMOTIONS[1:]])}
+    selective = {"label": card_data["selective"]["label"].assign_coords(concept=[text, *EMOTIONS[1:]])}
     effect = xr.Dataset(
         {key: ("target", [0.1, 0.2]) for key in ("mean", "low", "high")}, {"target": [text, "b"]}, {"scale": "log_odds"}
     )
-    given = {**results, "described": described, "named": named, "selective": selective, "zeroed": effect}
+    given = {**card_data, "described": described, "named": named, "selective": selective, "zeroed": effect}
     card = dissection.card(2, 2, **given, summaries=pd.Series({(2, i): text for i in range(6)}))
     assert card["summary"] == text  # whole in the data
     figure = plots.neuron_card(card, marks={text: 0.5})
@@ -181,14 +181,14 @@ def test_players_round_what_is_of_low_precision():
     assert ">1.448<" in widgets.players(table, 16000).data
 
 
-def test_sexes_have_no_colour_of_an_emotion(results):
-    ax = plots.neuron_card(dissection.card(2, 2, **results)).axes[-1]
+def test_sexes_have_no_colour_of_an_emotion(card_data):
+    ax = plots.neuron_card(dissection.card(2, 2, **card_data)).axes[-1]
     rows = [text.get_text() for text in ax.get_yticklabels()]
     colors = {row: line.get_color() for row, line in zip(rows, (x for x in ax.lines if x.get_marker() == "o"))}
     assert not {colors["female"], colors["male"]} & set(plots.style.EMOTION_COLORS.values())
 
 
-def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, results):
+def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, card_data):
     model = tiny()
     clips = clips.assign(label=["angry", "calm"])
     found = dissection.zeroed(model, clips, 2, 7)
@@ -205,7 +205,7 @@ def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, results
     own = found["mean"].to_series()
     assert own["angry"] == pytest.approx(float(found["change"].sel(clip=7, target="angry")))
     assert own.notna().sum() == 2 and found["n"].sel(target="calm") == 1 and found["low"].isnull().all()
-    figure = plots.neuron_card(dissection.card(2, 2, **results, zeroed=found))
+    figure = plots.neuron_card(dissection.card(2, 2, **card_data, zeroed=found))
     title = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][-1]
     assert title == "Held at zero (no interval: it takes 8 speakers)"
     nameless = dissection.zeroed(model, clips.drop(columns="label"), 2, 7)
@@ -232,7 +232,7 @@ def test_zeroing_is_averaged_over_speakers(tiny, tmp_path):
     np.testing.assert_allclose(unknown["mean"].sel(target="angry"), found["change"].sel(target="angry").mean())
 
 
-def test_the_panel_shows_a_summary_and_the_effect(tiny, clips, results):
+def test_the_panel_shows_a_summary_and_the_effect(tiny, clips, card_data):
     model = tiny()
     clips = clips.assign(label=["angry", "calm"])
     train = dissection.activations(model, clips, model.sites("ffn_hidden", [2]))

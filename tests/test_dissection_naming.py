@@ -13,7 +13,9 @@ import xarray as xr
 from recordings import recordings
 from scipy import stats
 
-from xai_lib import audio, corpora, descriptions, dissection, encoders, naming, similarities, statistics
+from xai_lib import corpora, dissection, statistics
+from xai_lib.dissection import concept_matching, descriptions, similarity_measures
+from xai_lib.dissection.descriptions import encoders
 
 pytestmark = pytest.mark.heavy
 
@@ -62,7 +64,7 @@ class Model:
         return self.answers[found]
 
 
-@pytest.mark.parametrize("similarity", list(similarities.FUNCTIONS))
+@pytest.mark.parametrize("similarity", list(similarity_measures.FUNCTIONS))
 def test_captions_sounds_and_a_ready_fit_give_the_same_names(data, similarity):
     activations, captions = data
     options = {"similarity": similarity, "draws": 19}
@@ -139,12 +141,12 @@ def test_sources_of_one_label_each_are_dealt_out_as_wholes(outputs):
     nested = logits.assign_coords(speaker=sources, label=("clip", labels))
     named = dissection.identify(nested, fit, draws=99)
     assert (named["p"] == 0.01).all() and abs(dissection.accuracy(named).loc["top1", "shuffled"] - 1 / 20) < 0.03
-    for rows in naming._deals(nested, 5, 0):
+    for rows in concept_matching._deals(nested, 5, 0):
         assert sorted(rows) == list(range(360)) and (rows.reshape(-1, 3) // 3 == rows[::3, None] // 3).all()
         assert (rows != np.arange(360)).mean() > 0.9
     # with clips of two labels each, it is within them
     mixed = logits.assign_coords(speaker=("clip", np.arange(360) % 30), label=("clip", labels))
-    for rows in naming._deals(mixed, 5, 0):
+    for rows in concept_matching._deals(mixed, 5, 0):
         assert (rows % 30 == np.arange(360) % 30).all() and (rows != np.arange(360)).mean() > 0.8
 
 
@@ -187,7 +189,7 @@ def test_clips_without_a_caption_are_left_out(data):
 
 def test_tab_hears_the_sample_corpus_without_a_download():
     clips = corpora.balanced(corpora.load("sample"), 48, seed=0)
-    level = audio.features_table(clips)["level_db"].rank().to_numpy()
+    level = corpora.features_table(clips)["level_db"].rank().to_numpy()
     activations = xr.DataArray(level[:, None], {"clip": clips.index}, ("clip", "neuron"))
     concepts = pd.Series({word: f"a {word} voice" for word in ("loud", "quiet", "fast", "slow")})
     named = dissection.identify(activations, method="TAB", clips=clips, concepts=concepts, draws=99)
@@ -369,7 +371,7 @@ def test_accuracy_of_none_is_none(data):
 
 def test_the_function_is_chosen_by_accuracy_and_then_by_order(outputs, monkeypatch):
     table = dissection.choose(*outputs)
-    assert sorted(table.index) == sorted(similarities.FUNCTIONS)
+    assert sorted(table.index) == sorted(similarity_measures.FUNCTIONS)
     assert list(table["top1"]) == sorted(table["top1"], reverse=True)
     for name, row in table.iterrows():
         own = dissection.accuracy(dissection.identify(*outputs, similarity=name, draws=0))["value"]
@@ -386,7 +388,7 @@ def test_the_function_is_chosen_by_accuracy_and_then_by_order(outputs, monkeypat
 def measured():
     """192 clips of the sample corpus, what was measured of them, and their captions."""
     clips = corpora.balanced(corpora.load("sample"), 192, seed=0)
-    table = audio.features_table(clips)
+    table = corpora.features_table(clips)
     return clips, table, descriptions.captions(table, table)
 
 
@@ -402,7 +404,7 @@ def _planted(values, rng):
     "similarity",
     [
         pytest.param(name, marks=[] if name == "soft_wpmi" else pytest.mark.full)  # the others take as long each
-        for name in similarities.FUNCTIONS
+        for name in similarity_measures.FUNCTIONS
     ],
 )
 def test_planted_neurons_are_named_rightly_and_no_more_by_shuffled_labels(measured, similarity):

@@ -11,7 +11,9 @@ import soundfile
 import tiny_text
 import torch
 
-from xai_lib import audio, corpora, descriptions, encoders
+from xai_lib import audio, corpora
+from xai_lib.dissection import descriptions
+from xai_lib.dissection.descriptions import encoders
 
 pytestmark = pytest.mark.heavy
 
@@ -231,7 +233,7 @@ def test_a_corpus_with_a_column_of_levels_is_measured_all_the_same():
     """The sample corpus tells the level at which each clip was made, and none of the other features."""
     clips = corpora.load("sample").head(3)
     assert "level_db" in clips
-    table = audio.features_table(clips)
+    table = corpora.features_table(clips)
     for reference in (clips, table):
         index, found = encoders.AcousticSpace(reference).sound(clips)
         np.testing.assert_array_equal(found, encoders.AcousticSpace(table).sound(table)[1])

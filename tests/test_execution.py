@@ -6,7 +6,7 @@ import torch
 from transformers import WavLMConfig, WavLMForSequenceClassification
 
 from xai_lib import execution, hooks, models
-from xai_lib.families import PARTS, Site
+from xai_lib.models.sites import PARTS, Site
 
 
 def flip(hidden):

@@ -12,9 +12,9 @@ import torch
 import xarray as xr
 from scipy.special import log_softmax
 
-from xai_lib import audio, donors, edits, hooks, models, targets
-from xai_lib.activations import moments
-from xai_lib.exhaustive import exhaustive_ablation
+from xai_lib import audio, edits, hooks, models, targets
+from xai_lib.activations import donors, moments
+from xai_lib.attribution.single_neuron import exhaustive_ablation
 
 
 @pytest.fixture

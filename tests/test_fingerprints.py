@@ -11,7 +11,9 @@ import soundfile
 import soxr
 from scipy import signal
 
-from xai_lib import audio, checkpoints, corpora, fingerprints, models
+from xai_lib import audio, corpora, models
+from xai_lib.corpora import fingerprints
+from xai_lib.models import checkpoints
 
 COPY = fingerprints.COPY
 

@@ -10,7 +10,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_lib import corpora, folders, tables
+from xai_lib import corpora
+from xai_lib.corpora import folders, tables
 
 
 def touch(*paths, content=b"x"):

@@ -11,8 +11,9 @@ import xarray as xr
 from scipy import stats
 from scipy.special import softmax
 
-from xai_lib import edits, forgetting, hooks, models, plots, pruning
-from xai_lib.families import Site
+from xai_lib import edits, hooks, models, plots, pruning
+from xai_lib.models.sites import Site
+from xai_lib.pruning import forgetting
 
 pytestmark = pytest.mark.heavy
 
@@ -76,7 +77,7 @@ def test(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(ears, train, test):
+def comparisons(ears, train, test):
     """{class: {strategy: compared}}: one neuron by what it is used for, and one by a score that knows nothing."""
     support, blind = pruning.support(ears, train, [HIDDEN]), np.random.default_rng(3).standard_normal(10)
     found = {}
@@ -155,8 +156,8 @@ def test_a_second_look_sees_what_stands_in_for_the_first():
     assert set(pruning.neurons_of(pruning.greedy(model, clips, "a", 2, [HIDDEN], step=1), 2)[HIDDEN]) == {0, 1}
 
 
-def test_the_table_is_of_the_changes_averaged_over_classes(results):
-    table = forgetting.table(results, dose=1)
+def test_the_table_is_of_the_changes_averaged_over_classes(comparisons):
+    table = forgetting.table(comparisons, dose=1)
     assert list(table.index.get_level_values("measure").unique()) == ["logit", "probability", "accuracy"]
     used = table.loc[("logit", "used")]
     assert used["neurons"] == 1 and used["classes"] == 8
@@ -166,7 +167,7 @@ def test_the_table_is_of_the_changes_averaged_over_classes(results):
     assert table.loc[("accuracy", "used"), "forgotten"] == -1 and table.loc[("accuracy", "used"), "kept"] == 0
     changes = [
         forgetting.summary(by["blind"], label)["change"].sel(who="chosen", dose=1, measure="logit")
-        for label, by in results.items()
+        for label, by in comparisons.items()
     ]
     forgotten, kept = ([float(x.sel(group=group)) for x in changes] for group in ("forgotten", "kept"))
     blind = table.loc[("logit", "blind")]
@@ -197,8 +198,8 @@ def test_the_interval_of_selectivity_is_the_jackknifes():
     assert np.isnan(forgetting._averaged(values[:7])["selectivity_low"])
 
 
-def test_outcomes_are_of_each_clips_own_class(results):
-    compared = results["tone 2"]["blind"]
+def test_outcomes_are_of_each_clips_own_class(comparisons):
+    compared = comparisons["tone 2"]["blind"]
     found, logit = forgetting.outcomes(compared), compared["logit"].values
     own = [CLASSES.index(label) for label in compared["label"].values]
     rows = np.arange(len(own))
@@ -212,8 +213,8 @@ def test_outcomes_are_of_each_clips_own_class(results):
     )
 
 
-def test_a_common_shift_is_a_change_of_logits_and_of_nothing_else(results):
-    compared = results["tone 2"]["used"].copy(deep=True)
+def test_a_common_shift_is_a_change_of_logits_and_of_nothing_else(comparisons):
+    compared = comparisons["tone 2"]["used"].copy(deep=True)
     compared["logit"][:, 1] = compared["logit"][:, 0] - 5
     found = forgetting.summary(compared, "tone 2").sel(dose=1, who="chosen")
     np.testing.assert_allclose(found["change"].sel(measure="logit"), -5, rtol=1e-5)
@@ -221,14 +222,14 @@ def test_a_common_shift_is_a_change_of_logits_and_of_nothing_else(results):
     np.testing.assert_allclose(found["change"].sel(measure=["probability", "accuracy"]), 0, atol=1e-6)
 
 
-def test_the_distance_of_probabilities_and_the_f1(results):
-    compared = results["tone 2"]["blind"]
+def test_the_distance_of_probabilities_and_the_f1(comparisons):
+    compared = comparisons["tone 2"]["blind"]
     found, p = forgetting.summary(compared, "tone 2"), softmax(compared["logit"].values.astype(float), -1)
     own = compared["label"].values == "tone 2"
     kl = stats.entropy(p[own][:, 0], p[own][:, 2], axis=-1).mean(0)
     np.testing.assert_allclose(found["kl"].sel(group="forgotten", dose=2), kl, rtol=1e-4, atol=1e-6)
     assert (found["kl"].sel(dose=0) == 0).all()
-    used = forgetting.summary(results["tone 2"]["used"], "tone 2").sel(who="chosen")
+    used = forgetting.summary(comparisons["tone 2"]["used"], "tone 2").sel(who="chosen")
     # seven classes known; what was the eighth is called by one of their names, half of which is then wrong
     np.testing.assert_allclose(used["macro_f1"].sel(dose=[0, 1]), [1, (6 + 2 / 3) / 8])
 
@@ -238,15 +239,15 @@ def test_selectivity_is_undefined_where_nothing_was_forgotten():
     np.testing.assert_allclose(found, [np.nan, 0.75, 0])
 
 
-def test_the_frontier_joins_doses_classes_and_strategies(results):
+def test_the_frontier_joins_doses_classes_and_strategies(comparisons):
     found = forgetting.frontier(
-        {label: {"used": by["used"], "blind": by["blind"].isel(dose=[0, 2])} for label, by in results.items()}
+        {label: {"used": by["used"], "blind": by["blind"].isel(dose=[0, 2])} for label, by in comparisons.items()}
     )
     assert found.sizes["class"] == 8 and found["dose"].values.tolist() == [0, 1, 2]
     at = found["value"].sel(measure="accuracy", strategy="used", random=False, dose=1)
     assert (at.sel(group="forgotten") == 0).all() and (at.sel(group="kept") == 1).all()
     assert np.isnan(found["value"].sel(strategy="blind", dose=1)).all()
-    random = forgetting.summary(results["tone 5"]["used"], "tone 5")["value"].isel(who=slice(1, None)).mean("who")
+    random = forgetting.summary(comparisons["tone 5"]["used"], "tone 5")["value"].isel(who=slice(1, None)).mean("who")
     np.testing.assert_allclose(
         found["value"]
         .sel({"class": "tone 5", "strategy": "used", "random": True})
@@ -262,25 +263,25 @@ def test_the_frontier_joins_doses_classes_and_strategies(results):
     assert [0, 2] in [line.get_xdata().tolist() for line in right.lines]
 
 
-def test_no_measure_of_a_class_without_clips(results):
+def test_no_measure_of_a_class_without_clips(comparisons):
     with pytest.raises(ValueError, match="tone 9"):
-        forgetting.summary(results["tone 2"]["used"], "tone 9")
+        forgetting.summary(comparisons["tone 2"]["used"], "tone 9")
 
 
-def test_the_forgotten_class_is_marked_by_its_name(results):
+def test_the_forgotten_class_is_marked_by_its_name(comparisons):
     for forgotten in ("tone 6", "tone 0"):
-        figure = plots.class_changes(results[forgotten]["used"], 1, forgotten=forgotten)
+        figure = plots.class_changes(comparisons[forgotten]["used"], 1, forgotten=forgotten)
         bold = [tick.get_text() for tick in figure.axes[0].get_xticklabels() if tick.get_fontweight() == "bold"]
         assert bold == [forgotten]
         names = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-        before = forgetting.by_class(results[forgotten]["used"]).sel(dose=0, who="chosen").mean("speaker")
+        before = forgetting.by_class(comparisons[forgotten]["used"]).sel(dose=0, who="chosen").mean("speaker")
         assert names == list(before["label"].values[np.argsort(-before.values)])
     with pytest.raises(ValueError, match="the doses are"):
-        plots.class_changes(results["tone 0"]["used"], 7, forgotten="tone 0")
+        plots.class_changes(comparisons["tone 0"]["used"], 7, forgotten="tone 0")
 
 
-def test_single_recordings_are_drawn_where_they_are_too_few_for_an_interval(results):
-    compared = results["tone 0"]["used"]
+def test_single_recordings_are_drawn_where_they_are_too_few_for_an_interval(comparisons):
+    compared = comparisons["tone 0"]["used"]
     whole = plots.class_changes(compared, 1, forgotten="tone 0").axes[0]
     few = compared.isel(clip=np.isin(compared["speaker"], np.unique(compared["speaker"])[:3]))
     ax = plots.class_changes(few, 1, forgotten="tone 0", units="recordings").axes[0]

@@ -12,7 +12,8 @@ import torch
 import xarray as xr
 
 from tests.golden import adapter, comparison, inputs, record, store
-from xai_lib import sampling, targets
+from xai_lib import targets
+from xai_lib.corpora import sampling
 
 pytestmark = pytest.mark.heavy
 LARGEST = 10_000_000  # bytes of all arrays

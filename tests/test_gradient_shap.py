@@ -19,9 +19,10 @@ from scipy.stats import spearmanr
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xai_lib import attribution, audio, execution, gradient_shap, hooks, models, targets, workbook
-from xai_lib.deletion import gate
-from xai_lib.gradient_shap import draws, frame_table, top_frames
+from xai_lib import attribution, audio, execution, hooks, models, targets, workbook
+from xai_lib.attribution import gradientshap
+from xai_lib.attribution.gradientshap import draws, frame_table, top_frames
+from xai_lib.faithfulness.deletion_test import gate
 from xai_lib.plots import frame_attribution, style
 from xai_lib.widgets import FrameExplorer
 
@@ -36,7 +37,7 @@ def clips(tmp_path):
     return pd.DataFrame(rows)
 
 
-shap = gradient_shap.gradient_shap
+shap = gradientshap.gradient_shap
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
@@ -263,7 +264,7 @@ def test_memory_does_not_grow_with_the_draws(tiny, clips):
 
 def test_draws_are_averaged_summed_or_kept(tiny, clips):
     options = {"target": "sad", "n": 8, "steps": 4}
-    found = {reduce: shap(tiny("base"), clips, reduce=reduce, **options) for reduce in gradient_shap.REDUCE}
+    found = {reduce: shap(tiny("base"), clips, reduce=reduce, **options) for reduce in gradientshap.REDUCE}
     every, mean = found["none"], found["mean"]
     assert every["attribution"].dims == ("clip", "draw", "frame") and every["alpha"].dims == ("clip", "draw")
     assert every["path"].values.tolist() == [0] * 4 + [1] * 4
@@ -285,7 +286,7 @@ def test_draws_are_averaged_summed_or_kept(tiny, clips):
 
 def test_neurons_and_draws_can_be_saved(tiny, clips, tmp_path):
     found = shap(tiny("base"), clips, target="sad", n=4, steps=2, layers=[0, 3], reduce="none")
-    workbook._netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+    workbook.netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
         assert np.array_equal(again["alpha"], found["alpha"]) and again["layer"].values.tolist() == [0, 3]
         assert again["speaker"].values.tolist() == ["s0", "s1"] and again.attrs["steps"] == 2
@@ -312,11 +313,11 @@ def test_memory_is_bounded():
 @given(st.integers(400, 60_000), st.floats(0.005, 1.5))
 def test_windows_share_out_the_clip(n_samples, seconds):
     model = SimpleNamespace(sample_rate=16000, hop=320, span=400, n_frames=audio.n_frames)
-    assert gradient_shap.windows(model, n_samples, 0.02) == (320, audio.n_frames(n_samples))
-    width, count = gradient_shap.windows(model, n_samples, seconds)
+    assert gradientshap.windows(model, n_samples, 0.02) == (320, audio.n_frames(n_samples))
+    width, count = gradientshap.windows(model, n_samples, seconds)
     assert count >= 1 and (count - 1) * width < n_samples
     values = torch.arange(2 * n_samples, dtype=torch.float64).reshape(2, -1)
-    summed = gradient_shap._summed(values, width, count)
+    summed = gradientshap._summed(values, width, count)
     assert summed.shape == (2, count) and torch.allclose(summed.sum(dim=1), values.sum(dim=1))
     assert torch.allclose(summed[:, 0], values[:, : width if count > 1 else None].sum(dim=1))
 

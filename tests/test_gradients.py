@@ -14,8 +14,9 @@ import xarray as xr
 from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerIntegratedGradients
 from torch.utils.flop_counter import FlopCounterMode
 
-from xai_lib import activations, audio, execution, gradients, hooks, models, targets, workbook
-from xai_lib.families import PARTS
+from xai_lib import activations, audio, execution, hooks, models, targets, workbook
+from xai_lib.attribution import gradients
+from xai_lib.models.sites import PARTS
 
 METHODS = [gradients.grad_x_activation, gradients.gradient, gradients.integrated_gradients]
 each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
@@ -416,7 +417,7 @@ def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path, met
     with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
         found = method(tiny("base"), more, target="sad", by_frame=True)
     assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
-    workbook._netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+    workbook.netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
         assert again["speaker"].values.tolist() == ["s0", "s1"] and again.attrs["method"] == method.__name__
         assert np.array_equal(again["signed"], found["signed"], equal_nan=True)

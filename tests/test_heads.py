@@ -8,8 +8,10 @@ import torch
 import xarray as xr
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from xai_lib import audio, fingerprints, heads, inputs, models
-from xai_lib.names import EMOTIONS
+from xai_lib import audio, heads, models
+from xai_lib.corpora import fingerprints
+from xai_lib.corpora.filenames import EMOTIONS
+from xai_lib.workbook import inputs
 
 pytestmark = pytest.mark.heavy
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xai_lib import edits, execution, hooks
-from xai_lib.families import PARTS, Site
+from xai_lib.models.sites import PARTS, Site
 
 
 @pytest.fixture(params=["base", "large"])

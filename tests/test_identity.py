@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from xai_lib import corpora, fingerprints, identity, sampling, speakers
-from xai_lib.identity import HEARD, NOT_HEARD, NOT_KNOWN
+from xai_lib import corpora
+from xai_lib.corpora import fingerprints, identity, sampling
+from xai_lib.corpora.identity import HEARD, NOT_HEARD, NOT_KNOWN
+from xai_lib.probing import speaker_space
 
 
 @pytest.mark.parametrize(
@@ -177,8 +179,8 @@ def test_known_corpora_are_not_read(noises, monkeypatch):
 @pytest.mark.parametrize("name", ["mine-1 ", "MINE-1", " mine-1"])
 def test_what_was_fitted_on_a_speaker_refuses_the_speaker(name):
     with pytest.raises(ValueError, match="it was fitted on speaker"):
-        speakers.known(table(name), heard=["mine-1"])
-    assert speakers.known(table(name, "mine-1")) == [name.strip()]
+        speaker_space.known(table(name), heard=["mine-1"])
+    assert speaker_space.known(table(name, "mine-1")) == [name.strip()]
 
 
 def test_a_split_counts_spellings_as_one_speaker():

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from xai_lib import activations, audio, checkpoints, corpora, dissection, heads, hooks, inputs, models, parameters, run
+from xai_lib import activations, audio, corpora, dissection, heads, hooks, models
+from xai_lib.models import checkpoints
+from xai_lib.workbook import command_line, inputs, parameters
 
 RATE = 16000
 
@@ -85,7 +87,7 @@ def test_a_folder_of_that_name_hides_nothing(tmp_path, monkeypatch, pair, expect
     name = pair.split("=")[1]
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    found = next(iter(run.parameters({}, [pair]).values()))
+    found = next(iter(command_line.parameters({}, [pair]).values()))
     assert found == (expected or str(tmp_path / name))
 
 
@@ -453,7 +455,7 @@ def test_an_offset_moves_no_feature(tmp_path, offset):
     voice = np.sin(2 * np.pi * 150 * seconds) * (0.2 * np.sin(2 * np.pi * 3 * seconds).clip(0) + 1e-4)
     voice += 1e-4 * sound(2)
     paths = [write(tmp_path / f"{name}.wav", voice + name, subtype="FLOAT") for name in (0, offset)]
-    table = audio.features_table(paths)
+    table = corpora.features_table(paths)
     np.testing.assert_allclose(table.iloc[1], table.iloc[0], rtol=2e-3, atol=2e-3)
 
 
@@ -507,24 +509,24 @@ def test_files_may_be_a_path(tmp_path):
 @pytest.mark.heavy
 def test_results_that_cannot_be_written_are_said_in_a_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert run.main(["--only", "01", "--results", str(tmp_path / "file")]) == 2
+    assert command_line.main(["--only", "01", "--results", str(tmp_path / "file")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "results cannot be written to" in said[0] and "--results" in said[0]
 
 
 def test_sockets_lie_where_names_are_short(tmp_path, monkeypatch):
-    assert run._folder_of_sockets() is None or len(str(tmp_path)) > run.LONGEST_SOCKET
+    assert command_line._folder_of_sockets() is None or len(str(tmp_path)) > command_line.LONGEST_SOCKET
     long = tmp_path / ("n" * 100)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
-    assert run._folder_of_sockets() == "/tmp"
+    assert command_line._folder_of_sockets() == "/tmp"
 
 
 @pytest.mark.full
 def test_a_notebook_runs_with_a_long_tmpdir(tmp_path):
     long = tmp_path / "job.12345678/interactive/tmp" / ("n" * 60)
     long.mkdir(parents=True)
-    command = [sys.executable, "-m", "xai_lib.run", "--only", "01", "--results", str(tmp_path / "results")]
+    command = [sys.executable, "-m", "xai_lib.workbook", "--only", "01", "--results", str(tmp_path / "results")]
     command += ["max_clips=8", "k=5"]
     environment = {**os.environ, "TMPDIR": str(long)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from xai_lib import audio, corpora, folders, models, tables
+from xai_lib import audio, corpora, models
+from xai_lib.corpora import folders, tables
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "inputs.md"
 ROW = re.compile(r"\| (?P<given>.*?) \| `(?P<code>.*)` \| `(?P<result>.*)` \|")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from xai_lib import interpretability, plots
+from xai_lib import plots
+from xai_lib.dissection import interpretability
 
 CLIPS, NEURONS = 60, 50
 

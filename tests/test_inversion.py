@@ -6,7 +6,9 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
-from xai_lib import ablation, activations, attribution, audio, edits, execution, hooks, inversion, models, nulls
+from xai_lib import ablation, activations, attribution, audio, edits, execution, hooks, models
+from xai_lib.ablation import inversion
+from xai_lib.activations import random_neurons
 from xai_lib.plots.upstream import upstream as figure_of
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(1, 4)}
@@ -78,7 +80,9 @@ def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(mo
         for at, own in NEURONS.items():
             y = seen[hooks.Site(at)]
             sizes = np.hypot(moments["mean"], moments["std"])
-            sets = [one for (one,) in nulls.sets(24, sizes, {at: np.array(own)}, nulls=2, directions=0, seed=3)[1:]]
+            sets = [
+                one for (one,) in random_neurons.sets(24, sizes, {at: np.array(own)}, nulls=2, directions=0, seed=3)[1:]
+            ]
             for mode in ("flip", "zero"):
                 row = found.sel(clip=clip, layer=at, mode=mode)
                 expected = [(size(edits.edit(some, mode)(y) - y) / size(y)).item() for some in (own, *sets)]
@@ -237,5 +241,5 @@ def test_the_overlap_of_the_random_sets_is_told(tiny, clips):
     known, own = activations.moments(model, clips), [1, 5, 9, 12]
     found = inversion.upstream(model, clips[:1], neurons={2: own}, moments=known, nulls=4, modes=("flip",), seed=3)
     sizes = np.hypot(known["mean"], known["std"])
-    drawn = [one for (one,) in nulls.sets(24, sizes, {2: np.array(own)}, nulls=4, directions=0, seed=3)[1:]]
-    assert found["null_overlap"].item() == pytest.approx(nulls.overlap(drawn)) and found["null_overlap"] > 0
+    drawn = [one for (one,) in random_neurons.sets(24, sizes, {2: np.array(own)}, nulls=4, directions=0, seed=3)[1:]]
+    assert found["null_overlap"].item() == pytest.approx(random_neurons.overlap(drawn)) and found["null_overlap"] > 0

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, HubertConfig, HubertModel, WavLMModel
 
 from xai_lib import hooks, models
-from xai_lib.families import PARTS, Site
+from xai_lib.models.sites import PARTS, Site
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

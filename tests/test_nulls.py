@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from xai_lib import ablation, activations, hooks, nulls
+from xai_lib import ablation, activations, hooks
+from xai_lib.activations import random_neurons
 
 
 def sizes_of(values, layers=(1,)):
@@ -21,31 +22,31 @@ def test_random_sets_have_as_many_neurons_of_each_size_class(seed, k, n):
     rng = np.random.default_rng(seed)
     size = np.exp(rng.standard_normal(60))
     own = np.sort(rng.permutation(60)[:k])
-    classes = nulls.size_classes(size, n)
+    classes = random_neurons.size_classes(size, n)
     counts = np.bincount(classes)
     assert counts.max() - counts.min() <= 1 and len(counts) == n
     assert all(size[classes == i].max() <= size[classes == i + 1].min() for i in range(n - 1))
-    chosen, *random = nulls.sets(60, sizes_of(size), {1: own}, nulls=8, directions=0, seed=seed, classes=n)
+    chosen, *random = random_neurons.sets(60, sizes_of(size), {1: own}, nulls=8, directions=0, seed=seed, classes=n)
     assert chosen[0] is own and len(random) == 8
     for (drawn,) in random:
         assert len(np.unique(drawn)) == k
         assert (np.bincount(classes[drawn], minlength=n) == np.bincount(classes[own], minlength=n)).all()
-    again = nulls.sets(60, sizes_of(size), {1: own}, nulls=8, directions=0, seed=seed, classes=n)
+    again = random_neurons.sets(60, sizes_of(size), {1: own}, nulls=8, directions=0, seed=seed, classes=n)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(random, again[1:]))
-    assert nulls.distinct(classes, own) == np.prod(
+    assert random_neurons.distinct(classes, own) == np.prod(
         [special.comb(a, b) for a, b in zip(counts, np.bincount(classes[own], minlength=n))]
     )
 
 
 def test_every_neuron_of_a_class_is_drawn_alike_the_selected_too():
-    drawn = np.concatenate([one for (one,) in nulls.sets(
+    drawn = np.concatenate([one for (one,) in random_neurons.sets(
         40, sizes_of(np.arange(40.0)), {1: np.array([3, 25])}, nulls=4000, directions=0, seed=0, classes=2)[1:]])  # fmt: skip
     shares = np.bincount(drawn, minlength=40) / 4000
     assert shares == pytest.approx(np.full(40, 1 / 20), abs=0.015)  # 0.0034 is their standard deviation
 
 
 def test_how_many_classes():
-    assert [nulls.size_classes(np.arange(width)).max() + 1 for width in (5, 71, 72, 144, 768, 3072)] == [
+    assert [random_neurons.size_classes(np.arange(width)).max() + 1 for width in (5, 71, 72, 144, 768, 3072)] == [
         1,
         1,
         2,
@@ -58,15 +59,17 @@ def test_how_many_classes():
 def test_sets_that_share_neurons_share_as_many_after_substitution():
     """So that a difference of two selections has its equals in the differences of their random sets."""
     sizes, first, second = sizes_of(np.arange(48.0)), np.arange(10, 30), np.arange(20, 40)
-    pairs = zip(*(nulls.sets(48, sizes, {1: own}, nulls=30, directions=0, seed=5) for own in (first, second)))
+    pairs = zip(*(random_neurons.sets(48, sizes, {1: own}, nulls=30, directions=0, seed=5) for own in (first, second)))
     assert all(len(np.intersect1d(a, b)) == 10 for (a,), (b,) in pairs)
-    nested = zip(*(nulls.sets(48, sizes, {1: own}, nulls=30, directions=0, seed=5) for own in (first[:3], first)))
+    nested = zip(
+        *(random_neurons.sets(48, sizes, {1: own}, nulls=30, directions=0, seed=5) for own in (first[:3], first))
+    )
     assert all(set(few) <= set(many) for (few,), (many,) in nested)
 
 
 def test_a_neuron_of_several_layers_of_a_group_has_one_in_its_place():
     sizes = sizes_of(np.arange(48.0), layers=(1, 2))
-    for one, other in nulls.sets(
+    for one, other in random_neurons.sets(
         48, sizes, {1: np.array([4, 9]), 2: np.array([9, 40])}, nulls=20, directions=3, seed=1
     ):
         shared = np.isin(one, other) if one.ndim == 1 else (one[..., None] == other[:, None]).all(0).any(1)
@@ -74,15 +77,15 @@ def test_a_neuron_of_several_layers_of_a_group_has_one_in_its_place():
 
 
 def test_overlap_is_the_mean_share_of_two_sets():
-    assert nulls.overlap([[1, 2, 3, 4], [3, 4, 5, 6], [1, 2, 3, 4]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
-    assert nulls.overlap([[1, 2]]) == nulls.overlap([]) == 0
+    assert random_neurons.overlap([[1, 2, 3, 4], [3, 4, 5, 6], [1, 2, 3, 4]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert random_neurons.overlap([[1, 2]]) == random_neurons.overlap([]) == 0
     layers = [[("a", 1), ("b", 1)], [("a", 1), ("b", 2)]]  # a number is another neuron in another layer
-    assert nulls.overlap(layers) == 0.5
+    assert random_neurons.overlap(layers) == 0.5
 
 
 def test_the_size_of_a_set_is_its_root_mean_square():
     sizes = sizes_of([3.0, 4.0, 0.0])
-    assert nulls.size(sizes, [1], [[np.array([0, 1])], [np.array([2])]]) == pytest.approx([np.sqrt(12.5), 0])
+    assert random_neurons.size(sizes, [1], [[np.array([0, 1])], [np.array([2])]]) == pytest.approx([np.sqrt(12.5), 0])
 
 
 def test_the_merely_active_and_those_that_write_most(tiny, clips):
@@ -97,7 +100,7 @@ def test_the_merely_active_and_those_that_write_most(tiny, clips):
     changed = np.diff(hidden, axis=0, prepend=0)
     written = np.sqrt((changed**2).mean(1))
     assert moments["written"].values == pytest.approx(written, rel=1e-4)
-    found = nulls.blind(moments, 4)
+    found = random_neurons.blind(moments, 4)
     for name, size in {"most active": np.sqrt((hidden**2).mean(1)), "writes most": written}.items():
         for layer, own in found[name].items():
             assert set(own) == set(np.argsort(-size[layer])[:4])
@@ -110,9 +113,9 @@ def test_neurons_inside_a_block_write_by_their_outgoing_weights(tiny, clips, par
     layer = model.family.layers[1]
     weight = {"ffn_hidden": layer.feed_forward.output_dense.weight, "heads": layer.attention.out_proj.weight}.get(part)
     norm = 1 if weight is None else weight.detach().norm(dim=0).numpy()
-    size = nulls.rms(moments).sel(layer=2).values
+    size = random_neurons.rms(moments).sel(layer=2).values
     assert moments["written"].sel(layer=2).values == pytest.approx(size * norm, rel=1e-4)
-    found = nulls.blind(moments, width)
+    found = random_neurons.blind(moments, width)
     assert list(found) == (["most active"] if part == "attention" else ["most active", "writes most"])
 
 
@@ -123,7 +126,7 @@ def test_the_blind_choices_are_rows_of_every_sweep(tiny, clips):
     neurons = {1: [0, 3, 5], 3: [2, 4]}
     found = ablation.sweep(model, some, neurons=neurons, moments=moments, nulls=2, directions=1, **options)
     assert found["blind"].values.tolist() == ["most active", "writes most"]
-    for name, by_layer in nulls.blind(moments, 3).items():
+    for name, by_layer in random_neurons.blind(moments, 3).items():
         own = {layer: by_layer[layer][: len(neurons[layer])] for layer in neurons}
         alone = ablation.sweep(model, some, neurons=own, nulls=0, **options)
         for variable in ("delta", "kl", "spread"):

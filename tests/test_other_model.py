@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from xai_lib import corpora, heads, models, run
+from xai_lib import corpora, heads, models
+from xai_lib.workbook import command_line
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,6 @@ def fitted(tiny_folder, tmp_path_factory):
 @pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
 def test_notebook_runs_on_another_model(fitted, tmp_path, capsys, number):
     options = ["--only", number, "--workers", "1", "--results", str(tmp_path), "max_clips=16", "k=3"]
-    status = run.main([*options, f"model={fitted}", "emotion=sad"])
+    status = command_line.main([*options, f"model={fitted}", "emotion=sad"])
     assert status == 0, capsys.readouterr().err
     assert list((tmp_path / "latest" / "figures").glob(f"{number}_*.png")), "no figure was saved"

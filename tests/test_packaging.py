@@ -9,12 +9,13 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import xai_lib
+from xai_lib.models import torch_pair
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -47,7 +48,7 @@ def test_pyproject_has_the_same_pins():
 
 
 def test_the_pair_in_the_error_message_is_the_pinned_one():
-    assert {f"{name}=={version}" for name, version in xai_lib.PAIR.items()} <= set(PINS)
+    assert {f"{name}=={version}" for name, version in torch_pair.PAIR.items()} <= set(PINS)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +75,12 @@ def test_what_is_imported_is_listed(file):
             assert owners & (NAMES | extras), f"{file.name} imports {top}, which no list of dependencies names"
 
 
-def test_only_the_library_is_packaged():
+def test_every_folder_of_the_library_is_packaged():
+    """setuptools finds packages by their `__init__.py`, and by the one pattern that it is given."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    folders = {str(p.parent.relative_to(ROOT)).replace(os.sep, ".") for p in (ROOT / "xai_lib").rglob("__init__.py")}
-    assert set(tool["packages"]) == folders
+    assert tool["packages"]["find"]["include"] == ["xai_lib*"]
+    folders = {path.parent for path in (ROOT / "xai_lib").rglob("*.py")}
+    assert folders == {path.parent for path in (ROOT / "xai_lib").rglob("__init__.py")}
 
 
 def test_what_the_notebooks_and_the_readme_import_is_listed():
@@ -91,7 +94,7 @@ def test_what_the_notebooks_and_the_readme_import_is_listed():
         if isinstance(node, ast.ImportFrom) and node.module == "xai_lib":
             used |= {alias.name for alias in node.names}
     assert used <= set(xai_lib.__all__) and xai_lib.__all__ == sorted(xai_lib.__all__)
-    assert all(util.find_spec(f"xai_lib.{name}") for name in xai_lib.__all__)
+    assert all(getattr(xai_lib, name) for name in xai_lib.__all__)
 
 
 def run(code, *path):
@@ -115,50 +118,52 @@ def test_import_is_light():
 def test_broken_torchaudio_is_named_in_one_sentence(tmp_path, failure):
     (tmp_path / "torchaudio").mkdir()
     (tmp_path / "torchaudio" / "__init__.py").write_text(f"raise {failure}")
-    out = run("import xai_lib", tmp_path)
+    out = run("from xai_lib.models import torch_pair; torch_pair.check()", tmp_path)
     last = out.stderr.strip().splitlines()[-1]
     assert out.returncode != 0 and last.startswith("ImportError: torchaudio cannot be loaded")
-    assert all(f"{name}=={version}" in last for name, version in xai_lib.PAIR.items())
+    assert all(f"{name}=={version}" in last for name, version in torch_pair.PAIR.items())
 
 
 def test_absent_torchaudio_is_no_error(tmp_path):
     hide = (
         "import sys, importlib.util as u; real = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torchaudio' else real(name, *a)\n"
-        "sys.modules['torchaudio'] = None\nimport xai_lib; print(xai_lib.__version__)"
+        "sys.modules['torchaudio'] = None\nfrom xai_lib.models import torch_pair; torch_pair.check(); print('fine')"
     )
     out = run(hide)
-    assert out.stdout.strip() == xai_lib.__version__, out.stderr
+    assert out.stdout.strip() == "fine", out.stderr
 
 
 @pytest.mark.parametrize("wrong", ["2.14.1+cpu", "2.15.0"])
 def test_another_torch_version_makes_it_try(monkeypatch, wrong):
     real = metadata.version
-    monkeypatch.setattr(xai_lib.metadata, "version", lambda name: wrong if name == "torch" else real(name))
+    monkeypatch.setattr(torch_pair.metadata, "version", lambda name: wrong if name == "torch" else real(name))
     tried = []
 
     def refuse(name):
         tried.append(name)
         raise OSError("libtorch_cuda.so: cannot open")
 
-    monkeypatch.setattr(xai_lib.importlib, "import_module", refuse)
+    monkeypatch.setattr(torch_pair.importlib, "import_module", refuse)
     with pytest.raises(ImportError, match="libtorch_cuda.so"):
-        xai_lib._check_torchaudio()
+        torch_pair.check()
     assert tried == ["torchaudio"]
 
 
-def test_the_map_lists_every_file_and_arrows_only_point_up():
-    rows = re.findall(r"^\| ((?:`[\w./]+`(?:, )?)+) \|", (ROOT / "xai_lib" / "README.md").read_text(), re.MULTILINE)
-    order = [name.removesuffix(".py").strip("/") for row in rows for name in re.findall(r"`([\w./]+)`", row)]
-    files = {path.stem for path in (ROOT / "xai_lib").glob("[!_]*.py")} | {"plots", "widgets"}
-    assert set(order) == files and len(order) == len(files)
-    for path in (ROOT / "xai_lib").rglob("*.py"):
-        inside = path.relative_to(ROOT / "xai_lib").parts[0].removesuffix(".py")
-        if inside == "__init__":
-            continue
-        own = 1 if inside in ("plots", "widgets") else 0  # dots that stay within the folder
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level == 1 + own:
-                used = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-                later = [name for name in used if name in files and order.index(name) > order.index(inside)]
-                assert later == [], f"{path.name} uses {later}, which stand below it in the map"
+def test_imports_point_down():
+    out = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert out.returncode == 0 and "Contracts: 1 kept, 0 broken" in out.stdout, out.stdout + out.stderr
+
+
+def test_the_map_lists_every_room():
+    """And there are 22 at most at the top."""
+    text = (ROOT / "xai_lib" / "README.md").read_text()
+    listed = set(re.findall(r"^\| `([\w./]+)` \|", text, re.MULTILINE))
+    rooms = {path.name + "/" for path in (ROOT / "xai_lib").iterdir() if (path / "__init__.py").exists()}
+    rooms |= {path.name for path in (ROOT / "xai_lib").glob("[!_]*.py")}
+    assert listed == rooms and len(rooms) <= 22

@@ -9,7 +9,8 @@ import soundfile
 import torch
 from scipy import signal, stats
 
-from xai_lib import ablation, audio, decoders, hooks, models, statistics
+from xai_lib import ablation, audio, hooks, models, statistics
+from xai_lib.probing import acoustic_decoders
 
 pytestmark = [pytest.mark.heavy, pytest.mark.full]
 
@@ -50,8 +51,10 @@ def found(tmp_path_factory):
         clips = buzzes(tmp_path_factory.mktemp("factors"), seed)
         train, test = clips[clips["speaker"] < "s10"], clips[clips["speaker"] >= "s10"]
         with hooks.edit(model, {LAYER: plant}):
-            fitted, moments = decoders.fit(model, train), ablation.moments(model, train[::3])
-            valid = decoders.validity(model, test, fitted)["training"]  # few clips: a speaker's own mean says little
+            fitted, moments = acoustic_decoders.fit(model, train), ablation.moments(model, train[::3])
+            valid = acoustic_decoders.validity(model, test, fitted)[
+                "training"
+            ]  # few clips: a speaker's own mean says little
             options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "nulls": 40}
             swept = ablation.sweep(model, test, moments=moments, decoders=fitted, **options)
         after = {"layer": LAYER, "later": slice(LAYER + 1, None)}

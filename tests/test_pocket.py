@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification
 
-from xai_lib import checkpoints, corpora, models, statistics
+from xai_lib import corpora, models, statistics
+from xai_lib.models import checkpoints
 
 
 @pytest.fixture(scope="module")

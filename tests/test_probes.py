@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from xai_lib import audio, corpora, hooks, phonemes, probes, statistics, workbook
+from xai_lib import audio, corpora, hooks, statistics, workbook
+from xai_lib.corpora import phonemes
 from xai_lib.plots.layer_probes import layer_probes as layer_probes_figure
 from xai_lib.plots.selectivity_scatter import selectivity_scatter
+from xai_lib.probing import linear_probes, variance_explained
 
 pytestmark = pytest.mark.heavy
 
@@ -29,8 +33,8 @@ def test_the_sample_corpus_has_a_manner_for_every_phoneme():
     chosen = pd.concat([clips[clips["subset"] == "main"][3:5], clips[clips["subset"] == "one_factor"][:1]])
     found = phonemes.timed(chosen)
     assert set(found["clip"]) == set(chosen.index) and (found["end"] > found["start"]).all()
-    raw = pd.read_csv(corpora.Path(chosen["path"].iloc[0]).parents[1] / "phonemes.csv")
-    own = raw[raw["file"] == "/".join(corpora.Path(chosen["path"].iloc[0]).parts[-2:])]
+    raw = pd.read_csv(Path(chosen["path"].iloc[0]).parents[1] / "phonemes.csv")
+    own = raw[raw["file"] == "/".join(Path(chosen["path"].iloc[0]).parts[-2:])]
     mine = found[found["clip"] == chosen.index[0]]
     assert mine["phoneme"].tolist() == own["phoneme"].tolist() and np.allclose(mine["start"], own["start"])
     manners = {name: phonemes.manner(name) for name in raw["phoneme"].unique()}
@@ -79,7 +83,7 @@ def test_phonemes_are_found_beside_the_clips_or_not_at_all(clips, tmp_path):
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_a_sound_is_the_mean_over_the_frames_of_a_phoneme(tiny, clips, size):
     model = tiny(size)
-    found = probes.read(model, clips, layers=[1, 3], part="ffn_hidden")
+    found = linear_probes.read(model, clips, layers=[1, 3], part="ffn_hidden")
     assert (
         found["phoneme"].values.tolist() == ["a", "m", "s"] * 2
         and found["sound_clip"].values.tolist() == [5] * 3 + [6] * 3
@@ -94,7 +98,7 @@ def test_a_sound_is_the_mean_over_the_frames_of_a_phoneme(tiny, clips, size):
     assert np.allclose(found["sound_mean"][5], hidden[:, twice].mean(axis=1), atol=1e-5)
     assert np.allclose(found["clip_mean"].sel(clip=6), hidden[:, audio.speech_mask(x)].mean(axis=1), atol=1e-5)
     assert found["clip"].values.tolist() == [5, 6, 8] and found["statement"].values.tolist() == [1, 1, 1]
-    assert "sound_mean" not in probes.read(model, clips[2:], layers=1)
+    assert "sound_mean" not in linear_probes.read(model, clips[2:], layers=1)
 
 
 def made(layers, *, speakers=8, per=8, seed=0, first=0, sounds=True):
@@ -151,7 +155,7 @@ def types(table, rng):
 def test_probes_find_what_is_planted_and_controls_what_is_learnt_by_heart():
     layers = [noise, manners, types]
     sides = made(layers, per=16), made(layers, per=16, first=8, seed=1)
-    found = probes.layer_probes(*sides, components=None)
+    found = linear_probes.layer_probes(*sides, components=None)
     assert found["task"].values.tolist() == ["manner", "statement", "emotion"]
     assert found["chance"].values.tolist() == [1 / 3, 1 / 2, 1 / 8] and found.sizes["speaker"] == 8
     mean = found.mean("speaker")
@@ -176,10 +180,10 @@ def test_the_interval_of_selectivity_counts_the_control_tasks():
         return manners(table, rng) + types(table, rng) + noise(table, rng)
 
     sides = made([some, some]), made([some, some], first=8, seed=1)
-    many = [probes.layer_probes(*sides, controls=3, seed=seed).sel(task="manner") for seed in range(24)]
+    many = [linear_probes.layer_probes(*sides, controls=3, seed=seed).sel(task="manner") for seed in range(24)]
     truth = float(xr.concat(many, "seed")["selectivity"].mean())
     one = many[0].mean("layer")
-    alone, both = statistics.over_speakers(one["selectivity"]), probes.over_speakers_and_controls(one)
+    alone, both = statistics.over_speakers(one["selectivity"]), linear_probes.over_speakers_and_controls(one)
     each = one["each_control"].mean("speaker").values
     np.testing.assert_allclose(both["mean"], alone["mean"])
     ends = stats.ttest_1samp(each, 0).confidence_interval()
@@ -188,31 +192,33 @@ def test_the_interval_of_selectivity_counts_the_control_tasks():
     np.testing.assert_allclose([both["low"], both["high"]], [both["mean"] - half, both["mean"] + half])
     np.testing.assert_allclose(one["control"], one["each_control"].mean("deal"))
     every = [x.mean("layer") for x in many]
-    found = [(statistics.over_speakers(x["selectivity"]), probes.over_speakers_and_controls(x)) for x in every]
+    found = [(statistics.over_speakers(x["selectivity"]), linear_probes.over_speakers_and_controls(x)) for x in every]
     alone, both = (np.mean([(x["low"] < truth) & (truth < x["high"]) for x in part]) for part in zip(*found))
     assert alone < 0.7 and both > 0.9
-    single = probes.layer_probes(*sides, controls=1)
-    assert probes.over_speakers_and_controls(single)[["low", "high"]].isnull().all().to_array().all()
+    single = linear_probes.layer_probes(*sides, controls=1)
+    assert linear_probes.over_speakers_and_controls(single)[["low", "high"]].isnull().all().to_array().all()
 
 
 def test_a_control_that_cannot_be_learnt_is_none():
     """And that of emotions does not ask how many sentences were said."""
     sides = made([manners], per=16, sounds=False), made([manners], per=16, first=8, seed=1, sounds=False)
-    coarse = probes.layer_probes(*sides)
-    fine = probes.layer_probes(*(side.assign_coords(statement=side["clip"] % 30) for side in sides))
+    coarse = linear_probes.layer_probes(*sides)
+    fine = linear_probes.layer_probes(*(side.assign_coords(statement=side["clip"] % 30) for side in sides))
     for name in ("accuracy", "control", "selectivity"):
         assert np.isfinite(coarse[name]).all()
         assert np.array_equal(coarse[name].sel(task="emotion"), fine[name].sel(task="emotion"))
     assert np.isnan(fine["selectivity"].sel(task="statement")).all() and fine["accuracy"].notnull().all()
     few = sides[0].isel(clip=slice(79)), sides[1]  # 16 types
-    assert np.isnan(probes.layer_probes(*few)["control"].sel(task="emotion")).all()
+    assert np.isnan(linear_probes.layer_probes(*few)["control"].sel(task="emotion")).all()
     enough = sides[0].isel(clip=slice(80)), sides[1]
-    assert np.isfinite(probes.layer_probes(*enough)["control"].sel(task="emotion")).all()
+    assert np.isfinite(linear_probes.layer_probes(*enough)["control"].sel(task="emotion")).all()
 
 
 def test_a_small_probe_learns_less_by_heart():
     sides = made([types]), made([types], first=8, seed=1)
-    control = [float(probes.layer_probes(*sides, components=c)["control"].sel(task="manner").mean()) for c in (None, 2)]
+    control = [
+        float(linear_probes.layer_probes(*sides, components=c)["control"].sel(task="manner").mean()) for c in (None, 2)
+    ]
     assert control[0] > 0.99 and control[1] < 0.9
 
 
@@ -223,7 +229,7 @@ def test_recalls_are_those_of_scikit_learn_for_each_speaker():
         side.assign(clip_mean=side["clip_mean"] + 3 * rng.standard_normal(side["clip_mean"].shape))
         for side in (train, test)
     )
-    found = probes.layer_probes(train, test, components=None)["accuracy"].sel(task="emotion", layer=0)
+    found = linear_probes.layer_probes(train, test, components=None)["accuracy"].sel(task="emotion", layer=0)
     scaler = StandardScaler().fit(train["clip_mean"].values[:, 0])
     probe = LogisticRegression(C=0.1, max_iter=2000)  # as many clips of each emotion
     probe.fit(scaler.transform(train["clip_mean"].values[:, 0]), train["label"].values.astype(str))
@@ -236,15 +242,15 @@ def test_recalls_are_those_of_scikit_learn_for_each_speaker():
 
 
 def test_a_control_task_keeps_the_sizes_of_the_classes_and_the_types_together(monkeypatch):
-    seen, plain = [], probes._recalls
+    seen, plain = [], linear_probes._recalls
 
     def spy(x, new, tasks, *rest):
         seen.append(tasks)
         return plain(x, new, tasks, *rest)
 
-    monkeypatch.setattr(probes, "_recalls", spy)
+    monkeypatch.setattr(linear_probes, "_recalls", spy)
     train, test = made([manners]), made([manners], first=8, seed=1)
-    probes.layer_probes(train, test, controls=4)
+    linear_probes.layer_probes(train, test, controls=4)
     (real, asked), *others = seen[0]
     assert len(others) == 4 and real.tolist() == train["manner"].values.tolist()
     assert asked.tolist() == test["manner"].values.tolist()
@@ -257,31 +263,31 @@ def test_a_control_task_keeps_the_sizes_of_the_classes_and_the_types_together(mo
 
 def test_tasks_without_examples_are_left_out():
     sides = [made([noise], first=first, seed=first, sounds=False) for first in (0, 8)]
-    assert probes.layer_probes(*sides)["task"].values.tolist() == ["statement", "emotion"]
+    assert linear_probes.layer_probes(*sides)["task"].values.tolist() == ["statement", "emotion"]
     bare = [side.drop_vars(["statement", "intensity"]) for side in sides]
-    found = probes.layer_probes(*bare)
+    found = linear_probes.layer_probes(*bare)
     assert found["task"].values.tolist() == ["emotion"] and np.isnan(found["control"]).all()  # a type a class
     some = [side.assign_coords(label=side["label"].where(side["clip"] % 8 > 0, None)) for side in bare]
-    assert probes.layer_probes(*some)["chance"].values.tolist() == [1 / 7]
+    assert linear_probes.layer_probes(*some)["chance"].values.tolist() == [1 / 7]
     with pytest.raises(ValueError, match="nothing to tell apart"):
-        probes.layer_probes(*(side.drop_vars("label") for side in bare))
+        linear_probes.layer_probes(*(side.drop_vars("label") for side in bare))
 
 
 @pytest.mark.filterwarnings("error")
 def test_very_few_clips_are_enough_to_run():
     sides = [side.isel(clip=slice(9)).drop_dims("sound") for side in (made([noise]), made([noise], first=8))]
-    assert probes.layer_probes(*sides, controls=20)["task"].values.tolist() == ["statement", "emotion"]
+    assert linear_probes.layer_probes(*sides, controls=20)["task"].values.tolist() == ["statement", "emotion"]
     lone = [side.isel(clip=[0, 1, 9 - 1]) for side in sides]
-    found = probes.layer_probes(*lone, controls=20)
+    found = linear_probes.layer_probes(*lone, controls=20)
     assert found["task"].values.tolist() == ["statement", "emotion"] and np.isfinite(found["accuracy"]).all()
 
 
 def test_probes_are_tested_on_unseen_speakers_only():
     train, test = made([noise]), made([noise], first=7, seed=1)
     with pytest.raises(ValueError, match="speaker s07 is in training and in test"):
-        probes.layer_probes(train, test)
+        linear_probes.layer_probes(train, test)
     with pytest.raises(ValueError, match="every clip needs its speaker"):
-        probes.layer_probes(train, test.drop_vars("speaker"))
+        linear_probes.layer_probes(train, test.drop_vars("speaker"))
 
 
 def planted(table, rng):
@@ -295,7 +301,7 @@ def planted(table, rng):
 
 
 def test_selectivity_shares_out_the_variance_of_planted_neurons():
-    found = probes.selectivity(made([planted])).sel(layer=0)
+    found = variance_explained.selectivity(made([planted])).sel(layer=0)
     assert found["task"].values.tolist() == ["manner", "emotion"] and found.attrs["over"] == "sound"
     manner, emotion = found["eta_squared"].values
     assert np.allclose(manner[:3], [1, 0, 0.5], atol=1e-9) and np.allclose(emotion[:3], [0, 1, 0.5], atol=1e-9)
@@ -311,7 +317,7 @@ def test_selectivity_shares_out_the_variance_of_planted_neurons():
 def test_eta_squared_is_that_of_centred_values_where_all_is_balanced():
     read = made([noise, manners])
     found, about = (
-        probes.selectivity(read, draws=3),
+        variance_explained.selectivity(read, draws=3),
         read["label"].to_series().loc[read["sound_clip"].values].to_numpy(),
     )
     who = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
@@ -328,12 +334,12 @@ def test_an_emotion_neuron_is_one_though_speakers_differ_in_their_emotions():
     read = made([planted])
     few = read["clip"].values[np.random.default_rng(3).permutation(read.sizes["clip"])[:30]]
     some = read.sel(clip=few).isel(sound=np.isin(read["sound_clip"].values, few))
-    found = probes.selectivity(some, draws=50).sel(layer=0)
+    found = variance_explained.selectivity(some, draws=50).sel(layer=0)
     assert found["eta_squared"].values[1, 1] == pytest.approx(1) and found["eta_squared"].values[0, 0] == pytest.approx(
         1
     )
     unlabelled = some.assign_coords(label=some["label"].where(some["clip"] != few[0], None))
-    assert probes.selectivity(unlabelled, draws=5)["eta_squared"].values[1, 0, 1] == pytest.approx(1)
+    assert variance_explained.selectivity(unlabelled, draws=5)["eta_squared"].values[1, 0, 1] == pytest.approx(1)
 
 
 def test_differences_between_clips_are_not_taken_for_emotion():
@@ -343,7 +349,7 @@ def test_differences_between_clips_are_not_taken_for_emotion():
         own = np.random.default_rng(9).standard_normal((1000, 400))[table["clip"].to_numpy()]
         return own + 0.5 * rng.standard_normal(own.shape)
 
-    found = probes.selectivity(made([ways]), draws=199)["p"].sel(layer=0)
+    found = variance_explained.selectivity(made([ways]), draws=199)["p"].sel(layer=0)
     share = (found < 0.05).mean("neuron")
     assert ((share > 0.005) & (share < 0.09)).all()  # the greater of two p is rarely small
 
@@ -354,7 +360,7 @@ def test_phonemes_are_not_taken_for_manners():
     def known(table, rng):
         return code(table["phoneme"], 3, 600) + 0.1 * rng.standard_normal((len(table), 600))
 
-    found = probes.selectivity(made([known]), draws=999).sel(task="manner", layer=0)
+    found = variance_explained.selectivity(made([known]), draws=999).sel(task="manner", layer=0)
     assert 0.02 < (found["p"] < 0.05).mean() < 0.08 and abs(found["excess"].mean()) < 0.02
     assert found["eta_squared"].mean() > 0.2
 
@@ -364,7 +370,7 @@ def test_noise_varies_with_nothing_beyond_chance_however_many_classes(sounds):
     def much(table, rng):
         return rng.standard_normal((len(table), 500))
 
-    found = probes.selectivity(made([much, much], sounds=sounds), draws=200)
+    found = variance_explained.selectivity(made([much, much], sounds=sounds), draws=200)
     assert abs(found["excess"].mean(["layer", "neuron"])).max() < 0.005
     assert abs(found["excess"].median("neuron")).max() < 0.015
     if not sounds:  # where eta squared itself would call emotion ahead
@@ -376,7 +382,7 @@ def test_noise_varies_with_nothing_beyond_chance_however_many_classes(sounds):
 
 def test_speakers_parts_add_up_to_the_excess():
     read = made([planted]).isel(neuron=[2, 2])
-    found = probes.selectivity(read, draws=50).isel(neuron=0, layer=0)
+    found = variance_explained.selectivity(read, draws=50).isel(neuron=0, layer=0)
     values = read["sound_mean"].values[:, 0, 0]
     who = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
     weight = pd.Series(values).groupby(who).var(ddof=0)
@@ -387,14 +393,14 @@ def test_speakers_parts_add_up_to_the_excess():
 
 @pytest.mark.filterwarnings("error")
 def test_a_speaker_of_one_clip_has_no_part():
-    found = probes.selectivity(made([noise], sounds=False).isel(clip=slice(7, None)), draws=9)["typical"]
+    found = variance_explained.selectivity(made([noise], sounds=False).isel(clip=slice(7, None)), draws=9)["typical"]
     assert np.isnan(found.sel(speaker="s00")).all() and np.isfinite(found.isel(speaker=slice(1, None))).all()
 
 
 def test_labels_are_shuffled_within_groups():
     groups, labels = np.repeat(list("ba"), 6), np.array(list("uvwxyz" * 2), object)
     groups, labels = groups[[0, 7, *range(1, 7), *range(8, 12)]], labels[::-1]
-    drawn = [*probes._shuffled(labels, groups, 50, 0)]
+    drawn = [*variance_explained._shuffled(labels, groups, 50, 0)]
     for one in drawn:
         assert all(sorted(one[groups == name]) == sorted(labels[groups == name]) for name in "ab")
     assert len({tuple(one) for one in drawn}) == 50
@@ -405,29 +411,29 @@ def test_statements_stand_in_where_no_phonemes_are_timed():
         return np.stack([table["statement"].to_numpy(float), code(table["label"], 1)[:, 0]], axis=1)
 
     read = made([said], sounds=False)
-    found = probes.selectivity(read, draws=99).sel(layer=0)
+    found = variance_explained.selectivity(read, draws=99).sel(layer=0)
     assert found["task"].values.tolist() == ["statement", "emotion"] and found.attrs["over"] == "clip"
     assert found["eta_squared"].values[0, 0] == pytest.approx(1) and found["eta_squared"].values[1, 1] == pytest.approx(
         1
     )
     assert (np.diagonal(found["p"].values) < 0.05).all()
-    alone = probes.selectivity(read.drop_vars(["statement", "speaker"]), draws=9)
+    alone = variance_explained.selectivity(read.drop_vars(["statement", "speaker"]), draws=9)
     assert alone["task"].values.tolist() == ["emotion"] and np.isfinite(alone["eta_squared"]).all()
     with pytest.raises(ValueError, match="only emotion"):
         selectivity_scatter(alone)
     with pytest.raises(ValueError, match="nothing to tell apart"):
-        probes.selectivity(read.drop_vars(["statement", "label"]))
+        variance_explained.selectivity(read.drop_vars(["statement", "label"]))
 
 
 def test_figures_draw_what_was_found_and_results_can_be_saved(tmp_path):
     train, test = made([noise, manners]), made([noise, manners], first=8, seed=1)
-    found, varied = probes.layer_probes(train, test), probes.selectivity(train, draws=19)
+    found, varied = linear_probes.layer_probes(train, test), variance_explained.selectivity(train, draws=19)
     figure = layer_probes_figure(found)
     means = [box.lines[0].get_ydata() for box in figure.axes[0].containers]
     assert np.allclose(means[0], found["accuracy"].sel(task="manner").mean("speaker"))
     assert np.allclose(means[1], found["control"].sel(task="manner").mean("speaker"))
     bars = np.array(figure.axes[1].containers[0].lines[2][0].get_segments())[:, :, 1]  # of the selectivity of manners
-    over = probes.over_speakers_and_controls(found.sel(task="manner"))
+    over = linear_probes.over_speakers_and_controls(found.sel(task="manner"))
     assert np.allclose(bars, np.stack([over["low"], over["high"]], axis=1))
     layer_probes_figure(found.isel(speaker=slice(3)))
     figure = selectivity_scatter(varied, pd.DataFrame({"layer": [1], "neuron": [3]}))
@@ -436,6 +442,6 @@ def test_figures_draw_what_was_found_and_results_can_be_saved(tmp_path):
     assert np.allclose(figure.axes[0].lines[0].get_xydata()[0], ring)
     plt.close("all")
     for result in (train, found, varied):
-        workbook._netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+        workbook.netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
         with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
             assert again.sizes == result.sizes

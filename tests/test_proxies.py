@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from xai_lib import audio, edits, hooks, proxies
+from xai_lib import audio, edits, hooks
+from xai_lib.probing import activation_proxies
 
 T = torch.arange(100, dtype=torch.float64) * 0.02  # two seconds of frames
 U = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64)
@@ -31,8 +32,8 @@ def clips(tmp_path):
 
 def test_rms_is_the_mean_norm():
     hidden = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-5.0, 12.0]])
-    assert proxies.rms(hidden) == pytest.approx(6)
-    assert proxies.rms(torch.stack([hidden, 2 * hidden])).tolist() == pytest.approx([6, 12])
+    assert activation_proxies.rms(hidden) == pytest.approx(6)
+    assert activation_proxies.rms(torch.stack([hidden, 2 * hidden])).tolist() == pytest.approx([6, 12])
 
 
 @pytest.mark.parametrize("hertz", [1.0, 3.0, 7.5])
@@ -41,9 +42,11 @@ def test_zcr_of_a_sinusoid_along_the_component(hertz):
     hidden = score[:, None] * U + 5  # far from the origin: only the centre brings the crossings back
     expected = (score.sign().diff() != 0).double().mean() / 0.02
     assert expected == pytest.approx(2 * hertz, abs=0.6)
-    assert proxies.zcr(hidden, U, torch.full((3,), 5.0)) == pytest.approx(expected)
-    assert proxies.zcr(hidden, -U, torch.full((3,), 5.0)) == pytest.approx(expected)  # a component has no sign
-    assert proxies.zcr(hidden, U, torch.full((3,), -50.0)) == 0
+    assert activation_proxies.zcr(hidden, U, torch.full((3,), 5.0)) == pytest.approx(expected)
+    assert activation_proxies.zcr(hidden, -U, torch.full((3,), 5.0)) == pytest.approx(
+        expected
+    )  # a component has no sign
+    assert activation_proxies.zcr(hidden, U, torch.full((3,), -50.0)) == 0
 
 
 def test_centroid_of_known_tones():
@@ -51,10 +54,10 @@ def test_centroid_of_known_tones():
         norm = 9 + sum(size * torch.sin(2 * torch.pi * hertz * T) for hertz, size in tones)
         return norm[:, None] * U
 
-    assert proxies.centroid(course((4, 1.0))) == pytest.approx(4)
-    assert proxies.centroid(course((4, 3.0), (10, 1.0))) == pytest.approx((3 * 4 + 10) / 4)
-    assert torch.isnan(proxies.centroid(course((4, 0.0))))
-    assert torch.isnan(proxies.centroid(torch.zeros(20, 3)))
+    assert activation_proxies.centroid(course((4, 1.0))) == pytest.approx(4)
+    assert activation_proxies.centroid(course((4, 3.0), (10, 1.0))) == pytest.approx((3 * 4 + 10) / 4)
+    assert torch.isnan(activation_proxies.centroid(course((4, 0.0))))
+    assert torch.isnan(activation_proxies.centroid(torch.zeros(20, 3)))
 
 
 @given(seed=st.integers(0, 99), neurons=st.sets(st.integers(0, 4), min_size=1))
@@ -63,17 +66,17 @@ def test_where_the_edit_is_made_a_flip_cannot_be_seen(seed, neurons):
     for frames in ("all", "max_frame", [3, 9]):
         flipped = edits.edit(sorted(neurons), "flip", frames=frames)(hidden)
         assert not torch.equal(flipped, hidden)
-        assert torch.equal(proxies.rms(flipped), proxies.rms(hidden))
-        assert torch.equal(proxies.centroid(flipped), proxies.centroid(hidden))
+        assert torch.equal(activation_proxies.rms(flipped), activation_proxies.rms(hidden))
+        assert torch.equal(activation_proxies.centroid(flipped), activation_proxies.centroid(hidden))
     axis, centre = torch.ones(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
-    assert torch.equal(proxies.zcr(-hidden, axis, centre), proxies.zcr(hidden, axis, centre))
+    assert torch.equal(activation_proxies.zcr(-hidden, axis, centre), activation_proxies.zcr(hidden, axis, centre))
     zeroed = edits.edit(sorted(neurons), "zero")(hidden)
-    assert proxies.rms(zeroed) < proxies.rms(hidden)  # while zeroing is seen
+    assert activation_proxies.rms(zeroed) < activation_proxies.rms(hidden)  # while zeroing is seen
 
 
 def test_fit_finds_what_principal_component_analysis_finds(tiny, clips):
     model = tiny()
-    fitted = proxies.fit(model, clips)
+    fitted = activation_proxies.fit(model, clips)
     seen = {site: [] for site in model.sites()}
     for _, waveform in audio.stream(clips, 16000):
         with torch.no_grad(), hooks.capture(model, model.sites()) as kept:
@@ -100,8 +103,8 @@ def test_a_planted_component(tiny, clips):
         return (2 + 3 * course[:, None] * axis + 0.01 * noise).to(hidden)[None]
 
     with hooks.edit(model, {hooks.Site(2): plant}):
-        fitted = proxies.fit(model, clips)
-        found = proxies.measure(model, clips, fitted)
+        fitted = activation_proxies.fit(model, clips)
+        found = activation_proxies.measure(model, clips, fitted)
     at = fitted.sel(layer=2)
     assert abs(at["component"].values @ axis.numpy()) > 0.999 and at["explained"] > 0.95
     assert found["value"].sel(layer=2, proxy="zcr").values == pytest.approx(10, abs=3)  # 5 Hz, in a third of a second
@@ -110,8 +113,8 @@ def test_a_planted_component(tiny, clips):
 
 def test_measure_reads_the_clip_and_the_model(tiny, clips):
     model = tiny()
-    fitted = proxies.fit(model, clips.iloc[:3])
-    found = proxies.measure(model, clips.iloc[3:], fitted)
+    fitted = activation_proxies.fit(model, clips.iloc[:3])
+    found = activation_proxies.measure(model, clips.iloc[3:], fitted)
     assert found["value"].dims == ("clip", "layer", "proxy") and found["clip"].values.tolist() == [3, 4, 5]
     waveform = audio.read(clips["path"][4])
     with torch.no_grad(), hooks.capture(model, 2) as kept:
@@ -138,8 +141,8 @@ def test_validity_is_the_rank_correlation_within_speakers(monkeypatch):
         flat = {"value": (("clip", "layer", "proxy"), value.reshape(45, 2, 3)[: len(names)])}
         flat["true"] = ("clip", "proxy"), true.reshape(45, 3)[: len(names)]
         made = xr.Dataset(flat, {"speaker": ("clip", names)})
-        monkeypatch.setattr(proxies, "measure", lambda *_: made)
-        return proxies.validity(None, None, None)
+        monkeypatch.setattr(activation_proxies, "measure", lambda *_: made)
+        return activation_proxies.validity(None, None, None)
 
     found = validity(9)
     assert found["mean"].dims == ("layer", "proxy")
@@ -154,13 +157,13 @@ def test_validity_is_the_rank_correlation_within_speakers(monkeypatch):
 
 
 def test_proxies_of_another_model_are_refused(tiny, clips):
-    fitted = proxies.fit(tiny(), clips.iloc[:2])
+    fitted = activation_proxies.fit(tiny(), clips.iloc[:2])
     with pytest.raises(ValueError, match="fitted on another model"):
-        proxies.readers(tiny(num_hidden_layers=2), fitted)
+        activation_proxies.readers(tiny(num_hidden_layers=2), fitted)
 
 
 def test_bad_clips_are_named(tiny, clips):
     clips.loc[1, "path"] = "nowhere.wav"
     with pytest.warns(UserWarning, match="nowhere"):
-        fitted = proxies.fit(tiny(), clips)
+        fitted = activation_proxies.fit(tiny(), clips)
     assert '"1"' in fitted.attrs["skipped"]

@@ -14,8 +14,9 @@ import torch
 import xarray as xr
 from scipy.special import log_softmax
 
-from xai_lib import attribution, dissection, edits, forgetting, hooks, models, plots, pruning, widgets
-from xai_lib.families import Site
+from xai_lib import attribution, dissection, edits, hooks, models, plots, pruning, widgets
+from xai_lib.models.sites import Site
+from xai_lib.pruning import forgetting
 from xai_lib.statistics import sign_flip_test
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))

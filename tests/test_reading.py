@@ -12,7 +12,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_lib import headers, reading
+from xai_lib.audio import headers, reading
 
 RATE = 16000
 

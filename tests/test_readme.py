@@ -15,7 +15,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from xai_lib import corpora, descriptions, dissection, hooks
+from xai_lib import corpora, dissection, hooks
+from xai_lib.dissection import descriptions
 
 pytestmark = pytest.mark.heavy
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from xai_lib import run
+from xai_lib.workbook import command_line
 
 
 @pytest.mark.full
 @pytest.mark.real
 @pytest.mark.parametrize("number", ["01", "02", "03", "04"])
 def test_notebook_runs_on_real_recordings(real, tmp_path, capsys, number):
-    status = run.main(
+    status = command_line.main(
         [
             "--only",
             number,

@@ -17,7 +17,8 @@ import soundfile
 import torch
 import xarray as xr
 
-from xai_lib import activations, attribution, audio, hooks, models, resume
+from xai_lib import activations, attribution, audio, hooks, models
+from xai_lib.activations import caching
 
 METHODS = {
     "grad_x_activation": {"target": "predicted", "frames": "speech"},
@@ -59,7 +60,7 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_was_stopped_goes_on(tiny, clips, counted, tmp_path, name):
     model, method, folder = tiny(), getattr(attribution, name), tmp_path / "kept"
-    run = partial(resume.by_clip, method, model, folder=folder, **METHODS[name])
+    run = partial(caching.by_clip, method, model, folder=folder, **METHODS[name])
     straight = method(model, clips, **METHODS[name])
     counted.update(n=0, stop=2)
     with pytest.raises(KeyboardInterrupt):
@@ -78,7 +79,7 @@ def test_a_run_that_was_stopped_goes_on(tiny, clips, counted, tmp_path, name):
 def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, counted, tmp_path):
     def forwards(model=None, clips=clips[:1], method=attribution.segment_response, **options):
         counted["n"] = 0
-        resume.by_clip(method, model or tiny(), clips, folder=tmp_path / "kept", **{"layers": 3, **options})
+        caching.by_clip(method, model or tiny(), clips, folder=tmp_path / "kept", **{"layers": 3, **options})
         return counted["n"]
 
     assert (forwards(), forwards(), forwards(batch=1)) == (1, 0, 0)
@@ -106,7 +107,7 @@ def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, 
 
 def test_what_is_in_force_is_refused(tiny, clips, tmp_path):
     model = tiny()
-    run = partial(resume.by_clip, attribution.gradient, model, clips, target="sad", folder=tmp_path / "kept")
+    run = partial(caching.by_clip, attribution.gradient, model, clips, target="sad", folder=tmp_path / "kept")
     for inside in (hooks.edit(model, {2: torch.zeros_like}), hooks.capture(model, hooks.Site(2, "heads"))):
         with inside:
             with pytest.raises(ValueError, match="the model is edited"):
@@ -124,7 +125,7 @@ def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
         for name, value in changed.items():
             setattr(model, name, value)
         counted["n"] = 0
-        resume.by_clip(activity, model, clips[:1], folder=tmp_path / "kept")
+        caching.by_clip(activity, model, clips[:1], folder=tmp_path / "kept")
         return counted["n"]
 
     assert (forwards(), forwards()) == (1, 0)
@@ -139,7 +140,7 @@ def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
     model = tiny()
     model.network.config.update({"layer_norm_eps": 0.1})
     counted["n"] = 0
-    resume.by_clip(activity, model, clips[:1], folder=tmp_path / "kept")
+    caching.by_clip(activity, model, clips[:1], folder=tmp_path / "kept")
     assert counted["n"] == 1
 
 
@@ -163,7 +164,7 @@ def test_heads_of_ones_own_count_by_what_they_do(tiny_folder, clips, counted, tm
     def forwards(head):
         model = models.load(tiny_folder(), head=head, labels=["a", "b"], device="cpu")
         counted["n"] = 0
-        resume.by_clip(attribution.gradient, model, clips[:1], target="a", folder=tmp_path / "kept")
+        caching.by_clip(attribution.gradient, model, clips[:1], target="a", folder=tmp_path / "kept")
         return counted["n"]
 
     for head in (Head(torch.mean), Head(torch.amax), Head(torch.mean, scale=2.0)):
@@ -175,7 +176,7 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
     def made(text, name):
         space = {"torch": torch, "__name__": "__main__"}
         exec(compile(text, name, "exec"), space)
-        return joblib.hash(resume.content(space["respond"]))
+        return joblib.hash(caching.content(space["respond"]))
 
     one = "def respond(hidden):\n    return max([hidden], key=lambda x: x.mean()).mean(dim=(1, 2))"
     assert made(one, "/tmp/ipykernel_1/2.py") == made("\n\n" + one, "/tmp/ipykernel_7/9.py")
@@ -188,7 +189,7 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
         sys.modules.pop("mine", None)
         importlib.invalidate_caches()
         module = importlib.import_module("mine")
-        found.append(joblib.hash(resume.content(partial(module.respond))))
+        found.append(joblib.hash(caching.content(partial(module.respond))))
     assert found[0] != found[1]
 
 
@@ -196,13 +197,13 @@ def test_results_count_by_their_values(tiny, clips, tmp_path):
     found = activations.moments(tiny(), clips)
     found.to_netcdf(tmp_path / "moments.nc")
     with xr.open_dataset(tmp_path / "moments.nc") as again:
-        assert joblib.hash(resume.content(again)) == joblib.hash(resume.content(found))
-    assert joblib.hash(resume.content(found + 1)) != joblib.hash(resume.content(found))
+        assert joblib.hash(caching.content(again)) == joblib.hash(caching.content(found))
+    assert joblib.hash(caching.content(found + 1)) != joblib.hash(caching.content(found))
 
 
 @pytest.mark.full
 def test_clips_side_by_side_give_the_same(tiny, clips, tmp_path):
-    run = partial(resume.by_clip, attribution.segment_response, tiny(), clips)
+    run = partial(caching.by_clip, attribution.segment_response, tiny(), clips)
     with joblib.parallel_config(n_jobs=2):
         found = run(folder=tmp_path / "one")
     xr.testing.assert_allclose(found, run(folder=tmp_path / "other"), rtol=1e-4, atol=1e-5)
@@ -212,7 +213,7 @@ def test_clips_as_an_option_count_by_their_sound(tiny, clips, counted, tmp_path)
     options = {"target": "sad", "n": 2, "steps": 1, "baseline": clips[1:]}
 
     def found():
-        return resume.by_clip(attribution.gradient_shap, tiny(), clips[:1], folder=tmp_path / "kept", **options)
+        return caching.by_clip(attribution.gradient_shap, tiny(), clips[:1], folder=tmp_path / "kept", **options)
 
     first, n = found(), counted["n"]
     xr.testing.assert_identical(found(), first)
@@ -229,22 +230,22 @@ def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path
 
     def forwards():
         counted["n"] = 0
-        resume.by_clip(attribution.gradient, tiny(), clips[:1], target="sad", folder=tmp_path / "kept")
+        caching.by_clip(attribution.gradient, tiny(), clips[:1], target="sad", folder=tmp_path / "kept")
         return counted["n"]
 
     assert (forwards(), forwards()) == (1, 0)
     for text in ("flip = -1", "flip = 1"):
         (source / "edits.py").write_text(text)
-        monkeypatch.setattr(resume, "CODE", resume._code(source))
+        monkeypatch.setattr(caching, "CODE", caching._code(source))
         assert (forwards(), forwards()) == (1, 0)
-    monkeypatch.setattr(resume, "__version__", "99")
+    monkeypatch.setattr(caching, "__version__", "99")
     assert (forwards(), forwards()) == (1, 0)
-    assert resume._code(Path(resume.__file__).parent) != resume._code(source)
+    assert caching._code(Path(caching.__file__).parent) != caching._code(source)
 
 
 def test_clips_that_cannot_be_used_are_named(tiny, clips, tmp_path):
     clips.loc[9, "path"] = str(tmp_path / "nowhere.wav")
-    run = partial(resume.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
+    run = partial(caching.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
     with pytest.warns(UserWarning, match="1 of 3 clips were skipped, e.g. .*nowhere"):
         found = run(clips)
     assert found["clip"].values.tolist() == [7, 4] and list(json.loads(found.attrs["skipped"])) == ["9"]
@@ -254,7 +255,7 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, tmp_path):
 
 
 def test_errors_are_those_of_the_method(tiny, clips, tmp_path):
-    run = partial(resume.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
+    run = partial(caching.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
     with pytest.raises(ValueError, match="bored"):
         run(attribution.gradient, target="bored")
     with pytest.raises(ValueError, match="gives more than results of single clips"):

@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from xai_lib import parameters, run
+from xai_lib.workbook import command_line, parameters
 
 pytestmark = pytest.mark.heavy
 
@@ -44,7 +44,7 @@ def books(tmp_path):
 
 
 def call(books, tmp_path, *more):
-    return run.main([*more, "--notebooks", str(books), "--results", str(tmp_path / "results")])
+    return command_line.main([*more, "--notebooks", str(books), "--results", str(tmp_path / "results")])
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def test_a_run(books, tmp_path, capsys, clean):
     cells = nbformat.read(folder / "02_bad.ipynb", as_version=4).cells
     assert "before" in str(cells) and "after" not in str([cell.get("outputs") for cell in cells])
     good = nbformat.read(folder / "01_good.ipynb", as_version=4)
-    threads = max(1, run._cores() // min(2, run._cores()))
-    assert f"k is 50 int {threads}" in str(good.cells) and run.WIDGET not in str(good)
+    threads = max(1, command_line._cores() // min(2, command_line._cores()))
+    assert f"k is 50 int {threads}" in str(good.cells) and command_line.WIDGET not in str(good)
     assert "third" in (folder / "03_good.html").read_text()
     assert sorted(p.name for p in folder.iterdir()) == [
         "01_good.html",
@@ -102,16 +102,16 @@ def test_wrong_parameters_stop_before_anything_runs(books, tmp_path, capsys, pai
 
 
 def test_environment_becomes_typed_parameters():
-    given = run.parameters({"CORPUS": "ravdess", "K": "50", "LAYER": "3", "EMOTION": "", "PATH": "/bin"})
+    given = command_line.parameters({"CORPUS": "ravdess", "K": "50", "LAYER": "3", "EMOTION": "", "PATH": "/bin"})
     assert given == {"corpus": "ravdess", "k": 50, "layer": 3}
     with pytest.raises(ValueError, match="max_clips"):
-        run.parameters({"MAX_CLIPS": "few"})
+        command_line.parameters({"MAX_CLIPS": "few"})
 
 
 def test_paths_are_absolute_for_the_kernels(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
-    given = run.parameters({"CORPUS": "mine", "FILES": "mine/*.wav", "MODEL": "pocket"})
+    given = command_line.parameters({"CORPUS": "mine", "FILES": "mine/*.wav", "MODEL": "pocket"})
     assert given == {"corpus": str(tmp_path / "mine"), "files": str(tmp_path / "mine" / "*.wav"), "model": "pocket"}
 
 
@@ -129,7 +129,11 @@ def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_p
     assert call(books, tmp_path, "--refresh") == 1
     good = nbformat.read(books / "01_good.ipynb", as_version=4)
     assert "k is 20" in str(good.cells) and good.cells[-1].execution_count == 2
-    assert run.WIDGET not in str(good) and "widgets" not in good.metadata and good.metadata.kernelspec.name == "python3"
+    assert (
+        command_line.WIDGET not in str(good)
+        and "widgets" not in good.metadata
+        and good.metadata.kernelspec.name == "python3"
+    )
     assert (books / "02_bad.ipynb").read_text() == before
     assert not (tmp_path / "results").exists()
     assert (
@@ -146,8 +150,8 @@ def test_a_dead_kernel_is_a_failure_of_that_notebook(tmp_path, capsys, clean):
 def test_only_takes_parameters_after_it_and_refuses_unknown_numbers(books, tmp_path, capsys, clean):
     assert call(books, tmp_path, "--only", "01", "k=7") == 0
     assert "k is 7" in (tmp_path / "results" / "latest" / "01_good.ipynb").read_text()
-    assert run.main(["--notebooks", str(books), "--only", "01", "k=0"]) == 2
-    assert run.main(["--notebooks", str(books), "--only", "01", "09"]) == 2
+    assert command_line.main(["--notebooks", str(books), "--only", "01", "k=0"]) == 2
+    assert command_line.main(["--notebooks", str(books), "--only", "01", "09"]) == 2
     assert "no notebooks numbered 09" in capsys.readouterr().err
 
 

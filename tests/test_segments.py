@@ -12,8 +12,10 @@ import torch
 import xarray as xr
 from captum.attr import NeuronFeatureAblation
 
-from xai_lib import audio, deletion, execution, hooks, models, segments, workbook
-from xai_lib.segments import segment_response
+from xai_lib import audio, execution, hooks, models, workbook
+from xai_lib.attribution import occlusion
+from xai_lib.attribution.occlusion import segment_response
+from xai_lib.faithfulness import deletion_test
 
 
 def first(output):
@@ -147,19 +149,19 @@ def test_a_clips_noise_is_its_own(tiny, clips):
 
 def test_noise_has_the_mean_and_deviation_of_each_segment():
     wave = np.concatenate([3 + np.random.default_rng(0).standard_normal(4000), np.full(4000, -1.0)]).astype(np.float32)
-    other = segments._replacement("noise", wave, [0, 4000, 8000], np.random.default_rng(1), 0)
+    other = occlusion._replacement("noise", wave, [0, 4000, 8000], np.random.default_rng(1), 0)
     assert other[:4000].mean() == pytest.approx(3, abs=0.1) and other[:4000].std() == pytest.approx(1, abs=0.05)
     assert np.allclose(other[4000:], -1)
 
 
 def test_a_segment_is_replaced_and_faded_at_its_edges():
     x, other = torch.ones(100), torch.zeros(100)
-    kept = segments._without(x, other, 20, 60, 10)
+    kept = occlusion._without(x, other, 20, 60, 10)
     assert (kept[:20] == 1).all() and (kept[60:] == 1).all() and (kept[30:50] == 0).all()
     assert (kept[20:30].diff() < 0).all() and torch.allclose(kept[20:60], kept[20:60].flip(0))
-    assert segments._without(x, other, 20, 60, 0).sum() == 60
+    assert occlusion._without(x, other, 20, 60, 0).sum() == 60
     ramp = torch.arange(100.0)
-    assert (segments._without(x, ramp, 20, 60, 0)[20:60] == ramp[20:60]).all()
+    assert (occlusion._without(x, ramp, 20, 60, 0)[20:60] == ramp[20:60]).all()
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.02])
@@ -225,8 +227,8 @@ def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path):
         found = segment_response(tiny("base"), more, baseline=lambda wave: -wave)
     assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
     assert found.attrs["baseline"] == "given"
-    for result in (found, segments.summary(found)):
-        workbook._netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+    for result in (found, occlusion.summary(found)):
+        workbook.netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
         with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
             assert again["speaker"].values.tolist() == ["s0", "s1"]
 
@@ -246,25 +248,25 @@ def hand_made():
 
 
 def test_the_summary_leaves_padding_out():
-    found = segments.summary(hand_made()).sel(layer=6, neuron=0)
+    found = occlusion.summary(hand_made()).sel(layer=6, neuron=0)
     assert np.allclose(found["mean_absolute"], [7 / 3, 2]) and np.allclose(found["range"], [6, 4])
     assert np.allclose(found["sd"], [np.std([1, -4, 2]), 2]) and np.allclose(found["peak"], [0.1, 0.1])
     assert found["clip"].values.tolist() == ["b", "a"]
 
 
 def test_top_segments_are_the_strongest_either_way():
-    found = segments.top_segments(hand_made(), 6, 0, k=2)
+    found = occlusion.top_segments(hand_made(), 6, 0, k=2)
     assert found["clip"].tolist() == ["b", "b", "a", "a"] and found["segment"].tolist() == [1, 2, 1, 0]
     assert np.allclose(found["start"], [0.1, 0.2, 0.1, 0.0]) and found["response"].tolist() == [-4, 2, 3, -1]
     assert np.allclose(found["stop"], [0.2, 0.27, 0.22, 0.1])  # the last segment of a clip ends with it
-    assert len(segments.top_segments(hand_made(), 6, 0, k=9)) == 5
+    assert len(occlusion.top_segments(hand_made(), 6, 0, k=9)) == 5
 
 
 def test_the_top_segments_and_the_rest_can_be_heard_apart(tiny, clips):
     found, wave = segment_response(tiny("base"), clips[:1]), audio.read(clips["path"][7])
-    top = segments.top_segments(found, 2, 5, k=2)
+    top = occlusion.top_segments(found, 2, 5, k=2)
     keep = np.isin(np.arange(found.sizes["segment"]), top["segment"])
-    heard, rest = (deletion.gate(wave, which, window=found.attrs["length"]) for which in (keep, ~keep))
+    heard, rest = (deletion_test.gate(wave, which, window=found.attrs["length"]) for which in (keep, ~keep))
     assert np.allclose(heard + rest, wave, atol=1e-6) and np.abs(heard).max() > 0 and np.abs(rest).max() > 0
     start, stop = (round(16000 * top[name][0]) for name in ("start", "stop"))
     assert np.allclose(heard[start + 100 : stop - 100], wave[start + 100 : stop - 100], atol=1e-6)

@@ -11,9 +11,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xai_lib import similarities
+from xai_lib.dissection import similarity_measures
 
-NAMES = list(similarities.FUNCTIONS)
+NAMES = list(similarity_measures.FUNCTIONS)
 
 
 def loop_cosine(fits, values, power=1):
@@ -74,7 +74,7 @@ def test_each_function_is_the_plain_loop(name, seed, ties, neurons, concepts):
     if name.endswith("wpmi"):
         values[:, 0], values[:, 1] = np.arange(12), -np.arange(12)  # never all alike
     options = {} if name.startswith("cosine") else {"top": top}
-    found = getattr(similarities, name)(fits, values, **options)
+    found = getattr(similarity_measures, name)(fits, values, **options)
     np.testing.assert_allclose(found, loop(name, fits, values, top), atol=1e-9)
 
 
@@ -86,13 +86,13 @@ def test_blocks_and_files_change_nothing(name, tmp_path, monkeypatch):
     data = xr.Dataset({"activation": (("clip", "layer", "neuron"), values)})
     data.to_netcdf(tmp_path / "activations.nc", engine="h5netcdf")
     opened = xr.open_dataset(tmp_path / "activations.nc", engine="h5netcdf")["activation"]
-    sizes = [block.shape for block in similarities.blocks(opened, 200)]
+    sizes = [block.shape for block in similarity_measures.blocks(opened, 200)]
     assert sizes == 3 * [(50, 4), (50, 4), (50, 3)]
-    monkeypatch.setattr(similarities.blocks, "__defaults__", (200,))
-    found = getattr(similarities, name)(fits, opened)
+    monkeypatch.setattr(similarity_measures.blocks, "__defaults__", (200,))
+    found = getattr(similarity_measures, name)(fits, opened)
     assert not opened.variable._in_memory
     monkeypatch.undo()
-    np.testing.assert_allclose(found, getattr(similarities, name)(fits, values.reshape(50, -1)), atol=2e-6)
+    np.testing.assert_allclose(found, getattr(similarity_measures, name)(fits, values.reshape(50, -1)), atol=2e-6)
     opened.close()
 
 
@@ -100,17 +100,17 @@ def test_a_reader_reads_once_and_scores_many():
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((40, 6)), rng.random((3, 40, 4))
     for name in NAMES:
-        raw, usual = similarities.reader(name, values)
+        raw, usual = similarity_measures.reader(name, values)
         for one in fits:
-            np.testing.assert_array_equal(raw(one) - usual(raw(one)), getattr(similarities, name)(one, values))
+            np.testing.assert_array_equal(raw(one) - usual(raw(one)), getattr(similarity_measures, name)(one, values))
 
 
 def test_cosine_knows_sign_and_shift_and_its_cube_the_far_clips():
     x = np.array([0.0, 1, 2, 5])
     fits = np.column_stack([x, -x, [1.0, 1, 1, 1], [0.0, 0, 0, 1]])
     values = np.column_stack([3 * x - 7, -2 * x])
-    np.testing.assert_allclose(similarities.cosine(fits, values)[:, :3], [[1, -1, 0], [-1, 1, 0]], atol=1e-12)
-    linear, cubed = (f(fits, values)[0, 3] for f in (similarities.cosine, similarities.cosine_cubed))
+    np.testing.assert_allclose(similarity_measures.cosine(fits, values)[:, :3], [[1, -1, 0], [-1, 1, 0]], atol=1e-12)
+    linear, cubed = (f(fits, values)[0, 3] for f in (similarity_measures.cosine, similarity_measures.cosine_cubed))
     # centred, −2 −1 0 3 and (in quarters) −1 −1 −1 3: 12 / √(14 · 12)
     assert linear == pytest.approx(12 / np.sqrt(14 * 12))
     assert cubed == pytest.approx((8 + 1 + 27 * 27) / np.sqrt((64 + 1 + 27**2) * (3 + 27**2)))
@@ -118,29 +118,29 @@ def test_cosine_knows_sign_and_shift_and_its_cube_the_far_clips():
 
 def test_a_neuron_that_never_varies_fits_nothing():
     values = np.column_stack([np.full(90, 5.3), np.zeros(90), np.arange(90)]).astype(np.float32)
-    for f in (similarities.cosine, similarities.cosine_cubed):
+    for f in (similarity_measures.cosine, similarity_measures.cosine_cubed):
         found = f(np.random.default_rng(0).random((90, 4)), values)
         assert (found[:2] == 0).all() and (found[2] != 0).all()
-    np.testing.assert_allclose(similarities.rank_reorder(np.full((90, 1), 0.25), values)[:2], -2)
+    np.testing.assert_allclose(similarity_measures.rank_reorder(np.full((90, 1), 0.25), values)[:2], -2)
 
 
 def test_rank_reorder_in_closed_form():
     """Two clips at 1 and 0, p = 3: right order 0, wrong order 1, by chance a half; the root of the mean fit is 0.5."""
     values = np.array([[1.0], [0.0], [-9.0]])
     fits = np.array([[0.3, 0.2, 0.25], [0.2, 0.3, 0.25], [0.9, 0.9, 0.9]])
-    found = similarities.rank_reorder(fits, values, top=2)
+    found = similarity_measures.rank_reorder(fits, values, top=2)
     np.testing.assert_allclose(found, [[0, -2 / 0.5, -1 / 0.5]], atol=1e-9)
-    negative = similarities.rank_reorder(fits - 1, values, top=2)
+    negative = similarity_measures.rank_reorder(fits - 1, values, top=2)
     assert np.isfinite(negative).all() and (negative <= 0).all()
 
 
 def test_wpmi_and_soft_wpmi_in_closed_form():
     """Two neurons, each with a clip of its own, that fit two concepts so that the softmax is 3/4 and 1/4."""
     values, fits = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[log(3), 0.0], [0.0, log(3)]])
-    weighed = similarities.wpmi(fits, values, top=1, a=1, lam=0.6)
+    weighed = similarity_measures.wpmi(fits, values, top=1, a=1, lam=0.6)
     mean = 0.6 * log((0.75 + 0.25) / 2)
     np.testing.assert_allclose(weighed, [[log(0.75) - mean, log(0.25) - mean], [log(0.25) - mean, log(0.75) - mean]])
-    soft = similarities.soft_wpmi(fits, values, top=1, a=1, lam=1, first=0.5)
+    soft = similarity_measures.soft_wpmi(fits, values, top=1, a=1, lam=1, first=0.5)
     np.testing.assert_allclose(soft, np.log(np.array([[0.875, 0.625], [0.625, 0.875]]) / 0.75))
 
 
@@ -149,7 +149,7 @@ def test_what_all_neurons_have_is_no_merit():
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((64, 9)), np.repeat(rng.random((64, 1)), 3, axis=1)
     fits[:, 2] = rng.random(64)
-    found = similarities.soft_wpmi(fits, values)
+    found = similarity_measures.soft_wpmi(fits, values)
     np.testing.assert_allclose(np.log(np.exp(found).mean(0)), 0, atol=1e-12)
     np.testing.assert_allclose(found[:, 0], found[:, 1])
 
@@ -159,10 +159,10 @@ def test_one_neuron_alone_is_refused_and_not_scored_zero(name):
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((40, 5)), rng.random((40, 4))
     with pytest.raises(ValueError, match="several neurons whose strongest clips differ"):
-        getattr(similarities, name)(fits, values[:, :1])
+        getattr(similarity_measures, name)(fits, values[:, :1])
     with pytest.raises(ValueError, match="several neurons"):
-        getattr(similarities, name)(fits, np.repeat(values[:, :1], 3, axis=1))
-    assert (np.abs(getattr(similarities, name)(fits, values)) > 1e-6).all()
+        getattr(similarity_measures, name)(fits, np.repeat(values[:, :1], 3, axis=1))
+    assert (np.abs(getattr(similarity_measures, name)(fits, values)) > 1e-6).all()
 
 
 def test_published_numbers_shrink_with_the_clips():
@@ -171,7 +171,7 @@ def test_published_numbers_shrink_with_the_clips():
         values, fits = rng.standard_normal((n, 4)), rng.random((n, 3))
         values[:, 0] = -values[:, 1]
         for name, top in zip(("soft_wpmi", "wpmi", "rank_reorder"), tops):
-            f = getattr(similarities, name)
+            f = getattr(similarity_measures, name)
             np.testing.assert_allclose(f(fits, values), f(fits, values, top=top))
             if n > 4:
                 assert not np.allclose(f(fits, values), f(fits, values, top=top + 1))
@@ -181,7 +181,7 @@ def test_clips_of_equal_activation_are_not_the_first_of_the_corpus():
     """A ReLU's zeros: of 400 clips one is above; the rest of the strongest come from all four quarters."""
     values = np.zeros((400, 3))
     values[[7, 150, 399], [0, 1, 2]] = 1
-    order, strong = similarities._strongest(values, 50)
+    order, strong = similarity_measures._strongest(values, 50)
     assert list(order[:, 0]) == [7, 150, 399] and (strong[:, 0] == 1).all() and (strong[:, 1:] == 0).all()
     counts = np.bincount(order[0] // 100, minlength=4)
     assert counts.sum() == 50 and counts.min() >= 5
@@ -193,6 +193,6 @@ def test_what_cannot_be_scored_is_refused():
     values[3, 2] = np.nan
     for name in NAMES:
         with pytest.raises(ValueError, match="NaN or infinite"):
-            getattr(similarities, name)(fits, values)
+            getattr(similarity_measures, name)(fits, values)
     with pytest.raises(ValueError, match="known are cosine, cosine_cubed, rank_reorder, wpmi, soft_wpmi"):
-        similarities.reader("dot", values)
+        similarity_measures.reader("dot", values)

@@ -14,7 +14,8 @@ from scipy.optimize import brentq
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_curve
 
-from xai_lib import activations, audio, edits, execution, hooks, models, speakers
+from xai_lib import activations, audio, edits, execution, hooks, models
+from xai_lib.probing import speaker_space
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def own(name, width=24):
 
 def test_the_space_is_that_of_linear_discriminant_analysis(tiny, voices):
     model, clips = tiny(), voices[:12]
-    fitted = speakers.fit(model, clips)
+    fitted = speaker_space.fit(model, clips)
     assert (
         fitted["projection"].shape == (4, 3, 24)
         and json.loads(fitted.attrs["speakers"]) == clips["speaker"][::3].tolist()
@@ -64,13 +65,13 @@ def test_the_space_is_that_of_linear_discriminant_analysis(tiny, voices):
 
 
 def test_readers_place_every_row_by_the_frames_of_speech_of_the_clean_clip(model, voices, edited):
-    fitted, waveform = speakers.fit(model, voices[:12]), audio.read(voices["path"][20])
+    fitted, waveform = speaker_space.fit(model, voices[:12]), audio.read(voices["path"][20])
     waveform = np.concatenate([np.zeros(3200, np.float32), waveform])
     speech = audio.speech_mask(waveform)
     assert not speech.all()
-    reading = speakers.readers(model, fitted, waveform)
+    reading = speaker_space.readers(model, fitted, waveform)
     seen, hidden = edited(waveform, reading)
-    cosines, _ = edited(waveform, {site: speakers.similarity(reader) for site, reader in reading.items()})
+    cosines, _ = edited(waveform, {site: speaker_space.similarity(reader) for site, reader in reading.items()})
     for site, found in seen.items():
         at = fitted.sel(layer=site.layer)
         mean = hidden[site][:, speech].mean(axis=1) - at["centre"].values
@@ -81,9 +82,9 @@ def test_readers_place_every_row_by_the_frames_of_speech_of_the_clean_clip(model
 
 def test_a_clip_without_speech_is_placed_by_all_its_frames(tiny, voices):
     model = tiny()
-    fitted, hiss = speakers.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(400)
+    fitted, hiss = speaker_space.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(400)
     assert not audio.speech_mask(hiss).any()
-    _, seen = execution.cascade_read(model, hiss, [], speakers.readers(model, fitted, hiss))
+    _, seen = execution.cascade_read(model, hiss, [], speaker_space.readers(model, fitted, hiss))
     assert all(found.isfinite().all() for found in seen.values())
 
 
@@ -94,9 +95,9 @@ def test_equal_error_rate_is_where_the_roc_curve_crosses(spread):
     cosines = np.round(same + spread * rng.standard_normal(400), 1)  # with ties
     false, true, _ = roc_curve(same, cosines)
     expected = brentq(lambda x: 1 - x - np.interp(x, false, true), 0, 1)
-    assert speakers._rate(same, cosines)[0] == pytest.approx(expected, abs=1e-9)
-    assert speakers._rate(same, same)[0] == 0 and speakers._rate(same, -1.0 * same)[0] == 1
-    assert speakers._rate(same, np.zeros(400)) == [0.5, 0]
+    assert speaker_space._rate(same, cosines)[0] == pytest.approx(expected, abs=1e-9)
+    assert speaker_space._rate(same, same)[0] == 0 and speaker_space._rate(same, -1.0 * same)[0] == 1
+    assert speaker_space._rate(same, np.zeros(400)) == [0.5, 0]
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,14 @@ def test_equal_error_rate_is_where_the_roc_curve_crosses(spread):
 )
 def test_the_threshold_is_the_cosine_at_which_both_errors_are_equal(same, different, rate, threshold):
     kind = np.repeat([True, False], [len(same), len(different)])
-    assert speakers._rate(kind, np.array(same + different)) == pytest.approx([rate, threshold])
+    assert speaker_space._rate(kind, np.array(same + different)) == pytest.approx([rate, threshold])
 
 
 def test_at_the_threshold_as_many_are_missed_as_are_let_through():
     rng = np.random.default_rng(0)
     same = np.repeat([True, False], [300, 500])
     cosines = 0.3 * same + 0.2 * rng.standard_normal(800)
-    rate, threshold = speakers._rate(same, cosines)
+    rate, threshold = speaker_space._rate(same, cosines)
     assert threshold == pytest.approx(0.15, abs=0.03)  # of two normal distributions of one width: between them
     assert (cosines[same] < threshold).mean() == pytest.approx(rate, abs=1 / 300)
     assert (cosines[~same] >= threshold).mean() == pytest.approx(rate, abs=1 / 300)
@@ -127,7 +128,7 @@ def test_at_the_threshold_as_many_are_missed_as_are_let_through():
 def test_mean_cosines_within_and_between_speakers_give_the_scale(tiny, voices):
     """Of places at angles that are known: a speaker's three clips 0, 40 and 80 degrees from his own direction."""
     model, test = tiny(), voices[12:]
-    space = speakers.fit(model, voices[:12]).drop_vars("projection")
+    space = speaker_space.fit(model, voices[:12]).drop_vars("projection")
     space["projection"] = ("layer", "axis", "neuron"), np.stack([np.eye(24)] * 4)
     space["centre"] *= 0
 
@@ -136,7 +137,7 @@ def test_mean_cosines_within_and_between_speakers_give_the_scale(tiny, voices):
         return np.cos(angle) * np.eye(24)[int(clip["speaker"][1:])] + np.sin(angle) * np.eye(24)[0]
 
     with planted(model, test, place):
-        found = speakers.equal_error_rate(model, test, space, draws=2).sel(layer=2)
+        found = speaker_space.equal_error_rate(model, test, space, draws=2).sel(layer=2)
     cos = {angle: np.cos(np.radians(angle)) for angle in (40, 80)}
     assert found["same"].item() == pytest.approx((2 * cos[40] + cos[80]) / 3, abs=1e-5)
     sin = [np.sin(np.radians(angle)) for angle in (0, 40, 80)]
@@ -150,8 +151,8 @@ def test_voices_that_lie_apart_are_told_apart_and_what_is_no_voice_is_not(tiny, 
 
     def rates(make):
         with planted(model, voices, make):
-            fitted = speakers.fit(model, train)
-            return speakers.equal_error_rate(model, test, fitted).sel(layer=2)
+            fitted = speaker_space.fit(model, train)
+            return speaker_space.equal_error_rate(model, test, fitted).sel(layer=2)
 
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.standard_normal((24, 24)))[0][:8]  # voices differ in these, all else is the clip's
@@ -165,19 +166,19 @@ def test_voices_that_lie_apart_are_told_apart_and_what_is_no_voice_is_not(tiny, 
 def test_separable_voices_are_never_mistaken(tiny, voices):
     """In a space whose axes are neurons."""
     model, test = tiny(), voices[12:]
-    space = speakers.fit(model, voices[:12]).drop_vars("projection")
+    space = speaker_space.fit(model, voices[:12]).drop_vars("projection")
     space["projection"] = ("layer", "axis", "neuron"), np.stack([np.eye(24)] * 4)
     space["centre"] *= 0
     with planted(model, test, lambda clip: np.eye(24)[int(clip["speaker"][1:])] + 0.1 * own(clip["path"])):
-        found = speakers.equal_error_rate(model, test, space).sel(layer=2)
+        found = speaker_space.equal_error_rate(model, test, space).sel(layer=2)
     assert found["eer"] == 0 and found["shuffled"] == pytest.approx(0.5, abs=0.08)
 
 
 def test_pairs_of_the_same_statement_do_not_count(tiny, voices):
-    model, fitted = tiny(), speakers.fit(tiny(), voices[:12])
+    model, fitted = tiny(), speaker_space.fit(tiny(), voices[:12])
     test = voices[12:].assign(statement=([0, 0, 1] * 8)).astype({"statement": object})
     test.loc[[20, 30], "statement"] = None  # of these it is not known
-    found = speakers.equal_error_rate(model, test, fitted, draws=2)
+    found = speaker_space.equal_error_rate(model, test, fitted, draws=2)
     same = different = 0
     for i in test.index:
         for j in test.index[test.index > i]:
@@ -186,55 +187,55 @@ def test_pairs_of_the_same_statement_do_not_count(tiny, voices):
                 same += test["speaker"][i] == test["speaker"][j]
                 different += test["speaker"][i] != test["speaker"][j]
     assert (found["same_pairs"], found["different_pairs"]) == (same, different)
-    every = speakers.equal_error_rate(model, test.drop(columns="statement"), fitted, draws=2)
+    every = speaker_space.equal_error_rate(model, test.drop(columns="statement"), fitted, draws=2)
     assert (every["same_pairs"], every["different_pairs"]) == (8 * 3, 24 * 23 // 2 - 8 * 3)
 
 
 def test_too_few_speakers_or_pairs_give_no_rate_but_a_reason(tiny, voices):
-    model, fitted = tiny(), speakers.fit(tiny(), voices[:12])
-    few = speakers.equal_error_rate(model, voices[12:33], fitted)
+    model, fitted = tiny(), speaker_space.fit(tiny(), voices[:12])
+    few = speaker_space.equal_error_rate(model, voices[12:33], fitted)
     assert all(few[name].isnull().all() for name in ("eer", "shuffled", "threshold"))
     assert few["same"].notnull().all() and few["different"].notnull().all()
     assert few.attrs["reason"] == "7 unseen speakers are too few: 8 are needed" and few["same_pairs"] == 21
-    single = speakers.equal_error_rate(model, voices[12::3], fitted)
+    single = speaker_space.equal_error_rate(model, voices[12::3], fitted)
     assert single["eer"].isnull().all() and "one speaker" in single.attrs["reason"]
     assert single["same"].isnull().all() and single["different"].isnull().all()  # they say the same
-    apart = speakers.equal_error_rate(model, voices[12::3].drop(columns="statement"), fitted)
+    apart = speaker_space.equal_error_rate(model, voices[12::3].drop(columns="statement"), fitted)
     assert apart["same"].isnull().all() and apart["different"].notnull().all() and apart["threshold"].isnull().all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_saved_and_opened_again_it_rates_the_same(tiny, voices, tmp_path):
     model = tiny()
-    fitted = speakers.fit(model, voices[:12])
-    found = speakers.equal_error_rate(model, voices[12:], fitted)
+    fitted = speaker_space.fit(model, voices[:12])
+    found = speaker_space.equal_error_rate(model, voices[12:], fitted)
     assert all(found[name].notnull().all() for name in ("eer", "shuffled", "same", "different", "threshold"))
     found.to_netcdf(tmp_path / "rate.nc")
     fitted.to_netcdf(tmp_path / "space.nc")
     with xr.open_dataset(tmp_path / "space.nc") as again:
-        assert speakers.equal_error_rate(model, voices[12:], again.load()).equals(found)
+        assert speaker_space.equal_error_rate(model, voices[12:], again.load()).equals(found)
 
 
 def test_what_cannot_be_fitted_or_rated_is_refused(tiny, voices):
     model = tiny()
     with pytest.raises(ValueError, match="36 of 36 clips have no speaker: add a column"):
-        speakers.fit(model, voices.drop(columns="speaker"))
+        speaker_space.fit(model, voices.drop(columns="speaker"))
     with pytest.raises(ValueError, match="3 speakers or more, and there are 2"):
-        speakers.fit(model, voices[:6])
+        speaker_space.fit(model, voices[:6])
     with pytest.raises(ValueError, match="3 speakers or more, and there are 2"):
-        speakers.fit(model, voices[:7])  # the third has a single clip
-    fitted = speakers.fit(model, voices[:10])
+        speaker_space.fit(model, voices[:7])  # the third has a single clip
+    fitted = speaker_space.fit(model, voices[:10])
     assert fitted.sizes["axis"] == 2 and json.loads(fitted.attrs["speakers"]) == ["s00", "s01", "s02"]
     assert json.loads(fitted.attrs["skipped"]) == {"9": "its speaker has no other clip"}
     with pytest.raises(ValueError, match="fitted on speaker s02"):
-        speakers.equal_error_rate(model, voices[8:], fitted)
+        speaker_space.equal_error_rate(model, voices[8:], fitted)
     with pytest.raises(ValueError, match="clips have no speaker"):
-        speakers.equal_error_rate(model, voices[12:].assign(speaker=None), fitted)
+        speaker_space.equal_error_rate(model, voices[12:].assign(speaker=None), fitted)
     with pytest.raises(ValueError, match="what speakers.fit.* gives is needed, a Dataset, and not a DataFrame"):
-        speakers.equal_error_rate(model, voices[12:], voices)
+        speaker_space.equal_error_rate(model, voices[12:], voices)
     for other in (tiny(num_hidden_layers=2), tiny("large")):
         with pytest.raises(ValueError, match="fitted on another model.*speakers.fit"):
-            speakers.equal_error_rate(other, voices[12:], fitted)
+            speaker_space.equal_error_rate(other, voices[12:], fitted)
 
 
 @pytest.fixture
@@ -272,9 +273,9 @@ def test_an_xvector_is_what_its_network_gives(tiny, heads, voices, size, summed)
         model.network.layer_weights = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
     try:
         network, folder = heads(size)
-        waveform, space = audio.read(voices["path"][3]), speakers.xvector(model, folder)
+        waveform, space = audio.read(voices["path"][3]), speaker_space.xvector(model, folder)
         plans = [(hooks.Site(2), edits.edit([1, 5], "flip"))]
-        _, seen = execution.cascade_read(model, waveform, plans, speakers.readers(model, space, waveform))
+        _, seen = execution.cascade_read(model, waveform, plans, speaker_space.readers(model, space, waveform))
     finally:
         if summed:
             del model.network.layer_weights
@@ -288,36 +289,36 @@ def test_an_xvector_is_what_its_network_gives(tiny, heads, voices, size, summed)
 
 def test_the_rate_of_xvectors(tiny, heads, voices, tmp_path):
     model = tiny()
-    space = speakers.xvector(model, heads()[1])
+    space = speaker_space.xvector(model, heads()[1])
     soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(3000), 16000)
     clips = pd.concat([voices, voices[:1].assign(path=str(tmp_path / "short.wav"))], ignore_index=True)
-    found = speakers.equal_error_rate(model, clips, space)  # 9 frames; its convolutions need 10
+    found = speaker_space.equal_error_rate(model, clips, space)  # 9 frames; its convolutions need 10
     assert found["layer"].values.tolist() == [3] and 0 <= found["eer"] <= 1 and found["speakers"] == 12
     assert json.loads(found.attrs["skipped"]) == {"36": "it is too short for the x-vector head"}
     assert space(torch.zeros(2, 9, 24)).isnan().all() and space(torch.randn(2, 10, 24)).isfinite().all()
     with pytest.raises(ValueError, match="not one clip could be used: it is too short"):
-        speakers.equal_error_rate(model, clips[36:], space)
+        speaker_space.equal_error_rate(model, clips[36:], space)
 
 
 def test_other_xvector_heads_are_refused(tiny, tiny_folder, heads, tmp_path):
     model = tiny()
     with pytest.raises(ValueError, match="has no trained x-vector head: it lacks feature_extractor"):
-        speakers.xvector(model, tiny_folder("base"))
+        speaker_space.xvector(model, tiny_folder("base"))
     with pytest.raises(FileNotFoundError, match="no folder"):
-        speakers.xvector(model, tmp_path / "nowhere")
+        speaker_space.xvector(model, tmp_path / "nowhere")
     network, folder = heads(use_weighted_layer_sum=True)
     with pytest.raises(ValueError, match="reads a weighted sum of layers"):
-        speakers.xvector(model, folder)
+        speaker_space.xvector(model, folder)
     network, folder = heads()
-    speakers.xvector(model, folder)
+    speaker_space.xvector(model, folder)
     with pytest.raises(ValueError, match="another encoder than"):
-        speakers.xvector(tiny("large"), folder)
+        speaker_space.xvector(tiny("large"), folder)
     with torch.no_grad():
         network.wavlm.encoder.layers[1].attention.q_proj.weight[0, 0] += 1e-3
     network.save_pretrained(folder)
     with pytest.raises(ValueError, match=r"layers.1.attention.q_proj.weight differs"):
-        speakers.xvector(model, folder)
+        speaker_space.xvector(model, folder)
     shutil.move(folder / "model.safetensors", tmp_path / "away")
     torch.save(network.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="could not be read from safetensors"):
-        speakers.xvector(model, folder)
+        speaker_space.xvector(model, folder)

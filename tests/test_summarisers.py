@@ -20,7 +20,9 @@ import pytest
 import tiny_text
 import xarray as xr
 
-from xai_lib import descriptions, dissection, summarisers
+from xai_lib import dissection
+from xai_lib.dissection import descriptions
+from xai_lib.dissection.descriptions import language_models
 
 pytestmark = pytest.mark.heavy
 
@@ -34,7 +36,7 @@ HOSTILE = [
 ]
 
 
-class Says(summarisers._Asked):
+class Says(language_models._Asked):
     """A language model that gives set answers, and keeps what it was asked."""
 
     def __init__(self, *answers, cache=None):
@@ -261,7 +263,7 @@ def test_endpoint_tries_again_after_waiting_too_long(served):
 
 def test_endpoint_waits_twice_as_long_each_time(served, monkeypatch):
     waits = []
-    monkeypatch.setattr(summarisers.time, "sleep", waits.append)
+    monkeypatch.setattr(language_models.time, "sleep", waits.append)
     url, requests = served((500, "oops"))
     with pytest.raises(descriptions.BadAnswer, match="refuses.*500"):
         descriptions.Endpoint(url, "m", wait=0.5, retries=3).ask("", "u")

@@ -12,30 +12,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from xai_lib import (
-    ablation,
-    activations,
-    attribution,
-    audio,
-    captioners,
-    choosing,
-    contrasts,
-    corpora,
-    courses,
-    decoders,
-    deletion,
-    dissection,
-    donors,
-    encoders,
-    exemplars,
-    heads,
-    inversion,
-    probes,
-    proxies,
-    pruning,
-    resume,
-    speakers,
-)
+from xai_lib import ablation, activations, attribution, audio, corpora, dissection, heads, pruning
+from xai_lib.ablation import inversion
+from xai_lib.activations import caching, donors, exemplars
+from xai_lib.attribution import class_contrast
+from xai_lib.dissection.descriptions import captioning, encoders
+from xai_lib.faithfulness import deletion_test
+from xai_lib.probing import acoustic_decoders, activation_proxies, linear_probes, speaker_space, time_courses
+from xai_lib.pruning import neuron_selection
 
 RATE = 16000
 GOOD = 3  # clips of each of four speakers
@@ -90,7 +74,7 @@ def scores(model, clips):
 CALLS = {
     "predict": lambda m, c: m.predict(c).dropna(subset="label"),
     "over_time": lambda m, c: m.over_time(c),
-    "features_table": lambda m, c: audio.features_table(c),
+    "features_table": lambda m, c: corpora.features_table(c),
     "gradient": lambda m, c: attribution.gradient(m, c, target="angry"),
     "grad_x_activation": scores,
     "integrated_gradients": lambda m, c: attribution.integrated_gradients(m, c, target="angry", steps=2),
@@ -98,8 +82,8 @@ CALLS = {
     "gradient_shap": lambda m, c: attribution.gradient_shap(m, c, target="angry", n=2, steps=1),
     "gradient_shap, baseline": lambda m, c: attribution.gradient_shap(m, c, target="angry", n=4, steps=1, baseline=c),
     "segment_response": lambda m, c: attribution.segment_response(m, c, seconds=0.5),
-    "activation_contrast": lambda m, c: contrasts.activation_contrast(m, c, target="angry"),
-    "frame_deletion": lambda m, c: deletion.frame_deletion(
+    "activation_contrast": lambda m, c: class_contrast.activation_contrast(m, c, target="angry"),
+    "frame_deletion": lambda m, c: deletion_test.frame_deletion(
         m, c, attribution.gradient_shap(m, c, target="angry", n=2, steps=1), target="angry", n=2
     ),
     "activations": lambda m, c: dissection.activations(m, c),
@@ -115,16 +99,18 @@ CALLS = {
     "upstream": lambda m, c: inversion.upstream(
         m, c, neurons=scores(m, c), k=2, nulls=2, steps=2, moments=activations.moments(m, c), layers=[2]
     ),
-    "support": lambda m, c: choosing.support(m, c, m.sites("ffn_hidden")),
+    "support": lambda m, c: neuron_selection.support(m, c, m.sites("ffn_hidden")),
     "evaluate": lambda m, c: pruning.evaluate(m, c, {(2, "ffn_hidden"): [0]}, "angry", draws=2),
-    "probes.read": lambda m, c: probes.read(m, c),
-    "proxies": lambda m, c: proxies.validity(m, c, proxies.fit(m, c)),
-    "decoders": lambda m, c: decoders.validity(m, c[c["speaker"] == "s3"], decoders.fit(m, c[c["speaker"] != "s3"])),
-    "speakers": lambda m, c: speakers.fit(m, c),
+    "probes.read": lambda m, c: linear_probes.read(m, c),
+    "proxies": lambda m, c: activation_proxies.validity(m, c, activation_proxies.fit(m, c)),
+    "decoders": lambda m, c: acoustic_decoders.validity(
+        m, c[c["speaker"] == "s3"], acoustic_decoders.fit(m, c[c["speaker"] != "s3"])
+    ),
+    "speakers": lambda m, c: speaker_space.fit(m, c),
     "heads.features": lambda m, c: heads.features(m, c),
-    "course": lambda m, c: courses.course(m, c, bins=3, shuffles=1),
-    "by_clip": lambda m, c: resume.by_clip(attribution.grad_x_activation, m, c, folder=FOLDER[0], target="angry"),
-    "acoustic captions": lambda m, c: captioners.Acoustics(c)(c),
+    "course": lambda m, c: time_courses.course(m, c, bins=3, shuffles=1),
+    "by_clip": lambda m, c: caching.by_clip(attribution.grad_x_activation, m, c, folder=FOLDER[0], target="angry"),
+    "acoustic captions": lambda m, c: captioning.Acoustics(c)(c),
     "acoustic vectors": lambda m, c: encoders.AcousticSpace(c).sound(c)[1],
 }
 FOLDER = []  # where `by_clip` keeps what it computes
@@ -207,7 +193,7 @@ def test_notebooks_survive(tmp_path, number):
     (tmp_path / "broken.wav").write_bytes(b"RIFF and no more")
     clips.loc[70, "path"] = str(tmp_path / "broken.wav")
     clips.to_csv(tmp_path / "corpus.csv", index=False)
-    command = [sys.executable, "-m", "xai_lib.run", "--only", number, "--results", str(tmp_path / "results")]
+    command = [sys.executable, "-m", "xai_lib.workbook", "--only", number, "--results", str(tmp_path / "results")]
     command += [f"corpus={tmp_path / 'corpus.csv'}", "max_clips=64", "k=5"]
     with warnings.catch_warnings():
         done = subprocess.run(command, capture_output=True, text=True, check=False)

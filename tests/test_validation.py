@@ -11,7 +11,8 @@ import xarray as xr
 from scipy import stats
 from validation import framework, sweeps
 
-from xai_lib import nulls, statistics
+from xai_lib import statistics
+from xai_lib.activations import random_neurons
 
 DRAWS = 60
 MOST = stats.binom.isf(0.002, DRAWS, 0.05) / DRAWS  # a share of p < 0.05 beyond this is no accident
@@ -59,11 +60,11 @@ def test_random_sets_are_those_of_a_sweep():
     sizes = xr.DataArray(network.size, {"layer": range(sweeps.LAYERS)}, ("layer", "neuron"))
     for layer in range(sweeps.LAYERS):
         own, seed = {layer: selected[layer]}, int(network.seeds[layer])
-        drawn = nulls.sets(sweeps.WIDTH, sizes, own, nulls=sweeps.SETS, directions=0, seed=seed)
-        magnitudes = nulls.size(sizes, [layer], drawn)
+        drawn = random_neurons.sets(sweeps.WIDTH, sizes, own, nulls=sweeps.SETS, directions=0, seed=seed)
+        magnitudes = random_neurons.size(sizes, [layer], drawn)
         np.testing.assert_allclose(found["magnitudes"][layer][:-2], magnitudes)
-        assert found["null_overlap"][layer] == pytest.approx(nulls.mean_overlap(drawn[1:]))
-        assert found["null_sets"][layer] == nulls.distinct_sets(sizes, own)
+        assert found["null_overlap"][layer] == pytest.approx(random_neurons.mean_overlap(drawn[1:]))
+        assert found["null_sets"][layer] == random_neurons.distinct_sets(sizes, own)
         members = np.array([np.isin(np.arange(sweeps.WIDTH), neurons) for (neurons,) in drawn], float)
         apart = found["values"][layer][:, :-2] - network.moved(layer, members)
         np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-9)  # what clips add scales with all of the sets

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from xai_lib import corpora, models, plots
-from xai_lib.windows import _places
+from xai_lib.models.windows import _places
 
 RATE = 16000
 

@@ -6,9 +6,8 @@ import json
 import os
 import random
 import shutil
-import sys
 import warnings
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,9 +20,9 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from transformers import WavLMModel
 
-import xai_lib
-import xai_lib.plots  # before the stand-ins replace corpora, which it imports
-from xai_lib import audio, fingerprints, inputs, models, parameters, workbook
+from xai_lib import audio, corpora, models, workbook
+from xai_lib.corpora import fingerprints
+from xai_lib.workbook import inputs, parameters
 
 
 @pytest.fixture
@@ -58,31 +57,35 @@ def stand_ins(monkeypatch, tmp_path):
         if layer > 3:
             raise ValueError(f"layer {layer} out of range: this model has 0–3")
 
-    corpora, models = ModuleType("xai_lib.corpora"), ModuleType("xai_lib.models")
-    corpora.load = lambda name, root=None: box.corpus
-    corpora.split = split
-    corpora.balanced = lambda clips, n, seed=0: clips.groupby(["label", "speaker"]).head(1).head(n)
-    corpora.draw = lambda clips, n=1, *, label=None, seed=0: clips[clips["label"] == label].sample(n, random_state=seed)
-    models.load = lambda name, device: SimpleNamespace(
-        require_trained=lambda: None,
-        name=name,
-        labels=box.labels,
-        n_layers=3,
-        target=target,
-        predict=predict,
-        check=check,
-        n_neurons=lambda site: 40 if site[1] == "ffn_hidden" else 24,
-        sample_rate=16_000,
-        span=400,
-        family=SimpleNamespace(timeline=True),
-        stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
-        device=torch.device("cpu"),
-        **{key: value for key, value in vars(box).items() if key.endswith(("_on", "_recordings"))},
-    )
-    for module in (corpora, models):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(xai_lib, module.__name__.split(".")[1], module, raising=False)
-    monkeypatch.setattr(inputs, "corpora", corpora)
+    def balanced(clips, n, *, seed=0):
+        return clips.groupby(["label", "speaker"]).head(1).head(n)
+
+    def draw(clips, n=1, *, label=None, seed=0):
+        return clips[clips["label"] == label].sample(n, random_state=seed)
+
+    def load_model(name, device):
+        return SimpleNamespace(
+            require_trained=lambda: None,
+            name=name,
+            labels=box.labels,
+            n_layers=3,
+            target=target,
+            predict=predict,
+            check=check,
+            n_neurons=lambda site: 40 if site[1] == "ffn_hidden" else 24,
+            sample_rate=16_000,
+            span=400,
+            family=SimpleNamespace(timeline=True),
+            stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
+            device=torch.device("cpu"),
+            **{key: value for key, value in vars(box).items() if key.endswith(("_on", "_recordings"))},
+        )
+
+    monkeypatch.setattr(corpora, "load", lambda name, root=None: box.corpus)
+    monkeypatch.setattr(corpora, "split", split)
+    monkeypatch.setattr(corpora, "balanced", balanced)
+    monkeypatch.setattr(corpora, "draw", draw)
+    monkeypatch.setattr(models, "load", load_model)
     return box
 
 

@@ -1,87 +1,38 @@
 """What the neurons of speech-emotion models do: the library behind the workbook."""
 
 import importlib
-from importlib import metadata, util
-from pathlib import Path
 
 __version__ = "0.1.0"
 
-# What is meant to be imported; README.md of this folder says what each is for, and what else there is.
+# What is meant to be imported; README.md of this folder says what each is for.
 __all__ = [
     "ablation",
-    "acoustics",
     "activations",
     "attribution",
     "audio",
-    "concepts",
     "corpora",
-    "courses",
-    "decoders",
-    "deletion",
-    "descriptions",
     "dissection",
-    "donors",
     "edits",
-    "encoders",
     "execution",
-    "fingerprints",
-    "gradient_shap",
+    "faithfulness",
     "heads",
     "hooks",
-    "identity",
-    "interpretability",
-    "inversion",
     "models",
-    "names",
     "plots",
-    "probes",
-    "proxies",
+    "probing",
     "pruning",
-    "resume",
-    "segments",
-    "similarities",
-    "speakers",
+    "results",
     "statistics",
     "targets",
     "widgets",
-    "wording",
     "workbook",
 ]
 
-PAIR = {"torch": "2.14.1", "torchaudio": "2.11.0"}  # as in requirements.txt
+ELSEWHERE = {"heads": "activations.heads"}  # what users look for at the top
 
 
-def _known_good() -> bool:
-    """Whether the installed wheels are the tested pair, judged without importing either."""
-    try:
-        if any(metadata.version(name) != version for name, version in PAIR.items()):
-            return False
-    except metadata.PackageNotFoundError:  # not put there by pip, so nothing is known about it
-        return False
-    audio, torch = (Path(util.find_spec(name).origin) for name in ("torchaudio", "torch"))
-    ours = Path(str(metadata.distribution("torchaudio").locate_file("torchaudio/__init__.py")))
-    # torchaudio's Linux wheel needs the CUDA build of torch; a CPU build may carry the same version.
-    return audio == ours and (torch.parent / "lib" / "libtorch_cuda.so").exists()
-
-
-def _check_torchaudio() -> None:
-    """Say in one sentence that torch and torchaudio do not fit, before transformers fails obscurely over it.
-
-    transformers imports torchaudio wherever it is found, so a broken one breaks every speech model. Importing it here
-    costs seconds, so that is done only where the installed files are not the tested pair. None at all is fine.
-    """
-    if util.find_spec("torchaudio") is None or util.find_spec("torch") is None:
-        return
-    try:
-        if not _known_good():
-            importlib.import_module("torchaudio")
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        wanted = " ".join(f"{name}=={version}" for name, version in PAIR.items())
-        raise ImportError(
-            f"torchaudio cannot be loaded beside this torch ({type(error).__name__}: {reason}); install the "
-            f"pair that works with `pip install {wanted}`, or remove it with `pip uninstall torchaudio`."
-        ) from error
-
-
-_check_torchaudio()
+def __getattr__(name):
+    """Import a package when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f".{ELSEWHERE.get(name, name)}", __name__)

@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from . import hooks
-from .families import Site, State
+from .models.sites import Site, State
 
 BATCH = 32
 

@@ -4,8 +4,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from .families import PARTS, Site
-from .sites import PassedSites
+from .models.sites import PARTS, PassedSites, Site
 
 __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 

@@ -93,7 +93,8 @@ def test_bench_sweep(measure, model, noise, path):
     import torch
     import xarray as xr
 
-    from xai_lib import ablation, audio, edits, hooks, proxies, targets
+    from xai_lib import ablation, audio, edits, hooks, targets
+    from xai_lib.probing import activation_proxies
 
     clips, dims, shape = noise(0.5), ("layer", "neuron"), (model.n_layers + 1, model.n_neurons(0))
     neurons, rng = {layer: np.arange(layer, layer + 5) for layer in range(shape[0])}, np.random.default_rng(0)
@@ -101,7 +102,7 @@ def test_bench_sweep(measure, model, noise, path):
     moments = xr.Dataset({"mean": ones, "std": ones, "magnitude": ones}, {"layer": range(shape[0])})
     moments = moments.assign_attrs(part="block", model=model.name)
     fitted = {"component": axis, "centre": (dims, np.zeros(shape)), "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}
-    fitted = xr.Dataset(fitted, {"proxy": list(proxies.PROXIES)})
+    fitted = xr.Dataset(fitted, {"proxy": list(activation_proxies.PROXIES)})
 
     def ours():
         found = ablation.sweep(model, clips, neurons=neurons, nulls=3, target=3, moments=moments, proxies=fitted)
@@ -110,7 +111,11 @@ def test_bench_sweep(measure, model, noise, path):
 
     @torch.no_grad()
     def hooked():
-        x, sites, readers = model.tensor(audio.read(clips["path"][0])), model.sites(), proxies.readers(model, fitted)
+        x, sites, readers = (
+            model.tensor(audio.read(clips["path"][0])),
+            model.sites(),
+            activation_proxies.readers(model, fitted),
+        )
         logits, hidden = [], []
         for plan in [{}, *({hooks.Site(layer): edits.edit(own, "flip")} for layer, own in neurons.items())]:
             with hooks.edit(model, plan), hooks.capture(model, sites) as seen:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from captum.attr import GradientShap, LayerGradientXActivation, LayerIntegratedGradients
 
-from xai_lib import attribution, audio, gradient_shap, targets
+from xai_lib import attribution, audio, targets
+from xai_lib.attribution import gradientshap
 
 LAYERS = range(1, 13)
 
@@ -60,7 +61,7 @@ def test_bench_gradient_shap(measure, model, noise, threads, path):
     told = {"steps": 8, "baseline": "noise", "key": targets.key(0, 0, "gradient_shap"), "rate": 16_000}
 
     def captum():
-        alphas, others = gradient_shap.draws(x[0], range(n), **told)
+        alphas, others = gradientshap.draws(x[0], range(n), **told)
         with pytest.MonkeyPatch.context() as patch:  # Captum is given our draws
             patch.setattr(np.random, "uniform", lambda low, high, shape: alphas.numpy())
             patch.setattr(np.random, "choice", lambda count, size: np.arange(size))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification, WavLMConfig, WavLMForSequenceClassification
 
-from xai_lib import checkpoints
+from xai_lib.models import checkpoints
 
 CLIP = 0.1 * torch.from_numpy(np.random.default_rng(0).standard_normal((1, 48_000), dtype=np.float32))
 

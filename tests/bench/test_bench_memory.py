@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xai_lib import ablation, attribution, proxies
+from xai_lib import ablation, attribution
+from xai_lib.probing import activation_proxies
 
 
 def sweep(model, clips, *, nulls):
@@ -17,7 +18,9 @@ def sweep(model, clips, *, nulls):
     moments = xr.Dataset({"magnitude": (dims, np.ones(shape))}, {"layer": range(shape[0])})
     moments = moments.assign_attrs(part="block", model=model.name).assign(mean=moments["magnitude"], std=0)
     axes = {name: (dims, np.ones(shape)) for name in ("component", "centre")}
-    fitted = xr.Dataset({**axes, "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}, {"proxy": list(proxies.PROXIES)})
+    fitted = xr.Dataset(
+        {**axes, "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}, {"proxy": list(activation_proxies.PROXIES)}
+    )
     options = {"neurons": {layer: range(5) for layer in (10, 11)}, "moments": moments, "proxies": fitted}
     return ablation.sweep(model, clips, **options, target=3, nulls=nulls, batch=128)  # greater than the front end
 

@@ -5,23 +5,18 @@ import tempfile
 import numpy as np
 import xarray as xr
 
-from xai_lib import (
-    activations,
-    attribution,
-    contrasts,
-    courses,
-    decoders,
-    donors,
-    exemplars,
-    gradient_shap,
-    heads,
-    probes,
-    proxies,
-    segments,
-    speakers,
-    targets,
+from xai_lib import activations, attribution, heads, targets
+from xai_lib.activations import donors, exemplars
+from xai_lib.attribution import class_contrast, gradientshap, occlusion
+from xai_lib.faithfulness import deletion_test as frames
+from xai_lib.probing import (
+    acoustic_decoders,
+    activation_proxies,
+    linear_probes,
+    speaker_space,
+    time_courses,
+    variance_explained,
 )
-from xai_lib import deletion as frames
 
 from . import inputs
 
@@ -71,8 +66,8 @@ def shap():
         "silence": attribution.gradient_shap(model, few.head(1), baseline="silence", reduce="sum", **options),
         "clips": attribution.gradient_shap(model, few.head(1), baseline=inputs.train(), reduce="max", **options),
         "every_draw": attribution.gradient_shap(model, few.tail(1), reduce="none", seed=4, **options),
-        "frame_table": gradient_shap.frame_table(noise),
-        "top_frames": gradient_shap.top_frames(noise, 10),
+        "frame_table": gradientshap.frame_table(noise),
+        "top_frames": gradientshap.top_frames(noise, 10),
     }
 
 
@@ -83,7 +78,7 @@ def deletion():
     key = targets.key(0, 3, targets.SEED_GRADIENT_SHAP)
     drawn = {}
     for name, baseline in {"noise": "noise", "silence": "silence", "clips": inputs.train()}.items():
-        alphas, others = gradient_shap.draws(x, range(8), steps=4, baseline=baseline, key=key, rate=16000)
+        alphas, others = gradientshap.draws(x, range(8), steps=4, baseline=baseline, key=key, rate=16000)
         drawn[name] = np.concatenate([alphas[:, None].numpy(), others[:, :50].numpy()], axis=1)
     found = attribution.gradient_shap(model, few, n=4, steps=2, **TARGET)
     wave, level, pool = np.sin(np.arange(40.0)), np.arange(40.0), np.arange(5, 35)
@@ -105,8 +100,8 @@ def segment():
         "silence": silence,
         "noise": attribution.segment_response(model, few, baseline="noise", **options),
         "mean": attribution.segment_response(model, few.head(1), baseline="mean", frames=20, fade=0, **options),
-        "summary": segments.summary(silence),
-        "top_segments": segments.top_segments(silence, 5, 17, k=3),
+        "summary": occlusion.summary(silence),
+        "top_segments": occlusion.top_segments(silence, 5, 17, k=3),
     }
 
 
@@ -133,9 +128,9 @@ def contrast():
     alike = inputs.side("test").query("statement == 1 and repetition == 1 and label in @pair")
     return {
         "activation_contrast": attribution.activation_contrast(inputs.pocket(), alike, target=pair, layers=[1, 5]),
-        "compare": contrasts.compare(found, "label", inputs.EMOTION),
-        "compare_sexes": contrasts.compare(found, "sex", "female", "male"),
-        "distribution": contrasts.distribution(found, 3, 11, "label"),
+        "compare": class_contrast.compare(found, "label", inputs.EMOTION),
+        "compare_sexes": class_contrast.compare(found, "sex", "female", "male"),
+        "distribution": class_contrast.distribution(found, 3, 11, "label"),
     }
 
 
@@ -163,7 +158,7 @@ def activity():
 def course():
     """When in an utterance neurons are active, and whether that holds over speakers."""
     clips = inputs.test().drop_duplicates("speaker")
-    found = courses.course(inputs.pocket(), clips, bins=5, layers=[2, 5], shuffles=2)
+    found = time_courses.course(inputs.pocket(), clips, bins=5, layers=[2, 5], shuffles=2)
     rng = np.random.default_rng(2)
     coords = {"clip": range(32), "speaker": ("clip", np.repeat(range(16), 2)), "statement": ("clip", [1, 2] * 16)}
     shapes = {"activation": (32, 5, 1, 12), "shuffled": (32, 5, 1, 12), "level": (32, 5), "shuffled_level": (32, 5)}
@@ -171,21 +166,23 @@ def course():
     made = {name: (dims[: len(shape)], rng.standard_normal(shape)) for name, shape in shapes.items()}
     return {
         "course": found,
-        "consistency": courses.consistency(found),
-        "consistency_by_draws": courses.consistency(xr.Dataset(made, {**coords, "layer": [1]}), draws=99, seed=5),
+        "consistency": time_courses.consistency(found),
+        "consistency_by_draws": time_courses.consistency(xr.Dataset(made, {**coords, "layer": [1]}), draws=99, seed=5),
     }
 
 
 def probing():
     """What probes read, how well they do on unseen speakers, shares of variance."""
-    train, test = (probes.read(inputs.pocket(), clips, layers=[1, 5]) for clips in (inputs.train(), inputs.test()))
-    found = probes.layer_probes(train, test, controls=3, seed=1)
+    train, test = (
+        linear_probes.read(inputs.pocket(), clips, layers=[1, 5]) for clips in (inputs.train(), inputs.test())
+    )
+    found = linear_probes.layer_probes(train, test, controls=3, seed=1)
     return {
         "read": test.drop_dims("sound", errors="ignore").drop_vars("sound_clip", errors="ignore"),
         "sounds": test[["sound_mean"]].isel(sound=slice(0, 30)),
         "layer_probes": found,
-        "over_speakers_and_controls": probes.over_speakers_and_controls(found),
-        "selectivity": probes.selectivity(test, draws=inputs.DRAWS, seed=2),
+        "over_speakers_and_controls": linear_probes.over_speakers_and_controls(found),
+        "selectivity": variance_explained.selectivity(test, draws=inputs.DRAWS, seed=2),
     }
 
 
@@ -211,14 +208,16 @@ def decoding():
     decoder, proxy, space = inputs.fitted()
     return {
         "decoders": decoder.sel(layer=[0, 5]),
-        "truth": decoders.measure(model, inputs.few()),
-        "decoders_validity": decoders.validity(model, test, decoder),
+        "truth": acoustic_decoders.measure(model, inputs.few()),
+        "decoders_validity": acoustic_decoders.validity(model, test, decoder),
         "proxies": signed(proxy),
-        "proxies_measured": proxies.measure(model, test, proxy),
-        "proxies_validity": proxies.validity(model, inputs.side("test").groupby("speaker").head(3).head(12), proxy),
+        "proxies_measured": activation_proxies.measure(model, test, proxy),
+        "proxies_validity": activation_proxies.validity(
+            model, inputs.side("test").groupby("speaker").head(3).head(12), proxy
+        ),
         "speakers": signed(space).sel(layer=[2, 5]),
-        "equal_error_rate": speakers.equal_error_rate(model, test, space, draws=5, seed=1),
-        "known": speakers.known(train),
+        "equal_error_rate": speaker_space.equal_error_rate(model, test, space, draws=5, seed=1),
+        "known": speaker_space.known(train),
     }
 
 

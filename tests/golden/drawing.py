@@ -4,24 +4,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xai_lib import (
-    acoustics,
-    audio,
-    choosing,
-    corpora,
-    fingerprints,
-    identity,
-    names,
-    nulls,
-    phonemes,
-    reading,
-    sampling,
-    sites,
-    statistics,
-    targets,
-    windows,
-)
-from xai_lib import inputs as sides
+from xai_lib import audio, corpora, statistics, targets
+from xai_lib.activations import random_neurons
+from xai_lib.audio import reading
+from xai_lib.corpora import emotion_profiles, filenames, fingerprints, identity, phonemes, sampling
+from xai_lib.models import sites, windows
+from xai_lib.pruning import neuron_selection
+from xai_lib.workbook import inputs as sides
 
 from . import inputs
 
@@ -50,10 +39,10 @@ def seeds():
     return {
         "keys": keys,
         "first_numbers": inputs.by_name(dict(zip(texts.values(), first)), ("number",)),
-        "order_of_sites": inputs.neurons(choosing.plan(units)),
-        "sets_by_place": pd.concat([inputs.neurons(plan) for plan in choosing.controls(modules, Sizes, 3)]),
+        "order_of_sites": inputs.neurons(neuron_selection.plan(units)),
+        "sets_by_place": pd.concat([inputs.neurons(plan) for plan in neuron_selection.controls(modules, Sizes, 3)]),
         "substitutes": inputs.by_name(
-            inputs.by_place(nulls.substitutes(np.arange(60) % 3, 3, seed=[0, 4])), ("neuron",)
+            inputs.by_place(random_neurons.substitutes(np.arange(60) % 3, 3, seed=[0, 4])), ("neuron",)
         ),
     }
 
@@ -95,8 +84,8 @@ def who():
         "unified": identity.unified(spoken),
         "of_files": [str(identity.of_file(file)) for file in files],
         "heard_before": identity.heard_before(some, ["ravdess-12", "ravdess-14"]),
-        "parsed": [str(names.parse("ravdess", file)) for file in files[:1]],
-        "ordered": names.ordered(["sad", "zeal", "neutral", "calm", "angry"]),
+        "parsed": [str(filenames.parse("ravdess", file)) for file in files[:1]],
+        "ordered": filenames.ordered(["sad", "zeal", "neutral", "calm", "angry"]),
         "fingerprints": bits,
         "bits_apart": fingerprints.distances(bits, bits),
         "hashes": [reading.content_hash(path) for path in inputs.test()["path"].iloc[:3]],
@@ -153,18 +142,18 @@ def sound():
     rate, index = 16000, inputs.test().index[0]
     waveform = reading.read(inputs.test().loc[index, "path"], rate)
     measured, test = inputs.measured(), inputs.test()
-    some = measured.loc[test.index, list(acoustics.FACTORS)]
-    cells = acoustics.cells(some, test)
+    some = measured.loc[test.index, list(emotion_profiles.FACTORS)]
+    cells = emotion_profiles.cells(some, test)
     features = {name: values.numpy() for name, values in audio.features(waveform, rate).items()}
     return {
         "features": inputs.by_name(features, ("frame",)),
         "speech": audio.speech_mask(waveform, rate),
-        "frames": acoustics.frames(waveform, rate),
+        "frames": emotion_profiles.frames(waveform, rate),
         "features_table": measured,
-        "centred": acoustics.centred(some, test),
-        "eta_squared": acoustics.eta_squared(some, test, shuffles=inputs.DRAWS, seed=3),
+        "centred": emotion_profiles.centred(some, test),
+        "eta_squared": emotion_profiles.eta_squared(some, test, shuffles=inputs.DRAWS, seed=3),
         "cells": cells,
-        "differences": acoustics.differences(cells, base=cells["label"].values[0]),
+        "differences": emotion_profiles.differences(cells, base=cells["label"].values[0]),
         "predictions": inputs.pocket().predict(test),
         "over_time": windows.over_time(inputs.pocket(), inputs.few(), window=1.0, step=0.5),
     }

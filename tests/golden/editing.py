@@ -7,19 +7,11 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from xai_lib import (
-    ablation,
-    activations,
-    choosing,
-    donors,
-    edits,
-    effects,
-    forgetting,
-    inversion,
-    nulls,
-    pruning,
-    sites,
-)
+from xai_lib import ablation, activations, edits, pruning, statistics
+from xai_lib.ablation import effects, inversion, verdicts
+from xai_lib.activations import donors, random_neurons
+from xai_lib.models import sites
+from xai_lib.pruning import forgetting, neuron_selection
 
 from . import inputs
 
@@ -56,30 +48,31 @@ def edit():
 def null():
     """Classes of size, stand-ins, random sets, and the neurons that a blind choice names."""
     moments, model = inputs.moments(), inputs.pocket()
-    sizes = nulls.rms(moments)
-    classes = nulls.size_classes(sizes.sel(layer=3).values)
+    sizes = random_neurons.rms(moments)
+    classes = random_neurons.size_classes(sizes.sel(layer=3).values)
     group = {1: np.array([3, 50, 99]), 2: np.array([3, 7])}
     one, several = (
-        nulls.sets(144, sizes, chosen, nulls=3, directions=2, seed=6) for chosen in ({4: np.array([0, 9, 143])}, group)
+        random_neurons.sets(144, sizes, chosen, nulls=3, directions=2, seed=6)
+        for chosen in ({4: np.array([0, 9, 143])}, group)
     )
     first, *drawn = [some for some in several if some[0].ndim == 1]
-    names, chosen = nulls.blind(moments, 12), {4: np.array([0, 9, 143])}
+    names, chosen = random_neurons.blind(moments, 12), {4: np.array([0, 9, 143])}
     return {
         "rms": sizes,
         "size_classes": classes,
-        "size_classes_of_five": nulls.size_classes(sizes.sel(layer=3).values, 5),
-        "classes_of_several_layers": nulls.classes_of(sizes, [1, 2], 4),
-        "substitutes": inputs.by_name(inputs.by_place(nulls.substitutes(classes, 4, seed=8)), ("neuron",)),
+        "size_classes_of_five": random_neurons.size_classes(sizes.sel(layer=3).values, 5),
+        "classes_of_several_layers": random_neurons.classes_of(sizes, [1, 2], 4),
+        "substitutes": inputs.by_name(inputs.by_place(random_neurons.substitutes(classes, 4, seed=8)), ("neuron",)),
         "sets": inputs.listed([some[0] for some in one if some[0].ndim == 1]),
         "sets_of_several_layers": inputs.listed([own for some in (first, *drawn) for own in some]),
         "directions": inputs.by_name(inputs.by_place([some[0] for some in one[-2:]]), ("neuron", "direction")),
-        "distinct": [nulls.distinct(classes, [0, 9, 143]), nulls.distinct_sets(sizes, chosen)],
-        "overlap": [nulls.overlap([some[0] for some in one[:4]]), nulls.mean_overlap(several[1:4])],
-        "size": nulls.size(sizes, [4], one),
+        "distinct": [random_neurons.distinct(classes, [0, 9, 143]), random_neurons.distinct_sets(sizes, chosen)],
+        "overlap": [random_neurons.overlap([some[0] for some in one[:4]]), random_neurons.mean_overlap(several[1:4])],
+        "size": random_neurons.size(sizes, [4], one),
         "blind": [name for name in names],
         "blind_neurons": inputs.listed([own for rows in names.values() for own in rows.values()]),
-        "outgoing": nulls.outgoing(model, "ffn_hidden", [2]),
-        "outgoing_of_heads": nulls.outgoing(model, "heads", [2]),
+        "outgoing": random_neurons.outgoing(model, "ffn_hidden", [2]),
+        "outgoing_of_heads": random_neurons.outgoing(model, "heads", [2]),
     }
 
 
@@ -173,8 +166,8 @@ def effect():
         "summary_of_a_label": effects.summary(found, "log_odds").sel(label=[inputs.RIVAL]),
         "summary_of_blind": effects.summary(found, against="blind"),
         "contrast": effects.contrast(found["delta"], rival["delta"]),
-        "between_random_sets": effects.between_random_sets(found["null_delta"].isel(clip=0), shared=0.1),
-        "verdict": effects.verdict(found.sel(mode="flip", drop=True), {"rival": rival.sel(mode="flip", drop=True)}),
+        "between_random_sets": statistics.between_random_sets(found["null_delta"].isel(clip=0), shared=0.1),
+        "verdict": verdicts.verdict(found.sel(mode="flip", drop=True), {"rival": rival.sel(mode="flip", drop=True)}),
         "averaged": effects.summary(effects.averaged(found, groups)),
         "groups": inputs.listed(ablation.groups(inputs.pocket()).values()),
         "report": effects.report(found, inputs.scores()),
@@ -209,11 +202,14 @@ def chosen():
     """Which neurons to take out: scores, choices, controls."""
     model, train = inputs.pocket(), inputs.train()
     places = [site for part in ("attention", "ffn_hidden", "ffn_out") for site in model.sites(part, [2, 5])]
-    support = choosing.support(model, train, places)
+    support = neuron_selection.support(model, train, places)
     magnitude = activations.activations(model, train, places)["magnitude"]
-    score = choosing.contrast(support, inputs.EMOTION, weight=4)
-    reach = choosing.reach(model, magnitude)
-    plan, tied = choosing.neurons_of(score, 30), choosing.neurons_of((score > 0).astype(float), 12, seed=2)
+    score = neuron_selection.contrast(support, inputs.EMOTION, weight=4)
+    reach = neuron_selection.reach(model, magnitude)
+    plan, tied = (
+        neuron_selection.neurons_of(score, 30),
+        neuron_selection.neurons_of((score > 0).astype(float), 12, seed=2),
+    )
     texts = xr.DataArray(
         [["a wave", "rain, raining", None], ["waves and rain", "trains", ""]], dims=("layer", "neuron")
     )
@@ -226,21 +222,25 @@ def chosen():
         "support": support.isel(clip=slice(0, 4)),
         "contrast": score,
         "reach": reach,
-        "reach_of_a_part": choosing.reach(model, inputs.deep("train")["magnitude"]),
+        "reach_of_a_part": neuron_selection.reach(model, inputs.deep("train")["magnitude"]),
         "neurons_of": inputs.neurons(plan),
         "neurons_of_ties": inputs.neurons(tied),
-        "neurons_of_a_part": inputs.neurons(choosing.neurons_of(fits.sel(concept="b", drop=True), 5, part="ffn_out")),
-        "top": choosing.top(fits, "b"),
-        "mentions": choosing.mentions(texts, "rain wave"),
-        "controls": inputs.listed([own for one in choosing.controls(plan, reach, 3, seed=4) for own in one.values()]),
+        "neurons_of_a_part": inputs.neurons(
+            neuron_selection.neurons_of(fits.sel(concept="b", drop=True), 5, part="ffn_out")
+        ),
+        "top": neuron_selection.top(fits, "b"),
+        "mentions": neuron_selection.mentions(texts, "rain wave"),
+        "controls": inputs.listed(
+            [own for one in neuron_selection.controls(plan, reach, 3, seed=4) for own in one.values()]
+        ),
         "controls_in_two_classes": inputs.listed(
-            [own for one in choosing.controls(plan, reach, 2, classes=2) for own in one.values()]
+            [own for one in neuron_selection.controls(plan, reach, 2, classes=2) for own in one.values()]
         ),
         "controls_of_any_size": inputs.listed(
-            [own for one in choosing.controls(plan, model, 3, seed=4) for own in one.values()]
+            [own for one in neuron_selection.controls(plan, model, 3, seed=4) for own in one.values()]
         ),
         "blind": inputs.listed(
-            [own for one in choosing.blind(plan, magnitude, reach).values() for own in one.values()]
+            [own for one in neuron_selection.blind(plan, magnitude, reach).values() for own in one.values()]
         ),
         "greedy": steps,
     }
@@ -251,8 +251,8 @@ def prune():
     model, test = inputs.pocket(), inputs.test()
     train = inputs.deep("train")
     scores = {
-        "lift": choosing.contrast(train["activation"], inputs.EMOTION),
-        "rival": choosing.contrast(train["activation"], inputs.RIVAL),
+        "lift": neuron_selection.contrast(train["activation"], inputs.EMOTION),
+        "rival": neuron_selection.contrast(train["activation"], inputs.RIVAL),
     }
     options = {"chosen_on": inputs.train(), "batch": 64, "seed": 2}
     compared = pruning.compare(
@@ -260,7 +260,7 @@ def prune():
         **options,
     )  # fmt: skip
     lift = compared["lift"]
-    plan = choosing.neurons_of(scores["lift"], 40)
+    plan = neuron_selection.neurons_of(scores["lift"], 40)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evaluated = pruning.evaluate(model, test.head(8), plan, inputs.EMOTION, draws=2, batch=64, seed=1)

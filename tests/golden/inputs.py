@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xai_lib import activations, attribution, audio, captioners, corpora, decoders, models, proxies, sampling, speakers
+from xai_lib import activations, attribution, corpora, models
+from xai_lib.corpora import sampling
+from xai_lib.dissection.descriptions import captioning
+from xai_lib.probing import acoustic_decoders, activation_proxies, speaker_space
 
 EMOTION, RIVAL = "angry", "sad"
 DEEP = (2, 5)  # layers whose neurons are looked at in the feed-forward
@@ -74,8 +77,8 @@ def moments():
 def fitted():
     """Decoders, proxies and the space of speakers, fitted on training clips."""
     voices = sampling.balanced(side("train"), 3 * SPEAKERS, seed=1)
-    decoder = decoders.fit(pocket(), train(), frames=640, seed=1)
-    return decoder, proxies.fit(pocket(), train()), speakers.fit(pocket(), voices)
+    decoder = acoustic_decoders.fit(pocket(), train(), frames=640, seed=1)
+    return decoder, activation_proxies.fit(pocket(), train()), speaker_space.fit(pocket(), voices)
 
 
 @cache
@@ -88,13 +91,13 @@ def deep(name):
 @cache
 def measured():
     """Acoustic features of all clips."""
-    return audio.features_table(pd.concat([train(), test()]))
+    return corpora.features_table(pd.concat([train(), test()]))
 
 
 @cache
 def captions():
     """A caption for each clip, from what was measured."""
-    return captioners.captions(measured(), measured().loc[train().index])
+    return captioning.captions(measured(), measured().loc[train().index])
 
 
 @cache

@@ -4,19 +4,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xai_lib import (
-    acoustics,
-    claims,
-    concepts,
-    contrasts,
-    dissection,
-    encoders,
-    interpretability,
-    naming,
-    probes,
-    similarities,
-    vocabulary,
-)
+from xai_lib import dissection
+from xai_lib.attribution import class_contrast
+from xai_lib.corpora import emotion_profiles
+from xai_lib.dissection import adjectives, concept_matching, description_tests, interpretability, similarity_measures
+from xai_lib.dissection.descriptions import encoders, vocabulary
+from xai_lib.probing import linear_probes, variance_explained
 
 from . import inputs
 
@@ -32,21 +25,24 @@ def speakers():
     captions = pd.Series([caption(row) for _, row in measured.iterrows()], measured.index)
     options = {"draws": inputs.DRAWS, "seed": 3}
     described = dissection.describe(first, captions, **options)
-    said, null = (concepts.adjectives(described[name], least=1.0) for name in ("z", "null"))
+    said, null = (adjectives.adjectives(described[name], least=1.0) for name in ("z", "null"))
     without = [first.isel(clip=first["speaker"].values != out) for out in np.unique(first["speaker"])]
-    without = [concepts.adjectives(dissection.describe(one, captions, draws=1)["z"], least=1.0) for one in without]
+    without = [adjectives.adjectives(dissection.describe(one, captions, draws=1)["z"], least=1.0) for one in without]
     listed = pd.Series({"angry": "a loud, fast voice", "sad": "a quiet, slow voice", "happy": "a high-pitched voice"})
     fit = encoders.match(captions, listed).sel(clip=first["clip"].values)
-    named = {name: naming.identify(first, fit, similarity=name, **options) for name in similarities.FUNCTIONS}
+    named = {
+        name: concept_matching.identify(first, fit, similarity=name, **options)
+        for name in similarity_measures.FUNCTIONS
+    }
     return {
         "describe": described,
         "predictivity": dissection.predictivity(rest, described, captions, least=1.0, **options),
         "selectivity": dissection.selectivity(rest),
         "selectivity_of_sex": dissection.selectivity(activity, "sex"),
-        "distribution": concepts.distribution(said, null),
-        "by_layer": concepts.by_layer(said, null, left_out=xr.concat(without, "speaker")),
-        "check": claims.check(rest, said, measured, null=null, **options),
-        "predictivity_auroc": claims.predictivity_auroc(rest, described, captions, least=1.0, **options),
+        "distribution": adjectives.distribution(said, null),
+        "by_layer": adjectives.by_layer(said, null, left_out=xr.concat(without, "speaker")),
+        "check": description_tests.check(rest, said, measured, null=null, **options),
+        "predictivity_auroc": description_tests.predictivity_auroc(rest, described, captions, least=1.0, **options),
         **named,
         "uninterpretable": interpretability.uninterpretable(
             captions, activity, encoder=encoders.tfidf(captions), clusters=[3], k=4, tau=3, **options
@@ -60,16 +56,16 @@ def differing():
     result, measured, table = activations(), features(), clips()
     read = result.rename(activation="clip_mean").assign_coords(intensity=("clip", ["normal"] * len(table)))
     first, rest = (read.isel(clip=read["first"].values == side) for side in (True, False))
-    cells = acoustics.cells(measured, table)
+    cells = emotion_profiles.cells(measured, table)
     return {
-        "compare": contrasts.compare(result, "label", "angry"),
-        "compare_two": contrasts.compare(result, "label", "angry", "sad"),
-        "compare_sexes": contrasts.compare(result, "sex", "female", "male"),
+        "compare": class_contrast.compare(result, "label", "angry"),
+        "compare_two": class_contrast.compare(result, "label", "angry", "sad"),
+        "compare_sexes": class_contrast.compare(result, "sex", "female", "male"),
         "cells": cells,
-        "differences": acoustics.differences(cells, base="sad", seed=2),
-        "eta_squared": acoustics.eta_squared(measured, table, shuffles=inputs.DRAWS, seed=1),
-        "selectivity": probes.selectivity(read, draws=inputs.DRAWS, seed=2),
-        "layer_probes": probes.layer_probes(first, rest, components=4, controls=3, seed=5),
+        "differences": emotion_profiles.differences(cells, base="sad", seed=2),
+        "eta_squared": emotion_profiles.eta_squared(measured, table, shuffles=inputs.DRAWS, seed=1),
+        "selectivity": variance_explained.selectivity(read, draws=inputs.DRAWS, seed=2),
+        "layer_probes": linear_probes.layer_probes(first, rest, components=4, controls=3, seed=5),
     }
 
 
@@ -101,7 +97,7 @@ def activations():
 def features():
     """What might have been measured of these clips: numbers that follow labels and sexes, with noise."""
     table, rng = clips(), np.random.default_rng(1)
-    names = dict.fromkeys([*vocabulary.lexicon().index, *acoustics.FACTORS])
+    names = dict.fromkeys([*vocabulary.lexicon().index, *emotion_profiles.FACTORS])
     lively, high = table["label"].map({"angry": 1.0, "happy": 0.5, "sad": -1.0}), (table["sex"] == "female") * 1.0
     measured = {name: lively + high + rng.standard_normal(len(table)) for name in names}
     return pd.DataFrame(measured).assign(f0=lambda numbers: 150 * 2 ** (numbers["f0"] / 12))

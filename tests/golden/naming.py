@@ -4,19 +4,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xai_lib import (
-    captioners,
-    claims,
-    concepts,
-    dissection,
-    encoders,
-    interpretability,
-    naming,
-    similarities,
-    summarisers,
-    vocabulary,
-    wording,
-)
+from xai_lib import dissection
+from xai_lib.dissection import adjectives, concept_matching, description_tests, interpretability, similarity_measures
+from xai_lib.dissection.descriptions import captioning, encoders, language_models, text_analysis, vocabulary
 
 from . import inputs
 
@@ -29,11 +19,11 @@ def words():
     high, low = (counts.isel(clip=rows).sum("clip") for rows in (slice(0, 10), slice(10, None)))
     z = high.copy(data=vocabulary.terms(high, low, counts.sum("clip")))
     texts = "The voice is loud. It is not high-pitched.", "The voice is loud. It is slow."
-    *left, removed = wording.calibrate(*texts, encoder=encoders.tfidf(texts))
+    *left, removed = text_analysis.calibrate(*texts, encoder=encoders.tfidf(texts))
     space = encoders.AcousticSpace(reference)
     return {
         "captions": captions,
-        "captions_by_class": captioners.Acoustics(reference)(inputs.few()),
+        "captions_by_class": captioning.Acoustics(reference)(inputs.few()),
         "ranks": encoders.ranks(measured, reference),
         "ranks_within_speakers": encoders.ranks(reference, reference, speakers=train["speaker"]),
         "lexicon": vocabulary.lexicon().reset_index(),
@@ -43,12 +33,12 @@ def words():
         "counts": counts,
         "terms": z,
         "sentence": vocabulary.sentence(z),
-        "contrastive": summarisers.Contrastive(captions)(captions.iloc[:6], captions.iloc[20:]),
-        "sentences": wording.sentences("One. Two!\n- three\n4. four"),
+        "contrastive": language_models.Contrastive(captions)(captions.iloc[:6], captions.iloc[20:]),
+        "sentences": text_analysis.sentences("One. Two!\n- three\n4. four"),
         "calibrated": left,
         "removed": removed,
-        "said": sorted(wording.said(texts[0], ["high-pitched"])),
-        "parts_of_speech": wording.parts_of_speech(captions, kinds=["length"]),
+        "said": sorted(text_analysis.said(texts[0], ["high-pitched"])),
+        "parts_of_speech": text_analysis.parts_of_speech(captions, kinds=["length"]),
     }
 
 
@@ -78,18 +68,18 @@ def claim():
     train, test = (some(inputs.deep(side)["activation"]) for side in ("train", "test"))
     captions, speaker = inputs.captions(), pd.factorize(inputs.train()["speaker"])[0]
     described = dissection.describe(train, captions, draws=inputs.DRAWS, seed=1)
-    said, null = (concepts.adjectives(described[name], least=1.0) for name in ("z", "null"))
+    said, null = (adjectives.adjectives(described[name], least=1.0) for name in ("z", "null"))
     without = [train.isel(clip=np.flatnonzero(speaker != out)) for out in np.unique(speaker)]
-    without = [concepts.adjectives(dissection.describe(some, captions, draws=1)["z"], least=1.0) for some in without]
+    without = [adjectives.adjectives(dissection.describe(some, captions, draws=1)["z"], least=1.0) for some in without]
     options = {"draws": inputs.DRAWS, "seed": 3}
     texts = pd.Series({0: "a loud voice", 1: "not loud, but slow", 2: "high-pitched"})
     return {
         "adjectives": said,
-        "adjectives_of_texts": concepts.adjectives(texts),
-        "distribution": concepts.distribution(said, null),
-        "by_layer": concepts.by_layer(said, null, left_out=xr.concat(without, "speaker")),
-        "check": claims.check(test, said, inputs.measured(), null=null, **options),
-        "predictivity_auroc": claims.predictivity_auroc(test, described, captions, least=1.0, **options),
+        "adjectives_of_texts": adjectives.adjectives(texts),
+        "distribution": adjectives.distribution(said, null),
+        "by_layer": adjectives.by_layer(said, null, left_out=xr.concat(without, "speaker")),
+        "check": description_tests.check(test, said, inputs.measured(), null=null, **options),
+        "predictivity_auroc": description_tests.predictivity_auroc(test, described, captions, least=1.0, **options),
     }
 
 
@@ -100,21 +90,23 @@ def identify():
     listed = vocabulary.concepts("emotions")
     space = encoders.AcousticSpace(measured.loc[inputs.train().index])
     fits = {
-        "DB": naming.concept_fit(listed, captions=captions),
-        "TAB": naming.concept_fit(listed, clips=measured, encoder=space),
+        "DB": concept_matching.concept_fit(listed, captions=captions),
+        "TAB": concept_matching.concept_fit(listed, clips=measured, encoder=space),
     }
     for method, fit in fits.items():
         found[f"fit_{method}"] = fit
-        found[f"choose_{method}"] = naming.choose(outputs, fit.sel(clip=outputs["clip"].values))
-        for similarity in similarities.FUNCTIONS:
+        found[f"choose_{method}"] = concept_matching.choose(outputs, fit.sel(clip=outputs["clip"].values))
+        for similarity in similarity_measures.FUNCTIONS:
             options = {"method": method, "similarity": similarity, "draws": inputs.DRAWS, "seed": 4}
-            found[f"{method}_{similarity}"] = naming.identify(train, fit.sel(clip=train["clip"].values), **options)
-    named = naming.identify(outputs, fits["DB"].sel(clip=outputs["clip"].values), draws=inputs.DRAWS, top=4)
+            found[f"{method}_{similarity}"] = concept_matching.identify(
+                train, fit.sel(clip=train["clip"].values), **options
+            )
+    named = concept_matching.identify(outputs, fits["DB"].sel(clip=outputs["clip"].values), draws=inputs.DRAWS, top=4)
     return {
         **found,
-        "similarities": list(similarities.FUNCTIONS),
+        "similarities": list(similarity_measures.FUNCTIONS),
         "outputs": named,
-        "accuracy": naming.accuracy(named, concepts=listed),
+        "accuracy": concept_matching.accuracy(named, concepts=listed),
         "asked": asked(listed),
     }
 
@@ -131,7 +123,7 @@ def asked(listed):
 
     units = inputs.deep("train")["activation"].isel(layer=[0], neuron=slice(0, 3))
     summaries = ["loud", "", "slow"]
-    return naming.identify(units, method="ICL", summaries=summaries, concepts=listed, llm=Told())
+    return concept_matching.identify(units, method="ICL", summaries=summaries, concepts=listed, llm=Told())
 
 
 def similarity():
@@ -140,11 +132,11 @@ def similarity():
     values, fits = rng.standard_normal((40, 9)).round(1), rng.standard_normal((40, 5))
     values[:30, 0] = 0
     functions = (
-        similarities.cosine,
-        similarities.cosine_cubed,
-        similarities.rank_reorder,
-        similarities.wpmi,
-        similarities.soft_wpmi,
+        similarity_measures.cosine,
+        similarity_measures.cosine_cubed,
+        similarity_measures.rank_reorder,
+        similarity_measures.wpmi,
+        similarity_measures.soft_wpmi,
     )
     found = {function.__name__: function(fits, values) for function in functions}
     return {"scores": inputs.by_name(found, ("unit", "concept"))}

@@ -7,23 +7,12 @@ import numpy as np
 import soundfile
 import torch
 
-from xai_lib import (
-    ablation,
-    activations,
-    attribution,
-    choosing,
-    corpora,
-    dissection,
-    edits,
-    execution,
-    hooks,
-    models,
-    pruning,
-    resume,
-    sites,
-    vocabulary,
-)
-from xai_lib import inputs as sides
+from xai_lib import ablation, activations, attribution, corpora, dissection, edits, execution, hooks, models, pruning
+from xai_lib.activations import caching
+from xai_lib.dissection.descriptions import vocabulary
+from xai_lib.models import sites
+from xai_lib.pruning import neuron_selection
+from xai_lib.workbook import inputs as sides
 
 from . import inputs
 
@@ -38,7 +27,7 @@ def ast():
     moments = activations.moments(model, train)
     scores = attribution.grad_x_activation(model, train, target=TARGET, scale="log_odds")
     inside = activations.activations(model, sounds, [(2, "ffn_hidden"), (4, "ffn_hidden")], batch=4)
-    lift = choosing.contrast(inside["activation"].isel(clip=np.isin(inside["clip"], train.index)), TARGET)
+    lift = neuron_selection.contrast(inside["activation"].isel(clip=np.isin(inside["clip"], train.index)), TARGET)
     options = {"target": TARGET, "scale": "log_odds", "batch": 16}
     return {
         "predict": model.predict(sounds),
@@ -56,7 +45,7 @@ def ast():
         ),
         "selectivity": dissection.selectivity(inside["activation"].isel(neuron=slice(0, 60))),
         "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, chosen_on=train, batch=32),
-        "neurons": inputs.neurons(choosing.neurons_of(lift, 30)),
+        "neurons": inputs.neurons(neuron_selection.neurons_of(lift, 30)),
     }  # fmt: skip
 
 
@@ -84,7 +73,7 @@ def files():
             "relabelled": corpora.relabel(table, {"joy": "happy"}),
             "own_files": sides.own_files(str(folder / "*" / "*.wav"), model, {}),
             "activations": kept,
-            "by_clip": resume.by_clip(attribution.gradient, model, some, folder=folder / "kept", **options),
+            "by_clip": caching.by_clip(attribution.gradient, model, some, folder=folder / "kept", **options),
             "pruned": pruned.predict(some),
             "prompt": vocabulary.prompt("yes_no", question="Is it loud?"),
             "shown": vocabulary.shown("<b>loud</b>", most=6),

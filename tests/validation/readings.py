@@ -6,7 +6,10 @@ What a speaker's clips have in common is that speaker's alone; all speakers shar
 import numpy as np
 import xarray as xr
 
-from xai_lib import ablation, acoustics, courses, deletion, probes, statistics
+from xai_lib import ablation, statistics
+from xai_lib.corpora import emotion_profiles
+from xai_lib.faithfulness import deletion_test
+from xai_lib.probing import linear_probes, time_courses
 
 from .framework import Scenario, each
 from .sweeps import SETS, Network
@@ -37,7 +40,7 @@ def frames_silenced(rng, *, speakers, effect, clips=4):
         for _ in range(clips):
             level, cost = smooth(rng, FRAMES), own_cost + smooth(rng, FRAMES)
             attribution = effect * cost + own_attribution + smooth(rng, FRAMES)
-            masks = deletion.deletion_masks(attribution, level, np.arange(FRAMES), 0.2, 10, rng)
+            masks = deletion_test.deletion_masks(attribution, level, np.arange(FRAMES), 0.2, 10, rng)
             drop = np.tanh(masks[1:] @ cost / FRAMES)
             rows.append([drop[0], drop[1], drop[2:12].mean(), drop[12:].mean()])
     coords = {"speaker": ("clip", names(speakers, clips)), "mode": ["top", "loudest", "shifted", "random"]}
@@ -88,7 +91,7 @@ def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=Fa
     data = {"activation": (dims, shape), "shuffled": (dims, 0 * shape)}
     data |= {"level": (dims[:2], level), "shuffled_level": (dims[:2], 0 * level)}
     coords = {"speaker": ("clip", names(speakers, clips)), "layer": [1], "neuron": [0]}
-    found = courses.consistency(xr.Dataset(data, coords), draws=999, seed=int(rng.integers(2**31)))
+    found = time_courses.consistency(xr.Dataset(data, coords), draws=999, seed=int(rng.integers(2**31)))
     return found["p"].sel(course=kind).values.ravel()
 
 
@@ -98,7 +101,7 @@ def of_acoustics(rng, *, speakers, effect):
     cells[:, 1:] += effect
     coords = {"factor": ["level_db", "f0_range"], "label": ["neutral", "a", "b", "c"], "speaker": names(speakers, 1)}
     cells = xr.DataArray(cells, coords, ("factor", "label", "speaker"))
-    return acoustics.differences(cells, seed=int(rng.integers(2**31)))["q"].values.ravel()
+    return emotion_profiles.differences(cells, seed=int(rng.integers(2**31)))["q"].values.ravel()
 
 
 def of_layers(rng, *, speakers, effect, neurons=6, sentences=3, emotions=6):
@@ -118,8 +121,8 @@ def of_layers(rng, *, speakers, effect, neurons=6, sentences=3, emotions=6):
     coords |= {"clip": np.arange(len(values)), "layer": [1], "neuron": np.arange(neurons)}
     read = xr.Dataset({"clip_mean": (("clip", "layer", "neuron"), values[:, None])}, coords)
     sides = read.isel(clip=speaker % 2 == 0), read.isel(clip=speaker % 2 == 1)
-    found = probes.layer_probes(*sides, components=None, controls=8, seed=int(rng.integers(2**31)))
-    told = probes.over_speakers_and_controls(found).sel(task="statement")
+    found = linear_probes.layer_probes(*sides, components=None, controls=8, seed=int(rng.integers(2**31)))
+    told = linear_probes.over_speakers_and_controls(found).sel(task="statement")
     return np.where((told["low"] > 0) | (told["high"] < 0), 0.0, 1.0)
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xai_lib import ablation, contrasts, nulls, pruning
+from xai_lib import ablation, pruning
+from xai_lib.activations import random_neurons
+from xai_lib.attribution import class_contrast
 
 from .framework import Scenario, each
 
@@ -52,9 +54,9 @@ class Network:
     @cached_property
     def random(self) -> list:
         """Of each layer its size classes, [neuron], and what random sets put in the place of each neuron, [set, neuron]."""
-        classes = [nulls.size_classes(sizes) for sizes in self.size]
+        classes = [random_neurons.size_classes(sizes) for sizes in self.size]
         seeds = [[int(seed), layer] for layer, seed in enumerate(self.seeds)]  # as `nulls.sets` has them
-        return [(own, np.stack(nulls.substitutes(own, SETS, seed=seed))) for own, seed in zip(classes, seeds)]
+        return [(own, np.stack(random_neurons.substitutes(own, SETS, seed=seed))) for own, seed in zip(classes, seeds)]
 
     def swept(self, selected) -> dict:
         """What a sweep of {layer: neurons} finds, as arrays by the names of `ablation.sweep`.
@@ -70,8 +72,8 @@ class Network:
             np.put_along_axis(members, np.stack([neurons, *random, *blind]), 1, axis=1)
             found["values"].append(self.moved(layer, members))
             found["magnitudes"].append(np.sqrt(members @ self.size[layer] ** 2 / k))
-            found["null_sets"].append(nulls.distinct(classes, neurons))
-            found["null_overlap"].append(nulls.overlap(random))
+            found["null_sets"].append(random_neurons.distinct(classes, neurons))
+            found["null_overlap"].append(random_neurons.overlap(random))
         return found
 
     def selected(self, how, rng, k) -> dict:
@@ -120,7 +122,7 @@ def result(found, speaker) -> xr.Dataset:
     coords = {
         "layer": range(LAYERS),
         "mode": range(len(found)),
-        "blind": list(nulls.BLIND),
+        "blind": list(random_neurons.BLIND),
         "speaker": ("clip", speaker),
     }
     return xr.Dataset(data_vars, coords)
@@ -193,7 +195,7 @@ def groups(rng, *, speakers, effect, between=False, unequal=False):
     coords |= {"layer": [1], "neuron": [0]}
     data = xr.Dataset({"activation": (("clip", "layer", "neuron"), values[:, None, None])}, coords)
     column, a = ("sex", "female") if between else ("label", "e0")
-    return contrasts.compare(data, column, a)["p"].values.ravel()
+    return class_contrast.compare(data, column, a)["p"].values.ravel()
 
 
 def forgetting(rng, *, speakers, effect, k=20, sets=SETS):
@@ -204,8 +206,11 @@ def forgetting(rng, *, speakers, effect, k=20, sets=SETS):
     own = np.sort(rng.choice(width, k, replace=False))
     if effect:
         own = np.sort(np.argsort(-effect * weight[:, 0] - (1 - effect) * weight.std() * rng.standard_t(2, width))[:k])
-    classes = nulls.size_classes(size)
-    drawn = [own, *(np.sort(one[own]) for one in nulls.substitutes(classes, sets, seed=int(rng.integers(1e9))))]
+    classes = random_neurons.size_classes(size)
+    drawn = [
+        own,
+        *(np.sort(one[own]) for one in random_neurons.substitutes(classes, sets, seed=int(rng.integers(1e9)))),
+    ]
     truth = np.tile(["a", "b", "c", "a"], speakers)
     clean = rng.standard_normal((len(truth), 1, 3)) + 2 * (truth[:, None, None] == np.array(labels))
     spread = np.abs(weight).mean()

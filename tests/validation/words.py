@@ -12,8 +12,10 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from xai_lib import concepts, descriptions, dissection, interpretability, probes
-from xai_lib.names import EMOTIONS
+from xai_lib import dissection
+from xai_lib.corpora.filenames import EMOTIONS
+from xai_lib.dissection import adjectives, descriptions, interpretability
+from xai_lib.probing import variance_explained
 
 from .framework import Scenario, each
 
@@ -146,7 +148,7 @@ def predictivity_auroc(rng, *, speakers, effect=0.0, permutations=49, **design):
     """p that a description foretells which clips drive neurons."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     options = {"draws": permutations, "seed": int(rng.integers(2**31))}
-    held = concepts.predictivity_auroc(activations, said_to_be_loud(activations), captions, **options)
+    held = adjectives.predictivity_auroc(activations, said_to_be_loud(activations), captions, **options)
     return held["p"].values.ravel()
 
 
@@ -156,7 +158,7 @@ def check(rng, *, speakers, effect=0.0, permutations=49, **design):
     coords = {"layer": activations["layer"], "neuron": activations["neuron"], "adjective": ["loud"]}
     said = xr.DataArray(np.ones((1, activations.sizes["neuron"], 1), bool), coords, ("layer", "neuron", "adjective"))
     seed = int(rng.integers(2**31))
-    found = concepts.check(activations, said, features, LEXICON, draws=permutations, seed=seed)
+    found = adjectives.check(activations, said, features, LEXICON, draws=permutations, seed=seed)
     return found["p"].values.ravel()
 
 
@@ -176,7 +178,7 @@ def selectivity_of_variance(rng, *, speakers, effect=0.0, permutations=49, **des
     """p that neurons vary with emotion (`probes.selectivity`)."""
     activations = emotion_neurons(rng, speakers, effect, design)
     read = activations.drop_vars("statement").to_dataset(name="clip_mean")
-    found = probes.selectivity(read, draws=permutations, seed=int(rng.integers(2**31)))
+    found = variance_explained.selectivity(read, draws=permutations, seed=int(rng.integers(2**31)))
     return found["p"].sel(task="emotion").values.ravel()
 
 
@@ -184,8 +186,8 @@ def number_of_loud_neurons(rng, *, speakers, effect=0.0, permutations=20, **desi
     """p that more, or fewer, neurons are said to be loud than with shuffled captions (`concepts.distribution`)."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design, neurons=40)
     described = dissection.describe(activations, captions, draws=permutations, seed=int(rng.integers(2**31)))
-    said, null = (concepts.adjectives(described[name], LEXICON).sel(adjective=["loud"]) for name in ("z", "null"))
-    return concepts.distribution(said, null)["q"].to_numpy()
+    said, null = (adjectives.adjectives(described[name], LEXICON).sel(adjective=["loud"]) for name in ("z", "null"))
+    return adjectives.distribution(said, null)["q"].to_numpy()
 
 
 def uninterpretable(rng, *, speakers, effect=0.0, permutations=20, **design):

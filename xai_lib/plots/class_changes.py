@@ -1,7 +1,8 @@
 import numpy as np
 
-from .. import forgetting, statistics
-from ..forgetting import random_sets
+from .. import statistics
+from ..pruning import forgetting
+from ..pruning.forgetting import random_sets
 from . import style
 
 

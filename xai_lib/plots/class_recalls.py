@@ -1,6 +1,6 @@
 import numpy as np
 
-from ..forgetting import random_sets
+from ..pruning.forgetting import random_sets
 from . import style
 
 

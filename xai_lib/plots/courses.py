@@ -1,4 +1,4 @@
-from .. import statistics, targets
+from .. import results, statistics
 from . import style
 
 
@@ -13,17 +13,17 @@ def courses(course, neurons, consistency=None):
     figure, panels = style.panels(rows, 3, height=0.7 + 2.2 * rows, squeeze=False)
     for axes, row in zip(panels.flat, neurons.itertuples()):
         here, loud = {"layer": row.layer, "neuron": row.neuron}, axes.twinx()
-        loud.plot(at, targets.average(course["level"]), color=style.NULL_COLOR, lw=3)
+        loud.plot(at, results.average(course["level"]), color=style.NULL_COLOR, lw=3)
         loud.set_ylim(-80, 0)
         loud.tick_params(labelsize=7, colors="#888888", labelright=axes in panels[:, 2])
-        units = targets.units(course["activation"].sel(here))
+        units = results.units(course["activation"].sel(here))
         units = units - units.mean("position")
         if "speaker" in units.dims and units.sizes["speaker"] >= statistics.FEWEST:
             over = statistics.over_speakers(units)
             axes.fill_between(at, over["low"], over["high"], color=style.COLORS[0], alpha=0.25, lw=0)
         else:
             axes.plot(at, units.transpose("position", ...), color=style.COLORS[0], lw=0.6, alpha=0.4)
-        other = targets.average(course["shuffled"].sel(here))
+        other = results.average(course["shuffled"].sel(here))
         axes.plot(at, other - other.mean(), color=style.COLORS[0], ls="--", lw=1)
         axes.plot(at, units.mean([dim for dim in units.dims if dim != "position"]), color=style.COLORS[0])
         axes.set_xlim(0, 1)

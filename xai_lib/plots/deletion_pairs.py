@@ -1,6 +1,6 @@
 import numpy as np
 
-from .. import statistics, targets
+from .. import results, statistics
 from . import style
 
 
@@ -9,7 +9,7 @@ def deletion_pairs(drop):
 
     `drop` is of `attribution.frame_deletion`.
     """
-    units = targets.units(drop)
+    units = results.units(drop)
     over = dict(zip(("mean", "low", "high"), statistics.interval(units.values)))
     figure, axes = style.panels()
     figure.set_figwidth(0.6 * style.WIDTH)

@@ -1,4 +1,5 @@
-from .. import effects, statistics
+from .. import statistics
+from ..ablation import effects
 from . import style
 from .layer_curves import over
 

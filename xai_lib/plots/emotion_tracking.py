@@ -1,6 +1,6 @@
 import numpy as np
 
-from ..targets import average
+from ..results import average
 from . import style
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 
 from .. import statistics
-from ..forgetting import random_sets
+from ..pruning.forgetting import random_sets
 from . import style
 
 _MEASURES = {

@@ -1,4 +1,5 @@
-from .. import probes, statistics
+from .. import statistics
+from ..probing import linear_probes
 from . import style
 
 _NAMES = {"manner": "manner of articulation", "emotion": "emotion", "statement": "which statement"}
@@ -29,7 +30,7 @@ def layer_probes(result):
             if name == "accuracy":
                 over = statistics.over_speakers(one[name])
             else:
-                over = probes.over_speakers_and_controls(one, name)
+                over = linear_probes.over_speakers_and_controls(one, name)
             style.interval(axes, at, over, **look)
         panels[0].axhline(float(one["chance"]), color=color, ls=":", lw=1)
     panels[0].set(ylim=(0, 1.02), ylabel="mean recall of the classes (0 to 1)")

@@ -1,5 +1,5 @@
 from .. import statistics
-from ..names import EMOTIONS
+from ..corpora.filenames import EMOTIONS
 from . import style
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from matplotlib.patches import Patch
 
-from .. import statistics, targets
+from .. import results, statistics
 from . import style
 
 
@@ -17,21 +17,21 @@ def upstream(result):
     for place, mode in enumerate(modes):
         one, color = result.sel(mode=mode), style.COLORS[place % len(style.COLORS)]
         x = at + width * (place - (len(modes) - 1) / 2)
-        lost = targets.average(one["reached"].astype(float)).values < 0.5
+        lost = results.average(one["reached"].astype(float)).values < 0.5
         for axis, name in ((above, "distance"), (below, "residual")):
-            bars = axis.bar(x, targets.average(one[name]), 0.92 * width, color=color, alpha=0.55)
+            bars = axis.bar(x, results.average(one[name]), 0.92 * width, color=color, alpha=0.55)
             for bar in np.array(bars.patches)[lost]:
                 bar.set(hatch="///", edgecolor="white", linewidth=0)
-            units = targets.units(one[name])
+            units = results.units(one[name])
             if "speaker" in units.dims and units.sizes["speaker"] >= statistics.FEWEST:
                 style.interval(axis, x, statistics.over_speakers(units), color=color, ls="")
             else:
                 axis.plot(x, units.transpose(..., "layer").values.T, "_", color=color, ms=9)
-            null = targets.average(one[f"null_{name}"]).transpose("layer", "null").values
+            null = results.average(one[f"null_{name}"]).transpose("layer", "null").values
             axis.plot(x[:, None] + style.apart(null.shape[1], 0.25 * width), null, ".", color="#444444", ms=3)
-        below.hlines(targets.average(one["floor"]), x - width / 2, x + width / 2, color="black", lw=1.6)
+        below.hlines(results.average(one["floor"]), x - width / 2, x + width / 2, color="black", lw=1.6)
     above.set(ylabel="distance of the input found\n‖x′ − x‖ / ‖x‖", ylim=(0, None))
-    above.set_title(f"Input for an edited output: mean over {targets.units(result['distance']).dims[0]}s")
+    above.set_title(f"Input for an edited output: mean over {results.units(result['distance']).dims[0]}s")
     below.axhline(result.attrs["tolerance"], color="gray", lw=0.8, ls=":")
     below.set(xlabel="edited layer", ylabel="share of the edit\nleft over", xticks=at)
     below.set_ylim(0, max(below.get_ylim()[1], 4 * result.attrs["tolerance"]))

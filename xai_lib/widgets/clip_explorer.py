@@ -5,9 +5,9 @@ import ipywidgets
 import pandas as pd
 from IPython.display import Audio
 
-from .. import acoustics, audio
-from ..corpora import as_clips
-from ..names import ordered
+from .. import audio
+from ..corpora import as_clips, emotion_profiles
+from ..corpora.filenames import ordered
 from ..plots.clip import clip as plot
 from .panel import Panel
 
@@ -64,6 +64,6 @@ class ClipExplorer(Panel):
                 .nlargest(3)
             )
             text += "; the model says " + ", ".join(f"{label} {p:.0%}" for label, p in best.items())
-        figure = plot(acoustics.frames(waveform, self.sample_rate), title=said or name)
+        figure = plot(emotion_profiles.frames(waveform, self.sample_rate), title=said or name)
         player = Audio(waveform.clip(-1, 1), rate=self.sample_rate, normalize=False)
         return [figure, player, ipywidgets.HTML(html.escape(text))]

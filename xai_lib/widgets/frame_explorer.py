@@ -6,9 +6,9 @@ import numpy as np
 import soundfile
 
 from .. import audio, plots
+from ..attribution.gradientshap import top_frames
 from ..corpora import as_clips
-from ..deletion import gate
-from ..gradient_shap import top_frames
+from ..faithfulness.deletion_test import gate
 from .panel import Panel
 
 

@@ -4,7 +4,7 @@ from IPython.display import HTML, Audio
 
 from .. import dissection, plots
 from ..corpora import as_clips
-from ..vocabulary import shown
+from ..dissection.descriptions.vocabulary import shown
 from .panel import Panel
 
 

@@ -1,7 +1,7 @@
 import ipywidgets
 import numpy as np
 
-from .. import attribution, targets
+from .. import attribution, results
 from ..plots import style
 from .panel import Panel
 
@@ -33,7 +33,7 @@ class NeuronExplorer(Panel):
         order = attribution.top_neurons(self.scores, every, by=by, layer=layer)["neuron"].to_numpy()
         neuron = order[rank - 1]
         shown = order[:_BARS] if rank <= _BARS else [*order[: _BARS - 1], neuron]
-        values = targets.units(self.scores[by]).sel(layer=layer, neuron=shown).transpose(..., "neuron").values
+        values = results.units(self.scores[by]).sel(layer=layer, neuron=shown).transpose(..., "neuron").values
         figure, (left, right) = style.panels(1, 2, height=3.2, width_ratios=[3, 2])
         colors = [style.EMOTION_COLORS["angry"] if n == neuron else "#B8C4CE" for n in shown]
         left.bar(range(len(shown)), values.mean(axis=0), color=colors)

@@ -1,6 +1,7 @@
 import ipywidgets
 
-from .. import forgetting, plots
+from .. import plots
+from ..pruning import forgetting
 from .panel import Panel
 
 

@@ -1,0 +1,20 @@
+"""Edit neurons, and measure what changes downstream, beside random neurons and target-blind selections."""
+
+from ..activations import moments
+from .effects import averaged, contrast, distance, recognition, report, restored, summary
+from .sweeping import groups, sweep
+from .verdicts import verdict
+
+__all__ = [
+    "averaged",
+    "contrast",
+    "distance",
+    "groups",
+    "moments",
+    "recognition",
+    "report",
+    "restored",
+    "summary",
+    "sweep",
+    "verdict",
+]

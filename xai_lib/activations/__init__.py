@@ -1,0 +1,7 @@
+"""What each neuron does on each clip; the clips that drive it most; clips that stand in, random neurons, heads."""
+
+from .activation_statistics import check_moments, moments
+from .extraction import activations, counting, forwards, hidden_states, usable
+from .storage import opened
+
+__all__ = ["activations", "check_moments", "counting", "forwards", "hidden_states", "moments", "opened", "usable"]

@@ -1,0 +1,100 @@
+"""What the target loses when one neuron alone is edited: every neuron of every layer, one after another."""
+
+import numpy as np
+import xarray as xr
+
+from .. import edits, execution, results, targets
+from ..activations import check_moments
+from ..activations import donors as donors_
+from ..corpora import as_clips
+
+
+def exhaustive_ablation(
+    model,
+    clips,
+    *,
+    target,
+    mode="zero",
+    layers="all",
+    part="block",
+    frames="all",
+    scale="log_odds",
+    moments=None,
+    donors=None,
+    seed=0,
+    batch=None,
+    sample_rate=None,
+) -> xr.Dataset:
+    """Edit each neuron of each layer alone, and read what the target loses by it.
+
+    Parameters
+    ----------
+    clips, sample_rate
+        As in `corpora.as_clips`.
+    target : str, int, or pair
+        A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
+    mode, frames
+        As in `edits.edit`; frames of "speech" are each clip's own. The mode "noise" draws the same for each neuron.
+    layers : "all", int or sequence of int
+    part : {"block", "attention", "ffn_hidden", "ffn_out"}
+    scale : {"log_odds", "logit", "probability"}
+        What is explained.
+    moments : Dataset, optional
+        Of `activations.moments` on training clips, for the same part: needed for the modes "mean" and "noise".
+    donors : DataFrame, optional
+        A clip for each clip, by index, of `donors.drawn` or `donors.minimal_pairs`: for "resample" and "patch".
+    batch : int, optional
+        Edited copies that share a forward.
+
+    Returns
+    -------
+    Dataset with `signed` and `absolute` [clip, layer, neuron]
+        The clean clip's value minus that of the edited one, in units of the scale, and its magnitude. Coordinates on
+        `clip`: `target`, `value` (of the clean clip), and what the corpus knows. Clips that could not be used are in
+        attrs["skipped"].
+
+    Raises
+    ------
+    UntrainedHead, ValueError
+        A random head; an unknown target, layer, part, mode, frames or scale; `moments` or `donors` are needed and missing,
+        or of something else; not one usable clip.
+
+    Notes
+    -----
+    All copies of a clip run in the batches of `execution.cascade`, from the layer that is edited upwards. Each equals
+    one hooked forward.
+    """
+    clips = as_clips(clips, sample_rate)
+    targets.check(model, target, scale)
+    sites = model.sites(part, layers)
+    check_moments(moments, model, part, mode if mode in ("mean", "noise") else None)
+    donors_.check(donors, clips, [mode])
+    given, skipped, rows, about = edits.given(sites, moments), {}, {}, []
+    for index, waveform, speech, values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
+        key = targets.key(seed, index, targets.SEED_NOISE)
+        options = {"mode": mode, "frames": frames, "speech": speech, "seed": key}
+        plan = [
+            (site, edits.edit(neuron, **options, **given[site], values=values.get(site)))
+            for site in sites
+            for neuron in range(model.n_neurons(site))
+        ]
+        rows[index], *found = _losses(model, waveform, plan, target, scale, batch)
+        about.append(found)
+    names, values = zip(*about)
+    signed = np.stack(list(rows.values())).reshape(len(rows), len(sites), -1)
+    dims = ("clip", "layer", "neuron")
+    frames = frames if isinstance(frames, str) else str(np.asarray(frames).tolist())
+    made = {"mode": mode, "part": part, "frames": frames, "scale": scale, "seed": seed}
+    return xr.Dataset(
+        {"signed": (dims, signed), "absolute": (dims, np.abs(signed))},
+        {**results.coordinates(clips, rows, target=list(names), value=list(values)), **results.axes(sites, signed)},
+        results.attributes(model, skipped, method="exhaustive_ablation", **made),
+    )
+
+
+def _losses(model, waveform, plan, target, scale, batch):
+    """Of one clip: what the target loses by each edit, its name, and its value in the clean clip."""
+    logits = execution.cascade(model, waveform, plan, batch=batch).double()
+    classes = targets.resolve(model, target, logits[:1])
+    value = targets.value(model, logits, classes, scale)
+    return (value[0] - value[1:]).float().cpu().numpy(), targets.name(model, classes), value[0].item()

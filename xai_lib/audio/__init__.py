@@ -1,0 +1,40 @@
+"""Sound: read it, see where speech is, measure acoustic features and pitch, frame by frame and clip by clip."""
+
+from .acoustic_features import (
+    FEATURES,
+    HOP,
+    OFFSET,
+    SPAN,
+    features,
+    frame_times,
+    grid,
+    n_frames,
+    rhythm,
+    speech_mask,
+    without_offset,
+)
+from .reading import SAMPLE_RATE, SUFFIXES, BadClip, Encoded, NoClips, Waveform, read, sources, stream, usable
+
+__all__ = [
+    "BadClip",
+    "Encoded",
+    "FEATURES",
+    "HOP",
+    "NoClips",
+    "OFFSET",
+    "SAMPLE_RATE",
+    "SPAN",
+    "SUFFIXES",
+    "Waveform",
+    "features",
+    "frame_times",
+    "grid",
+    "n_frames",
+    "read",
+    "rhythm",
+    "sources",
+    "speech_mask",
+    "stream",
+    "usable",
+    "without_offset",
+]

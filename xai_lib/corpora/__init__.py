@@ -1,0 +1,23 @@
+"""A corpus is a pandas DataFrame of clips: load one, make one of anything that is sound, split and sample it."""
+
+from .feature_table import features_table
+from .filenames import EMOTIONS
+from .loading import RAVDESS_ZIP, as_clips, from_csv, from_folder, load, relabel, stretch, summary
+from .sampling import balanced, draw, folds, split
+
+__all__ = [
+    "EMOTIONS",
+    "RAVDESS_ZIP",
+    "as_clips",
+    "balanced",
+    "draw",
+    "features_table",
+    "folds",
+    "from_csv",
+    "from_folder",
+    "load",
+    "relabel",
+    "split",
+    "stretch",
+    "summary",
+]

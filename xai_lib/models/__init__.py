@@ -1,0 +1,8 @@
+"""Open a network: a checkpoint or any module; raw waveform in, logits and named sites out."""
+
+from .architectures.base import Family
+from .loading import load, wrap
+from .model import Model, UntrainedHead
+from .sites import PARTS, Site, State
+
+__all__ = ["Family", "Model", "PARTS", "Site", "State", "UntrainedHead", "load", "wrap"]

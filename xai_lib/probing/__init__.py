@@ -1,0 +1,1 @@
+"""What layers and neurons encode: probes, courses in time, decoders of acoustics, proxies, speaker space."""

@@ -1,0 +1,119 @@
+"""Choose the neurons of a class, take them out of a model, and measure what it forgets and what it keeps."""
+
+import hashlib
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def prune(model, neurons):
+    """Take neurons out of the weights while inside the `with`; exactly undone on leaving it.
+
+    Parameters
+    ----------
+    neurons : dict
+        {Site: neurons}, as of `neurons_of`: sites of `attention`, `ffn_hidden` and `ffn_out`, or paths of
+        `torch.nn.Linear`. Row and bias of each neuron in the linear map that makes it are set to zero, which is the
+        same as holding it at zero (`edits.edit`, mode "zero").
+
+    Raises
+    ------
+    ValueError
+        Not a site of which a linear map makes the neurons; the classifier's own, whose classes would be gone by decree;
+        an activation function that is not 0 at 0; a neuron that is not there.
+    """
+    saved = []
+    try:
+        with torch.no_grad():
+            for site, chosen in neurons.items():
+                linear = _linear(model, site, chosen)
+                rows = torch.as_tensor(np.asarray(chosen, int), device=linear.weight.device)
+                for values in filter(lambda values: values is not None, (linear.weight, linear.bias)):
+                    saved.append((values, values.detach().clone()))
+                    values[rows] = 0
+        yield model
+    finally:
+        with torch.no_grad():
+            for values, before in reversed(saved):
+                values.copy_(before)
+
+
+def save(model, neurons, folder) -> Path:
+    """Write the pruned model as a checkpoint that `models.load` opens; the model itself stays as it was.
+
+    What was pruned is in its configuration as `xai_pruned`, a list of {layer, part, neurons}.
+    """
+    folder, config = Path(folder), getattr(model.network, "config", None)
+    if config is None or model.head is not None:
+        raise ValueError("only a Hugging Face model with its own head can be written as a checkpoint")
+    if (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} holds a model already: name another folder")
+    before = getattr(config, "xai_pruned", None)
+    sites = {model.check(site): np.unique(np.asarray(chosen, int)).tolist() for site, chosen in neurons.items()}
+    with prune(model, sites):
+        try:
+            config.xai_pruned = [*(before or []), *({**site._asdict(), "neurons": n} for site, n in sites.items())]
+            model.network.save_pretrained(folder)
+        finally:
+            config.xai_pruned = before
+            if before is None:
+                del config.xai_pruned
+    (folder / "preprocessor_config.json").write_text(json.dumps(model.preprocessor, indent=2))
+    return folder
+
+
+def fingerprint(model) -> str:
+    """Hash of all weights: the same before a `prune` and after it."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _linear(model, site, chosen):
+    """The linear map whose rows make the site's neurons, checked for what `prune` promises."""
+    site = model.check(site, chosen)
+    network = model.network
+    linear = network.get_submodule(site.layer) if site.part == "module" else model.family.linear(site)
+    name = site.layer if site.part == "module" else f"{site.part} of layer {site.layer}"
+    if not isinstance(linear, torch.nn.Linear) or torch.nn.utils.parametrize.is_parametrized(linear):
+        raise ValueError(f"no single linear map makes the neurons of {name}, so they cannot be pruned: edit them")
+    if model.family.is_open:
+        raise ValueError("the attention heads are open: leave the `with` that edits or captures them before pruning")
+    if _classifies(model, linear):
+        raise ValueError(f"{name} is the classifier: its rows are the classes themselves and are never pruned")
+    if site.part == "ffn_hidden" and model.family.module(site) is not linear:
+        from transformers.activations import ACT2FN
+
+        activation = ACT2FN[network.config.hidden_act]
+        at_zero = float(activation(torch.zeros(1)))
+        if at_zero != 0:
+            raise ValueError(f"{network.config.hidden_act} of 0 is {at_zero:g}: rows of zeros do not silence a neuron")
+    return linear
+
+
+def _classifies(model, linear):
+    """Whether each row of a linear map drives one logit and no other, but for what a softmax takes off all alike."""
+    n = len(model.labels)
+    if linear.out_features != n:
+        return False
+    x = model.noise(1)
+
+    def logits(shift):
+        hook = linear.register_forward_hook(lambda module, args, output: output + shift)
+        try:
+            return model.logits(x)[0]
+        finally:
+            hook.remove()
+
+    with torch.enable_grad():
+        found = logits(zeros := linear.weight.new_zeros(n))
+        slope = torch.autograd.functional.jacobian(logits, zeros)
+    if found.logsumexp(0).abs() < 1e-3:  # log probabilities
+        slope = slope - (slope.sum(0) - slope.diag()) / max(n - 1, 1)
+    off = slope - slope.diag().diag()
+    return bool(off.abs().max() <= 1e-4 * slope.abs().max())

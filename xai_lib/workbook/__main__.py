@@ -1,0 +1,7 @@
+"""`python -m xai_lib.workbook`: run the notebooks."""
+
+import sys
+
+from .command_line import main
+
+sys.exit(main())
