@@ -33,7 +33,13 @@ def differences(section):
     return comparison.differences(section, store.read(store.path(section)), record.found(section))
 
 
-@pytest.mark.parametrize("section", record.SECTIONS)
+# Sections that take over ten seconds of a core: `make test-all` runs them.
+LONG = ("sets", "ast", "effect", "prune", "decoding", "speakers", "identify", "sweep")
+
+
+@pytest.mark.parametrize(
+    "section", [pytest.param(name, marks=[pytest.mark.full] * (name in LONG)) for name in record.SECTIONS]
+)
 def test_results_and_choices_are_what_they_were(section):
     said = differences(section)
     assert not said, "\n".join(said)
