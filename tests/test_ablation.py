@@ -293,7 +293,7 @@ def test_tiles_that_are_not_told_are_hatched(swept):
         changes["q"].where(False, 0.2).where((after.cumsum("later") != 1) | (changes["proxy"] != "zcr"), 0.01)
     )
     figure = plots.proxy_changes(changes, swept[2])
-    assert "hatched: not told" in words(figure)
+    assert "hatched: n.s. against random neurons" in words(figure)
     hatched = [[patch.get_xy() for patch in axes.patches if patch.get_hatch()] for axes in figure.axes[:3]]
     assert [len(found) for found in hatched] == [6, 3, 6] and (0.5, -0.5) not in hatched[1]
     bars = [patch.get_height() for patch in figure.axes[3].patches]
@@ -317,4 +317,4 @@ def test_explorer(swept):
     explorer.controls["readout"].value = "decision changed"
     assert explorer.error is None and "another label" in words(explorer.figure)
     explorer.controls["frames"].value = "max_frame"
-    assert "zero was not run with frames='max_frame'; there is flip" in explorer.error
+    assert "mode 'zero' was not run with frames='max_frame': choose from flip" in explorer.error

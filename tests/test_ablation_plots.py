@@ -106,7 +106,7 @@ def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rn
         )
         assert np.abs(np.log(at / curves["k"].values)).max() < 0.1  # beside each other, and hardly moved
     alone = plots.dose_response(curves.sel(chosen="top"))
-    assert has(alone.axes[0], curves["mean"].sel(chosen="top")) and "random neurons of like size" in words(alone)
+    assert has(alone.axes[0], curves["mean"].sel(chosen="top")) and "size-matched random neurons" in words(alone)
     with pytest.raises(ValueError, match=r"has k, layer: pick with .sel"):
         plots.dose_response(curves.expand_dims(layer=[1], axis=-1))
 
@@ -194,9 +194,9 @@ def test_a_map_has_the_numbers_the_hatches_and_the_groups(rng):
     assert not overlapping(figure, axes) and [text.get_text() for text in axes.get_xticklabels()] == LABELS
     by_group = plots.effect_map(found.isel(layer=[0, 5]).rename(layer="group").assign_coords(group=["early", "middle"]))
     assert [text.get_text() for text in by_group.axes[0].get_yticklabels()] == ["early", "middle"]
-    with pytest.raises(ValueError, match="pick from others"):
+    with pytest.raises(ValueError, match="pick from the others"):
         plots.effect_map(found.sel(label="sad"))
-    with pytest.raises(ValueError, match="pick from others"):
+    with pytest.raises(ValueError, match="pick from the others"):
         plots.effect_map(found.rename(layer="k"))
 
 
@@ -234,7 +234,7 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
     }
     figure = plots.effect_map(alike)  # random sets that share nearly all neurons give no band
     assert {text.get_color() for text in figure.axes[0].texts} == {"black"} and figure.axes[0].images[0].norm.vmax == 4
-    assert len(hatched(figure.axes[0])) == 17 and "too much alike: no test" in figure.axes[0].get_title()
+    assert len(hatched(figure.axes[0])) == 17 and "too similar random sets: no test" in figure.axes[0].get_title()
 
 
 def test_the_band_of_a_single_layer_can_be_seen(rng):
@@ -286,7 +286,7 @@ def test_layer_curves_between_their_least_and_greatest_say_so(sweep):
     raw, scaled = plots.layer_curves(curves), plots.layer_curves(curves, scale="min-max")
     assert "(nats)" in raw.axes[0].get_ylabel() and "min–max" not in words(raw)
     label = scaled.axes[0].get_ylabel()
-    assert "min–max: 0 least layer, 1 greatest" in label and "nats" not in label and "log-odds" in label
+    assert "min–max: 0 = lowest mean, 1 = highest" in label and "nats" not in label and "log-odds" in label
     for at, (mode, curve) in enumerate(curves.items()):
         assert has(raw.axes[0], curve["mean"])
         least, span = curve["mean"].min(), curve["mean"].max() - curve["mean"].min()
@@ -349,16 +349,16 @@ def test_effects_of_groups_are_mapped_and_drawn_where_they_are(several):
     mean = ablation.summary(sweep, mode="zero")["mean"].values
     assert has(plots.layer_curves(ablation.summary(sweep, mode="zero")).axes[0], mean)
     curves = {"joint": ablation.summary(sweep, mode="zero"), "layers": ablation.summary(several["k"], k=2, mode="zero")}
-    with pytest.raises(ValueError, match="some curves are of layers and some of groups"):
+    with pytest.raises(ValueError, match="curves of layers and of groups cannot share an axis"):
         plots.layer_curves(curves)
-    with pytest.raises(ValueError, match="from one layer to another: run the sweep without groups"):
+    with pytest.raises(ValueError, match="this sweep edited groups: run the sweep without groups"):
         plots.distance(sweep)
 
 
 @pytest.mark.parametrize("dim", ["k", "chosen"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
-    with pytest.raises(ValueError, match=r"pick (one with .sel\(|with .sel|from others with .sel)"):
+    with pytest.raises(ValueError, match=r"pick (one with .sel\(|with .sel|from the others with .sel)"):
         FIGURES[name](several[dim])
     one = several[dim].sel({dim: several[dim][dim].values[0]})
     assert words(plots.effect_map(ablation.summary(one, mode="flip", variable="log_odds")) if name == "effect_map"
@@ -368,16 +368,16 @@ def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
 def test_what_a_figure_lacks_is_said(several):
     sweep = several["k"].isel(k=0)
     for figure in (plots.emotion_tracking, plots.spread):
-        with pytest.raises(ValueError, match="noise was not run: there is flip, zero"):
+        with pytest.raises(ValueError, match="mode 'noise' was not run: choose from flip, zero"):
             figure(sweep, mode="noise")
     assert words(plots.spread(sweep.sel(mode="zero"), mode="zero"))
-    with pytest.raises(ValueError, match="flip was not run: there is zero"):
+    with pytest.raises(ValueError, match="mode 'flip' was not run: choose from zero"):
         plots.emotion_tracking(sweep.sel(mode="zero"))
-    with pytest.raises(ValueError, match="layer 9 is not in the sweep: there is 0, 1, 2, 3"):
+    with pytest.raises(ValueError, match="layer 9 is not in the sweep: choose from 0, 1, 2, 3"):
         plots.layer_effect(sweep, 9)
-    with pytest.raises(ValueError, match="a dose–response curve is of several k"):
+    with pytest.raises(ValueError, match="a dose–response curve needs the dim k"):
         plots.dose_response(ablation.summary(sweep, mode="flip", layer=1))
-    with pytest.raises(ValueError, match=r"this figure is of several layer: keep the dim, as .sel\(layer=\[…\]\) does"):
+    with pytest.raises(ValueError, match=r"this figure needs the dim layer: keep it, e.g. with .sel\(layer=\[…\]\)"):
         plots.layer_curves(ablation.summary(sweep, mode="flip", layer=1))
 
 
@@ -400,4 +400,4 @@ def test_a_map_of_what_is_decoded_has_its_r2_and_says_when_nothing_was_tested(rn
     assert "no test" not in columns(found)[1]
     few, without = ablation.summary(sweep.isel(clip=slice(7))), ablation.summary(sweep.isel(null=[]))
     assert "over 7 speakers; fewer than 8 speakers: no test" in columns(few)[1]
-    assert "over 9 speakers; random sets too few, or too much alike: no test" in columns(without)[1]
+    assert "over 9 speakers; too few or too similar random sets: no test" in columns(without)[1]

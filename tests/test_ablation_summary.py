@@ -248,8 +248,8 @@ def test_the_ends_of_an_interval_are_rounded_like_its_mean():
 
 
 def test_what_could_not_be_tested_is_said_once():
-    why = "no test, 5 speakers of the 8 that it takes"
-    assert reported(clip=slice(5)) == [f"flip, spectral centroid and 1 more read-out: {why}"]
+    why = "no test, 5 speakers of the 8 that are needed"
+    assert reported(clip=slice(5)) == [f"flip, spectral centroid and 1 more readout: {why}"]
 
 
 def compared(effects, rng, *, speakers=9, layers=5, nulls=40):
@@ -322,7 +322,7 @@ def test_what_a_verdict_shows():
     with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same nulls"):
         ablation.verdict(result, other)
     for lacking in (result.isel(null=slice(0)), result.drop_vars("blind_delta"), result.drop_vars("magnitude")):
-        with pytest.raises(ValueError, match="a verdict needs random sets and blind selections"):
+        with pytest.raises(ValueError, match="a verdict needs random sets and target-blind selections"):
             ablation.verdict(lacking, rivals)
     for lacking in ({}, rivals["rival"]):
         with pytest.raises(ValueError, match="a verdict needs rivals: {name"):
@@ -330,7 +330,7 @@ def test_what_a_verdict_shows():
     target = [
         one.assign_coords(target=("clip", [name] * 9)) for one, name in ((result, "angry"), (rivals["rival"], "sad"))
     ]
-    with pytest.raises(ValueError, match="rival was swept for the target sad, and not for angry"):
+    with pytest.raises(ValueError, match="rival was swept for the target sad, not for angry"):
         ablation.verdict(target[0], {"rival": target[1]})
     many = [
         one.assign_attrs(neurons=json.dumps({layer: list(range(k)) for layer in range(5)}))
@@ -339,7 +339,7 @@ def test_what_a_verdict_shows():
     with pytest.raises(ValueError, match="rival has other numbers of neurons"):
         ablation.verdict(many[0], {"rival": many[1]})
     mean = ablation.averaged(result, {"all": range(5)})
-    with pytest.raises(ValueError, match="no verdict on averages"):
+    with pytest.raises(ValueError, match="those of averaged layers are sorted"):
         ablation.verdict(mean, {"rival": ablation.averaged(rivals["rival"], {"all": range(5)})})
 
 

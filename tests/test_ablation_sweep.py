@@ -183,7 +183,7 @@ def test_directions_are_edited_like_neurons(tiny, clips):
     flips = {1: edits.edit(basis[:, [0, 1, 3]], "flip"), 2: edits.edit(basis[:, [0, 2, 3]], "flip")}
     got = joint["direction_logits"].isel(direction=1, clip=0, mode=0, group=0)
     assert got.values == pytest.approx(hooked(model, test["path"].iloc[0], flips), abs=1e-5)
-    with pytest.raises(ValueError, match="noise is of neurons"):
+    with pytest.raises(ValueError, match="mode 'noise' takes neurons, not directions"):
         moments = ablation.moments(model, clips.iloc[:2])
         ablation.sweep(model, test, neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, directions=1)
 
@@ -356,7 +356,7 @@ def test_donors():
     assert donors.minimal_pairs(table, table.drop(index="z"), "calm")["path"].to_dict() == {"u": "V"}
     plain = donors.minimal_pairs(table, table.drop(columns=["intensity", "repetition"]), "calm")
     assert plain["path"].to_dict() == {"u": "V"}
-    with pytest.raises(ValueError, match="no clip has a counterpart that is happy"):
+    with pytest.raises(ValueError, match="no clip has a counterpart with label happy"):
         donors.minimal_pairs(table, table, "happy")
     with pytest.raises(ValueError, match="need the column 'statement'"):
         donors.minimal_pairs(table.drop(columns="statement"), table, "calm")
@@ -423,13 +423,13 @@ def test_the_report_names_the_layer_and_its_neurons():
     for one in (ablation.report(named, scores, readouts=told, chosen="a"),
                 ablation.report(named.sel(chosen="a"), scores, readouts=told)):  # fmt: skip
         assert "; its first neurons by attribution: 4, 8, 3\n" in one
-    with pytest.raises(ValueError, match="there are several chosen: pick one"):
+    with pytest.raises(ValueError, match="the result has several chosen: pick one"):
         ablation.report(named, readouts=told)
     with pytest.raises(ValueError, match="delta has further dims, later: pick"):
         ablation.report(result.expand_dims(later=[1, 2]), readouts=told)
     for fewer, why in (
-        (result.isel(clip=slice(5)), "no test, 5 speakers of the 8 that it takes"),
-        (result.isel(clip=slice(1)), "no test, 1 speaker of the 8 that it takes"),
+        (result.isel(clip=slice(5)), "no test, 5 speakers of the 8 that are needed"),
+        (result.isel(clip=slice(1)), "no test, 1 speaker of the 8 that are needed"),
         (result.isel(null=slice(0)), "no test, there are no random sets"),
         (result.assign(null_sets=("layer", [19.0, 6, 1])), "no test, too few different random sets exist"),
     ):
@@ -486,35 +486,38 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": (1, 2)}, "several k are of scores"),
+        ({"k": (1, 2)}, "several k need scores"),
         ({"layers": {"odd": [1, 9]}}, "layer 9 out of range: this model has 0–3"),
-        ({"layers": "late"}, "layer must be a whole number, not 'late'"),
+        ({"layers": "late"}, "layer must be an integer, not 'late'"),
         ({"part": "brain"}, "unknown part 'brain'"),
-        ({"k": (5, 5)}, "k holds one twice: 5, 5"),
+        ({"k": (5, 5)}, "k contains duplicates: 5, 5"),
         ({"frames": "peak"}, "unknown frames 'peak': use all, speech, max_frame, peak_frames or a list"),
-        ({"moments": xr.Dataset({"absolute": 1.0})}, "what moments.* gives is needed, and this Dataset has no 'std'"),
-        ({"match": xr.Dataset({"absolute": 1.0})}, "what moments.* gives is needed, and this Dataset has no 'std'"),
-        ({"proxies": xr.Dataset({"std": 1.0})}, "what proxies.fit.* gives is needed, and this Dataset has no 'comp"),
-        ({"decoders": xr.Dataset({"std": 1.0})}, "what decoders.fit.* gives is needed, and this .* no 'weight'"),
-        ({"speakers": xr.Dataset({"std": 1.0})}, "what speakers.fit.* gives is needed, and this .* no 'projection'"),
-        ({"donors": pd.Series(["a.wav"])}, "donors are a table .* with path and label"),
-        ({"donors": pd.DataFrame({"path": ["a.wav"]})}, "donors are a table .* with path and label"),
-        ({"modes": ("flip", "zero", "flip")}, "modes holds one twice: flip, zero, flip"),
-        ({"speakers": pd.DataFrame()}, "what speakers.fit.* gives is needed, a Dataset, and not a DataFrame"),
-        ({"moments": pd.DataFrame()}, "what moments.* gives is needed"),
-        ({"proxies": {}}, "what proxies.fit.* gives is needed, a Dataset, and not a dict"),
-        ({"modes": ("resample",)}, "resample needs a donor for each clip: donors=donors.drawn"),
-        ({"k": 0}, "k are whole numbers from 1 up"),
-        ({"k": 5.0}, "k are whole numbers from 1 up"),
-        ({"size_classes": 0}, "size_classes is a whole number from 1 up, not 0"),
-        ({"null_modes": ["zero"]}, "null_modes are zero, and the modes are flip"),
+        ({"moments": xr.Dataset({"absolute": 1.0})}, "the Dataset returned by moments.*this one has no 'std'"),
+        ({"match": xr.Dataset({"absolute": 1.0})}, "the Dataset returned by moments.*this one has no 'std'"),
+        ({"proxies": xr.Dataset({"std": 1.0})}, "the Dataset returned by proxies.fit.*this one has no 'comp"),
+        ({"decoders": xr.Dataset({"std": 1.0})}, "the Dataset returned by decoders.fit.*this one has no 'weight'"),
+        ({"speakers": xr.Dataset({"std": 1.0})}, "the Dataset returned by speakers.fit.*this one has no 'projection'"),
+        ({"donors": pd.Series(["a.wav"])}, "donors must be a DataFrame with the columns path and label"),
+        ({"donors": pd.DataFrame({"path": ["a.wav"]})}, "donors must be a DataFrame with the columns path and label"),
+        ({"modes": ("flip", "zero", "flip")}, "modes contains duplicates: flip, zero, flip"),
+        ({"speakers": pd.DataFrame()}, "expected the Dataset returned by speakers.fit.*, not a DataFrame"),
+        ({"moments": pd.DataFrame()}, "expected the Dataset returned by moments.*, not a DataFrame"),
+        ({"proxies": {}}, "expected the Dataset returned by proxies.fit.*, not a dict"),
+        ({"modes": ("resample",)}, "resample needs a donor for each clip: pass donors=donors.drawn"),
+        ({"k": 0}, "k must be whole numbers from 1 up"),
+        ({"k": 5.0}, "k must be whole numbers from 1 up"),
+        ({"size_classes": 0}, "size_classes must be a whole number from 1 up, not 0"),
+        ({"null_modes": ["zero"]}, "null_modes must be among the modes, flip, not zero"),
         ({"nulls": -1}, "nulls and directions from 0 up"),
-        ({"neurons": [1, 2]}, "neurons are scores"),
-        ({"target": {"angry": "angry"}}, "target names angry, and neurons none"),
+        ({"neurons": [1, 2]}, "neurons must be scores"),
+        ({"target": {"angry": "angry"}}, "target has the names angry and neurons none"),
         ({"modes": "explode"}, "unknown mode 'explode'"),
-        ({"neurons": {2: np.arange(24) < 3}}, "neurons are whole numbers, not bool: of a mask, np.flatnonzero"),
-        ({"neurons": {2: [7.9]}}, "neurons are whole numbers, not float64"),
-        ({"neurons": {2.5: [7]}}, "layer must be a whole number, not 2.5"),
+        (
+            {"neurons": {2: np.arange(24) < 3}},
+            "neurons must be whole numbers, not bool: for a mask give np.flatnonzero",
+        ),
+        ({"neurons": {2: [7.9]}}, "neurons must be whole numbers, not float64"),
+        ({"neurons": {2.5: [7]}}, "layer must be an integer, not 2.5"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):
@@ -524,7 +527,9 @@ def test_what_cannot_be_done_is_said(tiny, clips, options, message):
 
 def test_a_model_and_clips_are_needed_in_this_order(tiny, clips):
     for first, second in (("pocket", clips), (clips, tiny())):
-        with pytest.raises(ValueError, match="takes a model of models.load and a table .* of clips, in this order"):
+        with pytest.raises(
+            ValueError, match="takes a model, as returned by models.load, and a table .* of clips, in this order"
+        ):
             ablation.sweep(first, second, neurons=NEURONS, nulls=0)
 
 
@@ -545,7 +550,7 @@ def test_speakers_on_whom_something_was_fitted_are_warned_of(tiny, clips, fitted
         ({"neurons": scores}, r"\(s0\)"),
         ({"neurons": {"a": scores, "b": NEURONS}}, r"\(s0\)"),
     ):
-        with pytest.warns(UserWarning, match=f"no effects on unseen speakers: .* on them {who}"):
+        with pytest.warns(UserWarning, match=f"speaker leakage: .* on speakers used to select neurons .* {who}"):
             ablation.sweep(model, heard, **listed | options, k=3)
 
 

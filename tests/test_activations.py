@@ -351,7 +351,7 @@ def test_a_file_of_anything_else_is_refused(tiny, corpus, tmp_path, monkeypatch)
     sound.write_bytes(Path(clips["path"].iloc[1]).read_bytes())
     refused("clips")
     file.write_text("mine")
-    with pytest.raises(ValueError, match=r"a\.nc is there and holds no activations"):
+    with pytest.raises(ValueError, match=r"a\.nc exists and holds no activations"):
         activations(tiny(), clips, file=file)
     assert file.read_text() == "mine"
     model = tiny()
@@ -442,7 +442,7 @@ def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
         activations(model, corpus(2)),
         {"mean": 0},
     ):
-        with pytest.raises(ValueError, match="these are no moments|instead of block"):
+        with pytest.raises(ValueError, match="moments must be the Dataset|instead of block"):
             check_moments(other, model, "block")
     with pytest.raises(ValueError, match="are of block instead of ffn_out"):
         check_moments(found, model, "ffn_out")
@@ -455,7 +455,7 @@ def test_exemplars_of_units_are_those_of_their_part(tiny, corpus):
     pd.testing.assert_frame_equal(
         exemplars.exemplars(both, 2, 5, 2, part="ffn_out"), exemplars.exemplars(alone, 2, 5, 2)
     )
-    with pytest.raises(ValueError, match="say which of ffn_hidden, ffn_out with part="):
+    with pytest.raises(ValueError, match="choose one of ffn_hidden, ffn_out with part="):
         exemplars.exemplars(both, 2, 5, 2)
 
 

@@ -623,7 +623,7 @@ def test_the_figure_of_adjectives_marks_what_chance_gives():
     )
     ax = plots.adjectives(table).axes[0]
     assert [bar.get_width() for bar in ax.patches] == [90, 10, 9]
-    assert [(round(t.get_position()[1]), "chance" in t.get_text()) for t in ax.texts] == [(1, True)]
+    assert [(round(t.get_position()[1]), "n.s." in t.get_text()) for t in ax.texts] == [(1, True)]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["loud", "$dark", "slow"] and ax.get_xlabel() == "neurons"
     assert len(plots.adjectives(table.drop(columns=["null", "q"]), most=2).axes[0].patches) == 2
 

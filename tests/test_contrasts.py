@@ -276,8 +276,8 @@ def test_turning_the_sides_round_turns_the_answer_round(seed, column):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("colour", "red"), "'colour' of the clips is not known here: known are sex, label, intensity"),
-        (("speaker", "s01"), "'speaker' of the clips is not known here"),
+        (("colour", "red"), "clips cannot be compared by 'colour': known are sex, label, intensity"),
+        (("speaker", "s01"), "clips cannot be compared by 'speaker': known are"),
         (("label", "bored"), "no clip has label 'bored': there are neutral, happy, angry"),
         (("label", "angry", "bored"), "no clip has label 'bored'"),
         (("label", "angry", "angry"), "all clips to compare have label 'angry'"),
@@ -376,7 +376,7 @@ def test_a_distribution_shows_what_is_compared(made):
     apart = (made["label"].values == "neutral") | (made["intensity"].values == "strong")
     every = distribution(made.isel(clip=apart), 1, 0, "label")  # no cell has all: then all clips count
     assert every.notna().all(axis=None)
-    with pytest.raises(ValueError, match="'colour' of the clips"):
+    with pytest.raises(ValueError, match="clips cannot be compared by 'colour'"):
         distribution(made, 1, 0, "colour")
 
 

@@ -101,7 +101,7 @@ def test_a_clip_without_speech_is_named(linear, clips):
     drop = frame_deletion(linear, clips, found, target="angry")
     assert drop["clip"].values.tolist() == [1] and "no speech" in drop.attrs["skipped"]
     found["speech"][1] = 0
-    with pytest.raises(ValueError, match="not one clip could be used"):
+    with pytest.raises(ValueError, match="no clip could be used"):
         frame_deletion(linear, clips, found, target="angry")
 
 

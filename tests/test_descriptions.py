@@ -226,7 +226,7 @@ def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
         assert set(told) - {"unpitched"} <= set(adjectives) and (told or "not " in said or "no word" in said)
     assert table[["concept_p", "concept_q"]].stack().between(0, 1).all() and table["rho"].dropna().abs().max() <= 1
     assert (table["rho_q"].dropna() > 0).all() and table["auroc"].dropna().between(0, 1).all()
-    with pytest.raises(FileNotFoundError, match="those of pocket-ast, pocket-wavlm are"):
+    with pytest.raises(FileNotFoundError, match="available are pocket-ast, pocket-wavlm"):
         descriptions.shipped("wav2vec2")
 
 

@@ -373,13 +373,13 @@ def test_what_activations_gives_is_taken_whole():
     assert set(np.unique(found[0].values)) <= {"loud", "quiet"}
     words = dissection.concept_fit(["loud", "quiet"], captions=captions)
     assert words["concept"].values.tolist() == ["loud", "quiet"]
-    with pytest.raises(ValueError, match="there is no neuron 7"):
+    with pytest.raises(ValueError, match="neuron 7 is not in these activations"):
         dissection.exemplars(values, 1, 7)
     with pytest.raises(ValueError, match="this result holds z"):
         dissection.describe(whole.rename(activation="z"), captions)
     with pytest.warns(UserWarning, match="8 of 12 clips have no caption"):
         dissection.describe(values, captions[:4])
-    with pytest.raises(ValueError, match="not one of these clips has a caption"):
+    with pytest.raises(ValueError, match="none of the clips has a caption: captions and clips"):
         dissection.describe(values, captions.set_axis(range(50, 62)))
     with pytest.warns(UserWarning, match="speakers are not known"):
         dissection.describe(values.drop_vars("speaker"), captions)

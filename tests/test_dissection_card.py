@@ -207,7 +207,7 @@ def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, card_da
     assert own.notna().sum() == 2 and found["n"].sel(target="calm") == 1 and found["low"].isnull().all()
     figure = plots.neuron_card(dissection.card(2, 2, **card_data, zeroed=found))
     title = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][-1]
-    assert title == "Held at zero (no interval: it takes 8 speakers)"
+    assert title == "Zero ablation (no interval: needs 8 speakers)"
     nameless = dissection.zeroed(model, clips.drop(columns="label"), 2, 7)
     assert "mean" not in nameless and len(plots.neuron_card(dissection.card(2, 2, zeroed=nameless)).axes) == 1
     with pytest.raises(ValueError, match="out of range"):

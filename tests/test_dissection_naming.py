@@ -141,12 +141,12 @@ def test_sources_of_one_label_each_are_dealt_out_as_wholes(outputs):
     nested = logits.assign_coords(speaker=sources, label=("clip", labels))
     named = dissection.identify(nested, fit, draws=99)
     assert (named["p"] == 0.01).all() and abs(dissection.accuracy(named).loc["top1", "shuffled"] - 1 / 20) < 0.03
-    for rows in concept_matching._deals(nested, 5, 0):
+    for rows in concept_matching._restricted_permutations(nested, 5, 0):
         assert sorted(rows) == list(range(360)) and (rows.reshape(-1, 3) // 3 == rows[::3, None] // 3).all()
         assert (rows != np.arange(360)).mean() > 0.9
     # with clips of two labels each, it is within them
     mixed = logits.assign_coords(speaker=("clip", np.arange(360) % 30), label=("clip", labels))
-    for rows in concept_matching._deals(mixed, 5, 0):
+    for rows in concept_matching._restricted_permutations(mixed, 5, 0):
         assert (rows % 30 == np.arange(360) % 30).all() and (rows != np.arange(360)).mean() > 0.8
 
 
@@ -363,7 +363,7 @@ def test_accuracy_of_none_is_none(data):
     named = dissection.identify(activations, method="ICL", summaries=["x"] * 8, concepts=CONCEPTS, llm=llm)
     table = dissection.accuracy(named, truth=["loud"] * 8)
     assert table.loc["top1", "value"] == 0 and table.loc["cosine", "value"] == 0 and table.loc["top5", "value"] == 1
-    with pytest.raises(ValueError, match="not concepts are: shrill"):
+    with pytest.raises(ValueError, match="unknown concepts: shrill"):
         dissection.accuracy(named, truth=["loud"] * 7 + ["shrill"])
     with pytest.raises(ValueError, match="for each neuron"):
         dissection.accuracy(named, truth=["loud"] * 7)

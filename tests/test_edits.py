@@ -59,7 +59,7 @@ def test_neurons_are_directions_too(mode):
     again = out @ torch.as_tensor(np.linalg.qr(basis, "complete")[0], dtype=torch.float32)
     assert torch.allclose(again[..., :2], -turned[..., :2], atol=1e-5)
     assert torch.allclose(again[..., 2], turned[..., 2], atol=1e-5)
-    with pytest.raises(ValueError, match="noise is of neurons, not of directions"):
+    with pytest.raises(ValueError, match="mode 'noise' takes neurons, not directions"):
         edit(basis, "noise", stds=NEEDS["stds"])
 
 
@@ -140,8 +140,8 @@ def test_in_a_model(tiny, wave):
         ({"mode": "mean"}, "means= is needed for mean"),
         ({"mode": "noise"}, "stds= is needed for noise"),
         ({"mode": "patch"}, "values= is needed for patch"),
-        ({"frames": [2.5]}, "frames are whole numbers, not float64"),
-        ({"frames": [False, True]}, r"of a mask, np.flatnonzero\(mask\)"),
+        ({"frames": [2.5]}, "frames must be whole numbers, not float64"),
+        ({"frames": [False, True]}, r"for a mask give np.flatnonzero\(mask\)"),
         ({"frames": "speech"}, "speech= is needed for frames='speech'"),
         ({"window": -1}, "window must be 0 or more"),
     ],
@@ -149,7 +149,7 @@ def test_in_a_model(tiny, wave):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         edit(0, **options)
-    with pytest.raises(ValueError, match="neurons are whole numbers, not bool"):
+    with pytest.raises(ValueError, match="neurons must be whole numbers, not bool"):
         edit(np.array([False, True]))
 
 

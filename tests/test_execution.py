@@ -129,7 +129,7 @@ def test_the_cascade_leaves_no_hook(model, wave):
 
 @pytest.mark.parametrize("edit", [Site(1), (Site(1), None), {}, 3])
 def test_an_edit_that_is_none_is_refused(model, wave, edit):
-    with pytest.raises(ValueError, match="an edit is"):
+    with pytest.raises(ValueError, match="an edit must be"):
         execution.cascade(model, wave, [edit])
 
 

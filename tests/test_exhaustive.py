@@ -167,7 +167,7 @@ def test_clips_that_cannot_be_used_are_named_and_it_can_be_saved(tiny, clips, tm
         ({"batch": 0}, "batch must be 1 or more"),
         ({"mode": "mean"}, r"mean needs moments=activations.moments\(model, training clips, part='block'\)"),
         ({"mode": "noise"}, "noise needs moments="),
-        ({"mode": "patch"}, "patch needs a donor for each clip: donors=donors.minimal_pairs"),
+        ({"mode": "patch"}, "patch needs a donor for each clip: pass donors=donors.minimal_pairs"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):

@@ -57,7 +57,7 @@ def test_hidden_things_and_trash_are_left_out(tmp_path):
 
 def test_what_is_there_instead_is_said(tmp_path):
     touch(tmp_path / "phone/1.m4a", tmp_path / "phone/2.m4a")
-    with pytest.raises(FileNotFoundError, match=r"no sound files .* there is 2 \.m4a"):
+    with pytest.raises(FileNotFoundError, match=r"no sound files .* other files: 2 \.m4a"):
         corpora.from_folder(tmp_path / "phone")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         corpora.from_folder(tmp_path / "nowhere")
@@ -68,7 +68,7 @@ def test_a_pattern_over_paths(tmp_path):
     with pytest.warns(UserWarning, match=r"1 \(not matched by the pattern\)"):
         clips = corpora.from_folder(tmp_path, pattern=r"(?P<speaker>S\d+)/(?P<label>[a-z]+)_(?P<take>\d)")
     assert clips[["label", "speaker", "take"]].to_numpy().tolist() == [["angry", "S01", "1"], ["sad", "S02", "1"]]
-    for pattern, message in (("(", "no regular expression"), ("S", "no named group"), ("(?P<label>x)", "not one of 3")):
+    for pattern, message in (("(", "not a regular expression"), ("S", "no named group"), ("(?P<label>x)", "none of 3")):
         with pytest.raises(ValueError, match=message):
             corpora.from_folder(tmp_path, pattern=pattern)
 
@@ -121,11 +121,11 @@ def test_dialects(tmp_path, separator, encoding):
     [
         ("", "it is empty"),
         ("\n \n", "it is empty"),
-        ("path,label,label\na,b,c\n", "two columns of the name 'label'"),
-        ("path,label\na.wav,angry, very\n", "line 2: 3 cells, and the header has 2; the one too many is 'very'"),
+        ("path,label,label\na,b,c\n", "two columns named 'label'"),
+        ("path,label\na.wav,angry, very\n", "line 2: 3 cells, but the header has 2; the first extra cell is 'very'"),
         ("path\0,label\n", "it is not text"),
-        ('path,label\nx.wav,"angry\nb.wav,sad\nc.wav,calm\n', "is a quote left open"),
-        ('path,label\nx.wav,"angry\nb.wav,sad"\nc.wav,calm\n', "a label goes over several lines"),
+        ('path,label\nx.wav,"angry\nb.wav,sad\nc.wav,calm\n', "is a closing quote missing"),
+        ('path,label\nx.wav,"angry\nb.wav,sad"\nc.wav,calm\n', "a label spans several lines"),
     ],
 )
 def test_what_is_no_table(tmp_path, text, message):

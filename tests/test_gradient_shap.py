@@ -324,7 +324,7 @@ def test_windows_share_out_the_clip(n_samples, seconds):
 
 def test_wrong_options_are_said(tiny, clips):
     for options, message in (
-        ({"n": 8}, "n must be steps times 2 or more, .* n=8 is not, of steps=8"),
+        ({"n": 8}, "n must be a multiple of steps, twice or more .*, not n=8 with steps=8"),
         ({"n": 9, "steps": 4}, "n=9 is not"),
         ({"steps": 0}, "steps=0"),
         ({"reduce": "median"}, "unknown reduce 'median': use mean, sum, max, none"),

@@ -371,7 +371,7 @@ def test_an_untrained_head_is_refused(tiny_folder, clips, method):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"target": "bored"}, "unknown emotion"),
+        ({"target": "bored"}, "unknown label"),
         ({"target": ("sad", "calm", "angry")}, "a pair"),
         ({"scale": "odds"}, "unknown scale"),
         ({"layers": 9}, "layer 9 out of range"),

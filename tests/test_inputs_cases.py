@@ -329,7 +329,7 @@ def test_what_such_heads_explain(checkpoint):
     assert own.outputs == "one label" and own.predict(sound(), RATE)["label"].notna().all()
     numbers = models.load(folder, device="cpu")
     assert "label" not in numbers.predict(sound(), RATE)
-    with pytest.raises(ValueError, match="numbers .a regression., which have no probability: scale='logit'"):
+    with pytest.raises(ValueError, match="numbers .a regression., which have no probability: use scale='logit'"):
         attribution.gradient(numbers, sound(), target="valence", scale="probability", sample_rate=RATE)
     found = attribution.gradient(numbers, sound(), target="valence", sample_rate=RATE)
     assert np.isfinite(found["signed"]).all()
@@ -348,11 +348,11 @@ def features(speakers, labels=("angry", "calm")):
 @pytest.mark.parametrize(
     ("table", "folds", "message"),
     [
-        (features(2), 5, "5 folds need as many speakers, and there are 2: give more speakers$"),
-        (features(2), 2, "2 folds are too few.*folds=3 is the least"),
+        (features(2), 5, "5 folds need at least as many speakers, and there are 2: give more speakers$"),
+        (features(2), 2, "2 folds are too few.*use folds=3 or more"),
         (features(4), 2, "2 folds are too few"),
         (features(4), 5, "there are 4: give more speakers, or folds=4"),
-        (features(6, labels=(0, 1)), 3, "labels are words, and . is a int: name the classes"),
+        (features(6, labels=(0, 1)), 3, "labels must be strings, and . is a int: name the classes"),
     ],
 )
 def test_heads_that_cannot_be_fitted(table, folds, message):

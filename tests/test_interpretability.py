@@ -164,7 +164,7 @@ def test_neurons_of_several_parts(captions, activations):
 
 
 def test_what_cannot_be_clustered_is_refused_in_words(captions, activations):
-    with pytest.raises(ValueError, match="6 different sentences make no 11 clusters"):
+    with pytest.raises(ValueError, match="6 distinct sentences are too few for 11 clusters"):
         run(captions, activations, clusters=11)
     with pytest.raises(ValueError, match="3 clips have a caption, and k is 5"), pytest.warns(UserWarning):
         run(captions[:3], activations)

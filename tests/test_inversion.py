@@ -200,7 +200,7 @@ def test_an_untrained_head_is_no_obstacle(tiny_folder, clips):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"neurons": {0: [1], 2: [1]}, "layers": [0, 2]}, "no layer comes before layer 0.*ask for 1–3"),
+        ({"neurons": {0: [1], 2: [1]}, "layers": [0, 2]}, "no layer comes before layer 0.*choose from layers 1–3"),
         ({"neurons": {0: [1]}}, "no neurons are given for any layer from 1 up"),
         ({"neurons": {2: [1]}, "layers": [1]}, "no neurons are given for layer 1"),
         ({"neurons": {2: [1]}, "layers": [7]}, "layer 7 out of range: this model has 0–3"),

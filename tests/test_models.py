@@ -52,11 +52,11 @@ def test_what_a_model_says_of_itself(tiny, wave):
         (lambda m: m.check(14), "layer 14 out of range: this model has 0–3"),
         (lambda m: m.check(-1), "layer -1 out of range"),
         (lambda m: m.check((1, "mlp")), "unknown part 'mlp': the parts are block, attention"),
-        (lambda m: m.check((0, "attention")), "layer 0 is what enters the first layer"),
+        (lambda m: m.check((0, "attention")), "layer 0 is the input of the first layer"),
         (lambda m: m.check(1, 24), "neuron 24 out of range: block has 0–23"),
         (lambda m: m.check((1, "ffn_hidden"), [3, 40]), "neuron 40 out of range: ffn_hidden has 0–39"),
-        (lambda m: m.target("bored"), "unknown emotion 'bored': this model knows neutral, calm"),
-        (lambda m: m.target(8), "unknown emotion 8"),
+        (lambda m: m.target("bored"), "unknown label 'bored': this model has neutral, calm"),
+        (lambda m: m.target(8), "unknown label 8"),
         (lambda m: m.tensor(np.zeros(399)), "399 samples are too short: one frame of this model needs 400"),
         (lambda m: m.tensor(np.zeros((2, 800))), "a waveform is one-dimensional"),
         (lambda m: m.tensor([0.0] * 500 + [np.nan]), "holds NaN"),
@@ -109,9 +109,9 @@ def test_a_head_of_ones_own(tiny_folder, make, wave):
     ("options", "message"),
     [
         ({"head": torch.nn.Linear(24, 2)}, "needs labels="),
-        ({"head": torch.nn.Linear(24, 2), "labels": ["a"]}, r"should give \(1, 1\)"),
+        ({"head": torch.nn.Linear(24, 2), "labels": ["a"]}, r"expected \(1, 1\)"),
         ({"head": torch.nn.Linear(25, 2), "labels": ["a", "b"]}, r"does not take \[batch, frame, 24\]"),
-        ({"labels": ["a"]}, "1 labels were given and the head has 8"),
+        ({"labels": ["a"]}, "1 labels were given, but the head has 8"),
         ({"device": "cuda:9" if not torch.cuda.is_available() else "nowhere"}, "."),
     ],
 )
@@ -139,7 +139,7 @@ def test_predict(tiny, tmp_path, wave):
     pd.testing.assert_frame_equal(
         model.predict([tmp_path / "good.wav"]).reset_index(drop=True), table.loc[["b"]].reset_index(drop=True)
     )
-    with pytest.raises(ValueError, match="not one clip could be used"):
+    with pytest.raises(ValueError, match=r"no clip could be used \(0 of 6\)"):
         model.predict(clips.drop(index="b"))
 
 
@@ -165,7 +165,7 @@ def test_another_family_is_named(tmp_path):
             num_conv_pos_embedding_groups=4,
         )
     ).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="family hubert; supported are wavlm"):
+    with pytest.raises(ValueError, match="architecture hubert; supported are wavlm"):
         models.load(tmp_path)
 
 

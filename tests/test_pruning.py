@@ -150,7 +150,7 @@ def test_ties_are_broken_at_random_and_what_has_no_score_is_never_taken(scores):
     few = flat.where(scores > 1.5)
     n = int(few.count())
     assert sum(map(len, pruning.neurons_of(few, n).values())) == n
-    with pytest.raises(ValueError, match=f"{n + 1} neurons are asked for, and {n} have a score"):
+    with pytest.raises(ValueError, match=f"k must be 0 to {n}, the number of neurons with a score, not {n + 1}"):
         pruning.neurons_of(few, n + 1)
 
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_pruned_is_refused_in_words(tiny, ast):
     refused(tiny(hidden_act="sigmoid"), Site(1, "ffn_hidden"), "sigmoid of 0 is 0.5")
     model = tiny()
     with hooks.capture(model, Site(1, "heads")):
-        refused(model, Site(1, "attention"), "heads are open")
+        refused(model, Site(1, "attention"), "heads are being edited or captured")
 
 
 class Bottle(torch.nn.Module):
@@ -217,7 +217,7 @@ def test_a_pruned_model_is_saved_and_opens_again(tiny, ast, wave, tmp_path, kind
     assert pruning.fingerprint(model) == before and not hasattr(model.network.config, "xai_pruned")
     more = models.load(pruning.save(again, {Site(1, "ffn_out"): [1]}, tmp_path / "more"))
     assert len(more.network.config.xai_pruned) == len(PARTS) + 1
-    with pytest.raises(FileExistsError, match="another folder"):
+    with pytest.raises(FileExistsError, match="contains a model already: choose another folder"):
         pruning.save(model, PARTS, tmp_path / "pruned")
 
 

@@ -128,7 +128,7 @@ def test_what_is_said_of_notebooks_and_names_holds():
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"`descriptions\.(\w+)", text):
         assert name in descriptions.__all__
-    with pytest.raises(FileNotFoundError, match="those of pocket-ast, pocket-wavlm are"):
+    with pytest.raises(FileNotFoundError, match="available are pocket-ast, pocket-wavlm"):
         descriptions.shipped("nothing")
 
 

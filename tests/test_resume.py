@@ -224,8 +224,8 @@ def test_clips_as_an_option_count_by_their_sound(tiny, clips, counted, tmp_path)
 
 
 def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path, monkeypatch):
-    source = tmp_path / "xai_lib"
-    source.mkdir()
+    source, code = tmp_path / "xai_lib", tmp_path / "xai_lib" / "attribution" / "gradients.py"
+    code.parent.mkdir(parents=True)
     (source / "edits.py").write_text("flip = -1")
 
     def forwards():
@@ -235,7 +235,7 @@ def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path
 
     assert (forwards(), forwards()) == (1, 0)
     for text in ("flip = -1", "flip = 1"):
-        (source / "edits.py").write_text(text)
+        code.write_text(text)
         monkeypatch.setattr(caching, "CODE", caching._code(source))
         assert (forwards(), forwards()) == (1, 0)
     monkeypatch.setattr(caching, "__version__", "99")
@@ -258,5 +258,5 @@ def test_errors_are_those_of_the_method(tiny, clips, tmp_path):
     run = partial(caching.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
     with pytest.raises(ValueError, match="bored"):
         run(attribution.gradient, target="bored")
-    with pytest.raises(ValueError, match="gives more than results of single clips"):
+    with pytest.raises(ValueError, match="returns more than results of single clips"):
         run(activations.activations)

@@ -56,7 +56,7 @@ def test_a_run(books, tmp_path, capsys, clean):
     assert call(books, tmp_path, "k=50") == 1
     said = capsys.readouterr().err
     folder = (tmp_path / "results" / "latest").resolve()
-    assert f"02_bad.ipynb, cell 5: ValueError: layer 14 out of range: 0–12\n       as far as it got: {folder}" in said
+    assert f"02_bad.ipynb, cell 5: ValueError: layer 14 out of range: 0–12\n       partial output: {folder}" in said
     cells = nbformat.read(folder / "02_bad.ipynb", as_version=4).cells
     assert "before" in str(cells) and "after" not in str([cell.get("outputs") for cell in cells])
     good = nbformat.read(folder / "01_good.ipynb", as_version=4)

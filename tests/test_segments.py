@@ -191,7 +191,7 @@ def test_a_frame_that_a_clip_does_not_have_is_named(tiny, clips):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"baseline": "loud"}, "unknown baseline 'loud': silence, noise, mean"),
+        ({"baseline": "loud"}, "unknown baseline 'loud': use silence, noise, mean"),
         ({"baseline": np.zeros(8000)}, r"clip 9 has the shape \(8000,\): it must be as long as the clip, 10000"),
         ({"baseline": lambda wave: wave[1:]}, r"clip 7 has the shape \(7999,\)"),
         ({"baseline": np.nan}, "NaN"),
@@ -200,8 +200,8 @@ def test_a_frame_that_a_clip_does_not_have_is_named(tiny, clips):
         ({"part": "mlp"}, "unknown part"),
         ({"seconds": 0}, "shorter than one sample"),
         ({"batch": 0}, "batch must be 1"),
-        ({"respond": lambda hidden: hidden}, "returned .*please"),
-        ({"respond": lambda hidden: hidden.mean()}, "returned .*please"),
+        ({"respond": lambda hidden: hidden}, r"respond returned .* must return a tensor \[batch\]"),
+        ({"respond": lambda hidden: hidden.mean()}, r"respond returned .* must return a tensor \[batch\]"),
         ({"respond": lambda hidden: 1.0}, "returned float"),
     ],
 )

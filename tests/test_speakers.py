@@ -231,7 +231,7 @@ def test_what_cannot_be_fitted_or_rated_is_refused(tiny, voices):
         speaker_space.equal_error_rate(model, voices[8:], fitted)
     with pytest.raises(ValueError, match="clips have no speaker"):
         speaker_space.equal_error_rate(model, voices[12:].assign(speaker=None), fitted)
-    with pytest.raises(ValueError, match="what speakers.fit.* gives is needed, a Dataset, and not a DataFrame"):
+    with pytest.raises(ValueError, match="expected the Dataset returned by speakers.fit.*, not a DataFrame"):
         speaker_space.equal_error_rate(model, voices[12:], voices)
     for other in (tiny(num_hidden_layers=2), tiny("large")):
         with pytest.raises(ValueError, match="fitted on another model.*speakers.fit"):

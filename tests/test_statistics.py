@@ -373,5 +373,5 @@ def test_deals_keep_speakers_and_whole_recordings():
     assert {at: set(x) for at, x in came.items()} == {0: {0, 1}, 1: {0, 1}, 2: {2, 3}, 3: {2, 3}, 4: {4}}
     assert np.mean(np.array(came[0]) == 1) == pytest.approx(0.5, abs=0.1)
     unlike = [np.arange(6), np.array([6]), np.array([7]), np.array([8])]
-    with pytest.warns(UserWarning, match="6 of 9 clips .* as many clips of each"):
+    with pytest.warns(UserWarning, match="6 of 9 clips .* same number of clips of each"):
         next(statistics.deals(unlike, 1, 0, whole=True))

@@ -36,7 +36,7 @@ HOSTILE = [
 ]
 
 
-class Says(language_models._Asked):
+class Says(language_models._CachedLanguageModel):
     """A language model that gives set answers, and keeps what it was asked."""
 
     def __init__(self, *answers, cache=None):
@@ -219,12 +219,12 @@ def test_llm_answers_alike_and_from_its_folder(tmp_path):
 
 @pytest.mark.parametrize(
     ("answer", "ends", "reason"),
-    [("", True, "empty"), ("yesy", False, "cut off after 8 tokens"), ("yes", True, "reads")],
+    [("", True, "empty"), ("yesy", False, "cut off after 8 tokens"), ("yes", True, "exceed")],
 )
 def test_llm_names_a_broken_answer(tmp_path, answer, ends, reason):
     llm = descriptions.LLM(tiny_text.chat(tmp_path, answer, ends=ends, reads=300), most=8, device="cpu")
     with pytest.raises(descriptions.BadAnswer, match=reason):
-        llm.ask("", "a question" * (100 if reason == "reads" else 1))
+        llm.ask("", "a question" * (100 if reason == "exceed" else 1))
 
 
 def test_llm_without_a_chat_template_is_refused(tmp_path):
@@ -289,7 +289,7 @@ def test_endpoint_waits_twice_as_long_each_time(served, monkeypatch):
 )
 def test_endpoint_names_a_broken_answer(served, tmp_path, status, body, reason):
     url, requests = served((status, body))
-    with pytest.raises(descriptions.BadAnswer, match=f"{reason}(.|\n)*was asked: 'what is it"):
+    with pytest.raises(descriptions.BadAnswer, match=f"{reason}(.|\n)*the request was: 'what is it"):
         descriptions.Endpoint(url, "m", wait=0.01, cache=tmp_path).ask("", "what is it?")
     assert len(requests) == 1 and not list(tmp_path.iterdir())
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from xai_lib import corpora, models, plots
-from xai_lib.models.windows import _places
+from xai_lib.models.windows import _window_bounds
 
 RATE = 16000
 
@@ -21,11 +21,11 @@ def call():
 
 
 def test_windows_cover_all_of_it():
-    assert _places(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
-    assert _places(11, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10), (7, 11)]
-    assert _places(4, 4, 2) == [(0, 4)]
-    assert _places(3, 4, 2) == [(0, 3)]
-    assert _places(9, 4, 4) == [(0, 4), (4, 8), (5, 9)]
+    assert _window_bounds(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert _window_bounds(11, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10), (7, 11)]
+    assert _window_bounds(4, 4, 2) == [(0, 4)]
+    assert _window_bounds(3, 4, 2) == [(0, 3)]
+    assert _window_bounds(9, 4, 4) == [(0, 4), (4, 8), (5, 9)]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -59,8 +59,8 @@ def test_recordings_of_unequal_length_and_an_unusable_one(shared, call, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 1.0, "step": 2.0}, "no sound may be left out"),
-        ({"window": 1.0, "step": 0}, "step lies between one sample and the window"),
+        ({"window": 1.0, "step": 2.0}, "no sound may be skipped"),
+        ({"window": 1.0, "step": 0}, "step must lie between one sample and the window"),
         ({"window": 100.0}, "longer than the 60 s"),
     ],
 )
@@ -90,7 +90,7 @@ def test_what_a_spectrogram_transformer_would_cut_off_is_named(device):
     x = model.tensor(whole)
     assert model.prepare(x).shape[1] == columns
     assert model.predict(whole, RATE)["label"].notna().all()
-    with pytest.raises(Exception, match="heard in one piece"):
+    with pytest.raises(Exception, match="fit one forward pass"):
         model.predict(np.append(whole, 0.1 * rng.standard_normal(400)), RATE)
 
 

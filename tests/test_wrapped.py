@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused_in_words():
     good = {"sites": SITES, "sample_rate": 8000, "labels": "abc", "device": "cpu"}
     with pytest.raises(ValueError, match="10 rows for two clips|80 rows for two clips"):
         models.wrap(Frames(first=True), **good)
-    with pytest.raises(ValueError, match="4 labels were named"):
+    with pytest.raises(ValueError, match="there are 4 labels"):
         models.wrap(Frames(), **{**good, "labels": "abcd"})
     with pytest.raises(ValueError, match="no module is called layer"):
         models.wrap(Frames(), **{**good, "sites": {"ffn_hidden": "layer.{}.fc1"}})
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused_in_words():
         model.check("layers.0.fc")
     with pytest.raises(ValueError, match="cannot be stopped after a layer"):
         execution.prefix(model, torch.zeros(1, 4000), 0)
-    with pytest.raises(ValueError, match="does not tell how many frames"):
+    with pytest.raises(ValueError, match="number of frames of a wrapped module is unknown"):
         model.n_frames(4000)
 
 
@@ -233,7 +233,7 @@ def test_frames_along_two_axes_say_which_is_time(axes):
     torch.testing.assert_close(bands[:, 150:], bands[:, -1:].expand(4, 850, -1))  # padding, alike in each band
     assert heard.reshape(4, 1000)[:, :150].all() and heard.sum() == 600
     assert model.times(wave, 4000)[[149, 1149]].tolist() == pytest.approx([1.495, 1.495])
-    with pytest.raises(ValueError, match="which one of its frames is time"):
+    with pytest.raises(ValueError, match="which of its frame axes is time"):
         windowed(axes, layout={"map": "batch neuron frame frame"}, seconds=10)
 
 
@@ -242,7 +242,7 @@ def test_a_window_that_is_none_or_has_to_be_told_is_said_in_words():
         windowed(exact=True)
     model, _ = windowed(exact=True, seconds=10)
     assert model.n_neurons("fc") == 16
-    with pytest.raises(ValueError, match="frames grow with the clip"):
+    with pytest.raises(ValueError, match="number of frames grows with the clip"):
         wrapped(seconds=2)
 
 

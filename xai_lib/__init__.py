@@ -1,10 +1,10 @@
-"""What the neurons of speech-emotion models do: the library behind the workbook."""
+"""Explanations of the neurons of speech-emotion models: the library behind the workbook."""
 
 import importlib
 
 __version__ = "0.1.0"
 
-# What is meant to be imported; README.md of this folder says what each is for.
+# The public modules and packages; README.md of this folder describes each.
 __all__ = [
     "ablation",
     "activations",
@@ -28,11 +28,11 @@ __all__ = [
     "workbook",
 ]
 
-ELSEWHERE = {"heads": "activations.heads"}  # what users look for at the top
+ELSEWHERE = {"heads": "activations.heads"}  # modules inside a package that are offered at the top level too
 
 
 def __getattr__(name):
-    """Import a package when it is first asked for."""
+    """Import a package when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f".{ELSEWHERE.get(name, name)}", __name__)

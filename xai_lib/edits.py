@@ -1,4 +1,4 @@
-"""What an edit does to the neurons of a site: a mode, at the frames of a policy. An edit is a function."""
+"""Edits of the neurons of a site: functions, by a mode and at the frames of a frame policy."""
 
 from functools import partial
 
@@ -24,24 +24,24 @@ def edit(
     scale=1.0,
     seed=0,
 ):
-    """Make a function on [batch, frame, neuron] that edits some neurons in some frames and leaves the rest.
+    """Return a function on [batch, frame, neuron] that edits some neurons in some frames and leaves all others.
 
     Parameters
     ----------
     neurons : int, sequence of int, or array [neuron, direction]
-        Which neurons of the site; "all" for every one. Or orthonormal directions, of `directions`: what the activation
-        is along each of them is edited as if it were a neuron (not with noise).
+        Neurons of the site; "all" for every one. Or orthonormal directions, as returned by `directions`: what the
+        activation is along each of them is edited as if it were a neuron (not with noise).
     mode : {"flip", "zero", "mean", "noise", "resample", "patch"}
-        × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its deviation (`stds`), the same at
-        every call with the same `seed`; what it is in another clip (`values`), cut or repeated to this one's length
-        (resample), or stretched to it, as fits the same words said otherwise (patch).
+        × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its standard deviation (`stds`), the
+        same at every call with the same `seed`; its activation in another clip (`values`), cut or repeated to this
+        one's length (resample), or stretched to it, as fits the same words spoken differently (patch).
     frames : {"all", "speech", "max_frame", "peak_frames"} or sequence of int
         Every frame; those where `speech` is true; for each neuron its own frame of largest magnitude; the `n_peaks`
-        frames where the chosen neurons together are largest (sum of magnitudes); or the given ones.
+        frames where the selected neurons together are largest (sum of magnitudes); or the listed frames.
     window : int
         Frames to either side that are edited too.
     speech : bool array [frame], optional
-        From `audio.speech_mask`.
+        As returned by `audio.speech_mask`.
     means, stds : array [all neurons of the site], optional
         Over the training clips.
     values : tensor [frame, all neurons of the site], optional
@@ -50,7 +50,8 @@ def edit(
     Raises
     ------
     ValueError
-        Unknown mode or policy, or one that lacks what it needs; when called, frames that the clip does not have.
+        Unknown mode or frame policy, or a missing argument that it needs; when called, frames that the clip does not
+        have.
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: the modes are {', '.join(MODES)}")
@@ -63,7 +64,7 @@ def edit(
         raise ValueError("speech= is needed for frames='speech'")
     if np.ndim(neurons) == 2:
         if mode == "noise":
-            raise ValueError("noise is of neurons, not of directions: how far those vary is not known")
+            raise ValueError("mode 'noise' takes neurons, not directions, whose standard deviation is not known")
     elif not isinstance(neurons, str):
         neurons = np.unique(whole(neurons, "neurons"))
     if not isinstance(frames, str):
@@ -72,55 +73,59 @@ def edit(
 
 
 def check_frames(frames) -> None:
-    """ValueError where `frames` is the name of no policy."""
+    """Raise ValueError where `frames` is a text that names no policy."""
     if isinstance(frames, str) and frames not in FRAMES:
         raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
 
 
 def directions(width, k, n, *, seed=0) -> list[np.ndarray]:
-    """`n` random sets of `k` orthonormal directions among `width` neurons, each [neuron, direction], for `edit`.
+    """Draw `n` random sets of `k` orthonormal directions among `width` neurons, each [neuron, direction], for `edit`.
 
-    What editing so many neurons does beside what editing any k dimensions does: for neurons are a basis like any other
-    unless the network makes them one.
+    They show what editing k neurons does beyond what editing any k dimensions does: neurons are a basis like any other
+    unless the network makes them a special one.
     """
     rng = np.random.default_rng(seed)
     return [np.linalg.qr(rng.standard_normal((width, k)))[0] for _ in range(n)]
 
 
 def given(sites, moments) -> dict:
-    """{site: what `edit` needs of `activations.moments`}; nothing where they are None."""
+    """Return {site: arguments of `edit` from `activations.moments`}; no arguments where these are None."""
     if moments is None:
         return {site: {} for site in sites}
-    parts = {site: moments.sel(layer=site.layer) for site in sites}
-    return {site: {"means": at["mean"].values, "stds": at["std"].values} for site, at in parts.items()}
+    statistics_at = {site: moments.sel(layer=site.layer) for site in sites}
+    return {
+        site: {"means": statistics["mean"].values, "stds": statistics["std"].values}
+        for site, statistics in statistics_at.items()
+    }
 
 
 def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed, hidden):
-    """The edited copy of `hidden`."""
+    """Return the edited copy of `hidden`."""
     neurons = np.arange(hidden.shape[-1]) if isinstance(neurons, str) else neurons
     if len(neurons) == 0:
         return hidden
     if neurons.ndim == 2:
-        basis = _like(neurons, hidden)
-        pick = partial(torch.matmul, other=basis)
+        basis = _tensor_like(neurons, hidden)
+        select = partial(torch.matmul, other=basis)
     elif neurons[0] < 0 or neurons[-1] >= hidden.shape[-1]:
-        raise ValueError(f"neuron {neurons[-1]} out of range: this site has 0–{hidden.shape[-1] - 1}")
+        outside = neurons[0] if neurons[0] < 0 else neurons[-1]
+        raise ValueError(f"neuron {outside} out of range: this site has 0–{hidden.shape[-1] - 1}")
     else:
         index = torch.from_numpy(neurons).to(hidden.device)
-        pick = partial(torch.index_select, dim=-1, index=index)
-    chosen = pick(hidden)
+        select = partial(torch.index_select, dim=-1, index=index)
+    chosen = select(hidden)
     if mode == "flip":
         new = -chosen
     elif mode == "zero":
         new = torch.zeros_like(chosen)
     elif mode == "mean":
-        new = pick(_like(means, hidden)).expand_as(chosen)
+        new = select(_tensor_like(means, hidden)).expand_as(chosen)
     elif mode == "noise":
-        draw = torch.as_tensor(np.random.default_rng(seed).standard_normal(chosen.shape), dtype=hidden.dtype)
-        new = chosen + scale * pick(_like(stds, hidden)) * draw.to(hidden.device)
+        noise = torch.as_tensor(np.random.default_rng(seed).standard_normal(chosen.shape), dtype=hidden.dtype)
+        new = chosen + scale * select(_tensor_like(stds, hidden)) * noise.to(hidden.device)
     else:
-        new = pick(_like(values, hidden))[_other(mode, len(values), chosen.shape[1])].expand_as(chosen)
-    new = torch.where(_where(frames, chosen, window, n_peaks, speech), new, chosen)
+        new = select(_tensor_like(values, hidden))[_donor_frames(mode, len(values), chosen.shape[1])].expand_as(chosen)
+    new = torch.where(_frame_mask(frames, chosen, window, n_peaks, speech), new, chosen)
     if neurons.ndim == 2:
         return hidden + (new - chosen) @ basis.T
     out = hidden.clone()
@@ -129,45 +134,49 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
 
 
 def whole(numbers, name) -> np.ndarray:
-    """Numbers of neurons or frames; a mask, taken for numbers, would be the first two."""
+    """Return numbers of neurons or frames as integers; raise ValueError for anything else, such as a mask.
+
+    A mask that is read as numbers would be the first two.
+    """
     numbers = np.atleast_1d(np.asarray(numbers))
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
-        how = "of a mask, np.flatnonzero(mask); of a table, its column"
-        raise ValueError(f"{name} are whole numbers, not {numbers.dtype}: {how}")
+        advice = "for a mask give np.flatnonzero(mask), for a table its column"
+        raise ValueError(f"{name} must be whole numbers, not {numbers.dtype}: {advice}")
     return numbers.astype(np.int64)
 
 
-def _like(values, hidden):
+def _tensor_like(values, hidden):
+    """Return `values` as a tensor of the dtype and on the device of `hidden`."""
     return torch.as_tensor(values, dtype=hidden.dtype, device=hidden.device)
 
 
-def _other(mode, n, count) -> np.ndarray:
-    """Which of a donor's `n` frames stand in for those of a clip of `count`."""
+def _donor_frames(mode, n, count) -> np.ndarray:
+    """Return which of a donor's `n` frames replace those of a clip of `count` frames."""
     return np.resize(np.arange(n), count) if mode == "resample" else np.linspace(0, n - 1, count).round().astype(int)
 
 
-def _where(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
-    """Which frames are edited: bool [batch, frame, chosen neuron], or one that broadcasts to it."""
+def _frame_mask(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
+    """Return which frames are edited: bool [batch, frame, selected neuron], or one that broadcasts to it."""
     count = chosen.shape[1]
-    where = torch.zeros_like(chosen, dtype=torch.bool)
+    mask = torch.zeros_like(chosen, dtype=torch.bool)
     if not isinstance(frames, str):
-        wrong = frames[(frames < 0) | (frames >= count)]
-        if len(wrong):
-            raise ValueError(f"frame {wrong[0]} out of range: the clip has 0–{count - 1}")
-        where[:, torch.from_numpy(frames).to(chosen.device)] = True
+        out_of_range = frames[(frames < 0) | (frames >= count)]
+        if len(out_of_range):
+            raise ValueError(f"frame {out_of_range[0]} out of range: the clip has 0–{count - 1}")
+        mask[:, torch.from_numpy(frames).to(chosen.device)] = True
     elif frames == "all":
-        return ~where
+        return ~mask
     elif frames == "speech":
-        mask = torch.as_tensor(speech, dtype=torch.bool, device=chosen.device)
-        if mask.shape != (count,):
-            raise ValueError(f"the speech mask has {tuple(mask.shape)} frames and the clip {count}")
-        where |= mask[:, None]
+        speech_mask = torch.as_tensor(speech, dtype=torch.bool, device=chosen.device)
+        if speech_mask.shape != (count,):
+            raise ValueError(f"the speech mask has {tuple(speech_mask.shape)} frames and the clip {count}")
+        mask |= speech_mask[:, None]
     elif frames == "max_frame":
-        where.scatter_(1, chosen.abs().argmax(1, keepdim=True), True)
+        mask.scatter_(1, chosen.abs().argmax(1, keepdim=True), True)
     else:
         peaks = chosen.abs().sum(-1, keepdim=True).topk(min(n_peaks, count), dim=1).indices
-        where.scatter_(1, peaks.expand(-1, -1, chosen.shape[-1]), True)
+        mask.scatter_(1, peaks.expand(-1, -1, chosen.shape[-1]), True)
     if window:
-        wide = torch.nn.functional.max_pool1d(where.transpose(1, 2).float(), 2 * window + 1, 1, window)
-        where = wide.transpose(1, 2) > 0
-    return where
+        widened = torch.nn.functional.max_pool1d(mask.transpose(1, 2).float(), 2 * window + 1, 1, window)
+        mask = widened.transpose(1, 2) > 0
+    return mask

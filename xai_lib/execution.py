@@ -1,4 +1,4 @@
-"""Run a part of the network: a prefix, a suffix, or the cascade that makes many edits in one growing batch.
+"""Partial forwards: a prefix, a suffix, or the cascade, which runs many edits in one growing batch.
 
 All are exact against the plain forward. An edit at layer l leaves the layers below untouched, so they run once.
 """
@@ -17,7 +17,7 @@ BATCH = 32
 
 
 def prefix(model, x, layer) -> State:
-    """Run raw waveforms [batch, time] up to the output of block `layer`; 0 is what enters the first."""
+    """Run raw waveforms [batch, time] up to the output of block `layer`; layer 0 is what enters the first block."""
     layer = model.check(layer).layer
     state = model.family.embed(model.prepare(x))
     while state.layer < layer:
@@ -26,22 +26,25 @@ def prefix(model, x, layer) -> State:
 
 
 def states(model, x, layer) -> list[State]:
-    """States of raw waveforms [batch, time] after each of the layers 0 to `layer`."""
-    found = [prefix(model, x, 0)]
-    while found[-1].layer < layer:
-        found.append(model.family.step(found[-1]))
-    return found
+    """Return the states of raw waveforms [batch, time] after each of the layers 0 to `layer`."""
+    layer_states = [prefix(model, x, 0)]
+    while layer_states[-1].layer < layer:
+        layer_states.append(model.family.step(layer_states[-1]))
+    return layer_states
 
 
 def suffix(model, state) -> torch.Tensor:
-    """Resume after `state`, of `prefix` or `model.family.replace(state, hidden)`, and give logits [batch, label]."""
+    """Resume after `state` and return logits [batch, label].
+
+    `state` is as returned by `prefix` or `model.family.replace(state, hidden)`.
+    """
     while state.layer < model.n_layers:
         state = model.family.step(state)
     return model.classify(model.family.finish(state))
 
 
 def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
-    """Logits of a clip [time], clean and under each edit: [1 + len(edits), label].
+    """Compute the logits of a clip [time], clean and under each edit: [1 + len(edits), label].
 
     Clean comes first; each row equals one hooked forward.
 
@@ -49,146 +52,159 @@ def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
     ----------
     edits : sequence
         Each `(Site, function)`, or `{Site: function}` for edits made together. Functions take and return
-        [batch, frame, neuron] and see one row at a time.
+        [batch, frame, neuron] and get one row at a time.
     batch : int, optional
-        Edited copies that share a forward; halved, and the run goes on, when memory does not suffice.
+        Edited copies that share a forward, default: 32; halved, and the run continues, when memory does not suffice.
     """
     return cascade_read(model, waveform, edits, {}, batch=batch)[0]
 
 
 @torch.no_grad()
 def cascade_read(model, waveform, edits, readers, *, batch=None):
-    """As `cascade`, and what `readers`, {Site: function from [rows, frame, neuron] to [rows, …]}, see on the way.
+    """Compute the logits of `cascade`, and what `readers` return on the way.
+
+    Parameters
+    ----------
+    readers : dict
+        {Site: function from [rows, frame, neuron] to [rows, …]}.
 
     Returns
     -------
     logits : tensor [1 + len(edits), label]
     seen : dict
         {Site: tensor [1 + len(edits), …]}. Rows whose edit lies above the site equal the clean one; at the site itself
-        they are seen edited.
+        the edited values are read.
     """
     plans = [_plan(model, edit) for edit in edits]
     readers = {model.check(site): reader for site, reader in readers.items()}
     if not _resumable(model, [*readers, *(site for plan in plans for site in plan)]):
-        return _whole(model, model.tensor(waveform), [{}, *plans], readers, BATCH if batch is None else batch)
-    order = sorted(range(len(plans)), key=lambda i: _join(plans[i]))
+        return _hooked_forwards(model, model.tensor(waveform), [{}, *plans], readers, BATCH if batch is None else batch)
+    order = sorted(range(len(plans)), key=lambda i: _join_layer(plans[i]))
     clean, parts = _clean(model, model.tensor(waveform), readers)
     logits = [model.classify(model.family.finish(clean[-1]))]
     seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] for site, reader in readers.items()}
     run = partial(_run, model, clean, [plans[i] for i in order], readers)
-    for found, noticed in in_batches(run, len(plans), BATCH if batch is None else batch):
-        logits.append(found)
-        for site, values in seen.items():  # the rows that joined the batch by then, and the clean one for the others
-            new = noticed.get(site, values[0][:0])
-            values += [new, values[0].repeat_interleave(len(found) - len(new), dim=0)]
-    back = [0, *(1 + np.argsort(order))]
-    return torch.cat(logits)[back], {site: torch.cat(values)[back] for site, values in seen.items()}
+    for edited_logits, readings in in_batches(run, len(plans), BATCH if batch is None else batch):
+        logits.append(edited_logits)
+        for site, values in seen.items():  # rows that had joined the batch, and the clean one for the others
+            joined = readings.get(site, values[0][:0])
+            values += [joined, values[0].repeat_interleave(len(edited_logits) - len(joined), dim=0)]
+    input_order = [0, *(1 + np.argsort(order))]
+    return torch.cat(logits)[input_order], {site: torch.cat(values)[input_order] for site, values in seen.items()}
 
 
 def in_batches(function, n, batch):
     """Yield `function` of the rows 0 to n − 1, a range of `batch` at a time, and fewer when memory does not suffice."""
     if batch < 1:
         raise ValueError(f"batch must be 1 or more, not {batch}")
-    at = 0
+    start = 0
     with tqdm(total=n, leave=False, delay=2) as bar:
-        while at < n:
-            rows = range(at, min(at + batch, n))
+        while start < n:
+            rows = range(start, min(start + batch, n))
             try:
-                found = function(rows)
+                result = function(rows)
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise
                 batch = (len(rows) + 1) // 2
                 continue
-            yield found
-            at = rows.stop
+            yield result
+            start = rows.stop
             bar.update(len(rows))
 
 
 def forward(model, waves, batch) -> torch.Tensor:
-    """Logits [row, label] of raw waveforms [row, time], `batch` at a time."""
+    """Compute logits [row, label] of raw waveforms [row, time], `batch` at a time."""
     return torch.cat([*in_batches(lambda rows: model.logits(waves[rows.start : rows.stop]), len(waves), batch)])
 
 
 def _plan(model, edit) -> dict:
-    """{Site: function} of one edit, checked."""
+    """Return {Site: function} of one edit, checked."""
     try:
         pairs = edit.items() if isinstance(edit, dict) else [tuple(edit)]
         plan = {model.check(site): function for site, function in pairs}
     except TypeError as error:
-        raise ValueError("an edit is (Site, function) or {Site: function}") from error
+        raise ValueError("an edit must be (Site, function) or {Site: function}") from error
     if not plan or not all(map(callable, plan.values())):
-        raise ValueError("an edit is (Site, function) or {Site: function}, with at least one function")
+        raise ValueError("an edit must be (Site, function) or {Site: function}, with at least one function")
     return plan
 
 
 def _resumable(model, sites) -> bool:
-    """Whether a forward can go on from below each of the sites."""
+    """Return whether a forward can resume from below each of the sites."""
     return model.family.resumable and all(site.part != "module" for site in sites)
 
 
-def _whole(model, x, plans, readers, batch):
-    """As `cascade_read`, of whole hooked forwards: where the model cannot resume."""
+def _hooked_forwards(model, waves, plans, readers, batch):
+    """Compute `cascade_read` by whole hooked forwards, where the model cannot resume."""
 
     def run(rows):
-        some = plans[rows.start : rows.stop]
-        sites = {site for plan in some for site in plan}
-        edits = {site: partial(_by_row, [plan.get(site) for plan in some], site) for site in sites}
+        batch_plans = plans[rows.start : rows.stop]
+        sites = {site for plan in batch_plans for site in plan}
+        edits = {site: partial(_apply_by_row, [plan.get(site) for plan in batch_plans], site) for site in sites}
         with hooks.edit(model, edits), hooks.capture(model, list(readers)) as seen:
-            return model.logits(x.repeat(len(some), 1)), {site: read(seen[site]) for site, read in readers.items()}
+            return model.logits(waves.repeat(len(batch_plans), 1)), {
+                site: read(seen[site]) for site, read in readers.items()
+            }
 
     logits, seen = zip(*in_batches(run, len(plans), batch))
-    return torch.cat(logits), {site: torch.cat([found[site] for found in seen]) for site in readers}
+    return torch.cat(logits), {site: torch.cat([readings[site] for readings in seen]) for site in readers}
 
 
-def _join(plan: dict) -> int:
-    """After which layer an edited copy leaves the clean path: its own for a block, the one before for a part."""
+def _join_layer(plan: dict) -> int:
+    """Return the layer after which an edited copy leaves the clean path.
+
+    It is the edit's own layer for a block, and the one before for a part.
+    """
     return min(site.layer - (site.part != "block") for site in plan)
 
 
-def _clean(model, x, readers):
-    """States of the unedited clip after every layer, and the parts that are read."""
+def _clean(model, waves, readers):
+    """Return states of the unedited clip after every layer, and the parts that are read."""
     with hooks.capture(model, [site for site in readers if site.part != "block"]) as parts:
-        return states(model, x, model.n_layers), dict(parts)
+        return states(model, waves, model.n_layers), dict(parts)
 
 
 def _run(model, clean, plans, readers, rows):
-    """Logits and readings of some of the plans, which are sorted by where they join: each after its layer."""
+    """Return logits and readings of the plans in `rows`.
+
+    The plans are sorted by the layer after which they join the batch; each joins after its own.
+    """
     plans = plans[rows.start : rows.stop]
-    family, joined, state, noticed = model.family, 0, None, {}
-    for layer in range(_join(plans[0]), model.n_layers + 1):
+    family, n_joined, state, readings = model.family, 0, None, {}
+    for layer in range(_join_layer(plans[0]), model.n_layers + 1):
         if state is not None:
-            state, parts = _step(model, state, plans[:joined], readers)
-            noticed |= {site: readers[site](hidden) for site, hidden in parts.items()}
-        new = sum(_join(plan) == layer for plan in plans)
-        if new:
-            fresh = clean[layer].spread(new)
-            state = fresh if state is None else State(layer, *map(_cat, state[1:], fresh[1:]))
-            joined += new
+            state, parts = _step(model, state, plans[:n_joined], readers)
+            readings |= {site: readers[site](hidden) for site, hidden in parts.items()}
+        n_new = sum(_join_layer(plan) == layer for plan in plans)
+        if n_new:
+            clean_copies = clean[layer].spread(n_new)
+            state = clean_copies if state is None else State(layer, *map(_cat, state[1:], clean_copies[1:]))
+            n_joined += n_new
         site = Site(layer)
-        functions = [plan.get(site) for plan in plans[:joined]]
+        functions = [plan.get(site) for plan in plans[:n_joined]]
         if any(functions):
-            state = family.replace(state, _by_row(functions, site, state.hidden))
+            state = family.replace(state, _apply_by_row(functions, site, state.hidden))
         if site in readers:
-            noticed[site] = readers[site](state.hidden)
-    return model.classify(family.finish(state)), noticed
+            readings[site] = readers[site](state.hidden)
+    return model.classify(family.finish(state)), readings
 
 
 def _step(model, state, plans, readers):
-    """Run the next layer, with the edits inside it; what is to be read inside it comes back too."""
+    """Run the next layer with the edits inside it; return the state, and the parts inside it that are read."""
     layer = state.layer + 1
     with ExitStack() as stack:
         inside = {site for plan in plans for site in plan if site.layer == layer and site.part != "block"}
         for site in inside:
             functions = [plan.get(site) for plan in plans]
-            stack.enter_context(hooks.edit(model, {site: partial(_by_row, functions, site)}))
+            stack.enter_context(hooks.edit(model, {site: partial(_apply_by_row, functions, site)}))
         read = [site for site in readers if site.layer == layer and site.part != "block"]
         parts = stack.enter_context(hooks.capture(model, read))
         return model.family.step(state), parts
 
 
-def _by_row(functions, site, hidden):
-    """Each row through its own function; None leaves it."""
+def _apply_by_row(functions, site, hidden):
+    """Apply to each row its own function; None leaves the row as it is."""
     return torch.cat(
         [
             row if function is None else hooks.apply(function, row, site)
@@ -198,4 +214,5 @@ def _by_row(functions, site, hidden):
 
 
 def _cat(first, second):
+    """Concatenate two parts of states along the batch; None where the first is None."""
     return None if first is None else torch.cat([first, second])

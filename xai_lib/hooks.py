@@ -1,4 +1,4 @@
-"""See and change what a forward computes, by site; hooks are always removed."""
+"""Hooks that read and change what a forward computes, by site; they are always removed."""
 
 from contextlib import ExitStack, contextmanager
 
@@ -11,37 +11,37 @@ __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 
 @contextmanager
 def capture(model, sites, reduce=None):
-    """Keep what the forwards inside the `with` compute at `sites`: Site, or several Site, (layer, part) or layer.
+    """Record what the forwards inside the `with` compute at `sites`: Site, or several Site, (layer, part) or layer.
 
     Yields {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
-    `edit` changed are seen changed. With `reduce`, `reduce(tensor)` is kept in the place of each tensor: it is called
-    as soon as the site is computed, so that no more than one whole tensor is held at a time.
+    `edit` changed are recorded as changed. With `reduce`, `reduce(tensor)` is recorded in the place of each tensor: it
+    is called as soon as the site is computed, so that no more than one whole tensor is held at a time.
 
-    What is kept is what the site gave: a copy where operations in place may follow (modules that were wrapped). A forward
-    that passes a site twice raises ValueError.
+    The recorded tensor is the output of the site: a copy where operations in place may follow (modules that were
+    wrapped). A forward that passes a site twice raises ValueError.
     """
     if isinstance(sites, (int, str, Site)):
         sites = [sites]
-    kept: dict = {}
+    captured: dict = {}
     passed = PassedSites()
 
-    def keep(site):
+    def recorder(site):
         def hook(module, args, output):
             passed.note(site)
-            given = output[0] if isinstance(output, tuple) else output
+            native = output[0] if isinstance(output, tuple) else output
             if model.family.overwrites:
-                given = given.clone()
-            hidden = model.family.seen(site, given)
-            kept[site] = hidden if reduce is None else reduce(hidden)
+                native = native.clone()
+            hidden = model.family.seen(site, native)
+            captured[site] = hidden if reduce is None else reduce(hidden)
 
         return hook
 
     with ExitStack() as stack:
         passed.watch(model.network, stack)
         for site in map(model.check, sites):
-            handle = stack.enter_context(model.family.opened(site)).register_forward_hook(keep(site))
+            handle = stack.enter_context(model.family.opened(site)).register_forward_hook(recorder(site))
             stack.callback(handle.remove)
-        yield kept
+        yield captured
 
 
 @contextmanager
@@ -55,9 +55,9 @@ def edit(model, edits):
 
     Notes
     -----
-    The rest of the network runs on the changed values, and so does Hugging Face's own record of hidden states: its
-    hooks would see unchanged ones had they been there first, so ours go before them. Hence edits of one site nest as
-    functions do: the inner `with` acts first, and the outer one on what it returns.
+    The remaining network runs on the changed values, and so does Hugging Face's own record of hidden states: its hooks
+    would read unchanged values if they came first, so the hooks of an edit are put before them. Hence edits of one site
+    nest as functions do: the inner `with` acts first, and the outer one on what it returns.
     """
     passed = PassedSites()
     with ExitStack() as stack:
@@ -67,10 +67,10 @@ def edit(model, edits):
 
             def hook(module, args, output, site=site, function=function):
                 passed.note(site)
-                own = output[0] if isinstance(output, tuple) else output
-                edited = apply(function, model.family.seen(site, own), site)
-                edited = model.family.given(site, edited, own)
-                if model.family.overwrites:  # what the function kept is not written over
+                native = output[0] if isinstance(output, tuple) else output
+                edited = apply(function, model.family.seen(site, native), site)
+                edited = model.family.given(site, edited, native)
+                if model.family.overwrites:  # so that operations in place do not change what the function has stored
                     edited = edited.clone()
                 return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
@@ -84,12 +84,12 @@ def edit(model, edits):
 
 
 def apply(function, hidden: torch.Tensor, site: Site) -> torch.Tensor:
-    """`function(hidden)`, on a copy so that it may write in place, checked for shape."""
+    """Return `function(hidden)`, computed on a copy so that the function may write in place, and checked for shape."""
     edited = function(hidden.clone())
     if not isinstance(edited, torch.Tensor) or edited.shape != hidden.shape:
-        got = tuple(edited.shape) if isinstance(edited, torch.Tensor) else type(edited).__name__
+        returned = tuple(edited.shape) if isinstance(edited, torch.Tensor) else type(edited).__name__
         raise ValueError(
-            f"the edit at {site.part} of layer {site.layer} must return a tensor of the shape it was given, "
-            f"{tuple(hidden.shape)}, and returned {got}"
+            f"the edit at {site.part} of layer {site.layer} must return a tensor of the shape of its input, "
+            f"{tuple(hidden.shape)}, and returned {returned}"
         )
     return edited.to(hidden.dtype)

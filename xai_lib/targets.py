@@ -1,4 +1,4 @@
-"""What is explained: a class or a contrast of two, on a scale; and how results name their clips."""
+"""Explained quantities: a class or a contrast of two, on a scale; and the seeds of random numbers."""
 
 from zlib import crc32
 
@@ -6,8 +6,8 @@ import torch
 
 SCALES = ("logit", "log_odds", "probability")
 
-# Texts that seed the random numbers of `key`. Results depend on each text, so none is ever changed: what is renamed
-# elsewhere keeps its text here.
+# Texts that seed the random numbers of `key`. Results depend on each text, so none is ever changed: a method that is
+# renamed elsewhere keeps its text here.
 SEED_NOISE = "noise"  # edits by noise, in sweeps, in exhaustive ablation and in inversion
 SEED_COURSE = "course"  # orders in which a clip's pieces are shuffled
 SEED_DECODERS = "decoders"  # frames of a clip that decoders are fitted on
@@ -17,7 +17,7 @@ SEED_SEGMENT_RESPONSE = "segment_response"  # noise in place of a segment
 
 
 def check(model, target, scale="logit") -> None:
-    """Refuse an untrained head (UntrainedHead), an unknown class or scale (ValueError) before any computation."""
+    """Raise UntrainedHead for an untrained head, ValueError for an unknown class or scale, before any computation."""
     model.require_trained()
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}: the scales are {', '.join(SCALES)}")
@@ -26,26 +26,29 @@ def check(model, target, scale="logit") -> None:
 
 
 def resolve(model, target, logits) -> tuple[int, ...]:
-    """Class indices (c,), or (a, b) of a contrast; "predicted" is the clip's own, from its logits [1, label]."""
+    """Return class indices (c,), or (a, b) of a contrast.
+
+    "predicted" is the class that the model predicts for the clip, from its logits [1, label].
+    """
     if isinstance(target, str) and target == "predicted" and target not in model.labels:
         return (int(logits[0].argmax()),)
     classes = target if isinstance(target, (tuple, list)) else (target,)
     if not 1 <= len(set(classes)) == len(classes) <= 2:
-        raise ValueError(f'target is a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
+        raise ValueError(f'target must be a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
     return tuple(model.target(name) for name in classes)
 
 
 def _require_scale(model, scale):
-    """ValueError where outputs that are numbers, of a regression, are asked for on a scale of probabilities."""
+    """Raise ValueError where outputs are numbers, of a regression, and the scale is one of probabilities."""
     if model.outputs == "numbers" and scale != "logit":
         raise ValueError(
-            f"the outputs of {model.name} are numbers (a regression), which have no {scale}: scale='logit' takes them as "
-            "they are"
+            f"the outputs of {model.name} are numbers (a regression), which have no {scale}: use scale='logit', which "
+            "takes them as they are"
         )
 
 
 def require_one_label(model) -> None:
-    """ValueError where a model does not give one label of several, on which a method rests."""
+    """Raise ValueError where a model does not give one label of several, which a method requires."""
     if model.outputs != "one label":
         raise ValueError(
             f"{model.name} gives {model.outputs} for a clip, and this needs a model that gives one label of several"
@@ -53,11 +56,11 @@ def require_one_label(model) -> None:
 
 
 def value(model, logits, classes, scale="logit") -> torch.Tensor:
-    """The number that is explained, [batch], from logits [batch, label].
+    """Return the number that is explained, [batch], from logits [batch, label].
 
-    A class's logit, its log odds against all others, or its probability; of a pair, the difference of the two
-    (of their logits, which is the log odds between them, or of their probabilities). Where a clip can have several labels,
-    each has a probability of its own, and its logit is its log odds. ValueError where outputs are numbers, which have
+    A class's logit, its log odds against all others, or its probability; of a pair, the difference of the two (of their
+    logits, which is the log odds between them, or of their probabilities). Where a clip can have several labels, each
+    has a probability of its own, and its logit is its log odds. ValueError where outputs are numbers, which have
     neither.
     """
     _require_scale(model, scale)
@@ -71,10 +74,13 @@ def value(model, logits, classes, scale="logit") -> torch.Tensor:
 
 
 def name(model, classes) -> str:
-    """ "angry", or "angry − calm"."""
+    """Return the name of a target, "angry" or "angry − calm"."""
     return " − ".join(model.labels[c] for c in classes)
 
 
 def key(seed, index, name) -> tuple[int, int]:
-    """Key of a clip's own random numbers, whichever other clips are asked for; `name` is one of the texts above."""
+    """Return the key of a clip's own random numbers, the same whichever other clips are used.
+
+    `name` is one of the texts above.
+    """
     return seed, crc32(f"{name} {index}".encode())

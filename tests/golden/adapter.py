@@ -15,7 +15,10 @@ VARIABLES: dict[str, str] = {}  # of Datasets; names of DataArrays; columns of t
 DIMENSIONS: dict[str, str] = {}  # with the coordinates of that name
 COORDINATES: dict[str, str] = {}  # of another name than a dimension
 ATTRIBUTES: dict[str, str] = {}
-TEXTS: dict[str, str] = {}  # whole texts, in arrays and attributes, such as {"selected": "chosen"}
+# Whole texts, in arrays and attributes, such as {"selected": "chosen"}.
+TEXTS: dict[str, str] = {
+    "clips/speakers  8, of whom the encoder was trained on 0": "speakers  8, of whom the encoder has heard 0"
+}
 
 
 def old_names(section, items) -> dict[str, xr.Dataset]:

@@ -1,4 +1,4 @@
-"""Edit neurons, and measure what changes downstream, beside random neurons and target-blind selections."""
+"""Ablation: edit neurons and measure the effects downstream, compared with random and target-blind selections."""
 
 from ..activations import moments
 from .effects import averaged, contrast, distance, recognition, report, restored, summary

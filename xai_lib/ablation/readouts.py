@@ -1,4 +1,4 @@
-"""What is measured downstream of an edit: the decision, how far later layers moved, and what is decoded from them."""
+"""Readouts downstream of an edit: the prediction, the relative change of later layers, and values decoded there."""
 
 from functools import partial
 
@@ -8,103 +8,112 @@ import xarray as xr
 
 from ..models.sites import Site
 
-FELT = 0.1  # a frame counts as moved from this relative change up
+FELT = 0.1  # least relative change with which a frame counts as changed
 MOVED = ("spread", "felt")  # read at later blocks, and at an edited one
-_CLEAN = {"logits", "probability", "correct", "proxy_value", "decoded"}  # known of the clean clip too
+_CLEAN = {"logits", "probability", "correct", "proxy_value", "decoded"}  # returned for the clean clip too
 
 
 def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
-    """Every read-out by name.
+    """Compute all readouts by name.
 
     Parameters
     ----------
     logits : array [clip, 1 + edit, label]
-        The clean clip's come first.
+        Those of the clean clip come first.
     delta : array [clip, edit]
         Change of the target's log-odds.
     seen : array [clip, 1 + edit, later, column]
-        What `readers` saw, whose `columns` are {variable: (dim, names)} of what was read besides `MOVED`.
+        Values read by `readers`: `MOVED`, then `columns`, {variable: (dim, names)}. `later` is the readout layer.
     own : array [clip]
-        Index of each clip's own label, −1 where the model does not know it.
+        Index of each clip's true label, −1 where the model does not know it.
     sd : array [later, proxy] or None
-        Of proxies between training clips.
+        Standard deviations of proxies between training clips.
     shape : dict
-        Dims that edits are made of, and their sizes.
+        Dims of the edits, and their sizes.
     """
-    with np.errstate(invalid="ignore"):  # edits that were not made
+    with np.errstate(invalid="ignore"):  # NaN of edits that were not run
         log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     best, p = logits.argmax(-1), np.exp(log_p)
-    with np.errstate(divide="ignore"):  # certainty
+    with np.errstate(divide="ignore"):  # a probability of 1
         odds = log_p - np.log1p(-np.minimum(p, 1))
-    there = np.isfinite(logits).all(-1)
-    right = np.where((own[:, None] >= 0) & there, best == own[:, None], np.nan)
-    found = {
+    was_run = np.isfinite(logits).all(-1)
+    correct = np.where((own[:, None] >= 0) & was_run, best == own[:, None], np.nan)
+    readouts = {
         "kl": ((), (p[:, :1] * (log_p[:, :1] - log_p)).sum(-1)),
-        "changed": ((), np.where(there, best != best[:, :1], np.nan)),
-        "correct": ((), right),
+        "changed": ((), np.where(was_run, best != best[:, :1], np.nan)),
+        "correct": ((), correct),
         "logits": (("label",), logits),
         "log_odds": (("label",), odds - odds[:, :1]),
         "probability": (("label",), p),
         **{name: (("later",), seen[..., i]) for i, name in enumerate(MOVED)},
     }
-    at = len(MOVED)
+    start = len(MOVED)
     for name, (dim, names) in columns.items():
-        part, at = seen[..., at : at + len(names)], at + len(names)
-        found[name] = (("later", dim), part) if dim else (("later",), part[..., 0])
+        values, start = seen[..., start : start + len(names)], start + len(names)
+        readouts[name] = (("later", dim), values) if dim else (("later",), values[..., 0])
     if sd is not None:
-        proxies, dims = found["proxy_value"][1], ("later", "proxy")
+        proxies, dims = readouts["proxy_value"][1], ("later", "proxy")
         change, clean = proxies - proxies[:, :1], np.abs(proxies[:, :1])
-        found["proxy_sd"] = dims, change / np.where(sd > 0, sd, np.nan)
-        found["proxy_change"] = dims, change / np.where(clean > 0, clean, np.nan)
-    if "decoded" in found:
-        dims, values = found["decoded"]
-        found["decoded_change"] = dims, values - values[:, :1]
-    if "decoded_carried" in found:
-        found["decoded_computed"] = dims, found["decoded_change"][1] - found["decoded_carried"][1]
-    clean = {f"clean_{name}": (("clip", *dims), x[:, 0]) for name, (dims, x) in found.items() if name in _CLEAN}
-    edited = {name: (dims, x[:, 1:]) for name, (dims, x) in found.items()} | {"delta": ((), delta)}
+        readouts["proxy_sd"] = dims, change / np.where(sd > 0, sd, np.nan)
+        readouts["proxy_change"] = dims, change / np.where(clean > 0, clean, np.nan)
+    if "decoded" in readouts:
+        dims, values = readouts["decoded"]
+        readouts["decoded_change"] = dims, values - values[:, :1]
+    if "decoded_carried" in readouts:
+        readouts["decoded_computed"] = dims, readouts["decoded_change"][1] - readouts["decoded_carried"][1]
+    clean = {
+        f"clean_{name}": (("clip", *dims), values[:, 0]) for name, (dims, values) in readouts.items() if name in _CLEAN
+    }
+    edited = {name: (dims, values[:, 1:]) for name, (dims, values) in readouts.items()} | {"delta": ((), delta)}
     edited = {
-        name: (("clip", *shape, *dims), x.reshape(len(x), *shape.values(), *x.shape[2:]).astype(np.float32))
-        for name, (dims, x) in edited.items()
+        name: (
+            ("clip", *shape, *dims),
+            values.reshape(len(values), *shape.values(), *values.shape[2:]).astype(np.float32),
+        )
+        for name, (dims, values) in edited.items()
     }
     return xr.Dataset(clean | edited)
 
 
 def readers(sites, every, clean=None) -> dict:
-    """For `execution.cascade_read`, which shows the clean row first at each site.
+    """Return functions for `execution.cascade_read`, which passes the clean row first at each site.
 
-    {site: function}, which gives of rows [row, frame, neuron] how far they are from the clean one, and what the functions
-    of `every`, each {site: function to [row, column]}, say of them. `clean` is filled with the clean rows, by site.
+    {site: function} from rows [row, frame, neuron] to their change relative to the clean one, and to the values of the
+    functions of `every`, each {site: function to [row, column]}. `clean` is filled with the clean rows, by site.
     """
     clean = {} if clean is None else clean
 
     def read(site, hidden):
-        own = clean.setdefault(site, hidden)
-        away, size = (hidden - own).norm(dim=-1), own.norm(dim=-1)
-        spread = away.norm(dim=-1) / size.norm(dim=-1)
-        moved = torch.stack([spread, (away > FELT * size).float().mean(dim=-1)], dim=-1)
-        return torch.cat([moved, *(one[site](hidden) for one in every)], dim=-1)
+        clean_row = clean.setdefault(site, hidden)
+        change, size = (hidden - clean_row).norm(dim=-1), clean_row.norm(dim=-1)
+        spread = change.norm(dim=-1) / size.norm(dim=-1)
+        moved = torch.stack([spread, (change > FELT * size).float().mean(dim=-1)], dim=-1)
+        return torch.cat([moved, *(functions[site](hidden) for functions in every)], dim=-1)
 
     return {site: partial(read, site) for site in sites}
 
 
 def noted(plans, ends, clean, read, kept) -> list:
-    """The plans, each {Site: edit}, that on their way keep by number what `read` says of the change of the stream.
+    """Return the plans, {Site: edit} each, that also store `read` of the stream's change in `kept`, by plan number.
 
-    That is the change, against the row of `clean`, of what leaves the layer of `ends`, the last that a plan edits.
+    That is the change, relative to the row of `clean`, of the output of the layer of `ends`, the last that a plan
+    edits.
     """
 
-    def look(i, site, edit, hidden):
+    def edit_and_read(i, site, edit, hidden):
         hidden = hidden if edit is None else edit(hidden)
         kept[i] = read(hidden - clean[site])
         return hidden
 
     sites = map(Site, ends)
-    return [plan | {at: partial(look, i, at, plan.get(at))} for i, (plan, at) in enumerate(zip(plans, sites))]
+    return [
+        plan | {site: partial(edit_and_read, i, site, plan.get(site))}
+        for i, (plan, site) in enumerate(zip(plans, sites))
+    ]
 
 
 def stacked(seen, kept):
-    """What `readers` saw at all sites, [1 + edit, later, column], and what `noted` kept, if anything, as the last columns."""
+    """Stack the values of `readers` at all sites, [1 + edit, later, column]; those of `noted`, if any, come last."""
     seen = torch.stack(list(seen.values()), dim=1)
     if not kept:
         return seen
@@ -113,41 +122,43 @@ def stacked(seen, kept):
 
 
 def spaced(found, is_run):
-    """Put NaN in the place of the edits that were not run, in the logits, changes and read-outs of a clip.
+    """Fill in NaN for the edits that were not run, in the logits, changes and readouts of a clip.
 
-    `found` is [logits [1 + edit, label], delta [edit], seen [1 + edit, later, column]], the clean clip's first, of those
-    edits for which `is_run` [edit] is true.
+    `found` is [logits [1 + edit, label], delta [edit], seen [1 + edit, later, column]], the clean clip's first, of
+    those edits for which `is_run` [edit] is true.
     """
     with_clean = np.append(True, is_run)
-    spread_out = []
-    for values, is_there in zip(found, (with_clean, is_run, with_clean)):
-        whole = np.full((len(is_there), *values.shape[1:]), np.nan)
-        whole[is_there] = values
-        spread_out.append(whole)
-    return spread_out
+    filled = []
+    for values, has_values in zip(found, (with_clean, is_run, with_clean)):
+        whole = np.full((len(has_values), *values.shape[1:]), np.nan)
+        whole[has_values] = values
+        filled.append(whole)
+    return filled
 
 
 def masked(every, places, part):
-    """Read-outs only where the edit can have reached, and could be seen."""
-    first, last = (xr.DataArray([f(x) for x in places.values()], {"layer": list(places)}) for f in (min, max))
+    """Set readouts to NaN at layers that the edit cannot affect, or where its effect cannot be read."""
+    first, last = (
+        xr.DataArray([end(layers) for layers in places.values()], {"layer": list(places)}) for end in (min, max)
+    )
     for name, values in every.items():
         if "later" in values.dims and "layer" in values.dims:
-            seen = every["later"] >= first if name in MOVED else every["later"] - last >= (part == "block")
-            every[name] = values.where(seen)
+            readable = every["later"] >= first if name in MOVED else every["later"] - last >= (part == "block")
+            every[name] = values.where(readable)
     return every
 
 
 def split(every, nulls, directions, blind):
-    """Put the random sets, the directions and the target-blind selections, all along `null`, into variables of their own.
+    """Move the random sets, the directions and the target-blind selections, all along `null`, to separate variables.
 
-    Along `null` the chosen neurons come first, then `nulls` random sets, `directions`, and the names of `blind`.
+    Along `null` the selected neurons come first, then `nulls` random sets, `directions`, and the names of `blind`.
     """
-    drawn = [name for name in every if "null" in every[name].dims]
-    found, start = every.isel(null=0), 1
-    for dim, many in {"null": nulls, "direction": directions, "blind": len(blind)}.items():
-        some = every[drawn].isel(null=slice(start, start + many))
-        some = some.rename({"null": dim} | {name: f"{dim}_{name}" for name in drawn})
-        start += many
-        if dim == "null" or many:
-            found = found.assign(some.data_vars)
-    return found.assign_coords(blind=list(blind)) if blind else found
+    names = [name for name in every if "null" in every[name].dims]
+    result, start = every.isel(null=0), 1
+    for dim, count in {"null": nulls, "direction": directions, "blind": len(blind)}.items():
+        controls = every[names].isel(null=slice(start, start + count))
+        controls = controls.rename({"null": dim} | {name: f"{dim}_{name}" for name in names})
+        start += count
+        if dim == "null" or count:
+            result = result.assign(controls.data_vars)
+    return result.assign_coords(blind=list(blind)) if blind else result

@@ -1,4 +1,4 @@
-"""Whether an effect exceeds every control: random neurons, a rival selection, target-blind selections."""
+"""Verdict on an effect: whether it exceeds those of random neurons, rival selections and target-blind selections."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,16 @@ import pandas as pd
 import xarray as xr
 
 from .. import statistics
-from .effects import ALIKE, _counts, _false_discovery, _picked, contrast, summary
+from .effects import ALIKE, _false_discovery, _neuron_counts, _select, contrast, summary
 
 
 def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
-    """Whether the selected neurons do more than all they are compared with, each shown.
+    """Test whether the effect of the selected neurons exceeds that of every control, and return each comparison.
 
     Parameters
     ----------
     result : Dataset
-        Of `sweep`, with random sets and the target-blind selections, which it has where it was given moments.
+        As returned by `sweep`, with random sets and the target-blind selections, which need moments=.
     rivals : dict of Dataset
         By name, at least one sweep of the same clips, target, layers, `nulls`, `size_classes` and `seed`, with as many
         neurons that were selected for something else.
@@ -25,17 +25,17 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     -------
     Dataset [control, layer, mode]
         A ``control`` each for "random" neurons, the rivals, and the target-blind ("most active", "writes most"):
-        ``effect``, what it does; ``difference``, selected minus control, with ``low`` and ``high`` over speakers. ``p``
-        and ``q`` of "random" are those of `summary`. The others are asked only in layers where that q is below 0.05, and
-        are NaN elsewhere: ``p`` is the larger of that over speakers and the rank of the difference among those between
-        random sets (of a rival, the two that one substitution makes of both selections, which share as many neurons as
-        these do; of a target-blind selection, any two); ``q``, at a false discovery rate over these layers. Under 8
-        speakers p and q are of the random sets alone, and said of these speakers only.
+        ``effect``, that of the control; ``difference``, selected minus control, with ``low`` and ``high`` over
+        speakers. ``p`` and ``q`` of "random" are those of `summary`. The others are tested only in layers where that q
+        is below 0.05, and are NaN elsewhere: ``p`` is the larger of that over speakers and the rank of the difference
+        among those between random sets (for a rival, the two that one substitution makes of both selections, which
+        share as many neurons as these do; for a target-blind selection, any two); ``q``, at a false discovery rate over
+        these layers. Under 8 speakers p and q are of the random sets alone, and hold for these speakers only.
 
         ``ratio`` [control, layer], the size of the selected neurons' edit to that of the control (root mean square
-        activation). [layer, mode]: ``selected``, what the selected neurons do; and ``beyond``, the verdict: every q is
-        below 0.05, every difference has the sign of ``selected``, and the size differs from that of random neurons by no
-        more than a quarter (`ALIKE`).
+        activation). [layer, mode]: ``selected``, the effect of the selected neurons; and ``beyond``, the verdict: every
+        q is below 0.05, every difference has the sign of ``selected``, and the size differs from that of random neurons
+        by no more than a quarter (`ALIKE`).
 
     Raises
     ------
@@ -45,84 +45,98 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
 
     Notes
     -----
-    A choice by what neurons do to any target, whichever way, knows nothing of this target, and yet does more than random
-    neurons of like size. "writes most" and a rival selected by the same procedure are there for it: without both, such
-    choices are often called beyond all. "writes most" is left out where what
-    neurons write is not known (`activations.moments`): then let the rival be of the same procedure.
+    Neurons selected by their effect on any target, in either direction, are not specific to this target, and yet their
+    effect exceeds that of random neurons of like size. "writes most" and a rival selected by the same procedure control
+    for that: without both, such selections often exceed all other controls. "writes most" is left out where the norm
+    that neurons write is not known (`activations.moments`): then select the rival by the same procedure.
     """
     needed = {f"null_{variable}", f"blind_{variable}", "magnitude", "null_magnitude"}
     if not needed <= set(result) or not result.sizes["null"]:
-        raise ValueError("a verdict needs random sets and blind selections: give sweep nulls=40 or more, and moments=")
+        raise ValueError(
+            "a verdict needs random sets and target-blind selections: run sweep with nulls=40 or more, and moments="
+        )
     if not rivals or isinstance(rivals, xr.Dataset):
-        raise ValueError("a verdict needs rivals: {name: a sweep of neurons that were selected for something else}")
-    whole = summary(result, variable, **where)
+        raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")
+    effects = summary(result, variable, **where)
     selected = result[variable].sel(where)
-    tested = "" if whole["n"].max() >= statistics.FEWEST else "_null"  # p and q over speakers too, or of sets alone
+    tested = (
+        "" if effects["n"].max() >= statistics.FEWEST else "_null"
+    )  # p and q over speakers too, or over random sets alone
 
     names = {"null_mean": "effect", "difference_low": "low", "difference_high": "high"}
     names |= {f"p{tested}": "p", f"q{tested}": "q"}
-    compared = {"random": whole[["difference", *names]].rename(names)}
-    asked = compared["random"]["q"] < 0.05
+    compared = {"random": effects[["difference", *names]].rename(names)}
+    significant = compared["random"]["q"] < 0.05
     for control in _controls(result, rivals, variable, where):
-        found = contrast(selected, control.effect, null=control.chance, sets=control.sets)
-        p = found[f"p{tested}"].where(asked)
+        comparison = contrast(selected, control.effect, null=control.chance, sets=control.sets)
+        p = comparison[f"p{tested}"].where(significant)
         effect = statistics.by_speaker(control.effect).mean("speaker")
         compared[control.name] = xr.Dataset(
-            {"difference": found["mean"], "effect": effect, "low": found["low"], "high": found["high"], "p": p}
+            {
+                "difference": comparison["mean"],
+                "effect": effect,
+                "low": comparison["low"],
+                "high": comparison["high"],
+                "p": p,
+            }
         ).assign(q=_false_discovery(p))
     controls = pd.Index(list(compared), name="control")
     out = xr.concat(compared.values(), controls, coords="minimal", compat="override")
 
-    sizes = {"random": _picked(result["null_magnitude"], where).mean("null")}
-    sizes |= {name: _picked(rival["magnitude"], where) for name, rival in rivals.items()}
-    blind = _picked(result["blind_magnitude"], where)
+    sizes = {"random": _select(result["null_magnitude"], where).mean("null")}
+    sizes |= {name: _select(rival["magnitude"], where) for name, rival in rivals.items()}
+    blind = _select(result["blind_magnitude"], where)
     sizes |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
     size = xr.concat([sizes[name] for name in controls], controls, coords="minimal", compat="override")
-    out["ratio"] = _picked(result["magnitude"], where) / size
-    out["selected"] = whole["mean"]
+    out["ratio"] = _select(result["magnitude"], where) / size
+    out["selected"] = effects["mean"]
 
     over_random = out["ratio"].sel(control="random", drop=True)
-    alike = (over_random <= ALIKE) & (over_random >= 1 / ALIKE)
-    more = (np.sign(out["difference"]) == np.sign(out["selected"])).all("control")
-    out["beyond"] = (out["q"] < 0.05).all("control") & more & alike
+    like_size = (over_random <= ALIKE) & (over_random >= 1 / ALIKE)
+    same_sign = (np.sign(out["difference"]) == np.sign(out["selected"])).all("control")
+    out["beyond"] = (out["q"] < 0.05).all("control") & same_sign & like_size
     return out.assign_attrs(result.attrs, variable=variable)
 
 
 class _Control(NamedTuple):
-    """What selected neurons are compared with in a `verdict`."""
+    """A control that the selected neurons are compared with in a `verdict`."""
 
     name: str
-    effect: xr.DataArray  # [clip, layer, mode], what it does
-    chance: xr.DataArray  # the same and `null`: differences of two random selections
-    sets: int  # how many random sets those differences are of
+    effect: xr.DataArray  # [clip, layer, mode], effect of the control
+    chance: xr.DataArray  # the same dims and `null`: null distribution, differences of two random selections
+    sets: int  # number of random sets that those differences are made of
 
 
 def _controls(result, rivals, variable, where) -> list[_Control]:
-    """The rivals and the target-blind selections."""
-    null, found = result[f"null_{variable}"].sel(where), []
-    sets = null.sizes["null"]
-    if any("random_sets_sorted" in one.attrs for one in (result, *rivals.values())):
-        raise ValueError("the random sets of averaged layers are sorted: no verdict on averages")
+    """Return the rivals and the target-blind selections as controls."""
+    random, controls = result[f"null_{variable}"].sel(where), []
+    sets = random.sizes["null"]
+    if any("random_sets_sorted" in sweep.attrs for sweep in (result, *rivals.values())):
+        raise ValueError("a verdict needs unsorted random sets, and those of averaged layers are sorted: pass sweeps")
     for name, rival in rivals.items():
-        theirs = rival[f"null_{variable}"].sel(where)
-        alike = all(rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames"))
-        if theirs.sizes["null"] != sets or not alike:
-            raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
-        aims, their_aims = (
-            set(np.ravel(one["target"])) if "target" in one.coords else set() for one in (result, rival)
+        random_of_rival = rival[f"null_{variable}"].sel(where)
+        same_options = all(
+            rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames")
         )
-        if aims and their_aims and aims != their_aims:
-            raise ValueError(f"{name} was swept for the target {_listed(their_aims)}, and not for {_listed(aims)}")
-        counts, their_counts = (_counts(one, where) for one in (result, rival))
-        if counts and their_counts and counts != their_counts:
+        if random_of_rival.sizes["null"] != sets or not same_options:
+            raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
+        target_names, rival_targets = (
+            set(np.ravel(sweep["target"])) if "target" in sweep.coords else set() for sweep in (result, rival)
+        )
+        if target_names and rival_targets and target_names != rival_targets:
+            raise ValueError(
+                f"{name} was swept for the target {_joined(rival_targets)}, not for {_joined(target_names)}"
+            )
+        counts, rival_counts = (_neuron_counts(sweep, where) for sweep in (result, rival))
+        if counts and rival_counts and counts != rival_counts:
             raise ValueError(f"{name} has other numbers of neurons in its layers: select as many")
-        found.append(_Control(name, rival[variable].sel(where), null - theirs, sets))
+        controls.append(_Control(name, rival[variable].sel(where), random - random_of_rival, sets))
     blind = result[f"blind_{variable}"].sel(where)
-    apart = statistics.between_random_sets(null, shared=_picked(result["null_overlap"], where))
+    differences = statistics.between_random_sets(random, shared=_select(result["null_overlap"], where))
     for name in blind["blind"].values:
-        found.append(_Control(str(name), blind.sel(blind=name, drop=True), apart, sets))
-    return found
+        controls.append(_Control(str(name), blind.sel(blind=name, drop=True), differences, sets))
+    return controls
 
 
-def _listed(words):
-    return ", ".join(sorted(map(str, words)))
+def _joined(names):
+    return ", ".join(sorted(map(str, names)))

@@ -1,4 +1,4 @@
-"""What each neuron does on each clip; the clips that drive it most; clips that stand in, random neurons, heads."""
+"""Activations of every neuron on every clip; activation statistics, exemplars, donors, random neurons, heads."""
 
 from .activation_statistics import check_moments, moments
 from .extraction import activations, counting, forwards, hidden_states, usable

@@ -1,4 +1,4 @@
-"""Mean, standard deviation and magnitude of each neuron over clips."""
+"""Activation statistics: mean, standard deviation and magnitude of each neuron over clips."""
 
 import numpy as np
 import torch
@@ -11,19 +11,22 @@ from .extraction import hidden_states
 
 
 def moments(model, clips, *, part="block", sample_rate=None) -> xr.Dataset:
-    """`mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
+    """Compute `mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
 
-    And `written`, how much it adds to the residual stream, a root mean square too: of a block, what it changed of what
-    came in; of neurons inside a block, their activation times the norm of their outgoing weights. NaN where that is not
-    known. Modes "mean" and "noise" of an edit and the random neurons need the moments of the training clips.
+    Also `written`, the root mean square of what a neuron adds to the residual stream: of a block, the change from its
+    input to its output; of neurons inside a block, their activation times the norm of their outgoing weights. NaN where
+    that is not known. Modes "mean" and "noise" of an edit and the random neurons need the activation statistics of the
+    training clips.
     """
     clips = as_clips(clips, sample_rate)
-    sites, skipped, n, sums = model.sites(part), {}, 0, 0
+    sites, skipped, n_frames, sums = model.sites(part), {}, 0, 0
     for _, hidden, _ in hidden_states(model, clips, sites, skipped):
-        hidden, n = hidden.cpu().double(), n + hidden.shape[1]
+        hidden, n_frames = hidden.cpu().double(), n_frames + hidden.shape[1]
         change = torch.diff(hidden, dim=0, prepend=torch.zeros_like(hidden[:1]))
-        sums = sums + torch.stack([x.sum(1) for x in (hidden, hidden.square(), hidden.abs(), change.square())])
-    mean, square, magnitude, changed = (sums / n).numpy()
+        sums = sums + torch.stack(
+            [values.sum(1) for values in (hidden, hidden.square(), hidden.abs(), change.square())]
+        )
+    mean, square, magnitude, changed = (sums / n_frames).numpy()
     outgoing = random_neurons.outgoing(model, part, [site.layer for site in sites])
     written = np.full_like(mean, np.nan) if outgoing is None else np.sqrt(square) * outgoing
     if part == "block" and model.family.residual:
@@ -32,19 +35,21 @@ def moments(model, clips, *, part="block", sample_rate=None) -> xr.Dataset:
     return xr.Dataset(
         {name: (("layer", "neuron"), values) for name, values in data.items()},
         results.axes(sites, mean),
-        results.attributes(model, skipped, method="moments", part=part, frames=n),
+        results.attributes(model, skipped, method="moments", part=part, frames=n_frames),
     )
 
 
 def check_moments(moments, model, part, needed_by=None) -> None:
-    """Refuse (ValueError) `moments` of another model or part, or None where `needed_by`, such as "mean", needs them."""
+    """Raise ValueError if `moments` are of another model or part, or None where `needed_by` ("mean", …) needs them."""
     if moments is None:
         if needed_by:
-            made = f"moments=activations.moments(model, training clips, part={part!r})"
-            raise ValueError(f"{needed_by} needs {made}")
+            argument = f"moments=activations.moments(model, training clips, part={part!r})"
+            raise ValueError(f"{needed_by} needs {argument}")
     elif not {"part", "model"} <= set(getattr(moments, "attrs", ())) or "neuron" not in getattr(moments, "dims", ()):
-        raise ValueError("these are no moments, a Dataset of activations.moments(model, training clips)")
+        raise ValueError("moments must be the Dataset returned by activations.moments(model, training clips)")
     elif moments.attrs["part"] != part:
-        raise ValueError(f"the moments are of {moments.attrs['part']} instead of {part}")
+        raise ValueError(f"the activation statistics are of {moments.attrs['part']} instead of {part}")
     elif (moments.attrs["model"], moments.sizes["neuron"]) != (model.name, model.family.width(part)):
-        raise ValueError(f"the moments are of another model, {moments.attrs['model']}, and not of {model.name}")
+        raise ValueError(
+            f"the activation statistics are of another model, {moments.attrs['model']}, instead of {model.name}"
+        )

@@ -1,4 +1,4 @@
-"""Long runs that can be stopped and go on: what was computed of each clip is kept in a folder."""
+"""Long runs that can be stopped and resumed: the results of each clip are cached in a folder."""
 
 import inspect
 import json
@@ -23,79 +23,86 @@ from ..corpora import as_clips
 
 
 def by_clip(method, model, clips, *, folder, sample_rate=None, **options):
-    """`method(model, clips, **options)`, clip by clip: what another run has computed is taken from `folder`.
+    """Compute `method(model, clips, **options)` clip by clip, and take from `folder` what another run has computed.
 
-    Clips run side by side where joblib is told so, `with joblib.parallel_config(n_jobs=4)` or, on a cluster that shares
-    the folder, `backend="dask"`: in processes, since threads would share the hooks. It is worth it where a clip takes
-    longer than the start of a process, some ten seconds.
+    Clips run in parallel where joblib is configured so, by `with joblib.parallel_config(n_jobs=4)` or, on a cluster
+    that shares the folder, `backend="dask"`: in processes, since threads would share the hooks. Parallel runs pay off
+    where a clip takes longer than the start of a process, some ten seconds.
 
-    What is kept counts for the same clip (its sound, index and what is known of it), method, options (all but `batch`;
+    A cached result is valid for the same clip (its sound, index and metadata), method, options (all but `batch`;
     functions by their code), weights, labels and settings of the model, kind of device, and code of xai_lib, torch and
-    transformers. Files that a method reads beside the clip are not seen. The files are pickles: open folders of your
-    own only.
+    transformers. Files that a method reads beside the clip are not tracked. The cached files are pickles: open only
+    folders of your own.
 
     Parameters
     ----------
     clips, sample_rate
         As in `corpora.as_clips`.
     method : function
-        Gives a Dataset or DataArray of single clips, nothing in which is summed over clips, such as
+        Returns a Dataset or DataArray of single clips, in which nothing is summed over clips, such as
         `attribution.gradient_shap`.
     folder : str or Path
-        Made where it does not exist; delete it to begin anew.
+        Created where it does not exist; delete it to start afresh.
 
     Returns
     -------
-    What `method` returns.
+    Dataset or DataArray
+        As returned by `method`.
 
     Raises
     ------
     ValueError
-        As `method`, where it sums over clips, and inside of `hooks.edit`, which what is kept could not tell.
+        As raised by `method`; also where `method` sums over clips, and inside of `hooks.edit`, which the cache does not
+        record.
 
     References
     ----------
-    joblib.Memory, which writes each result beside its place and moves it there, so that a run may be killed any time.
+    joblib.Memory, which writes each result to a temporary file and then moves it into place, so that a run may be
+    killed at any time.
     """
     clips = as_clips(clips, sample_rate)
     model.require_unedited()
     memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, state(model)])}", verbose=0)
-    one = memory.cache(_one, ignore=["method", "model", "clip", "options"])
-    asked = [content(method), {name: content(x) for name, x in options.items() if name != "batch"}]
-    rows = [clips.iloc[[place]] for place in range(len(clips))]
-    keys = [[asked, content(row)] for row in rows]
-    lacking = [i for i, row in enumerate(rows) if not one.check_call_in_cache(keys[i], method, model, row, options)]
-    run = joblib.Parallel(return_as="generator", prefer="processes")
-    sent = model if run.n_jobs == 1 else _Sent(model, memory.location)
-    calls = (joblib.delayed(_attempt)(one, keys[i], method, sent, rows[i], options) for i in lacking)
-    failed = [error for error in tqdm(run(calls), total=len(lacking), unit="clip", leave=False, delay=2) if error]
+    cached_method = memory.cache(_compute, ignore=["method", "model", "clip", "options"])
+    request = [content(method), {name: content(option) for name, option in options.items() if name != "batch"}]
+    rows = [clips.iloc[[position]] for position in range(len(clips))]
+    keys = [[request, content(row)] for row in rows]
+    missing = [
+        i for i, row in enumerate(rows) if not cached_method.check_call_in_cache(keys[i], method, model, row, options)
+    ]
+    parallel = joblib.Parallel(return_as="generator", prefer="processes")
+    sent_model = model if parallel.n_jobs == 1 else _SentModel(model, memory.location)
+    calls = (joblib.delayed(_attempt)(cached_method, keys[i], method, sent_model, rows[i], options) for i in missing)
+    failed = [error for error in tqdm(parallel(calls), total=len(missing), unit="clip", leave=False, delay=2) if error]
     skipped = {index: reason for error in failed for index, reason in error.skipped.items()}
-    parts = [one(key, method, model, row, options) for key, row in zip(keys, rows) if row.index[0] not in skipped]
+    parts = [
+        cached_method(key, method, model, row, options) for key, row in zip(keys, rows) if row.index[0] not in skipped
+    ]
     if not len(clips):
         raise ValueError("there are no clips: the selection is empty")
     if not parts:
         raise NoClips(skipped)
     if skipped:
-        named = f"{len(skipped)} of {len(clips)} clips were skipped, e.g. {next(iter(skipped.values()))}"
-        warnings.warn(named, stacklevel=2)
-    found = _joined(parts)
-    return found.assign_attrs(skipped=json.dumps({str(index): reason for index, reason in skipped.items()}))
+        message = f"{len(skipped)} of {len(clips)} clips were skipped, e.g. {next(iter(skipped.values()))}"
+        warnings.warn(message, stacklevel=2)
+    result = _concatenate(parts)
+    return result.assign_attrs(skipped=json.dumps({str(index): reason for index, reason in skipped.items()}))
 
 
-def _attempt(one, *arguments):
-    """Keep what `one` returns; the error where the clip cannot be used."""
+def _attempt(compute, *arguments):
+    """Store the result of `compute`; return the error where the clip cannot be used."""
     try:
-        one(*arguments)
+        compute(*arguments)
     except NoClips as error:
         return error
 
 
-def _one(key, method, model, clip, options):
-    """What is kept, under the key."""
+def _compute(key, method, model, clip, options):
+    """Compute the result that is cached under `key`."""
     return method(model, clip, **options)
 
 
-class _Sent:
+class _SentModel:
     """A model on its way to other processes: written once, and read once by each."""
 
     def __init__(self, model, folder):
@@ -104,61 +111,72 @@ class _Sent:
         self.path.write_bytes(pickle.dumps(model))
 
     def __reduce__(self):
-        return _arrived, (str(self.path), self.path.stat().st_mtime_ns)
+        return _load_sent, (str(self.path), self.path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)
-def _arrived(path, written):
+def _load_sent(path, written):
+    """Return the model in a file, which is read once as long as the time `written` is the same."""
     return pickle.loads(Path(path).read_bytes())
 
 
-def _joined(parts):
-    """Results of single clips as one; NaN beyond each one's frames."""
+def _concatenate(parts):
+    """Concatenate results of single clips, with NaN beyond the frames of each."""
     added = {dim for dim in parts[0].dims if dim not in parts[0].coords}
     parts = [part.assign_coords({dim: np.arange(part.sizes[dim]) for dim in added}) for part in parts]
-    how = {"coords": "minimal", "compat": "no_conflicts", "join": "outer", "combine_attrs": "override"}
+    concat_options = {"coords": "minimal", "compat": "no_conflicts", "join": "outer", "combine_attrs": "override"}
     if isinstance(parts[0], xr.Dataset):
-        how["data_vars"] = "minimal"
+        concat_options["data_vars"] = "minimal"
     try:
-        found = xr.concat(parts, "clip", **how)
+        result = xr.concat(parts, "clip", **concat_options)
     except xr.MergeError as error:
-        raise ValueError("this method gives more than results of single clips: call it without by_clip") from error
-    found = found.drop_vars(added)
-    if isinstance(found, xr.Dataset):
-        return found.assign({name: found[name].transpose(*values.dims) for name, values in parts[0].items()})
-    return found.transpose(*parts[0].dims)
+        raise ValueError("the method returns more than results of single clips: call it without by_clip") from error
+    result = result.drop_vars(added)
+    if isinstance(result, xr.Dataset):
+        return result.assign({name: result[name].transpose(*values.dims) for name, values in parts[0].items()})
+    return result.transpose(*parts[0].dims)
 
 
 def content(value):
-    """What is hashed of an option: functions by their code, clips by their sound, results by their values."""
+    """Return what is hashed of an option: functions by their code, clips by their sound, results by their values."""
     if isinstance(value, pd.DataFrame) and {"path", "audio"} & set(value):
-        return value.drop(columns=["path", "audio"], errors="ignore"), [_sound(source) for source in sources(value)]
+        return value.drop(columns=["path", "audio"], errors="ignore"), [_digest(source) for source in sources(value)]
     if isinstance(value, xr.DataArray):
         value = value.to_dataset(name="value")
     if isinstance(value, xr.Dataset):
-        parts = {name: [*x.dims, _values(x.values)] for name, x in value.variables.items()}
-        return parts, {name: str(x) for name, x in value.attrs.items()}
+        parts = {name: [*variable.dims, _hash_array(variable.values)] for name, variable in value.variables.items()}
+        return parts, {name: str(attribute) for name, attribute in value.attrs.items()}
     if isinstance(value, partial):
-        return [content(value.func), [*map(content, value.args)], {k: content(x) for k, x in value.keywords.items()}]
-    if isinstance(value, FunctionType) and not value.__module__.startswith(f"{__package__}."):  # those are in CODE
-        code, known = _plain(value.__code__), (value.__globals__, value.__name__, value.__defaults__, value.__closure__)
-        return cloudpickle.dumps(FunctionType(code, *known)), _file(value)
+        return [
+            content(value.func),
+            [*map(content, value.args)],
+            {name: content(option) for name, option in value.keywords.items()},
+        ]
+    # functions of the library are in CODE
+    if isinstance(value, FunctionType) and not value.__module__.startswith("xai_lib."):
+        code, context = (
+            _without_location(value.__code__),
+            (value.__globals__, value.__name__, value.__defaults__, value.__closure__),
+        )
+        return cloudpickle.dumps(FunctionType(code, *context)), _source_hash(value)
     return cloudpickle.dumps(value) if callable(value) else value
 
 
-def _values(x):
-    """Hash of an array, alike before and after it was saved: words may be objects, and memory be laid out otherwise."""
-    return joblib.hash(x.tolist() if x.dtype.kind in "OU" else np.ascontiguousarray(x))
+def _hash_array(array):
+    """Hash an array, alike before and after it was saved: texts may be objects, and the memory layout may differ."""
+    return joblib.hash(array.tolist() if array.dtype.kind in "OU" else np.ascontiguousarray(array))
 
 
-def _plain(code):
-    """Code without the place where it stands, which differs from one start of a notebook to the next."""
-    inside = tuple(_plain(x) if isinstance(x, CodeType) else x for x in code.co_consts)
-    return code.replace(co_filename="", co_firstlineno=0, co_consts=inside)
+def _without_location(code):
+    """Return code without its file and line, which differ from one start of a notebook to the next."""
+    constants = tuple(
+        _without_location(constant) if isinstance(constant, CodeType) else constant for constant in code.co_consts
+    )
+    return code.replace(co_filename="", co_firstlineno=0, co_consts=constants)
 
 
-def _sound(source):
-    """Hash of a file, None where there is none, or of sound in memory."""
+def _digest(source):
+    """Hash a file, or sound in memory; None where there is no such file."""
     if isinstance(source, Waveform):
         return joblib.hash([source.samples, source.sample_rate])
     if isinstance(source, Encoded):
@@ -168,14 +186,18 @@ def _sound(source):
 
 
 def state(model):
-    """All that decides what a model answers."""
-    networks = [x for x in (model.network, model.head) if x is not None]
-    weights = [{name: x.cpu().numpy() for name, x in network.state_dict().items()} for network in networks]
+    """Collect all that determines the output of a model."""
+    networks = [network for network in (model.network, model.head) if network is not None]
+    weights = [{name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()} for network in networks]
     settings = [model.labels, model.preprocessor, model.trained is None, str(model.device.type)]
     if not model.family.resumable:
-        settings += [content(x) for x in (model.family.preprocess, model.family.read, model.family.layout)]
+        settings += [
+            content(function) for function in (model.family.preprocess, model.family.read, model.family.layout)
+        ]
     heads = (
-        [] if model.head is None else [(_file(type(m)), cloudpickle.dumps(_public(m))) for m in model.head.modules()]
+        []
+        if model.head is None
+        else [(_source_hash(type(module)), cloudpickle.dumps(_public_state(module))) for module in model.head.modules()]
     )
     versions = torch.__version__, metadata.version("transformers")
     config = getattr(model.network, "config", None)
@@ -189,24 +211,25 @@ def state(model):
     )
 
 
-def _public(module):
-    """What a module holds besides weights, and the code of its class where that stands in no file."""
-    known = {name: x for name, x in vars(module).items() if not name.startswith("_")}
+def _public_state(module):
+    """Return what a module holds besides weights, and the code of its class where that is defined in no file."""
+    attributes = {name: attribute for name, attribute in vars(module).items() if not name.startswith("_")}
     forward = type(module).forward
-    return known, None if _file(type(module)) else cloudpickle.dumps(_plain(forward.__code__))
+    return attributes, None if _source_hash(type(module)) else cloudpickle.dumps(_without_location(forward.__code__))
 
 
-def _file(thing):
-    """Hash of the file in which a function or class stands, None where it is none, as in a notebook."""
+def _source_hash(definition):
+    """Hash the file in which a function or class is defined; None where there is none, as in a notebook."""
     try:
-        return _sound(inspect.getsourcefile(thing) or "")
+        return _digest(inspect.getsourcefile(definition) or "")
     except TypeError:
         return None
 
 
 def _code(folder):
-    """Hash of the modules in a folder."""
-    return joblib.hash([(path.name, path.read_bytes()) for path in sorted(Path(folder).glob("*.py"))])
+    """Hash the modules in a folder and below."""
+    files = sorted(Path(folder).rglob("*.py"))
+    return joblib.hash([(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files])
 
 
-CODE = _code(Path(__file__).parents[1])  # as imported: what is edited later does not run in this process
+CODE = _code(Path(__file__).parents[1])  # as imported: code that is edited later does not run in this process

@@ -1,4 +1,4 @@
-"""What each neuron does on each clip, from one forward per clip, in memory or streamed to a file."""
+"""Activations of every neuron on every clip, from one forward per clip, in memory or streamed to a file."""
 
 from contextlib import suppress
 from functools import cache
@@ -13,21 +13,21 @@ from . import storage
 
 
 def usable(model, clips, frames, skipped, *, silent="skip"):
-    """Yield (index, waveform, bool [frame]: which count) of the clips that can be read; the others go to `skipped`.
+    """Yield (index, waveform, bool [frame]: which frames count) of readable clips; the others go to `skipped`.
 
-    `frames` is "all" or "speech" (`audio.speech_mask`), or numbers of frames, which all count where a clip has them. A
-    clip in which no speech is found is skipped, unless with `silent="all"`, when all its frames count; so is one without
-    the frames. NoClips where not one is usable.
+    `frames` is "all" or "speech" (`audio.speech_mask`), or frame numbers, all of which count where a clip has them. A
+    clip in which no speech is found is skipped, unless with `silent="all"`, when all its frames count; so is one
+    without the frame numbers. NoClips is raised where no clip is usable.
     """
-    asked = np.zeros(0, int) if isinstance(frames, str) else np.atleast_1d(frames)
+    frame_numbers = np.zeros(0, int) if isinstance(frames, str) else np.atleast_1d(frames)
     if isinstance(frames, str) and frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
+        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
     for index, waveform in model.stream(clips, skipped):
-        spoken = isinstance(frames, str) and frames == "speech"
-        keep = model.speech(waveform) if spoken else model.heard(waveform)
-        wrong = asked[(asked < 0) | (asked >= len(keep))]
-        if len(wrong):
-            skipped[index] = f"frame {wrong[0]} out of range: the clip has 0–{len(keep) - 1}"
+        speech_only = isinstance(frames, str) and frames == "speech"
+        keep = model.speech(waveform) if speech_only else model.heard(waveform)
+        out_of_range = frame_numbers[(frame_numbers < 0) | (frame_numbers >= len(keep))]
+        if len(out_of_range):
+            skipped[index] = f"frame {out_of_range[0]} out of range: the clip has 0–{len(keep) - 1}"
             continue
         if silent == "all" and not keep.any():
             keep = model.heard(waveform)
@@ -41,19 +41,21 @@ def usable(model, clips, frames, skipped, *, silent="skip"):
 
 @torch.no_grad()
 def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
-    """Yield lists of (index, {site: `read(hidden, keep)`}, logits [label]), a list for each forward.
+    """Yield lists of (index, {site: `read(hidden, keep)`}, logits [label]), one list per forward.
 
-    A forward takes up to `batch` clips of equal length that follow each other. `read` is given a clip's hidden state at
-    one site, [frame, neuron], and a function from its number of frames to which of them count (`counting`), as soon as
-    the forward has come that far: what it leaves out is not held. Clips that cannot be read go to `skipped`.
+    A forward takes up to `batch` consecutive clips of equal length. `read` gets a clip's hidden state at one site,
+    [frame, neuron], and a function from its number of frames to a mask of those that count (`counting`), as soon as the
+    forward has reached the site: what it leaves out is not held. Clips that cannot be read go to `skipped`.
     """
     for group in _groups(model.stream(clips, skipped), batch):
-        counted = [counting(model, waveform, frames) for _, waveform in group]
+        mask_functions = [counting(model, waveform, frames) for _, waveform in group]
 
-        def read_rows(hidden, counted=counted):
-            if len(hidden) != len(counted):
-                raise ValueError(f"a site gave {len(hidden)} rows for {len(counted)} clips: see the layout of wrap")
-            return [read(row, keep) for row, keep in zip(hidden, counted, strict=True)]
+        def read_rows(hidden, mask_functions=mask_functions):
+            if len(hidden) != len(mask_functions):
+                raise ValueError(
+                    f"a site returned {len(hidden)} rows for {len(mask_functions)} clips: check `layout` in models.wrap"
+                )
+            return [read(row, keep) for row, keep in zip(hidden, mask_functions, strict=True)]
 
         with hooks.capture(model, sites, read_rows) as seen:
             logits = model.logits(torch.cat([model.tensor(waveform) for _, waveform in group]))
@@ -61,7 +63,7 @@ def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
 
 
 def _groups(stream, batch):
-    """Lists of (index, waveform), of one length each."""
+    """Yield lists of up to `batch` consecutive (index, waveform), each of one length."""
     group = []
     for item in stream:
         if group and (len(group) == batch or len(item[1]) != len(group[0][1])):
@@ -73,18 +75,18 @@ def _groups(stream, batch):
 
 
 def counting(model, waveform, frames="speech"):
-    """A function from a number of frames to which of them count, a bool tensor: class tokens never do.
+    """Return a function from a number of frames to which of them count, a bool tensor: class tokens never do.
 
-    `frames` is "all" of the clip or "speech"; where a clip has no speech, all do.
+    `frames` is "all" of the clip or "speech"; where a clip has no speech, all its frames count.
     """
 
     @cache
     def keep(n):
-        heard = model.heard(waveform, n)
-        keep = model.speech(waveform, n) if frames == "speech" else heard
-        if len(keep) != n:
-            raise ValueError(f"a site gives {n} frames where the model has {len(keep)}: they cannot be told apart")
-        return torch.as_tensor(keep if keep.any() else heard, device=model.device)
+        valid_frames = model.heard(waveform, n)
+        mask = model.speech(waveform, n) if frames == "speech" else valid_frames
+        if len(mask) != n:
+            raise ValueError(f"a site returned {n} frames where the model has {len(mask)}: they cannot be aligned")
+        return torch.as_tensor(mask if mask.any() else valid_frames, device=model.device)
 
     return keep
 
@@ -102,7 +104,7 @@ def hidden_states(model, clips, sites, skipped, *, frames="all"):
 def activations(
     model, clips, sites="ffn_hidden", *, pool="mean", frames="speech", file=None, batch=1, sample_rate=None
 ) -> xr.Dataset:
-    """What each neuron does on each clip, its frames as one number, and the logits.
+    """Compute the activation of every neuron on every clip, its frames pooled into one number, and the logits.
 
     Parameters
     ----------
@@ -111,16 +113,16 @@ def activations(
     sites : str, Site or sequence
         A part, in all layers; or several: parts, `Site`, (layer, part), layers and paths of modules.
     pool : {"mean", "max", "cls", "top-0.1"}
-        The mean or the maximum of the frames that count, or the mean of each neuron's highest tenth (or any other share)
-        of them; "cls" is the mean of the class tokens, which are frames to none of the others. Of what has no frames, such
-        as a classifier's output, it is the value itself.
+        The mean or the maximum of the frames that count, or the mean of each neuron's highest tenth (or any other
+        share) of them; "cls" is the mean of the class tokens, which are not frames in any of the others. Where a site
+        has no frames, such as a classifier's output, it is the value itself.
     frames : {"speech", "all"}
-        Which frames count, of those that lie in the clip; where it has no speech, all do.
+        Which of the clip's valid frames count; where it has no speech, all do.
     file : str or Path, optional
-        Rows go there as they come, so that memory does not grow with the clips; `opened` reads it. Its name ends in
-        ".part" until all are there, and a run that was stopped goes on from it.
+        Rows are written there as they are computed, so that memory does not grow with the clips; `opened` reads it. Its
+        name ends in ".part" until all rows are in it, and a run that was stopped is resumed from it.
     batch : int
-        Clips of equal length that follow each other share a forward.
+        Up to so many consecutive clips of equal length share a forward.
 
     Returns
     -------
@@ -136,63 +138,63 @@ def activations(
         activations of other weights, clips (by their sound), options or code; with a file, inside of `hooks.edit`.
     """
     clips = as_clips(clips, sample_rate)
-    sites, pooled = _sites(model, sites), _pooling(model, pool)
+    sites, reduce = _sites(model, sites), _pooling(model, pool)
     if frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
+        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
     dims, coords = storage.units(model, sites)
     attrs = {"part": ", ".join(dict.fromkeys(site.part for site in sites)), "pool": pool, "frames": frames}
     if model.labels:
         coords["target"] = model.labels
 
     def rows(clips, skipped):
-        for group in forwards(model, clips, sites, skipped, pooled, frames=frames, batch=batch):
-            yield [(index, *_side_by_side(read), logits.cpu().numpy()) for index, read, logits in group]
+        for group in forwards(model, clips, sites, skipped, reduce, frames=frames, batch=batch):
+            yield [(index, *_concatenate(pooled), logits.cpu().numpy()) for index, pooled, logits in group]
 
     if file is not None:
         return storage.written(file, model, clips, coords, dims, attrs, rows)
-    skipped, found, total = {}, {}, 0
+    skipped, outputs, total = {}, {}, 0
     for group in rows(clips, skipped):
         for index, values, size, logits in group:
-            found[index], total = (values, logits), total + size
-    values, logits = (np.stack(x) for x in zip(*found.values()))
+            outputs[index], total = (values, logits), total + size
+    values, logits = (np.stack(arrays) for arrays in zip(*outputs.values()))
     shape = [len(coords[dim]) for dim in dims] if "unit" not in dims else [values.shape[1]]
     data = {
         "activation": (("clip", *dims), values.reshape(-1, *shape)),
-        "magnitude": (dims, (total / len(found)).reshape(shape)),
+        "magnitude": (dims, (total / len(outputs)).reshape(shape)),
     }
     if model.labels:
         data["logit"] = ("clip", "target"), logits
     attrs = results.attributes(model, skipped, **attrs)
-    return storage.indexed(xr.Dataset(data, {**coords, **results.coordinates(clips, found)}, attrs))
+    return storage.indexed(xr.Dataset(data, {**coords, **results.coordinates(clips, outputs)}, attrs))
 
 
 def _sites(model, sites) -> list:
-    """The sites named, each once, in order."""
-    pair = isinstance(sites, tuple) and [isinstance(x, str) for x in sites] == [False, True]  # (layer, part)
-    found = []
+    """Return the named sites, each once, in order."""
+    pair = isinstance(sites, tuple) and [isinstance(item, str) for item in sites] == [False, True]  # (layer, part)
+    resolved = []
     for name in [sites] if pair or isinstance(sites, (str, int, np.integer, hooks.Site)) else sites:
-        found += model.sites(name) if name in model.family.parts else [model.check(name)]
-    if not found:
-        raise ValueError("no sites: name a part, or some of Site, (layer, part) and paths of modules")
-    return list(dict.fromkeys(found))
+        resolved += model.sites(name) if name in model.family.parts else [model.check(name)]
+    if not resolved:
+        raise ValueError("no sites: name a part, or give Site, (layer, part) or paths of modules")
+    return list(dict.fromkeys(resolved))
 
 
 def _pooling(model, pool):
-    """A function from a hidden state [frame, neuron], and which frames count, to activation and magnitude [neuron]."""
+    """Return the function that pools a hidden state [frame, neuron] into activation and magnitude [neuron]."""
     share, tokens = 0.0, model.family.class_tokens
     if str(pool).startswith("top-"):
         with suppress(ValueError):
             share = float(pool.removeprefix("top-"))
     if pool not in ("mean", "max", "cls") and not 0 < share <= 1:
         raise ValueError(
-            f'unknown pool {pool!r}: "mean", "max", "cls", or a share of the highest frames as in "top-0.1"'
+            f'unknown pool {pool!r}: use "mean", "max", "cls", or a share of the highest frames as in "top-0.1"'
         )
     if pool == "cls" and not tokens:
         raise ValueError(f'{model.name} has no class tokens: pool its frames with "mean", "max" or "top-0.1"')
 
-    def pooled(hidden, keep):
+    def reduce(hidden, keep):
         if len(hidden) > 1:
-            hidden = hidden[:tokens] if pool == "cls" else _frames(hidden, keep(len(hidden)))
+            hidden = hidden[:tokens] if pool == "cls" else _select_frames(hidden, keep(len(hidden)))
         if pool == "max":
             activation = hidden.amax(dim=0)
         elif share:
@@ -202,11 +204,11 @@ def _pooling(model, pool):
         magnitude = hidden.abs().mean(dim=0)  # faster than a vector norm of order 1
         return activation, magnitude
 
-    return pooled
+    return reduce
 
 
-def _frames(hidden, keep):
-    """The frames that count, [frame, neuron]: without a copy where they follow one another."""
+def _select_frames(hidden, keep):
+    """Select the frames that count, [frame, neuron]: without a copy where they are consecutive."""
     numbers = keep.nonzero().flatten()
     first, last = int(numbers[0]), int(numbers[-1])
     if last - first + 1 == len(numbers):
@@ -214,7 +216,7 @@ def _frames(hidden, keep):
     return hidden[keep]
 
 
-def _side_by_side(read):
-    """Activation and magnitude [unit] of all sites, from {site: (activation, magnitude)}."""
-    activations, magnitudes = zip(*read.values(), strict=True)
+def _concatenate(pooled):
+    """Concatenate activation and magnitude [unit] of all sites, from {site: (activation, magnitude)}."""
+    activations, magnitudes = zip(*pooled.values(), strict=True)
     return torch.cat(activations).float().cpu().numpy(), torch.cat(magnitudes).double().cpu().numpy()

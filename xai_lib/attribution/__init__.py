@@ -1,7 +1,6 @@
-"""Which neurons drive the model towards a class, and what part of the input drives each neuron.
+"""Attribution of the model's decision to neurons, and of each neuron's activation to parts of the input.
 
-Every method answers for all neurons of all layers at once, with `signed` and `absolute` scores, which `ranking` ranks and
-compares."""
+Every method scores all neurons of all layers at once, `signed` and `absolute`; `ranking` ranks and compares scores."""
 
 from .class_contrast import activation_contrast, compare, distribution
 from .gradients import grad_x_activation, gradient, integrated_gradients

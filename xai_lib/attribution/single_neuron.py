@@ -1,4 +1,4 @@
-"""What the target loses when one neuron alone is edited: every neuron of every layer, one after another."""
+"""Exhaustive ablation: the loss of the target when each neuron of each layer is edited alone."""
 
 import numpy as np
 import xarray as xr
@@ -25,26 +25,28 @@ def exhaustive_ablation(
     batch=None,
     sample_rate=None,
 ) -> xr.Dataset:
-    """Edit each neuron of each layer alone, and read what the target loses by it.
+    """Edit each neuron of each layer alone, and measure how much the target falls.
 
     Parameters
     ----------
     clips, sample_rate
         As in `corpora.as_clips`.
     target : str, int, or pair
-        A class, "predicted" (each clip's own, reported in the coordinate `target`), or a contrast of two.
+        A class, "predicted" (that of each clip, reported in the coordinate `target`), or a contrast of two.
     mode, frames
-        As in `edits.edit`; frames of "speech" are each clip's own. The mode "noise" draws the same for each neuron.
+        As in `edits.edit`; frames of "speech" are those of each clip. The mode "noise" draws the same for each neuron.
     layers : "all", int or sequence of int
     part : {"block", "attention", "ffn_hidden", "ffn_out"}
     scale : {"log_odds", "logit", "probability"}
-        What is explained.
+        The value that is explained.
     moments : Dataset, optional
-        Of `activations.moments` on training clips, for the same part: needed for the modes "mean" and "noise".
+        Activation statistics as returned by `activations.moments` on training clips, for the same part: needed for the
+        modes "mean" and "noise".
     donors : DataFrame, optional
-        A clip for each clip, by index, of `donors.drawn` or `donors.minimal_pairs`: for "resample" and "patch".
+        A donor for each clip, by index, as returned by `donors.drawn` or `donors.minimal_pairs`: for "resample" and
+        "patch".
     batch : int, optional
-        Edited copies that share a forward.
+        Edited copies that share a forward pass.
 
     Returns
     -------
@@ -56,44 +58,44 @@ def exhaustive_ablation(
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; an unknown target, layer, part, mode, frames or scale; `moments` or `donors` are needed and missing,
-        or of something else; not one usable clip.
+        A random head; an unknown target, layer, part, mode, frames or scale; `moments` or `donors` that are missing, or
+        do not fit; no usable clip.
 
     Notes
     -----
-    All copies of a clip run in the batches of `execution.cascade`, from the layer that is edited upwards. Each equals
-    one hooked forward.
+    All copies of a clip run in the batches of `execution.cascade`, from the edited layer upwards. Each equals one
+    hooked forward pass.
     """
     clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     sites = model.sites(part, layers)
     check_moments(moments, model, part, mode if mode in ("mean", "noise") else None)
     donors_.check(donors, clips, [mode])
-    given, skipped, rows, about = edits.given(sites, moments), {}, {}, []
-    for index, waveform, speech, values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
+    site_options, skipped, rows, clip_values = edits.given(sites, moments), {}, {}, []
+    for index, waveform, speech, donor_values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
         key = targets.key(seed, index, targets.SEED_NOISE)
         options = {"mode": mode, "frames": frames, "speech": speech, "seed": key}
         plan = [
-            (site, edits.edit(neuron, **options, **given[site], values=values.get(site)))
+            (site, edits.edit(neuron, **options, **site_options[site], values=donor_values.get(site)))
             for site in sites
             for neuron in range(model.n_neurons(site))
         ]
-        rows[index], *found = _losses(model, waveform, plan, target, scale, batch)
-        about.append(found)
-    names, values = zip(*about)
+        rows[index], *name_and_value = _losses(model, waveform, plan, target, scale, batch)
+        clip_values.append(name_and_value)
+    names, values = zip(*clip_values)
     signed = np.stack(list(rows.values())).reshape(len(rows), len(sites), -1)
     dims = ("clip", "layer", "neuron")
     frames = frames if isinstance(frames, str) else str(np.asarray(frames).tolist())
-    made = {"mode": mode, "part": part, "frames": frames, "scale": scale, "seed": seed}
+    attrs = {"mode": mode, "part": part, "frames": frames, "scale": scale, "seed": seed}
     return xr.Dataset(
         {"signed": (dims, signed), "absolute": (dims, np.abs(signed))},
         {**results.coordinates(clips, rows, target=list(names), value=list(values)), **results.axes(sites, signed)},
-        results.attributes(model, skipped, method="exhaustive_ablation", **made),
+        results.attributes(model, skipped, method="exhaustive_ablation", **attrs),
     )
 
 
 def _losses(model, waveform, plan, target, scale, batch):
-    """Of one clip: what the target loses by each edit, its name, and its value in the clean clip."""
+    """Return how much the target of one clip falls by each edit, the target's name, and its value in the clean clip."""
     logits = execution.cascade(model, waveform, plan, batch=batch).double()
     classes = targets.resolve(model, target, logits[:1])
     value = targets.value(model, logits, classes, scale)

@@ -1,4 +1,4 @@
-"""Sound: read it, see where speech is, measure acoustic features and pitch, frame by frame and clip by clip."""
+"""Audio input: reading, speech detection, and acoustic features and pitch per frame and per clip."""
 
 from .acoustic_features import (
     FEATURES,

@@ -1,6 +1,6 @@
-"""Where the speech is in a waveform, and acoustic features per encoder frame; `reading` makes waveforms of files.
+"""Speech mask of a waveform and acoustic features per encoder frame; `reading` makes waveforms of files.
 
-Every frame here is a frame of the encoders: with the defaults, frame i is the samples 320 i to 320 i + 399 at
+Each frame is a frame of the encoders: with the defaults, frame i is the samples 320 i to 320 i + 399 at
 16 kHz (25 ms every 20 ms), so row i of a feature and frame i of a WavLM layer describe the same moment.
 """
 
@@ -12,49 +12,49 @@ from . import pitch
 from .reading import SAMPLE_RATE
 
 HOP, SPAN = 320, 400  # step and width of an encoder frame, in samples
-OFFSET = 1e-4  # of full scale: a mean beyond this is no sound
+OFFSET = 1e-4  # of full scale: a larger mean counts as a DC offset
 FEATURES = ("rms", "envelope", "zcr", "centroid", "f0")
 
 
 def n_frames(n_samples, *, hop=HOP, span=SPAN) -> int:
-    """Number of encoder frames in `n_samples`; raises ValueError when not even one fits."""
+    """Return the number of encoder frames in `n_samples`; raise ValueError if not even one fits."""
     if n_samples < span:
         raise ValueError(f"{n_samples} samples are shorter than one frame of {span}: use a longer clip")
     return (n_samples - span) // hop + 1
 
 
 def frame_times(n, sample_rate=SAMPLE_RATE, *, hop=HOP, span=SPAN) -> np.ndarray:
-    """Centres of frames 0 to n - 1, in seconds."""
+    """Return the centres of frames 0 to n - 1, in seconds."""
     return (np.arange(n) * hop + span / 2) / sample_rate
 
 
 def _finite(waveform):
-    """The waveform as a tensor, refused where it is not all numbers."""
-    x = torch.as_tensor(waveform)
-    if not torch.isfinite(x).all():
+    """Return the waveform as a tensor; raise ValueError if it contains NaN or infinite samples."""
+    samples = torch.as_tensor(waveform)
+    if not torch.isfinite(samples).all():
         raise ValueError("the waveform holds NaN or infinite samples")
-    return x
+    return samples
 
 
-def _windows(x, width, hop, span):
-    """Windows of `width` samples about each frame's centre, zeros beyond the clip: [..., frame, width]."""
-    count = n_frames(x.shape[-1], hop=hop, span=span)
-    left = (width - span) // 2
-    right = max((count - 1) * hop + span + width - span - left - x.shape[-1], 0)
-    x = torch.nn.functional.pad(x, (max(left, 0), right))[..., max(-left, 0) :]
-    return x.unfold(-1, width, hop)[..., :count, :]
+def _windows(samples, width, hop, span):
+    """Return windows of `width` samples about each frame's centre, zeros beyond the clip: [..., frame, width]."""
+    count = n_frames(samples.shape[-1], hop=hop, span=span)
+    pad_before = (width - span) // 2
+    pad_after = max((count - 1) * hop + span + width - span - pad_before - samples.shape[-1], 0)
+    samples = torch.nn.functional.pad(samples, (max(pad_before, 0), pad_after))[..., max(-pad_before, 0) :]
+    return samples.unfold(-1, width, hop)[..., :count, :]
 
 
 def grid(sample_rate) -> dict[str, int]:
-    """The encoders' frames at another rate: `hop` and `span` of 20 ms and 25 ms, in samples."""
+    """Return the encoder frames at another rate: `hop` and `span`, 20 ms and 25 ms, in samples."""
     return {"hop": round(HOP / SAMPLE_RATE * sample_rate), "span": round(SPAN / SAMPLE_RATE * sample_rate)}
 
 
 def without_offset(waveform):
-    """The waveform [..., time] less its mean, where that is an offset: more than 0.0001 of full scale.
+    """Return the waveform [..., time] minus its mean, where that is a DC offset: more than 0.0001 of full scale.
 
-    Cheap sound cards add one. It is no sound, but it would raise the level of pauses to that of speech and take away
-    the zero crossings. Samples that are exactly 0 were put there later, as padding: they count not, and stay.
+    Cheap sound cards add one. It is inaudible, but it would raise the level of pauses to that of speech and remove the
+    zero crossings. Samples that are exactly 0 are taken as padding: they are not counted and stay 0.
     """
     recorded = waveform != 0
     count = recorded.sum(-1)
@@ -65,46 +65,46 @@ def without_offset(waveform):
 
 
 def speech_mask(waveform, sample_rate=SAMPLE_RATE, *, hop=None, span=None) -> np.ndarray:
-    """Which frames of a waveform [..., time] hold speech, bool [..., frame].
+    """Return a mask of the frames of a waveform [..., time] that contain speech, bool [..., frame].
 
-    A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and stands at least 10 dB
-    above the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures of
-    stops) are filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under -70 dBFS,
-    digital silence included, is False throughout. An offset does not count (`without_offset`). Frames are those of
-    `grid` by default; `hop` and `span` are their step and width in samples. ValueError where the clip is shorter than
-    one frame or holds NaN.
+    A frame is speech if its level is within 30 dB of the clip's loud frames (95th percentile) and at least 10 dB above
+    the clip's quietest tenth, where the clip has quiet frames at all. Gaps up to 160 ms inside (closures of stops) are
+    filled, and islands of less than 60 ms (clicks) dropped. A clip whose loudest frame is under -70 dBFS, digital
+    silence included, is False throughout. A DC offset is ignored (`without_offset`). Frames are those of `grid` by
+    default; `hop` and `span` are their step and width in samples. Raises ValueError if the clip is shorter than one
+    frame or contains NaN.
     """
     hop, span = hop or grid(sample_rate)["hop"], span or grid(sample_rate)["span"]
-    x = without_offset(_finite(waveform).detach().cpu().float())
-    level = 10 * (_windows(x, span, hop, span).square().mean(-1) + 1e-12).log10().numpy()
+    samples = without_offset(_finite(waveform).detach().cpu().float())
+    level = 10 * (_windows(samples, span, hop, span).square().mean(-1) + 1e-12).log10().numpy()
     loud, quiet = np.percentile(level, [95, 10], axis=-1, keepdims=True)
     speech = level > np.maximum(loud - 30, np.minimum(quiet + 10, loud - 15))
     seconds = hop / sample_rate
-    ones = (1,) * (level.ndim - 1)
-    gap = np.ones((*ones, max(round(0.16 / seconds), 1) + 1), bool)
-    island = np.ones((*ones, max(round(0.06 / seconds), 1)), bool)
-    edge = gap.shape[-1]
-    padded = np.pad(speech, [(0, 0)] * (level.ndim - 1) + [(edge, edge)])  # erosion eats ends
+    leading_axes = (1,) * (level.ndim - 1)
+    gap = np.ones((*leading_axes, max(round(0.16 / seconds), 1) + 1), bool)
+    island = np.ones((*leading_axes, max(round(0.06 / seconds), 1)), bool)
+    margin = gap.shape[-1]
+    padded = np.pad(speech, [(0, 0)] * (level.ndim - 1) + [(margin, margin)])  # erosion shortens the ends
     padded = ndimage.binary_closing(ndimage.binary_opening(padded, island), gap)
-    return padded[..., edge:-edge] & (level.max(axis=-1, keepdims=True) > -70)
+    return padded[..., margin:-margin] & (level.max(axis=-1, keepdims=True) > -70)
 
 
 def features(
     waveform, sample_rate=SAMPLE_RATE, *, names=FEATURES, hop=HOP, span=SPAN, frame_length=None, f0_range=pitch.RANGE
 ) -> dict[str, torch.Tensor]:
-    """Acoustic features of each encoder frame, on the tensor's device.
+    """Compute acoustic features of each encoder frame, on the tensor's device.
 
     Parameters
     ----------
     waveform : tensor [time] or [batch, time]
-        Clips of a batch are of equal length: padding is not told from silence. An offset stays: see `without_offset`.
+        Clips of a batch have equal length: padding would count as silence. An offset is kept: see `without_offset`.
     names : sequence of str
-        Some of `FEATURES`.
+        Members of `FEATURES`.
     hop, span : int
         Step and width of the encoder's frames, in samples.
     frame_length : int, optional
-        Analysis window about each frame's centre, zeros beyond the clip's ends; the frame itself unless told. For F0 it
-        is 64 ms, nearly four periods of 60 Hz.
+        Samples of the analysis window about each frame's centre, zeros beyond the clip's ends; default: the frame
+        itself. For F0 it is always 64 ms, nearly four periods of 60 Hz.
     f0_range : (float, float)
         Hz.
 
@@ -118,58 +118,60 @@ def features(
     Raises
     ------
     ValueError
-        A clip is shorter than one frame, holds NaN, or a name is unknown.
+        A clip is shorter than one frame or contains NaN, or a name is unknown.
 
     Notes
     -----
-    Against librosa 0.11 on the same windows: RMS and envelope agree within 1e-6 (relative), ZCR exactly, the centroid
-    within 0.01 Hz in frames above -60 dBFS. Against ``librosa.pyin`` where both say voiced in real speech: median
-    difference under 0.5 %, 95 % of frames within 5 %, under 1 % of frames an octave off. F0 of a steady sound: median
-    error under 0.2 %.
+    Compared with librosa 0.11 on the same windows: RMS and envelope agree within 1e-6 (relative), ZCR exactly, the
+    centroid within 0.01 Hz in frames above -60 dBFS. Compared with ``librosa.pyin`` where both say voiced in real
+    speech: median difference under 0.5 %, 95 % of frames within 5 %, under 1 % of frames an octave off. F0 of a steady
+    sound: median error under 0.2 %.
     """
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
-        raise ValueError(f"unknown features {unknown}: known are {list(FEATURES)}")
-    x = _finite(waveform)
-    x = (x if x.is_floating_point() else x.float()).to(torch.promote_types(x.dtype, torch.float32))
+        raise ValueError(f"unknown features {unknown}: expected some of {list(FEATURES)}")
+    samples = _finite(waveform)
+    samples = (samples if samples.is_floating_point() else samples.float()).to(
+        torch.promote_types(samples.dtype, torch.float32)
+    )
     width = frame_length or span
-    windows = _windows(x, width, hop, span)
+    windows = _windows(samples, width, hop, span)
     result = {}
     for name in names:
         if name == "rms":  # the floor keeps the gradient of the root finite at silence
-            result[name] = windows.square().mean(-1).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+            result[name] = windows.square().mean(-1).clamp_min(torch.finfo(samples.dtype).tiny).sqrt()
         elif name == "envelope":
             result[name] = windows.abs().amax(-1)
         elif name == "zcr":
             positive = torch.where(windows.abs() <= 1e-10, 0.0, windows) >= 0  # librosa's threshold
-            result[name] = (positive[..., 1:] != positive[..., :-1]).sum(-1).to(x.dtype) / width
+            result[name] = (positive[..., 1:] != positive[..., :-1]).sum(-1).to(samples.dtype) / width
         elif name == "centroid":
-            hann = torch.hann_window(width, dtype=x.dtype, device=x.device)
+            hann = torch.hann_window(width, dtype=samples.dtype, device=samples.device)
             spectrum = torch.fft.rfft(windows * hann).abs()
-            hertz = torch.fft.rfftfreq(width, 1 / sample_rate, device=x.device, dtype=x.dtype)
+            hertz = torch.fft.rfftfreq(width, 1 / sample_rate, device=samples.device, dtype=samples.dtype)
             total = spectrum.sum(-1)
             centroid = (spectrum * hertz).sum(-1) / total.clamp_min(1e-30)
             result[name] = torch.where(total > 0, centroid, torch.nan)
         else:
-            long = _windows(x.detach(), round(0.064 * sample_rate), hop, span)
-            result[name] = pitch.f0(long, sample_rate, f0_range)
+            long_windows = _windows(samples.detach(), round(0.064 * sample_rate), hop, span)
+            result[name] = pitch.f0(long_windows, sample_rate, f0_range)
     return result
 
 
 def rhythm(envelope, step=HOP / SAMPLE_RATE) -> float:
-    """How regularly an envelope [frame] beats: its autocorrelation where it comes back most alike after 1/8 to 2 s.
+    """Return the regularity of the beat of an envelope [frame]: its highest autocorrelation peak at lags of 1/8 to 2 s.
 
-    1 where every beat is like the one before, near 0 where nothing comes back; NaN where half the clip is shorter than
-    that. What changes more slowly than half a second or so is taken out beforehand, swings of under 3 % count as none,
-    and the envelope's root is read, so that one loud burst does not outweigh the others.
+    It is 1 if each beat equals the one before, near 0 if nothing recurs, and NaN if half the clip is shorter than
+    that. Changes slower than about half a second are removed beforehand, modulations of under 3 % count as none, and
+    the square root of the envelope is used, so that one loud burst does not outweigh the others.
     """
     root = np.sqrt(np.asarray(envelope, float))
-    x = root - ndimage.gaussian_filter1d(root, 0.5 / step)
-    lags = range(round(0.125 / step) - 1, min(round(2 / step), len(x) // 2) + 2)
+    modulation = root - ndimage.gaussian_filter1d(root, 0.5 / step)
+    lags = range(round(0.125 / step) - 1, min(round(2 / step), len(modulation) // 2) + 2)
     if len(lags) < 5:
         return np.nan
-    found, least = [], (0.03 * root.mean()) ** 2 + 1e-12
+    correlations, power_floor = [], (0.03 * root.mean()) ** 2 + 1e-12
     for lag in lags:
-        early, late = x[:-lag], x[lag:]
-        found.append(early @ late / (np.sqrt((early @ early) * (late @ late)) + len(late) * least))
-    return float(max(np.array(found)[signal.find_peaks(found)[0]], default=0.0))
+        early, late = modulation[:-lag], modulation[lag:]
+        correlations.append(early @ late / (np.sqrt((early @ early) * (late @ late)) + len(late) * power_floor))
+    return float(max(np.array(correlations)[signal.find_peaks(correlations)[0]], default=0.0))

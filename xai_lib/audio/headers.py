@@ -1,8 +1,7 @@
-"""Sound files whose header leaves the length open, or gets it wrong: the same file with a header that is right.
+"""Correction of sound file headers that leave the length open or give a wrong one.
 
-A recorder that was cut off, a stream that was written to a pipe, and a file that was cut by its bytes all have such
-headers, and a decoder that believes them loses sound without a word. What is corrected here is the header alone; the
-sound itself is handed on as it is.
+A recorder that was cut off, a stream written to a pipe, and a file cut by bytes all have such headers, and a decoder
+that relies on them loses sound silently. Only the header is corrected; the encoded sound is passed on unchanged.
 
 Sources: RFC 9639 (FLAC), the RIFF specification of Microsoft and IBM (WAVE), ISO 11172-3 and 13818-3 (MPEG audio),
 and the layout of Xing's first frame as LAME writes it.
@@ -18,56 +17,56 @@ ID3_HEADER = 10  # bytes
 
 
 def corrected(source) -> io.BufferedIOBase | None:
-    """Return the file's content with a header that gives its whole length, or None where it can be read as it is.
+    """Return the file's content with a header that gives its whole length, or None if it can be read as it is.
 
     Parameters
     ----------
     source : Path or bytes
-        A file, or what is in one.
+        A file, or the content of one.
     """
-    start = _beginning(source)
-    if start[:3] == b"ID3":
-        content = _whole(source)
+    beginning = _first_bytes(source)
+    if beginning[:3] == b"ID3":
+        content = _all_bytes(source)
         content = content[_after_id3(content) :]
         if content[:4] == b"fLaC":
             return io.BytesIO(_flac_of_open_length(content))
-        if content[:4] == b"RIFF":  # a decoder that passes over the tag reads less by its length
+        if content[:4] == b"RIFF":  # a decoder that skips the tag reads less, by the length of the tag
             return _wave(content, len(content)) or io.BytesIO(content)
-    if start[:4] == b"fLaC":
-        return io.BytesIO(_flac_of_open_length(_whole(source)))
-    if start[:4] == b"RIFF" and start[8:12] == b"WAVE":
+    if beginning[:4] == b"fLaC":
+        return io.BytesIO(_flac_of_open_length(_all_bytes(source)))
+    if beginning[:4] == b"RIFF" and beginning[8:12] == b"WAVE":
         size = source.stat().st_size if isinstance(source, Path) else len(source)
         return _wave(source, size)
-    if start[:4] == b"OggS":
+    if beginning[:4] == b"OggS":
         _warn_of_further_streams(source)
         return None
-    if _begins_as_mpeg(start):
-        return _mpeg(_whole(source))
+    if _begins_as_mpeg(beginning):
+        return _mpeg(_all_bytes(source))
     return None
 
 
 def begins_as_sound(source) -> bool:
-    """Whether a file begins as sound files do: WAV, FLAC, Ogg or MP3."""
-    start = _beginning(source)
-    return start[:4] in (b"RIFF", b"RIFX", b"fLaC", b"OggS") or _begins_as_mpeg(start)
+    """Return True if the file begins like a WAV, FLAC, Ogg or MP3 file."""
+    beginning = _first_bytes(source)
+    return beginning[:4] in (b"RIFF", b"RIFX", b"fLaC", b"OggS") or _begins_as_mpeg(beginning)
 
 
 def _warn(source, text):
-    """Warn of what is in a file and cannot be read."""
+    """Warn that a part of the file was not read; the warning names the file."""
     name = source if isinstance(source, Path) else "a sound file in memory"
     warnings.warn(f"{name}: {text}", stacklevel=2)
 
 
-def _beginning(source) -> bytes:
-    """The first bytes of a file."""
+def _first_bytes(source) -> bytes:
+    """Return the first bytes of a file."""
     if isinstance(source, bytes):
         return source[:4096]
     with open(source, "rb") as file:
         return file.read(4096)
 
 
-def _whole(source) -> bytes:
-    """All bytes of a file."""
+def _all_bytes(source) -> bytes:
+    """Return all bytes of a file."""
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
@@ -75,10 +74,10 @@ def _whole(source) -> bytes:
 
 
 def _flac_of_open_length(content: bytes) -> bytes:
-    """FLAC whose header leaves the number of samples open, so that it is read to its end.
+    """Return FLAC whose header leaves the number of samples open, so that it is read to its end.
 
-    The number is the last 36 bits of bytes 18 to 25; 0 means that it is not known. The checksum of all samples, 16
-    bytes after it, goes too.
+    The number is the last 36 bits of bytes 18 to 25; 0 means that it is not known. The checksum of all samples, the 16
+    bytes after it, is set to 0 too.
     """
     if len(content) < 42:
         return content
@@ -92,35 +91,36 @@ def _flac_of_open_length(content: bytes) -> bytes:
 
 
 def _wave(source, size: int) -> io.BytesIO | None:
-    """WAVE that its recorder did not finish, which leaves sizes open: all that follows is sound.
+    """Return a WAVE file with sizes filled in, if its recorder left them open; None if it can be read as it is.
 
-    Where the size of the whole file is given, what lies beyond the samples is something else, such as a tag.
+    In a file with open sizes all bytes after the header are sound. Where the header gives the size of the whole file,
+    bytes beyond the samples are something else, such as a tag.
     """
     data = _data_chunk(source, size)
     if data is None:
         return None
     start, declared = data
-    rest = size - start
-    if rest == 0 or declared >= rest:  # cut off: the decoder reads what there is
+    available = size - start
+    if available == 0 or declared >= available:  # cut off: the decoder reads the bytes that exist
         return None
-    is_open = _bytes_at(source, 4, 4) in (bytes(4), b"\xff" * 4)
+    size_is_open = _bytes_at(source, 4, 4) in (bytes(4), b"\xff" * 4)
     if declared == 0:
-        is_open = not _chunk_begins(source, start, size)
+        size_is_open = not _chunk_begins(source, start, size)
     end = start + declared + declared % 2
     if _chunk_begins(source, end, size):
         return None
-    if not is_open:
+    if not size_is_open:
         if not _is_tag(_bytes_at(source, end, 8)):
-            _warn(source, f"{size - end} bytes lie behind the sound that its header tells of, and were not read")
+            _warn(source, f"{size - end} bytes follow the samples declared in the header and were not read")
         return None
-    content = bytearray(_whole(source))
+    content = bytearray(_all_bytes(source))
     content[4:8] = struct.pack("<I", min(size - 8, 0xFFFFFFFF))
-    content[start - 4 : start] = struct.pack("<I", min(rest, 0xFFFFFFFF))
+    content[start - 4 : start] = struct.pack("<I", min(available, 0xFFFFFFFF))
     return io.BytesIO(bytes(content))
 
 
 def _data_chunk(source, size: int) -> tuple[int, int] | None:
-    """Where the samples begin, and how many bytes of them there are by the header."""
+    """Return where the samples begin and the number of bytes that the header declares; None if no such chunk exists."""
     position = 12
     while position + 8 <= size:
         name, declared = struct.unpack("<4sI", _bytes_at(source, position, 8))
@@ -133,7 +133,7 @@ def _data_chunk(source, size: int) -> tuple[int, int] | None:
 
 
 def _chunk_begins(source, position: int, size: int) -> bool:
-    """Whether a chunk begins there, or the file ends: four printable letters, and a size that fits."""
+    """Return True if a chunk (four printable letters and a size that fits) begins at the position, or the file ends."""
     if position >= size:
         return True
     head = _bytes_at(source, position, 8)
@@ -143,17 +143,17 @@ def _chunk_begins(source, position: int, size: int) -> bool:
 
 
 def _is_tag(head: bytes) -> bool:
-    """Whether a tag of another format begins there, or padding."""
+    """Return True if these bytes begin a tag of another format, or padding."""
     return head.startswith((b"TAG", b"APETAGEX", b"ID3", b"3DI")) or not head.strip(b"\0")
 
 
 def _is_printable(name: bytes) -> bool:
-    """Whether these bytes can be the name of a chunk."""
+    """Return True if these bytes can be the name of a chunk."""
     return all(32 <= letter < 127 for letter in name)
 
 
 def _bytes_at(source, position: int, count: int) -> bytes:
-    """Some bytes of a file."""
+    """Return `count` bytes of a file from `position`."""
     if isinstance(source, bytes):
         return source[position : position + count]
     with open(source, "rb") as file:
@@ -165,20 +165,20 @@ def _bytes_at(source, position: int, count: int) -> bytes:
 
 
 def _warn_of_further_streams(source):
-    """Warn where streams follow one another in a file of Ogg: decoders read the first of them alone."""
-    content = _whole(source)
+    """Warn if an Ogg file has several streams one after the other (chained): decoders read only the first."""
+    content = _all_bytes(source)
     position = 0
     streams = 0
     was_first_page = False
     while content[position : position + 4] == b"OggS" and position + 27 <= len(content):
         is_first_page = bool(content[position + 5] & 2)
-        if is_first_page and not was_first_page:  # streams that lie side by side begin together
+        if is_first_page and not was_first_page:  # multiplexed streams begin together
             streams += 1
         was_first_page = is_first_page
         segments = content[position + 26]
         position += 27 + segments + sum(content[position + 27 : position + 27 + segments])
     if streams > 1:
-        _warn(source, f"{streams} streams follow one another in it, and the first alone is read: take it apart")
+        _warn(source, f"{streams} chained Ogg streams, of which only the first is read: split the file")
 
 
 # ---------- MPEG audio (mp3)
@@ -197,20 +197,20 @@ SAMPLE_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 1
 
 @dataclass(frozen=True)
 class Frame:
-    """What the four bytes at the beginning of a frame of MPEG audio say."""
+    """The header (four bytes) of a frame of MPEG audio."""
 
-    version: int  # 1, or 2 (2.5 has its tables)
+    version: int  # 1 or 2 (2 also for 2.5, which has the same tables)
     layer: int
     bit_rate: int  # bit/s
     sample_rate: int  # Hz
     mono: bool
-    size: int  # bytes, the header among them
+    size: int  # bytes, including the header
     samples: int
     stream: bytes  # what all frames of one stream have in common
 
 
 def _frame(header: bytes) -> Frame | None:
-    """Read a frame's header, or None where there is none."""
+    """Parse a frame's header; return None if it is none."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version_bits, layer_bits = header[1] >> 3 & 3, header[1] >> 1 & 3
@@ -232,22 +232,22 @@ def _frame(header: bytes) -> Frame | None:
 
 
 def _after_id3(content: bytes) -> int:
-    """Where the sound begins: after ID3 tags, if the file begins with some."""
+    """Return where the sound begins: after the ID3 tags, if the file begins with any."""
     position = 0
     while content[position : position + 3] == b"ID3" and len(content) >= position + ID3_HEADER:
         digits = content[position + 6 : position + ID3_HEADER]
-        size = sum((digit & 0x7F) << 7 * place for place, digit in enumerate(reversed(digits)))
+        size = sum((digit & 0x7F) << 7 * index for index, digit in enumerate(reversed(digits)))
         position += ID3_HEADER + size
     return position
 
 
-def _begins_as_mpeg(start: bytes) -> bool:
-    """Whether these are the first bytes of MPEG audio: an ID3 tag, or a frame's header."""
-    return start[:3] == b"ID3" or _frame(start) is not None
+def _begins_as_mpeg(beginning: bytes) -> bool:
+    """Return True if these are the first bytes of MPEG audio: an ID3 tag, or a frame's header."""
+    return beginning[:3] == b"ID3" or _frame(beginning) is not None
 
 
 def _mpeg(content: bytes) -> io.BytesIO | None:
-    """MPEG audio whose first frame counts the frames that there are, or None where what it has is right."""
+    """Return MPEG audio whose first frame gives the right number of frames, or None if it is right already."""
     frames = _mpeg_frames(content)
     if not frames:
         return None
@@ -260,14 +260,14 @@ def _mpeg(content: bytes) -> io.BytesIO | None:
         sound = frames
     else:
         sound = frames[1:]
-        if abs(tag - len(sound)) <= 1:  # some encoders count that frame as well
+        if abs(tag - len(sound)) <= 1:  # some encoders count the first frame too
             return None
         header = _with_count(first, len(sound)) if tag >= 0 else _counting_frame(frames[0][1], first[:4], len(sound))
-    return io.BytesIO(header + b"".join(content[at : at + frame.size] for at, frame in sound))
+    return io.BytesIO(header + b"".join(content[position : position + frame.size] for position, frame in sound))
 
 
 def _mpeg_frames(content: bytes) -> list[tuple[int, Frame]]:
-    """Where each frame begins, and what it says; what lies between frames is passed over."""
+    """Return the position and header of each frame; bytes between frames are skipped."""
     frames = []
     stream = None
     position = _after_id3(content)
@@ -289,40 +289,43 @@ def _mpeg_frames(content: bytes) -> list[tuple[int, Frame]]:
 
 
 def _followed(content: bytes, position: int, frame: Frame) -> bool:
-    """Whether another frame of the same stream, or the end, follows: four bytes alone can look like a header."""
+    """Return True if another frame of the stream, or the end, follows: four bytes alone can look like a header."""
     after = position + frame.size
     following = _frame(content[after : after + 4])
     return after == len(content) or (following is not None and following.stream == frame.stream)
 
 
 def _side_information(frame: Frame) -> int:
-    """Bytes of a frame of layer 3 before its sound, the header among them."""
+    """Return the number of bytes before the sound in a frame of layer 3, including the header."""
     sizes = {(1, False): 32, (1, True): 17, (2, False): 17, (2, True): 9}
     return 4 + sizes[frame.version, frame.mono]
 
 
 def _tag(first: bytes) -> int | None:
-    """How many frames the first one counts, which then holds no sound; -1 where it does not say; None of a usual frame."""
+    """Return the number of frames given in a first frame that holds a Xing, Info or VBRI tag in place of sound.
+
+    It is -1 if the tag gives no number, and None for a frame of sound.
+    """
     frame = _frame(first)
-    place = _side_information(frame)
+    position = _side_information(frame)
     if first[36:40] == b"VBRI":
         return int.from_bytes(first[50:54], "big")
-    if first[place : place + 4] not in (b"Xing", b"Info"):
+    if first[position : position + 4] not in (b"Xing", b"Info"):
         return None
-    counts = int.from_bytes(first[place + 4 : place + 8], "big") & 1
-    return int.from_bytes(first[place + 8 : place + 12], "big") if counts else -1
+    has_count = int.from_bytes(first[position + 4 : position + 8], "big") & 1
+    return int.from_bytes(first[position + 8 : position + 12], "big") if has_count else -1
 
 
 def _with_count(first: bytes, count: int) -> bytes:
-    """The first frame, with another number of frames in it."""
+    """Return the first frame with `count` as its number of frames."""
     if first[36:40] == b"VBRI":
         return first[:50] + count.to_bytes(4, "big") + first[54:]
-    place = _side_information(_frame(first)) + 8
-    return first[:place] + count.to_bytes(4, "big") + first[place + 4 :]
+    position = _side_information(_frame(first)) + 8
+    return first[:position] + count.to_bytes(4, "big") + first[position + 4 :]
 
 
 def _counting_frame(like: Frame, header: bytes, count: int) -> bytes:
-    """A frame without sound that counts those after it, as Xing's encoder puts it first."""
+    """Return a frame without sound that gives the number of frames after it, as Xing's encoder writes it first."""
     header = bytes([header[0], header[1] | 1, header[2], header[3]])  # without a checksum
     size = _frame(header).size
     tag = b"Xing" + (1).to_bytes(4, "big") + count.to_bytes(4, "big")

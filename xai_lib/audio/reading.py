@@ -1,6 +1,6 @@
-"""The one place that reads sound: files of any format, files held in memory, and waveforms.
+"""Reading of sound: files of any format, files held in memory, and waveforms.
 
-Whatever is wrong with a clip, and whatever its decoder raises, is a `BadClip` that names it.
+Any fault of a clip, and any error of its decoder, is raised as a `BadClip` that names the clip.
 """
 
 import hashlib
@@ -19,30 +19,30 @@ from tqdm.auto import tqdm
 from . import headers
 
 SAMPLE_RATE = 16000
-SHORTEST = 400  # samples: one frame of an encoder
-BLOCK = 2**18  # samples that are read at a time
+SHORTEST = 400  # samples: one encoder frame
+BLOCK = 2**18  # samples read at a time
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd")
 SUFFIXES += (".w64", ".caf")
 LOUD = 2.0  # full scale of floats is 1
-UNSCALED = 100.0  # beyond this they are integers that were not scaled
-CANCELLED = 0.05  # channels whose mean has less than this share of their power (times their number) cancel out
+UNSCALED = 100.0  # greater samples are integers that were not scaled
+CANCELLED = 0.05  # channels cancel out if their mean has less than this share of their power (times their number)
 
 
 class BadClip(ValueError):
-    """A clip that cannot be used; the message names it and says why."""
+    """A clip that cannot be used; the message gives its name and the reason."""
 
 
 class NoClips(ValueError):
-    """Not one of the clips could be used; `skipped` is {index: reason}."""
+    """None of the clips could be used; `skipped` is {index: reason}."""
 
     def __init__(self, skipped):
-        super().__init__(f"not one clip could be used ({len(skipped)} asked for): {next(iter(skipped.values()))}")
+        super().__init__(f"no clip could be used (0 of {len(skipped)}): {next(iter(skipped.values()))}")
         self.skipped = skipped
 
 
 @dataclass(frozen=True, eq=False)
 class Waveform:
-    """Sound that is in memory: mono samples [time], float32, at a rate in Hz; equal where both are."""
+    """Sound in memory: mono samples [time], float32, and their rate in Hz; equal if both are equal."""
 
     samples: np.ndarray = field(repr=False)
     sample_rate: int
@@ -59,13 +59,13 @@ class Waveform:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of samples and rate."""
+        """Return a hash of samples and rate."""
         return hashlib.blake2b(self.samples.tobytes() + str(self.sample_rate).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A sound file whose bytes are in memory; equal where they are."""
+    """A sound file whose bytes are in memory; equal if the bytes are equal."""
 
     content: bytes = field(repr=False)
     name: str = "a sound file in memory"
@@ -81,7 +81,7 @@ class Encoded:
 
 
 def sources(clips) -> pd.Series:
-    """What each clip of a table is read from: its `audio` (a `Waveform` or `Encoded`), or else its `path`."""
+    """Return what each clip of a table is read from: its `audio` (a `Waveform` or `Encoded`), or else its `path`."""
     if "audio" not in clips:
         return clips["path"]
     audio = clips["audio"].astype(object)
@@ -99,12 +99,12 @@ def content_hash(source) -> str:
 
 
 def rate_of(source) -> int:
-    """The rate of a sound in Hz, as it was recorded; 16000 where that cannot be read."""
+    """Return the recorded rate of a sound in Hz; 16000 if it cannot be read."""
     if isinstance(source, Waveform):
         return source.sample_rate
     try:
         return soundfile.info(io.BytesIO(source.content) if isinstance(source, Encoded) else source).samplerate
-    except (soundfile.LibsndfileError, TypeError, OSError):  # `read` says what is wrong with it
+    except (soundfile.LibsndfileError, TypeError, OSError):  # `read` reports the fault
         return SAMPLE_RATE
 
 
@@ -114,23 +114,23 @@ def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
     Parameters
     ----------
     source : path, Waveform or Encoded
-        Of files, any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, …), rate, sample width and number of
-        channels. Of wav, flac and mp3 all is read, also where the header leaves the length open or gets it wrong.
+        Files can have any format of libsndfile (wav, flac, ogg, opus, mp3, aiff, …), rate, sample width and number of
+        channels. Wav, flac and mp3 are read to their end, even if the header leaves the length open or gets it wrong.
     sample_rate : int
-        Hz. The rate is changed with soxr's HQ filter (what librosa calls ``soxr_hq``).
+        Hz. Sound of another rate is resampled with soxr's HQ filter (``soxr_hq`` in librosa).
 
     Returns
     -------
     float32 array [time]
-        The mean of the channels. A warning where channels are out of phase, so that they cancel out in their mean.
+        The mean of the channels. Warns if channels are out of phase, so that they cancel out in their mean.
 
     Raises
     ------
     BadClip
-        The file is missing, unreadable, broken or empty, or holds NaN or infinite samples.
+        The file is missing, unreadable, broken or empty, or contains NaN or infinite samples.
     """
     if isinstance(source, Waveform):
-        return _of_waveform(source, sample_rate)
+        return _resampled(source, sample_rate)
     if isinstance(source, Encoded):
         name, content = str(source), source.content
     else:
@@ -141,55 +141,55 @@ def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
 
     readable = io.BytesIO(content) if isinstance(content, bytes) else content
     try:
-        mended = headers.corrected(content)
-        if mended is None:
+        corrected = headers.corrected(content)
+        if corrected is None:
             return _decoded(readable, name, sample_rate)
         try:
-            return _decoded(mended, name, sample_rate)
-        except soundfile.LibsndfileError:  # something else follows the sound: read as much as the header says
+            return _decoded(corrected, name, sample_rate)
+        except soundfile.LibsndfileError:  # other data follow the sound: read as much as the header says
             return _decoded(readable, name, sample_rate, to_its_end=False)
     except BadClip:
         raise
     except soundfile.LibsndfileError as error:
         reason = error.error_string.rstrip(".").removeprefix("Error : ")
-    except Exception as error:  # decoders raise TypeError, RuntimeError and others, of a file that is broken
+    except Exception as error:  # decoders raise TypeError, RuntimeError and others for broken files
         reason = f"{type(error).__name__}: {error}"
-    advice = "wav, flac, ogg and mp3 can, so convert it to one of those"
+    advice = "convert it to wav, flac, ogg or mp3"
     if headers.begins_as_sound(content):
-        advice = "it begins as such a file does, so it may be cut off or damaged: get it again"
+        advice = "it begins like a sound file, so it may be cut off or damaged: copy or download it again"
     raise BadClip(f"{name}: cannot be read as sound ({reason}); {advice}")
 
 
 def _decoded(readable, name, sample_rate, *, to_its_end=True) -> np.ndarray:
-    """A sound file to its end, or as far as its header says, mono and at another rate; errors of decoders as they come."""
+    """Read a sound file to its end, or as far as its header says, as mono at `sample_rate`; pass on decoder errors."""
     with _Sequential(readable) as file:
         result = _Mono(name, file.samplerate, file.channels, sample_rate)
-        most = None if to_its_end else file.frames
-        while len(block := file.read(_up_to(BLOCK, most, result.count), dtype="float32", always_2d=True)):
+        limit = None if to_its_end else file.frames
+        while len(block := file.read(_next_size(BLOCK, limit, result.count), dtype="float32", always_2d=True)):
             result.add(block)
     return result.waveform()
 
 
-def _up_to(block, most, done) -> int:
-    """How many samples are read next."""
-    return block if most is None else min(block, most - done)
+def _next_size(block_size, limit, n_read) -> int:
+    """Return the number of samples to read next; `limit` is the number to read in total, None for no limit."""
+    return block_size if limit is None else min(block_size, limit - n_read)
 
 
 def _check_file(path):
-    """Raise BadClip where there is no such file, or nothing in it."""
+    """Raise BadClip if the file does not exist or is empty."""
     try:
         if path.is_dir():
             raise BadClip(f"{path}: is a folder, not a sound file")
         if not path.is_file():
-            raise BadClip(f"{path}: {'a link to what is not there' if path.is_symlink() else 'no such file'}")
+            raise BadClip(f"{path}: {'a broken link' if path.is_symlink() else 'no such file'}")
         if path.stat().st_size == 0:
             raise BadClip(f"{path}: empty, 0 bytes")
-    except OSError as error:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # the name is too long, or the folder may not be entered
         raise BadClip(f"{path}: {error.strerror or error}") from error
 
 
-def _of_waveform(waveform, sample_rate):
-    """The samples of a waveform in memory, at another rate."""
+def _resampled(waveform, sample_rate):
+    """Return the samples of a waveform in memory at `sample_rate`."""
     result = _Mono(str(waveform), waveform.sample_rate, 1, sample_rate)
     for start in range(0, len(waveform.samples), BLOCK):
         result.add(waveform.samples[start : start + BLOCK, None])
@@ -197,9 +197,9 @@ def _of_waveform(waveform, sample_rate):
 
 
 class _Sequential(soundfile.SoundFile):
-    """A sound file that is read from its beginning to its end.
+    """A sound file that is read from beginning to end without seeking.
 
-    soundfile seeks after each block where it can, which fails where the header leaves the length open.
+    soundfile seeks after each block where it can, which fails if the header leaves the length open.
     """
 
     def seekable(self):
@@ -207,23 +207,25 @@ class _Sequential(soundfile.SoundFile):
 
 
 class _Mono:
-    """Collects blocks of samples [time, channel] as one mono waveform at another rate."""
+    """Collector of blocks of samples [time, channel] into one mono waveform at `target_rate` (Hz)."""
 
-    def __init__(self, name, rate, channels, wanted):
+    def __init__(self, name, rate, channels, target_rate):
         self.name = name
         self.channels = channels
-        self.wanted = wanted  # rate in Hz
-        self.count = 0  # samples, at the file's own rate
+        self.target_rate = target_rate
+        self.count = 0  # samples, at the rate of the file
         self.lowest = np.inf
         self.highest = -np.inf
-        self.unusable = 0  # of them, NaN or infinite
+        self.unusable = 0  # samples that are NaN or infinite
         self.power = 0.0  # of all channels
         self.power_of_mean = 0.0
         self.parts = []
-        self.resampler = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ") if rate != wanted else None
+        self.resampler = (
+            soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") if rate != target_rate else None
+        )
 
     def add(self, block):
-        """Take the next samples [time, channel]."""
+        """Add the next samples [time, channel]."""
         mean = block.mean(axis=1)
         self.count += len(block)
         self.lowest = min(self.lowest, float(mean.min(initial=np.inf)))
@@ -235,7 +237,7 @@ class _Mono:
         self.parts.append(self.resampler.resample_chunk(mean) if self.resampler else mean)
 
     def waveform(self) -> np.ndarray:
-        """All of it; BadClip where that cannot be used."""
+        """Return the whole waveform [time]; raise BadClip if it cannot be used."""
         if self.count == 0:
             raise BadClip(f"{self.name}: empty, it holds no samples")
         if self.unusable:
@@ -245,20 +247,20 @@ class _Mono:
             self.parts.append(self.resampler.resample_chunk(np.zeros(0, np.float32), last=True))
         waveform = np.concatenate(self.parts)
         if len(waveform) == 0:
-            raise BadClip(f"{self.name}: empty, its {self.count} samples are none at {self.wanted} Hz")
+            raise BadClip(f"{self.name}: empty, its {self.count} samples give none at {self.target_rate} Hz")
         if self.power_of_mean * self.channels < CANCELLED * self.power:
             warnings.warn(
-                f"{self.name}: its {self.channels} channels are out of phase, so little is left of them in their mean; "
-                "save one of them as a file of its own and use that",
+                f"{self.name}: its {self.channels} channels are out of phase and cancel out in their mean; "
+                "save one channel as a file of its own and use that",
                 stacklevel=5,
             )
-        if self.lowest == self.highest:  # at its own rate: resampling rings at both ends
+        if self.lowest == self.highest:  # compared before resampling, which rings at both ends
             return np.full(len(waveform), self.lowest, np.float32)
         return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
 def check_scale(greatest, name):
-    """Raise BadClip, or warn, where the greatest sample, without its sign, is far beyond the full scale of floats."""
+    """Raise BadClip, or warn, if the greatest absolute sample is far beyond the full scale of floats."""
     message = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
     if greatest > UNSCALED:
         raise BadClip(f"{message}: divide them, by 32768 if they were integers of 16 bits")
@@ -267,37 +269,38 @@ def check_scale(greatest, name):
 
 
 def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None, skipped=None):
-    """Yield (index, float32 array [time]) of each of `clips`, with a progress bar.
+    """Yield (index, float32 array [time]) of each clip, with a progress bar.
 
     Parameters
     ----------
     clips : DataFrame
         As returned by `corpora.as_clips`: with the column `path` or `audio`.
     shortest : int
-        Clips of fewer samples, at `sample_rate`, are refused: 400 is one encoder frame.
+        Clips with fewer samples at `sample_rate` are rejected; default: 400, one encoder frame.
     longest : int, optional
-        Clips of more samples are refused too.
+        Clips with more samples are rejected too.
     skipped : dict, optional
-        Takes {index: reason} for each clip that is unreadable, empty, too short or long, constant (digital silence) or
-        holds NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
+        Receives {index: reason} for each clip that is unreadable, empty, too short or long, constant (digital silence)
+        or contains NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
 
     Raises
     ------
     ValueError
-        `clips` has no rows.
+        `clips` is no table of clips, has no rows, or has an index that is not unique.
     NoClips
-        Not one of them could be used.
+        None of the clips could be used.
     """
     if not isinstance(clips, pd.DataFrame) or not {"path", "audio"} & set(clips):
         raise ValueError(
-            'clips are a table with a column "path", of one file pd.DataFrame({"path": ["mine.wav"]}), or what '
-            "corpora.as_clips(…) makes of waveforms, files and data sets"
+            'clips must be a DataFrame with a column "path" or "audio", such as pd.DataFrame({"path": ["mine.wav"]}), '
+            "or as returned by corpora.as_clips(…) for waveforms, files and data sets"
         )
     if len(clips) == 0:
         raise ValueError("there are no clips to read: the selection is empty")
     if not clips.index.is_unique:
         raise ValueError(
-            f"two clips have the index {clips.index[clips.index.duplicated()][0]!r}: use clips.reset_index(drop=True)"
+            f"several clips have the index {clips.index[clips.index.duplicated()][0]!r}: "
+            "use clips.reset_index(drop=True)"
         )
     bad = {}
     for index, source in tqdm(sources(clips).items(), total=len(clips), unit="clip", leave=False, delay=2):
@@ -317,12 +320,13 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None, s
 
 
 def usable(source, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None) -> np.ndarray:
-    """Read a sound that a model can hear: BadClip also where it is too short or long, in samples, or silent."""
+    """Read a sound as `read` does, and raise BadClip also if it is silent, or has too few or too many samples."""
     waveform = read(source, sample_rate)
     if longest is not None and len(waveform) > longest:
         raise BadClip(
-            f"{source}: {len(waveform) / sample_rate:.1f} s, longer than the {longest / sample_rate:g} s that are heard in "
-            "one piece: model.over_time(recording) takes it in windows, corpora.stretch(recording, start, end) a part"
+            f"{source}: {len(waveform) / sample_rate:.1f} s, longer than the {longest / sample_rate:g} s that fit one "
+            "forward pass: use model.over_time(recording) for windows, or corpora.stretch(recording, start, end) for "
+            "a part"
         )
     if len(waveform) < shortest:
         short = f"{len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed"

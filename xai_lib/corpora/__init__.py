@@ -1,4 +1,4 @@
-"""A corpus is a pandas DataFrame of clips: load one, make one of anything that is sound, split and sample it."""
+"""Corpora as pandas DataFrames of clips: loading, conversion from any kind of audio, splitting and sampling."""
 
 from .feature_table import features_table
 from .filenames import EMOTIONS

@@ -1,4 +1,4 @@
-"""Fetch an archive, check its hash, and unpack it safely."""
+"""Downloads of archives: checked by their hash, and unpacked safely."""
 
 import shutil
 import zipfile
@@ -8,14 +8,14 @@ import pooch
 
 
 def cache() -> Path:
-    """The folder in which downloads are kept, the platform's own."""
+    """Return the folder in which downloads are kept: the platform's cache folder."""
     return Path(pooch.os_cache("xai_lib"))
 
 
 def fetch(url, known_hash, folder) -> Path:
     """Download a zip file of `known_hash` ("md5:...") and unpack it into `folder`, which appears once it is complete.
 
-    ValueError where it has another hash, or would land outside of `folder`.
+    Raises ValueError where the archive has another hash, or a member of it would land outside of `folder`.
     """
     folder = Path(folder)
     archive = Path(pooch.retrieve(url, known_hash, url.rsplit("/", 1)[-1], folder.parent, progressbar=True))
@@ -24,12 +24,12 @@ def fetch(url, known_hash, folder) -> Path:
 
 
 def unpack(archive, folder) -> None:
-    """Unpack a zip file; one with an absolute path or ".." in it is refused whole (ValueError)."""
+    """Unpack a zip file; raise ValueError, with nothing unpacked, where a member has an absolute path or ".."."""
     folder = Path(folder)
     with zipfile.ZipFile(archive) as opened:
         for name in opened.namelist():
-            for kind in (PurePosixPath(name), PureWindowsPath(name)):
-                if kind.anchor or ".." in kind.parts:
+            for member_path in (PurePosixPath(name), PureWindowsPath(name)):
+                if member_path.anchor or ".." in member_path.parts:
                     raise ValueError(f"{archive} was not unpacked: its member {name!r} would land outside of {folder}")
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)

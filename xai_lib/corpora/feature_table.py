@@ -1,4 +1,4 @@
-"""A row of acoustic numbers for each clip."""
+"""Tables of acoustic features: a row for each clip."""
 
 import numpy as np
 import pandas as pd
@@ -9,19 +9,19 @@ from .loading import as_clips
 
 
 def features_table(clips, *, skipped=None, sample_rate=None) -> pd.DataFrame:
-    """One row of acoustic numbers per clip, over its speech frames.
+    """Compute acoustic features of each clip over its speech frames, a row per clip.
 
-    Clips that cannot be used are left out, with a warning, and named in `attrs["skipped"]` {index: reason}; the dict
-    `skipped` takes them too.
+    Clips that cannot be used are skipped with a warning and listed in `attrs["skipped"]` {index: reason}; they are
+    added to the dict `skipped`, too.
 
     Returns
     -------
-    DataFrame indexed like `clips`, without those that were skipped
+    DataFrame indexed like `clips`, without skipped ones
         ``level_db`` (dBFS of the mean power), ``f0`` (median, Hz), ``f0_range`` (5th to 95th percentile, semitones),
         ``centroid`` (median, Hz), ``zcr`` (median, crossings per second), ``speech_seconds``, and ``rate``
-        (syllables per second of speech: peaks of the level that stand out by 2 dB, after de Jong and Wempe 2009). Of
-        the whole clip, pauses too: ``rhythm`` (`rhythm`) and ``steadiness`` (minus the SD of the frames' level in dB,
-        frames counted as at most 50 dB under the loud ones).
+        (syllables per second of speech: level peaks with a prominence of 2 dB, after de Jong and Wempe 2009). Over the
+        whole clip, pauses included: ``rhythm`` (`rhythm`) and ``steadiness`` (minus the SD of the frames' level in dB,
+        levels floored at 50 dB below their 95th percentile).
     """
     clips = as_clips(clips, sample_rate)
     rows = {}

@@ -1,4 +1,4 @@
-"""What the file names of known corpora say about their clips."""
+"""File names of known corpora: the label, speaker, sex and other fields that they hold."""
 
 import re
 from collections import Counter
@@ -10,7 +10,7 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 
 
 def ordered(labels) -> list:
-    """Each label once: emotions in their usual order, then the others, sorted."""
+    """Return each label once: emotions in their usual order, then the others, sorted."""
     known = set(labels)
     return [name for name in EMOTIONS if name in known] + sorted(known - set(EMOTIONS), key=str)
 
@@ -24,7 +24,7 @@ _SAVEE = {"a": "angry", "d": "disgust", "f": "fearful", "h": "happy", "n": "neut
 _ESC = r"(?P<fold>\d)-(?P<source>\d+)-(?P<take>[A-Z])(-(?P<number>\d+))?"
 _EMODB_MEN = ("03", "10", "11", "12", "15")
 
-# corpus: pattern of a name without its ending, words for label codes, sex of a speaker where the name tells
+# corpus: pattern of a file name without its suffix, label by code, sex by speaker where it can be derived
 # fmt: off
 KNOWN = {
     "ravdess": ((r"(?P<modality>0[123])-(?P<channel>0[12])-(?P<label>0[1-8])-(?P<intensity>0[12])-"
@@ -44,7 +44,7 @@ KNOWN = {
 }
 # fmt: on
 VIDEO = (".mp4", ".m4v", ".mov", ".avi", ".mkv")
-_RAVDESS = {  # what its other numbers mean
+_RAVDESS = {  # meanings of the codes of its other fields
     "modality": {"01": "audio-video", "02": "video-only", "03": "audio-only"},
     "channel": {"01": "speech", "02": "song"},
     "intensity": {"01": "normal", "02": "strong"},
@@ -52,54 +52,54 @@ _RAVDESS = {  # what its other numbers mean
 
 
 def parse(corpus, path) -> dict | None:
-    """Fields of one file name, or None where it is not a name of that corpus, one of `KNOWN`.
+    """Parse one file name into its fields; None where it is not a name of that corpus, one of `KNOWN`.
 
-    `label` (in the words of `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07"; of sounds the recording that
-    they were cut from) and whatever else the name holds. Of "savee" the folder's name counts too, which is the speaker
-    in the original layout.
+    The fields are `label` (spelled as in `EMOTIONS`; EmoDB adds "boredom"), `speaker` ("ravdess-07"; for ESC the
+    recording that a clip was cut from) and all others that the name holds. For "savee" the folder's name is used, too:
+    it is the speaker in the original layout.
     """
     path = Path(path)
-    pattern, words, sex = KNOWN[corpus]
+    pattern, labels, sex = KNOWN[corpus]
     match = re.fullmatch(pattern, path.stem)
     if match is None and corpus == "savee":
         match = re.fullmatch(pattern, f"{path.parent.name}_{path.stem}")
     if match is None:
         return None
     fields = {name: value for name, value in match.groupdict().items() if value is not None}
-    if words is not None:
-        who = fields["speaker"].removesuffix("F")  # one file of TESS says OA for OAF
-        if fields["label"] not in words:
+    if labels is not None:
+        who = fields["speaker"].removesuffix("F")  # one file of TESS has OA for OAF
+        if fields["label"] not in labels:
             return None
-        fields |= {"label": words[fields["label"]], "speaker": f"{corpus}-{who}"} | ({"sex": sex(who)} if sex else {})
-    if corpus.startswith("esc"):  # what was cut from one recording is as alike as what one speaker says
+        fields |= {"label": labels[fields["label"]], "speaker": f"{corpus}-{who}"} | ({"sex": sex(who)} if sex else {})
+    if corpus.startswith("esc"):  # clips of one recording are as alike as clips of one speaker
         fields["speaker"] = f"recording-{fields['source']}"
     if corpus == "ravdess":
-        fields |= {name: meaning[fields[name]] for name, meaning in _RAVDESS.items()}
+        fields |= {name: meanings[fields[name]] for name, meanings in _RAVDESS.items()}
         fields |= {"actor": int(who), **{name: int(fields[name]) for name in ("statement", "repetition")}}
     return fields
 
 
 def table(corpus, paths, *, others=False) -> tuple[pd.DataFrame, Counter]:
-    """Table of the clips among `paths`, and how many were left out for which reason.
+    """Return the table of the clips among `paths`, and the number of files left out by reason.
 
-    Of RAVDESS only speech without pictures is taken; songs and videos are left out. Of every corpus, so is a recording
-    that came before under the same name: widespread copies hold everything twice, in two folders or formats. With
-    `others`, files of other names are kept, unlabelled.
+    Of RAVDESS only audio files of speech are kept; songs and videos are left out. In every corpus a recording is kept
+    once: later files whose names hold the same fields are left out, since widespread copies hold everything twice, in
+    two folders or formats. With `others`, files of other names are kept, unlabelled.
     """
-    rows, left_out, seen = [], Counter(), set()
+    rows, left_out, recordings = [], Counter(), set()
     for path in paths:
-        fields, video = parse(corpus, path), path.suffix.lower() in VIDEO
-        if fields is None and others and not video:
+        fields, is_video = parse(corpus, path), path.suffix.lower() in VIDEO
+        if fields is None and others and not is_video:
             rows.append({"path": str(path), "label": None})
         elif fields is None:
             left_out[f"not a name of {corpus}"] += 1
-        elif video or fields.get("modality", "audio-only") != "audio-only":
+        elif is_video or fields.get("modality", "audio-only") != "audio-only":
             left_out["video"] += 1
         elif fields.get("channel") == "song":
             left_out["song"] += 1
-        elif (recording := tuple(fields.values())) in seen:
+        elif (recording := tuple(fields.values())) in recordings:
             left_out["the same recording again"] += 1
         else:
-            seen.add(recording)
+            recordings.add(recording)
             rows.append({"path": str(path), **fields, "corpus": corpus})
     return pd.DataFrame(rows), left_out

@@ -1,4 +1,4 @@
-"""Fingerprints: 128 bits that say which recording a sound file holds, whatever its name, format, rate and level."""
+"""Fingerprints: 128 bits that identify the recording in a sound file, whatever its name, format, rate and level."""
 
 import os
 from functools import lru_cache
@@ -11,17 +11,17 @@ from tqdm.auto import tqdm
 
 from ..audio import reading
 
-RATE = 16_000  # Hz, at which recordings are read
-HOP, SPAN = 80, 512  # samples between frames, and seen by one
-LONGEST = 60  # seconds that are read of a recording
-SEGMENTS, BANDS = 17, 9  # between neighbours there are 16 × 8 differences, one bit each
-LOWEST, HIGHEST = 150, 3700  # Hz, which a telephone lets through
-FLOOR = 0.01  # of the mean energy: what is weaker counts as silence
-STEADY = 0.01  # median difference, in nepers, under which nothing but rounding decides the bits
+RATE = 16_000  # sample rate at which recordings are read, Hz
+HOP, SPAN = 80, 512  # samples between frames, and samples per frame
+LONGEST = 60  # maximum number of seconds that are read of a recording
+SEGMENTS, BANDS = 17, 9  # neighbours have 16 × 8 differences, one bit each
+LOWEST, HIGHEST = 150, 3700  # Hz, within the band of a telephone
+FLOOR = 0.01  # fraction of the mean energy; weaker energy counts as silence
+STEADY = 0.01  # median difference, in nepers, below which rounding alone determines the bits
 
 BITS = (SEGMENTS - 1) * (BANDS - 1)
-COPY = 8  # bits in which two copies of one recording may differ
-ALIKE = 0.5  # correlation of two copies, at the delay at which it is greatest
+COPY = 8  # maximum number of bits in which copies of one recording differ
+ALIKE = 0.5  # minimum correlation of two copies, at the delay at which it is greatest
 
 FILE = "recordings.csv"  # beside the weights of a model
 COLUMNS = ["fingerprint", "use", "speaker"]
@@ -34,8 +34,8 @@ def of_waveform(waveform) -> str | None:
     at its ends matters. In each segment the energy of nine mel-spaced bands is taken. A bit says whether the step from
     one band to the next grows or shrinks from one segment to the next (after Haitsma and Kalker 2002).
 
-    Two recordings count as one where at most 8 bits differ (`COPY`). What was measured, on 1200 recordings of RAVDESS,
-    351 of LibriSpeech and 400 of ESC-10:
+    Two recordings count as one where at most 8 bits differ (`COPY`). Measured on 1200 recordings of RAVDESS, 351 of
+    LibriSpeech and 400 of ESC-10:
 
     * copies at 8, 22.05 or 48 kHz: at most 1 bit differs; at 0.3 of the level in 16 bits: 2, of a very quiet one 7;
     * up to 37 ms of silence added: at most 2; 5 ms cut off at either end: speech 1, sounds of ESC-10 up to 15 (95 % of
@@ -48,12 +48,12 @@ def of_waveform(waveform) -> str | None:
     Parameters
     ----------
     waveform : array [time]
-        At 16 kHz. Of what is longer than a minute, the first minute is read.
+        At 16 kHz. Only the first minute is read.
 
     Returns
     -------
     str or None
-        None of silence, and of steady tones, in which nothing changes that could tell them apart.
+        None for silence, and for steady tones, which have no changes that could distinguish them.
     """
     waveform = np.asarray(waveform, dtype=np.float32)[: LONGEST * RATE]
     energy = _band_energies(waveform)
@@ -61,7 +61,7 @@ def of_waveform(waveform) -> str | None:
     if not amplitude.any():
         return None
 
-    # Where the segments begin and end, in frames: each holds as much of the amplitude as any other.
+    # Edges of the segments, in frames: all segments hold equal shares of the amplitude.
     frames = np.arange(len(energy) + 1)
     share = np.append(0, np.cumsum(amplitude))
     edges = np.interp(np.linspace(0, share[-1], SEGMENTS + 1), share, frames)
@@ -79,7 +79,7 @@ def of_waveform(waveform) -> str | None:
 
 
 def of_file(path) -> str | None:
-    """Compute the fingerprint of a sound file; None where it cannot be read, or `of_waveform` gives None."""
+    """Compute the fingerprint of a sound file; None where it cannot be read, or `of_waveform` returns None."""
     try:
         state = os.stat(path)
     except OSError:
@@ -89,7 +89,7 @@ def of_file(path) -> str | None:
 
 @lru_cache(maxsize=100_000)
 def _of_file(path, size, changed):
-    """The fingerprint of a file as it is now: what was computed is kept until the file changes."""
+    """Return the fingerprint of a file in its current state; it is cached until the file changes."""
     try:
         return of_waveform(reading.read(path, RATE))
     except reading.BadClip:
@@ -97,14 +97,14 @@ def _of_file(path, size, changed):
 
 
 def of_files(paths) -> pd.Series:
-    """Compute the fingerprint of each file (`of_file`), or sound in memory, indexed like `paths`, with a bar."""
+    """Compute the fingerprint of each file or sound in memory, indexed like `paths`, with a progress bar."""
     paths = pd.Series(paths, dtype=object)
-    found = [of_sound(path) for path in tqdm(paths, "fingerprints", unit="clip", leave=False, delay=2)]
-    return pd.Series(found, index=paths.index, dtype=object)
+    fingerprints = [of_sound(path) for path in tqdm(paths, "fingerprints", unit="clip", leave=False, delay=2)]
+    return pd.Series(fingerprints, index=paths.index, dtype=object)
 
 
 def of_sound(source) -> str | None:
-    """Compute the fingerprint of a file, or of sound in memory; None where it cannot be read, too."""
+    """Compute the fingerprint of a file or of a sound in memory; None also where it cannot be read."""
     if isinstance(source, (reading.Waveform, reading.Encoded)):
         try:
             return of_waveform(reading.read(source, RATE))
@@ -115,15 +115,15 @@ def of_sound(source) -> str | None:
 
 def distances(some, others) -> np.ndarray:
     """Count the bits in which fingerprints differ, [some, others]; NaN where either is missing."""
-    left = _signs(some)
-    right = _signs(others)
-    return (BITS - left @ right.T) / 2
+    signs = _signs(some)
+    other_signs = _signs(others)
+    return (BITS - signs @ other_signs.T) / 2
 
 
 def same_sound(path, other) -> bool:
-    """Check that two sound files hold one recording, sample by sample, whatever their level and delay.
+    """Return whether two sound files hold one recording, sample by sample, whatever their level and delay.
 
-    It confirms what fingerprints say, since those of two synthetic voices may come near each other. At the best delay
+    This confirms a match of fingerprints, since those of two synthetic voices may differ in few bits. At the best delay
     waveforms must correlate at 0.5 or more (`ALIKE`). Copies at 8 kHz, in MP3 or Ogg Vorbis had 0.95 or more (speech)
     and 0.65 or more (sounds); the nearest of different recordings, two takes and two synthetic voices, at most 0.25.
     False where a file cannot be read.
@@ -137,7 +137,7 @@ def same_sound(path, other) -> bool:
 
 
 def write(table, folder) -> None:
-    """Write which recordings a model was trained on to `recordings.csv` in its folder.
+    """Write the recordings that a model was trained on to `recordings.csv` in its folder.
 
     Parameters
     ----------
@@ -159,15 +159,15 @@ def read(folder) -> pd.DataFrame | None:
 
 
 def _band_energies(waveform):
-    """Energy [frame, band] in bands of equal width in mel; a frame of zeros is added at either end."""
+    """Compute the energy [frame, band] in bands of equal width in mel; a frame of zeros is added at either end."""
     padded = np.pad(waveform, SPAN)
     window = np.hanning(SPAN).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(padded, SPAN)[::HOP] * window
 
     lowest = np.log1p(LOWEST / 700)
     highest = np.log1p(HIGHEST / 700)
-    hertz = 700 * np.expm1(np.linspace(lowest, highest, BANDS + 1))
-    edges = np.round(hertz * SPAN / RATE).astype(int)
+    edges_hz = 700 * np.expm1(np.linspace(lowest, highest, BANDS + 1))
+    edges = np.round(edges_hz * SPAN / RATE).astype(int)
 
     spectrum = fft.rfft(frames)[:, edges[0] : edges[-1]]
     power = spectrum.real**2 + spectrum.imag**2
@@ -175,7 +175,7 @@ def _band_energies(waveform):
 
 
 def _signs(fingerprints):
-    """Bits as ±1, [fingerprint, bit]; NaN where a fingerprint is missing."""
+    """Return the bits as ±1, [fingerprint, bit]; NaN where a fingerprint is missing."""
     signs = np.full((len(fingerprints), BITS), np.nan, dtype=np.float32)
     for row, digits in zip(signs, fingerprints):
         if isinstance(digits, str):

@@ -1,7 +1,7 @@
-"""The one place that walks folders: which sound files lie below one, and what was left out there.
+"""Search of folders for sound files, with counts of the files that were left out; used wherever a folder is read.
 
-Names are those of the links, where a corpus is made of links (a hub's cache, git-annex, DataLad, DVC), and a linked
-folder is entered once. Hidden files and folders, and what systems keep for themselves, are left out.
+Where a corpus is made of links (a hub's cache, git-annex, DataLad, DVC), files have the names of the links, and a
+linked folder is entered once. Hidden files and folders, and those of the operating system, are left out.
 """
 
 import glob
@@ -35,20 +35,20 @@ OTHER_SOUND = (
 
 @dataclass
 class Found:
-    """What lies below a folder."""
+    """Contents of a folder and its subfolders."""
 
-    files: list[Path] = field(default_factory=list)  # with the endings asked for, sorted
-    left_out: Counter = field(default_factory=Counter)  # files, by reason
-    others: Counter = field(default_factory=Counter)  # endings of all other files
+    files: list[Path] = field(default_factory=list)  # with the requested endings, sorted
+    left_out: Counter = field(default_factory=Counter)  # number of files by reason
+    others: Counter = field(default_factory=Counter)  # number of all other files by ending
 
     def described(self) -> str:
-        """What else is there, in words: "3 .m4a, 1 .txt"."""
-        few = [f"{count} {ending or 'without ending'}" for ending, count in self.others.most_common(5)]
-        return ", ".join(few) or "nothing"
+        """Return the number of other files by ending as text: "3 .m4a, 1 .txt"."""
+        counts = [f"{count} {ending or 'without ending'}" for ending, count in self.others.most_common(5)]
+        return ", ".join(counts) or "nothing"
 
 
 def walk(root, endings) -> Found:
-    """Find the files with these endings below a folder.
+    """Return the files with these endings below a folder, with counts of all others.
 
     Parameters
     ----------
@@ -63,34 +63,35 @@ def walk(root, endings) -> Found:
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
-    found = Found()
+    contents = Found()
     entered = {os.path.realpath(root)}
-    waiting = [root]
-    while waiting:
+    pending = [root]
+    while pending:
         links = []
-        for start in waiting:  # folders themselves, at any depth, before links to them: files keep their own names
-            _walk_one(start, root, endings, entered, found, links)
-        waiting = [link for link in sorted(links) if _is_entered(link, root, entered, found)]
-    found.files.sort()
-    return found
+        for start in pending:  # folders before links to them, at any depth, so that files keep their own names
+            _collect_files(start, root, endings, entered, contents, links)
+        pending = [link for link in sorted(links) if _is_searched(link, root, entered, contents)]
+    contents.files.sort()
+    return contents
 
 
-def _walk_one(start, root, endings, entered, found, links):
-    """Note the files below one folder; links to folders are put off."""
-    for folder, inside, names in os.walk(start):
-        inside.sort()
-        links += [Path(folder, name) for name in inside if os.path.islink(os.path.join(folder, name))]
-        inside[:] = [
+def _collect_files(start, root, endings, entered, contents, links):
+    """Add the files below one folder to `contents`, and its links to folders to `links`, to be followed later."""
+    for folder, subfolders, file_names in os.walk(start):
+        subfolders.sort()
+        links += [Path(folder, name) for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        subfolders[:] = [
             name
-            for name in inside
-            if not os.path.islink(os.path.join(folder, name)) and _is_entered(Path(folder, name), root, entered, found)
+            for name in subfolders
+            if not os.path.islink(os.path.join(folder, name))
+            and _is_searched(Path(folder, name), root, entered, contents)
         ]
-        for name in names:
-            _note(Path(folder, name), endings, found)
+        for name in file_names:
+            _add_file(Path(folder, name), endings, contents)
 
 
 def named(pattern, endings) -> list[str]:
-    """The files that a path or a pattern such as "mine/*.wav" names, or those with these endings in a folder, sorted."""
+    """Return the files that match a path or pattern ("mine/*.wav"), or those in a folder with these endings, sorted."""
     pattern = os.path.expanduser(pattern)
     if os.path.isdir(pattern):
         return [str(path) for path in walk(pattern, endings).files]
@@ -99,38 +100,38 @@ def named(pattern, endings) -> list[str]:
     return sorted(map(os.path.abspath, filter(os.path.isfile, glob.glob(pattern, recursive=True))))
 
 
-def _is_entered(folder, root, entered, found) -> bool:
-    """Whether a folder is searched: not a hidden one, and none that was searched under another name."""
+def _is_searched(folder, root, entered, contents) -> bool:
+    """Return whether a folder is to be searched: not a hidden one, and none that was entered under another name."""
     if _is_hidden(folder.name):
-        found.left_out["hidden folders"] += 1
+        contents.left_out["hidden folders"] += 1
         return False
-    real = os.path.realpath(folder)
-    if Path(os.path.realpath(root)).is_relative_to(real) and real not in entered:
-        found.left_out["links to folders above"] += 1
+    real_path = os.path.realpath(folder)
+    if Path(os.path.realpath(root)).is_relative_to(real_path) and real_path not in entered:
+        contents.left_out["links to folders above"] += 1
         return False
-    if real in entered:
-        found.left_out["folders linked again"] += 1
+    if real_path in entered:
+        contents.left_out["folders linked again"] += 1
         return False
-    entered.add(real)
+    entered.add(real_path)
     return True
 
 
-def _note(file, endings, found):
-    """Count one file, or take it."""
+def _add_file(file, endings, contents):
+    """Add one file to the files of `contents`, or to its counts."""
     ending = file.suffix.lower()
     if _is_hidden(file.name):
         if ending in endings:
-            found.left_out["hidden files"] += 1
+            contents.left_out["hidden files"] += 1
     elif ending not in endings:
-        found.others[ending] += 1
+        contents.others[ending] += 1
         if ending in OTHER_SOUND:
-            found.left_out[f"{ending}, which cannot be read: convert to wav or flac"] += 1
+            contents.left_out[f"{ending}, which cannot be read: convert to wav or flac"] += 1
     elif not os.path.exists(file):
-        found.left_out["links to what is not there"] += 1
+        contents.left_out["links to what is not there"] += 1
     else:
-        found.files.append(file)
+        contents.files.append(file)
 
 
 def _is_hidden(name) -> bool:
-    """Whether this is a name of what is hidden, or was thrown away, or of what systems keep for themselves."""
+    """Return whether a name is that of a hidden file, of trash or of a folder of the operating system."""
     return name.startswith((".", "~$")) or name.lower() in SYSTEM

@@ -1,4 +1,4 @@
-"""Which clips: seeded draws, and splits that no speaker straddles."""
+"""Seeded draws of clips, and splits with no speaker on both sides."""
 
 import warnings
 from collections import Counter
@@ -14,8 +14,8 @@ from .filenames import ordered
 def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
     """Draw `n` clips at random, seeded: ``draw(clips, label="sad", sex="female", intensity="strong")``.
 
-    A KeyError lists the columns or values that the corpus has instead; a ValueError says that fewer than `n` clips
-    match.
+    Raises KeyError where the clips lack a column or value (the message lists those that they have), ValueError where
+    fewer than `n` clips match.
     """
     chosen = np.ones(len(clips), bool)
     for column, value in where.items():
@@ -33,61 +33,72 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
 
 
 def balanced(clips, n, *, seed=0) -> pd.DataFrame:
-    """Draw `n` clips (or all, if fewer), as even over labels and then speakers as can be; order is kept."""
+    """Draw `n` clips (or all, if fewer), as evenly as possible over labels and then speakers, and keep their order."""
     rng = np.random.default_rng(seed)
     labels = pd.factorize(clips["label"])[0] + 1  # 0: no label
     speakers = (
         pd.factorize(identity.unified(clips["speaker"]))[0] + 1 if "speaker" in clips else np.zeros(len(clips), int)
     )
-    left = list(rng.permutation(len(clips)))
-    of_label, of_speaker, cells, taken = Counter(), Counter(), Counter(), []
-    while left and len(taken) < n:
-        best = min(left, key=lambda i: (of_label[labels[i]], of_speaker[speakers[i]], cells[labels[i], speakers[i]]))
-        left.remove(best)
-        taken.append(best)
-        of_label[labels[best]] += 1
-        of_speaker[speakers[best]] += 1
-        cells[labels[best], speakers[best]] += 1
-    return clips.iloc[sorted(taken)]
+    remaining = list(rng.permutation(len(clips)))
+    label_counts, speaker_counts, cell_counts, drawn = Counter(), Counter(), Counter(), []
+    while remaining and len(drawn) < n:
+        position = min(
+            remaining,
+            key=lambda index: (
+                label_counts[labels[index]],
+                speaker_counts[speakers[index]],
+                cell_counts[labels[index], speakers[index]],
+            ),
+        )
+        remaining.remove(position)
+        drawn.append(position)
+        label_counts[labels[position]] += 1
+        speaker_counts[speakers[position]] += 1
+        cell_counts[labels[position], speakers[position]] += 1
+    return clips.iloc[sorted(drawn)]
 
 
 def _strata(clips):
-    """What splits keep even: label and, where known, sex. Raises where no speakers are known."""
-    lacking = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
-    if lacking or "speaker" not in clips:
-        how = f"lack a speaker in {lacking} rows" if "speaker" in clips else "have no column `speaker`"
-        add = 'add it, e.g. clips["speaker"] = ..., or a `speaker` column in the CSV file'
-        raise ValueError(f"the clips {how}, so a split could put one voice on both sides: {add}")
+    """Return the stratum of each clip, its label and, where known, sex; ValueError where a clip has no speaker."""
+    n_missing = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
+    if n_missing or "speaker" not in clips:
+        problem = f"lack a speaker in {n_missing} rows" if "speaker" in clips else "have no column `speaker`"
+        remedy = 'add it, e.g. clips["speaker"] = ..., or a `speaker` column in the CSV file'
+        raise ValueError(f"the clips {problem}, so a split could put one voice on both sides: {remedy}")
     label = clips["label"].astype(str)
     return label + "|" + clips["sex"].astype(str) if "sex" in clips else label
 
 
 def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
-    """Copy with a column `split`, "train" or "test": no speaker on both sides, labels and sexes even.
+    """Return a copy with a column `split`, "train" or "test": no speaker on both sides, labels and sexes even.
 
-    Of 500 seeded draws of test speakers, the one is kept whose share of each label and sex is nearest to `test`.
+    Of 500 seeded draws of test speakers, the one whose share of each label and sex is nearest to `test` is used. Raises
     ValueError where speakers are not known, there is only one, or `test` is not between 0 and 1.
     """
     strata = _strata(clips)
     speakers = identity.unified(clips["speaker"])
     counts = pd.crosstab(speakers, strata)
     if len(counts) < 2 or not 0 < test < 1:
-        raise ValueError(f"a split needs two speakers or more, 0 < test < 1; not {len(counts)}, {test}")
+        raise ValueError(
+            f"a split needs two speakers or more and 0 < test < 1, not {len(counts)} speakers and test={test}"
+        )
     rng = np.random.default_rng(seed)
-    n = min(max(round(test * len(counts)), 1), len(counts) - 1)
-    draws = np.stack([rng.permutation(len(counts)) < n for _ in range(500)])
-    off = (draws @ counts.to_numpy() - test * counts.sum().to_numpy()) ** 2
-    chosen = counts.index[draws[off.sum(axis=1).argmin()]]
+    n_test = min(max(round(test * len(counts)), 1), len(counts) - 1)
+    draws = np.stack([rng.permutation(len(counts)) < n_test for _ in range(500)])
+    deviations = (draws @ counts.to_numpy() - test * counts.sum().to_numpy()) ** 2
+    chosen = counts.index[draws[deviations.sum(axis=1).argmin()]]
     return clips.assign(split=np.where(speakers.isin(chosen), "test", "train"))
 
 
 def folds(clips, n=5, *, seed=0) -> pd.Series:
-    """Fold 0 to n - 1 of each clip, indexed like `clips`: whole speakers, labels and sexes even."""
+    """Return the fold of each clip, 0 to n - 1, indexed like `clips`: whole speakers, labels and sexes even."""
     strata = _strata(clips)
     speakers = identity.unified(clips["speaker"])
     if not 2 <= n <= speakers.nunique():
-        raise ValueError(f"{n} folds need from 2 to as many speakers as there are, {speakers.nunique()}")
-    with warnings.catch_warnings():  # a stratum with fewer clips than folds: it is spread as far as it goes
+        raise ValueError(
+            f"{n} folds are not possible with {speakers.nunique()} speakers: n must be from 2 to the number of speakers"
+        )
+    with warnings.catch_warnings():  # of a stratum with fewer clips than folds, which is spread as far as possible
         warnings.simplefilter("ignore", UserWarning)
         parts = list(StratifiedGroupKFold(n, shuffle=True, random_state=seed).split(clips, strata, speakers))
     fold = pd.Series(-1, index=clips.index, name="fold")

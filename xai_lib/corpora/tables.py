@@ -1,6 +1,6 @@
-"""The one place that reads tables: CSV as spreadsheets, scripts and people leave it.
+"""Reading of tables: CSV files as written by spreadsheets, scripts and people; used wherever a table is read.
 
-Blanks around names and values are taken off, numbers that are names stay text, and what parts the columns is found out.
+Blanks around names and values are removed, numbers that are names stay text, and the separator is detected.
 """
 
 import csv
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-# Columns whose values are names, also where they look like numbers: a fold "1" and a speaker "007".
+# Columns whose values are names, even where they look like numbers: a fold "1" and a speaker "007".
 NAMES = {"path", "file", "filename", "label", "emotion", "split", "corpus", "fold", "source", "recording", "sex"}
 NAMES |= {"speaker", "speaker_id", "client_id", "actor_id", "subject", "participant", "person", "id"}
-MISSING = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None"}  # of numbers: "NA" may be a name
+# Missing values in columns of numbers; elsewhere "NA" may be a name.
+MISSING = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None"}
 SEPARATORS = ",;\t|"
-ENCODINGS = ("utf-8-sig", "cp1252")  # Windows' own in western Europe, with a warning: it reads nearly anything
+ENCODINGS = ("utf-8-sig", "cp1252")  # cp1252 (Windows, western Europe) decodes nearly anything, so with a warning
 
 
 def read(path, *, names=()) -> pd.DataFrame:
-    """Read a table with a header: separated by commas, semicolons, tabs or bars.
+    """Read a table with a header, separated by commas, semicolons, tabs or bars.
 
     Parameters
     ----------
@@ -29,13 +30,13 @@ def read(path, *, names=()) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Text without blanks at its ends; empty cells are missing, and nothing else is ("NA" can be a speaker). Columns
-        of numbers are numbers, but for those that hold names.
+        Text without blanks at its ends; only empty cells are missing ("NA" can be a speaker). Columns of numbers are
+        converted to numbers, except those that hold names.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        There is no such table, it cannot be read, or two of its columns have one name.
+        There is no such table, it cannot be read, or two of its columns have the same name.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -47,33 +48,33 @@ def read(path, *, names=()) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"{path} cannot be read as a table of clips: it is empty")
     table = pd.DataFrame(rows[1:], columns=rows[0], dtype=object)
-    twice = table.columns[table.columns.duplicated() & (table.columns != "")]
-    if len(twice):
-        raise ValueError(f"{path} has two columns of the name {twice[0]!r}: rename one of them")
-    if "" in table:  # numbers of rows, as pandas writes them
-        if not _counts_rows(table[[""]].iloc[:, 0]):
-            raise ValueError(f"{path} has a column without a name that holds more than numbers of rows: name it")
+    duplicates = table.columns[table.columns.duplicated() & (table.columns != "")]
+    if len(duplicates):
+        raise ValueError(f"{path} has two columns named {duplicates[0]!r}: rename one of them")
+    if "" in table:  # row numbers, as written by pandas
+        if not _holds_row_numbers(table[[""]].iloc[:, 0]):
+            raise ValueError(f"{path} has a column without a name that does not hold row numbers: name it")
         table = table.drop(columns="")
     for name in {"path", "label"} & set(table):
-        broken = table[name][table[name].str.contains("\n")]
-        if len(broken):
+        multiline = table[name][table[name].str.contains("\n")]
+        if len(multiline):
             raise ValueError(
-                f"{path}: a {name} goes over several lines, {broken.iloc[0][:60]!r}: is a quote left open?"
+                f"{path}: a {name} spans several lines, {multiline.iloc[0][:60]!r}: is a closing quote missing?"
             )
     for name in table:
         values = table[name].astype(object).where(table[name] != "", None)
-        table[name] = values if name in NAMES or name in names else _numbers(values)
+        table[name] = values if name in NAMES or name in names else _to_numbers(values)
     return table.dropna(how="all").reset_index(drop=True)
 
 
-def _counts_rows(values: pd.Series) -> bool:
-    """Whether a column is empty, or numbers rows."""
+def _holds_row_numbers(values: pd.Series) -> bool:
+    """Return whether a column is empty, or holds row numbers."""
     present = values[values != ""]
     return present.str.fullmatch(r"\d+").all() and present.is_unique
 
 
 def _rows(path, text) -> list[list[str]]:
-    """The header and the rows, of as many cells as the header has; blanks at their ends are taken off."""
+    """Return the header and the rows, with as many cells as the header has and without blanks at their ends."""
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(text)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     rows = []
@@ -83,22 +84,22 @@ def _rows(path, text) -> list[list[str]]:
             if not any(row):
                 continue
             if not rows and any("\n" in cell for cell in row):
-                raise ValueError(f"{path}: the name of a column goes over several lines: is a quote left open?")
+                raise ValueError(f"{path}: the name of a column spans several lines: is a closing quote missing?")
             width = len(rows[0]) if rows else len(row)
             if any(row[width:]):
                 raise ValueError(
-                    f"{path}, line {lines.line_num}: {len(row)} cells, and the header has {width}; the one too many is "
-                    f"{row[width]!r}: put quotes around values that hold {separator!r}"
+                    f"{path}, line {lines.line_num}: {len(row)} cells, but the header has {width}; the first extra "
+                    f"cell is {row[width]!r}: put quotes around values that contain {separator!r}"
                 )
             rows.append((row + [""] * width)[:width])
     except csv.Error as error:
-        quote = ": is a quote left open?" if "quote" in str(error) or "end of data" in str(error) else ""
+        quote = ": is a closing quote missing?" if "quote" in str(error) or "end of data" in str(error) else ""
         raise ValueError(f"{path} cannot be read as a table of clips, line {lines.line_num}: {error}{quote}") from error
     return rows
 
 
 def _text(path) -> str:
-    """What is in a file; UTF-16 where it begins as Excel begins it."""
+    """Return the text of a file, decoded as UTF-16 where it begins with a byte order mark, as written by Excel."""
     content = path.read_bytes()
     if b"\0" in content and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"{path} cannot be read as a table of clips: it is not text; save it as CSV")
@@ -110,30 +111,32 @@ def _text(path) -> str:
             continue
         if encoding == "cp1252":
             warnings.warn(
-                f"{path} is not UTF-8: letters beyond ASCII were read as those of western Europe", stacklevel=4
+                f"{path} is not UTF-8: decoded as cp1252 (western Europe); if letters are wrong, save it as UTF-8",
+                stacklevel=4,
             )
-        text = text.replace("\r\n", "\n").replace("\r", "\n")  # of Windows, and of Excel for Mac
-        first, _, rest = text.partition("\n")
-        return rest if first.strip().lower().startswith("sep=") else text  # Excel says so how columns are parted
-    raise ValueError(f"{path} cannot be read as a table of clips: save it as CSV in UTF-8")
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # line ends of Windows, and of Excel for Mac
+        first_line, _, remainder = text.partition("\n")
+        # Excel may name the separator in a first line.
+        return remainder if first_line.strip().lower().startswith("sep=") else text
+    raise ValueError(f"{path} cannot be read as a table of clips: its encoding is not known; save it as CSV in UTF-8")
 
 
 def _separator(text) -> str:
-    """What parts the columns, going by the header."""
+    """Return the separator that divides the header into the most columns."""
     header = next(line for line in text.splitlines() if line.strip())
-    counts = {sign: len(next(csv.reader([header], delimiter=sign))) for sign in SEPARATORS}
+    counts = {separator: len(next(csv.reader([header], delimiter=separator))) for separator in SEPARATORS}
     return max(SEPARATORS, key=counts.get)
 
 
-def _numbers(values: pd.Series) -> pd.Series:
-    """A column as numbers, or truth values, where all of it can be read so, and "007" is not among them."""
+def _to_numbers(values: pd.Series) -> pd.Series:
+    """Convert a column to numbers or booleans, where all values can be, and none has leading zeros like "007"."""
     present = values.dropna()
     present = present[~present.isin(MISSING)]
     if present.empty:
         return values
     if set(present) <= {"True", "False"}:
-        truth = values.map({"True": True, "False": False})
-        return truth.astype(bool) if truth.notna().all() else truth
+        booleans = values.map({"True": True, "False": False})
+        return booleans.astype(bool) if booleans.notna().all() else booleans
     if present.str.match(r"[+-]?0\d").any():
         return values
     try:

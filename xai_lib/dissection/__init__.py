@@ -1,4 +1,4 @@
-"""What each neuron responds to, in words, and whether the words hold for speakers they were not written from."""
+"""Descriptions of what each neuron responds to, and tests of them on speakers whose clips were not used for them."""
 
 from ..activations import activations, opened
 from ..activations.exemplars import exemplars, snippets, top_frames

@@ -1,8 +1,9 @@
-"""Open concepts: the adjectives that describe each neuron, how many and where, and whether they are true of it.
+"""Open-vocabulary concepts: adjectives that describe each neuron, how many in which layers, and whether they are true.
 
-Adjectives come from words that tell a neuron's high clips from its low ones (`dissection.describe`) or from a text
-about it. Beside each count stand those of descriptions written from shuffled captions, and each adjective that names a
-measured quantity is checked: does the activation of a "loud" neuron follow the level of clips not described from?
+Adjectives come from the words that distinguish a neuron's high clips from its low ones (`dissection.describe`) or from
+a text about it. Counts are compared with those of descriptions computed from shuffled captions, and each adjective that
+names a measured quantity is checked: does the activation of a "loud" neuron follow the level of clips that were not
+used for its description?
 """
 
 import warnings
@@ -22,125 +23,129 @@ __all__ = ["adjectives", "by_layer", "calibrate", "check", "distribution", "part
 
 
 def adjectives(words, lexicon=None, *, least=1.96, yes_no=None, tagger=None) -> xr.DataArray:
-    """Which adjectives describe each neuron: bool [..., adjective].
+    """Return which adjectives describe each neuron: bool [..., adjective].
 
     Parameters
     ----------
     words : DataArray [..., word], DataArray [...] or Series of str
-        z of words, of `dissection.describe` (its `null` too): those from `least` up are said, others are not. Or a text
-        per neuron: a word is said where `wording.said` finds it undenied.
+        z of words, as returned by `dissection.describe` (or its `null`): words with z ≥ `least` count. Or a text per
+        neuron: a word counts where `text_analysis.said` finds it without negation.
     lexicon : DataFrame, optional
-        Whose words in `low` and `high` count; `descriptions.lexicon()` unless told.
+        Its words in the columns `low` and `high` count; default: `descriptions.lexicon()`.
     yes_no : callable, optional
-        In place of the lexicon: whether a word describes sound; True, False, or None where that is not clear. It is
-        asked each distinct word once; words without a clear answer are named in a warning and do not count.
+        Replaces the lexicon: whether a word describes sound; True, False, or None where that is not clear. It is called
+        once for each distinct word; words without a clear answer are named in a warning and do not count.
     tagger : callable, optional
-        Pairs (word, Penn tag) of a text, as `parts_of_speech` needs: of texts only adjectives are asked about then.
+        Returns pairs (word, Penn tag) of a text, as `parts_of_speech` needs: only adjectives of texts count then.
     """
     lexicon = descriptions.lexicon() if lexicon is None else lexicon
-    known = list(dict.fromkeys(lexicon[["low", "high"]].to_numpy().ravel()))
+    lexicon_words = list(dict.fromkeys(lexicon[["low", "high"]].to_numpy().ravel()))
     if isinstance(words, xr.DataArray) and "word" in words.dims:
-        names = text_analysis.kept(words["word"].values.tolist(), yes_no) if yes_no else known
+        names = text_analysis.kept(words["word"].values.tolist(), yes_no) if yes_no else lexicon_words
         return (words.reindex(word=names, fill_value=0) >= least).rename(word="adjective").transpose(..., "adjective")
     texts = words if isinstance(words, xr.DataArray) else xr.DataArray(words, dims=["unit"])
-    plain = [text if isinstance(text, str) else "" for text in texts.values.flat]
+    strings = [text if isinstance(text, str) else "" for text in texts.values.flat]
     missing = sum(not isinstance(text, str) for text in texts.values.flat)
     if missing:
-        warnings.warn(f"{missing} of {texts.size} neurons have no text: nothing is said of them", stacklevel=2)
-    found = [text_analysis.said(text, known) for text in plain]
+        warnings.warn(f"{missing} of {texts.size} neurons have no text: they get no adjectives", stacklevel=2)
+    words_by_text = [text_analysis.said(text, lexicon_words) for text in strings]
     if tagger:
-        tagged = [{word.lower() for word, tag in tagger(text) if tag.startswith("JJ")} for text in plain]
-        found = [own & tags for own, tags in zip(found, tagged)]
-    names = text_analysis.kept(sorted(set().union(*found)), yes_no) if yes_no else known
-    values = np.array([[name in own for name in names] for own in found], bool)
+        tagged = [{word.lower() for word, tag in tagger(text) if tag.startswith("JJ")} for text in strings]
+        words_by_text = [text_words & adjective_words for text_words, adjective_words in zip(words_by_text, tagged)]
+    names = text_analysis.kept(sorted(set().union(*words_by_text)), yes_no) if yes_no else lexicon_words
+    values = np.array([[name in text_words for name in names] for text_words in words_by_text], bool)
     return _like(texts, values, adjective=names)
 
 
 def distribution(adjectives, null=None) -> pd.DataFrame:
-    """How many neurons each adjective describes, most first.
+    """Return the number of neurons that each adjective describes, in descending order.
 
-    `null` [draw, ..., adjective], adjectives of descriptions from shuffled captions, adds `null`, the mean over draws,
-    `null_low` and `null_high`, between which 95 % of further draws would lie, and `q`, of `statistics.null_test` at a
-    false discovery rate over the adjectives. A draw deals out captions for all neurons alike, so that neurons that
-    share exemplars do not pass for independent ones; and within speakers (`dissection.describe`), so that an adjective
-    that nearly all clips of a speaker have in common beats its null only where it goes beyond who speaks. It is about
-    these clips: where a speaker's clips of one emotion are alike in neuron and caption both, words are said more often
-    than with captions dealt out clip by clip, though nothing relates the two, and q is too small.
+    `null` [draw, ..., adjective], adjectives of descriptions from shuffled captions, adds the columns `null`, the mean
+    over draws (chance level), `null_low` and `null_high`, between which 95 % of further draws would lie, and `q`, the p
+    of `statistics.null_test` at a false discovery rate over the adjectives. Each draw permutes the captions for all
+    neurons alike, so that neurons that share exemplars are not treated as independent; and within speakers
+    (`dissection.describe`), so that an adjective that nearly all clips of a speaker have in common exceeds the chance
+    level only where it reflects more than speaker identity. The test refers to these clips: where a speaker's clips of
+    one emotion are alike in both activation and caption, words are assigned more often than with captions permuted clip
+    by clip, although nothing relates the two, and q is too small.
     """
     dims = [dim for dim in adjectives.dims if dim != "adjective"]
     table = pd.DataFrame({"neurons": adjectives.sum(dims).to_series(), "share": adjectives.mean(dims).to_series()})
     if null is not None:
         counts = null.sum([dim for dim in null.dims if dim not in ("draw", "adjective")]).transpose("draw", "adjective")
         counts = counts.sel(adjective=adjectives["adjective"]).values
-        mean, low, high = _band(counts)
+        mean, low, high = _prediction_band(counts)
         q = statistics.fdr(statistics.null_test(table["neurons"].to_numpy(), counts))
         table = table.assign(null=mean, null_low=np.maximum(low, 0), null_high=high, q=q)
     return table.sort_values("neurons", ascending=False, kind="stable")
 
 
 def by_layer(adjectives, null=None, *, left_out=None) -> xr.Dataset:
-    """Mean number of adjectives per neuron in each layer (of each part), and a line through the layers.
+    """Return the mean number of adjectives per neuron in each layer (of each part) and its linear trend over layers.
 
     Parameters
     ----------
     adjectives : DataArray [..., adjective]
     null : DataArray [draw, ..., adjective], optional
-        Those of descriptions from shuffled captions.
+        Adjectives of descriptions from shuffled captions.
     left_out : DataArray [speaker, ..., adjective], optional
-        Those of descriptions written without the clips of one speaker each.
+        Adjectives of descriptions computed without the clips of one speaker each.
 
     Returns
     -------
     Dataset
-        `mean` [part, layer]; of the line through these means `slope`, adjectives per layer, its 95 % t interval `low`
-        and `high`, `p` and `intercept` [part]. NaN under three layers. With `null`: `null` [draw, part, layer],
-        `null_slope` [draw, part], and `null_p` of `statistics.null_test`. With `left_out`: `speakers_low` and
-        `speakers_high`, the interval of the slope by the jackknife, from eight speakers up.
+        `mean` [part, layer]; of the regression line through these means `slope`, adjectives per layer, its 95 % t
+        interval `low` and `high`, `p` and `intercept` [part]. NaN under three layers. With `null`: `null` [draw, part,
+        layer], `null_slope` [draw, part], and `null_p`, the p of `statistics.null_test`. With `left_out`:
+        `speakers_low` and `speakers_high`, the jackknife interval of the slope, from eight speakers up.
 
     Notes
     -----
-    Neurons of a layer are not independent, so layers are the units of the line: its interval tells a trend over the
-    layers of this model from scatter between neighbouring ones, with the clips as they are. `null_p` says whether
-    captions dealt out at random, clip by clip, would give such a slope, and the jackknife how far it depends on who
-    speaks. Nothing here speaks of other models, nor of the same one trained again.
+    Neurons of a layer are not independent, so layers are the units of the regression: its interval distinguishes a
+    trend over the layers of this model from scatter between neighbouring layers, with the clips fixed. `null_p` is the
+    probability of such a slope with captions permuted at random, clip by clip, and the jackknife shows how far the
+    slope depends on the speakers. Nothing here generalises to other models, nor to the same model trained again.
     """
-    found = {"mean": _by_place(adjectives.sum("adjective"))}
-    found |= dict(zip(("slope", "low", "high", "p", "intercept"), _line(found["mean"])))
+    variables = {"mean": _layer_means(adjectives.sum("adjective"))}
+    variables |= dict(zip(("slope", "low", "high", "p", "intercept"), _linear_trend(variables["mean"])))
     if null is not None:
-        found["null"] = _by_place(null.sum("adjective"))
-        found["null_slope"] = _line(found["null"])[0]
-        draws = found["null_slope"].transpose("draw", ...)
-        found["null_p"] = found["slope"].copy(data=statistics.null_test(found["slope"].values, draws.values))
+        variables["null"] = _layer_means(null.sum("adjective"))
+        variables["null_slope"] = _linear_trend(variables["null"])[0]
+        draws = variables["null_slope"].transpose("draw", ...)
+        variables["null_p"] = variables["slope"].copy(
+            data=statistics.null_test(variables["slope"].values, draws.values)
+        )
     if left_out is not None:
-        each, n = _line(_by_place(left_out.sum("adjective")))[0].transpose("speaker", ...), left_out.sizes["speaker"]
-        pseudo = n * found["slope"] - (n - 1) * each
-        _, low, high = statistics.interval(pseudo.transpose("speaker", ...))
-        half = (high - low) / 2
-        found |= {"speakers_low": found["slope"] - half, "speakers_high": found["slope"] + half}
-    return xr.Dataset(found)
+        slopes = _linear_trend(_layer_means(left_out.sum("adjective")))[0].transpose("speaker", ...)
+        n = left_out.sizes["speaker"]
+        pseudovalues = n * variables["slope"] - (n - 1) * slopes
+        _, low, high = statistics.interval(pseudovalues.transpose("speaker", ...))
+        half_width = (high - low) / 2
+        variables |= {"speakers_low": variables["slope"] - half_width, "speakers_high": variables["slope"] + half_width}
+    return xr.Dataset(variables)
 
 
-def _by_place(values):
-    """Mean over the neurons of each layer, of each part where there are several."""
+def _layer_means(values):
+    """Average over the neurons of each layer, of each part where there are several."""
     return (values.unstack("unit") if "unit" in values.dims else values).mean("neuron")
 
 
-def _line(means):
-    """Slope over layers, low, high, p and intercept of least squares, with n − 2 degrees of freedom."""
-    there = means.notnull()
-    n, x = there.sum("layer"), means["layer"].where(there)
-    x, y = x - x.mean("layer"), means - means.mean("layer")
-    slope = ((x * y).sum("layer") / (x**2).sum("layer")).where(n > 2)
+def _linear_trend(means):
+    """Return slope over layers, low, high, p and intercept of least squares, with n − 2 degrees of freedom."""
+    finite = means.notnull()
+    n, layers = finite.sum("layer"), means["layer"].where(finite)
+    layers, deviations = layers - layers.mean("layer"), means - means.mean("layer")
+    slope = ((layers * deviations).sum("layer") / (layers**2).sum("layer")).where(n > 2)
     freedom = (n - 2).where(n > 2)
-    error = np.sqrt(((y - slope * x) ** 2).sum("layer") / freedom / (x**2).sum("layer"))
-    half = error * xr.apply_ufunc(stats.t.ppf, 0.975, freedom)
+    error = np.sqrt(((deviations - slope * layers) ** 2).sum("layer") / freedom / (layers**2).sum("layer"))
+    half_width = error * xr.apply_ufunc(stats.t.ppf, 0.975, freedom)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = xr.apply_ufunc(lambda t, f: 2 * stats.t.sf(t, f), np.abs(slope) / error, freedom)
-    intercept = means.mean("layer") - slope * means["layer"].where(there).mean("layer")
-    return slope, slope - half, slope + half, p, intercept
+        p = xr.apply_ufunc(lambda t, df: 2 * stats.t.sf(t, df), np.abs(slope) / error, freedom)
+    intercept = means.mean("layer") - slope * means["layer"].where(finite).mean("layer")
+    return slope, slope - half_width, slope + half_width, p, intercept
 
 
-def _band(draws):
-    """Mean over the draws of a null, and between which 95 % of further ones would lie."""
-    half = stats.t.ppf(0.975, max(len(draws) - 1, 1)) * statistics.null_spread(draws)
-    return draws.mean(0), draws.mean(0) - half, draws.mean(0) + half
+def _prediction_band(draws):
+    """Return the mean over the draws of a null distribution, and low and high of 95 % of further draws."""
+    half_width = stats.t.ppf(0.975, max(len(draws) - 1, 1)) * statistics.null_spread(draws)
+    return draws.mean(0), draws.mean(0) - half_width, draws.mean(0) + half_width

@@ -1,1 +1,1 @@
-"""How far an explanation can be trusted: does silencing what it names change the decision?"""
+"""Faithfulness of explanations: whether silencing what they name changes the decision."""

@@ -1,4 +1,4 @@
-"""What silencing frames costs the target: those on top of an attribution, against controls."""
+"""Deletion test: the loss of the target when the frames of greatest attribution are silenced, against controls."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ from ..corpora import as_clips
 
 
 def gate(waveform, keep, *, window=0.02, sample_rate=16_000, fade=0.004) -> np.ndarray:
-    """The waveform [time] with all frames silenced but those to `keep` [frame]; edges are faded, in seconds."""
+    """Silence all frames of a waveform [time] but those in `keep` [frame]; edges are faded, in seconds."""
     gain = np.repeat(np.asarray(keep, float), round(window * sample_rate))[: len(waveform)]
     gain = np.pad(gain, (0, len(waveform) - len(gain)), mode="edge")
     ramp = np.hanning(2 * (round(fade * sample_rate) // 2) + 3)
@@ -36,19 +36,19 @@ def frame_deletion(
     batch=16,
     sample_rate=None,
 ) -> xr.DataArray:
-    """How much the target loses when a share of the frames is silenced: those on top, against controls.
+    """Measure how much the target falls when a share of the frames is silenced: the top ones, against controls.
 
     Parameters
     ----------
     clips, sample_rate
         As in `corpora.as_clips`.
     shap : Dataset
-        From `gradient_shap`, of these clips.
+        As returned by `gradient_shap` for these clips.
     share : float
-        Of the frames in question.
+        Share of the eligible frames that is silenced.
     frames : str
-        Which those are: "speech" (more than half of a frame), or "all". Silencing a pause costs nothing, so controls
-        that may fall into pauses are beaten by whatever finds the speech.
+        Eligible frames: "speech" (more than half of a frame), or "all". Silencing a pause costs nothing, so controls
+        that may fall into pauses are beaten by any attribution that only finds the speech.
     n : int
         Draws of each random control.
 
@@ -65,17 +65,17 @@ def frame_deletion(
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, not {share}")
     if frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: "all" or "speech"')
+        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
     clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
     for index, waveform in model.stream(clips):
-        one, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, targets.SEED_FRAME_DELETION))
-        pool = np.flatnonzero(one["speech"] > 0.5) if frames == "speech" else np.arange(one.sizes["frame"])
+        clip, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, targets.SEED_FRAME_DELETION))
+        pool = np.flatnonzero(clip["speech"] > 0.5) if frames == "speech" else np.arange(clip.sizes["frame"])
         if len(pool) == 0:
             skipped[index] = "no speech was found in it: use frames='all'"
             continue
-        masks = deletion_masks(one["attribution"].values, one["level"].values, pool, share, n, rng)
-        cut = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
-        waves = torch.cat([model.tensor(cut(~mask)) for mask in masks])
+        masks = deletion_masks(clip["attribution"].values, clip["level"].values, pool, share, n, rng)
+        gated = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
+        waves = torch.cat([model.tensor(gated(~mask)) for mask in masks])
         logits = execution.forward(model, waves, batch)
         values = targets.value(model, logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
         drop = values[0] - values[1:]
@@ -83,13 +83,13 @@ def frame_deletion(
     if not rows:
         raise audio.NoClips(skipped)
     coords = {**results.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
-    made = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale, "seed": seed}
-    attributes = results.attributes(model, skipped, **made)
+    attrs = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale, "seed": seed}
+    attributes = results.attributes(model, skipped, **attrs)
     return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", attributes)
 
 
 def deletion_masks(attribution, level, pool, share, n, rng):
-    """What is silenced, [3 + 2n, frame], within `pool`: nothing, top, loudest, n times shifted, n times random."""
+    """Return masks of silenced frames, [3 + 2n, frame], within `pool`: none, top, loudest, n × shifted, n × random."""
     size, count = len(pool), max(round(share * len(pool)), 1)
     top, loudest = (rankdata(-values[pool], method="ordinal") <= count for values in (attribution, level))
     shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]

@@ -1,4 +1,4 @@
-"""Open a network: a checkpoint or any module; raw waveform in, logits and named sites out."""
+"""Loading of audio classifiers, from checkpoints or any module: raw waveform in, logits and named sites out."""
 
 from .architectures.base import Family
 from .loading import load, wrap

@@ -1,4 +1,4 @@
-"""Read a checkpoint: folder or hub id, weights as float32, and why its head counts as trained."""
+"""Reading of checkpoints: folder or hub id, weights as float32, and the evidence that the head is trained."""
 
 import pickle
 import warnings
@@ -15,59 +15,61 @@ _HARMLESS = ("masked_spec_embed",)  # a vector that only training uses
 
 
 def folder(name_or_path) -> str:
-    """Where to read from; a name that looks like a folder must be one."""
+    """Return the folder or hub id to read from; raise FileNotFoundError if a name looks like a folder but is none."""
     name_or_path = {name: path for path, name in BUNDLED.items()}.get(str(name_or_path), name_or_path)
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise FileNotFoundError(f"{path} has no config.json: it is not a model that save_pretrained wrote")
+            raise FileNotFoundError(f"{path} has no config.json: expected a model folder written by save_pretrained")
         return str(path)
     if path.is_absolute() or str(name_or_path).startswith((".", "~")) or str(name_or_path).count("/") > 1:
-        raise FileNotFoundError(f"there is no folder {path}: give a model folder, a hub id or 'pocket'")
+        raise FileNotFoundError(f"there is no folder {path}: expected a model folder, a hub id or 'pocket'")
     return str(name_or_path)
 
 
 def _read(function, folder, **options):
-    """Read something of a checkpoint; say in words why that failed."""
+    """Call a transformers function that reads a part of a checkpoint, and turn its errors into clear messages."""
     try:
         return function(folder, trust_remote_code=False, **options)
     except OSError as error:
-        how = "without a network, download the model elsewhere and give its folder"
-        raise FileNotFoundError(f"{folder} could not be read ({_first_line(error)}): {how}") from error
+        advice = "without a network, download the model elsewhere and give its folder"
+        raise FileNotFoundError(f"{folder} could not be read ({_first_line(error)}): {advice}") from error
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        how = "the file is cut off or broken, so download it again"
-        raise ValueError(f"the weights of {folder} cannot be read ({_first_line(error)}): {how}") from error
+        advice = "the file is cut off or broken, so download it again"
+        raise ValueError(f"the weights of {folder} cannot be read ({_first_line(error)}): {advice}") from error
     except (ValueError, KeyError) as error:
         if "custom code" in str(error) or "trust_remote_code" in str(error):
             raise ValueError(
-                f"{folder} comes with code of its own, which is not run here: build the network with that code and open it "
-                "with models.wrap(network, …)"
+                f"{folder} comes with code of its own, which is not run here: build the network with that code and "
+                "pass it to models.wrap(network, …)"
             ) from error
         raise ValueError(f"{folder} cannot be opened: {_first_line(error)}") from error
 
 
 def _first_line(error) -> str:
-    """The first line of what an error says."""
+    """Return the first line of an error message, or the name of its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_weights(folder) -> None:
-    """FileNotFoundError where a file of weights is but a pointer to it, as Git leaves it without LFS."""
+    """Raise FileNotFoundError if a weights file is a pointer only, as Git leaves it without LFS."""
     for path in [*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")]:
         with open(path, "rb") as file:
             if file.read(40).startswith(b"version https://git-lfs"):
-                raise FileNotFoundError(f"{path} is a pointer of Git LFS, not the weights: run `git lfs pull` there")
+                raise FileNotFoundError(
+                    f"{path} is a pointer of Git LFS, not the weights: run `git lfs pull` in its repository"
+                )
 
 
 def config(folder):
-    """The checkpoint's configuration."""
+    """Return the configuration of a checkpoint."""
     from transformers import AutoConfig
 
     return _read(AutoConfig.from_pretrained, folder)
 
 
 def network(folder, config, *, bare=False):
-    """The network, and why its head counts as trained, if it does; a `bare` one takes the user's own."""
+    """Return the network, and why its head counts as trained, or None; `bare` loads no head, for a user's own."""
     from transformers import AutoModel, AutoModelForAudioClassification
 
     kind = AutoModel if bare else AutoModelForAudioClassification
@@ -79,51 +81,53 @@ def network(folder, config, *, bare=False):
         if "mismatch" not in str(error).lower():
             raise
         raise ValueError(
-            f"the weights of {folder} are of other sizes than its config.json says ({config.num_labels} labels, "
-            f"{config.hidden_size} neurons): one of the two is of another model"
+            f"the weights of {folder} have other sizes than its config.json says ({config.num_labels} labels, "
+            f"{config.hidden_size} neurons): one of the two belongs to another model"
         ) from error
     broken = [name for name, weight in network.state_dict().items() if not torch.isfinite(weight).all()]
     if broken:
         raise ValueError(
-            f"{len(broken)} weights of {folder} hold NaN or infinite numbers, such as {broken[0]}: the training "
-            "went wrong, take an earlier checkpoint"
+            f"{len(broken)} weights of {folder} hold NaN or infinite numbers, such as {broken[0]}: training "
+            "diverged, use an earlier checkpoint"
         )
     untrained = {key for key in info["missing_keys"] if key.startswith(_HEAD)}
     missing = sorted(key for key in set(info["missing_keys"]) - untrained if not key.endswith(_HARMLESS))
-    if missing:  # they would be random
-        raise ValueError(f"{folder} lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
+    if missing:  # these weights would be random
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of the encoder's weights, such as {missing[0]}: use a complete checkpoint"
+        )
     if bare:
         return network, "head given by the user"
-    fitted = getattr(config, "xai_metrics", None)
-    return network, None if untrained else "weights in the checkpoint" + (f", metrics {fitted}" if fitted else "")
+    metrics = getattr(config, "xai_metrics", None)
+    return network, None if untrained else "weights in the checkpoint" + (f", metrics {metrics}" if metrics else "")
 
 
 def preprocessor(folder) -> dict:
-    """Rate and normalisation, from the checkpoint's feature extractor."""
+    """Return rate and normalisation from the feature extractor of a checkpoint."""
     from transformers.feature_extraction_utils import FeatureExtractionMixin
 
     try:
         return FeatureExtractionMixin.get_feature_extractor_dict(folder)[0]
     except OSError:
-        taken = "taken to be 16 kHz, and the waveform goes in as it is"
-        warnings.warn(f"{folder} has no preprocessor_config.json: {taken}", stacklevel=3)
+        default = "16 kHz and no normalisation are assumed"
+        warnings.warn(f"{folder} has no preprocessor_config.json: {default}", stacklevel=3)
         return {}
 
 
 def device(name: str) -> torch.device:
-    """A device that is there."""
+    """Return the torch device of that name; raise ValueError if it is not available or not supported."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    known = "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
+    expected = "'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device {name!r} is not one: it is {known}") from error
+        raise ValueError(f"device {name!r} is unknown: expected {expected}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        there = f"there are {torch.cuda.device_count()}" if torch.cuda.is_available() else "torch finds no GPU here"
-        raise ValueError(f"device {name}: {there}; use 'cpu' or 'auto'")
+        reason = f"torch finds {torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "torch finds no GPU"
+        raise ValueError(f"device {name}: {reason}; use 'cpu' or 'auto'")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device {name}: torch finds no Metal GPU here; use 'cpu' or 'auto'")
+        raise ValueError(f"device {name}: torch finds no Metal GPU; use 'cpu' or 'auto'")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device {name!r} is not supported: it is {known}")
+        raise ValueError(f"device {name!r} is not supported: expected {expected}")
     return device

@@ -1,4 +1,4 @@
-"""Open an audio classifier, raw waveform in, logits and every layer out."""
+"""Functions that open an audio classifier: raw waveform in, logits and all layers out."""
 
 from __future__ import annotations
 
@@ -17,35 +17,40 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
         "pocket" (emotions, a WavLM), "pocket-ast" (ten sounds, an AST), a folder with `config.json` and weights, or
         e.g. "microsoft/wavlm-base-plus".
     device : str
-        "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        "auto" (a GPU if available), "cpu", "cuda", "cuda:1", "mps".
     head : torch.nn.Module, optional
-        Your own trained head, for which you vouch: takes the last layer [batch, frame, neuron] and returns logits
+        Your own head, which must be trained (this is not checked): maps the last layer [batch, frame, neuron] to logits
         [batch, label], or [batch, frame, label], which are averaged over frames.
     labels : sequence of str, optional
-        Names of the logits: needed with `head`, otherwise they replace the checkpoint's.
+        Names of the logits: required with `head`, otherwise they replace those of the checkpoint.
     allow_untrained_head : bool
-        Let a head through whose weights are not in the checkpoint (nulls, parity tests, benchmarks).
+        Accept a head whose weights are not in the checkpoint (random baselines, parity tests, benchmarks).
 
     Raises
     ------
     FileNotFoundError
         The folder or hub model cannot be read.
     ValueError
-        The family is not supported, weights are missing, or `labels` do not fit.
+        The architecture is not supported, weights are missing, or `labels` do not fit.
     """
     torch_pair.check()
     folder = checkpoints.folder(name_or_path)
     config = checkpoints.config(folder)
     if config.model_type not in FAMILIES:
-        raise ValueError(f"{name_or_path} is of the family {config.model_type}; supported are {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"{name_or_path} has the architecture {config.model_type}; supported are {', '.join(FAMILIES)}: "
+            "open others with models.wrap(network, …)"
+        )
     network, trained = checkpoints.network(folder, config, bare=head is not None)
     if head is None:
         names = [str(config.id2label[i]) for i in range(config.num_labels)]
         labels = names if labels is None else list(labels)
         if len(labels) != len(names):
-            raise ValueError(f"{len(labels)} labels were given and the head has {len(names)} logits")
+            raise ValueError(
+                f"{len(labels)} labels were given, but the head has {len(names)} logits: give one label per logit"
+            )
     elif labels is None:
-        raise ValueError("a head of your own needs labels=[…], the name of each of its logits in order")
+        raise ValueError("head= needs labels=[…], the names of its logits in order")
     if trained is None and allow_untrained_head:
         trained = "not trained: allow_untrained_head=True"
     model = Model(
@@ -65,53 +70,59 @@ def wrap(
     module, *, sites, sample_rate, preprocess=None, labels=(), layout="batch frame neuron", read=None, seconds=None,
     name=None, device="auto",
 ) -> Model:  # fmt: skip
-    """Open any module: see inside of it by the paths of its submodules.
+    """Open any module, with access to its activations by the paths of its submodules.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Takes what `preprocess` makes of raw waveforms [batch, time], or these themselves.
+        Takes the output of `preprocess` for raw waveforms [batch, time], or these themselves.
     sites : dict
         Paths by (layer, part), such as {(1, "ffn_hidden"): "encoder.layers.0.fc1"}; or by part, with {} for the numbers
-        from 0: {"ffn_hidden": "encoder.layers.{}.fc1"} are layers 1 to the last there is. Other paths can be given
-        wherever a site is asked for.
+        from 0: {"ffn_hidden": "encoder.layers.{}.fc1"} are layers 1 to the last one. Functions that take a site accept
+        any other path too.
     sample_rate : int
         Hz, of the waveforms.
     preprocess : function, optional
-        From waveforms, a tensor [batch, time] on the device, to the module's argument (a tuple: its arguments).
+        Maps waveforms, a tensor [batch, time] on the device, to the argument of the module (a tuple: its arguments).
     labels : sequence of str
-        Names of the logits; none where the module does not classify.
+        Names of the logits; empty (default) if the module does not classify.
     layout : str or dict
-        What the axes of the sites' outputs are, or that by part or path: words among batch, frame and neuron, in order.
-        "frame batch neuron" is that of BEATs, "batch neuron frame time" of two-dimensional convolutions over frequency
-        and time (their frames are laid side by side), "batch neuron" has no frames.
+        Axes of the sites' outputs in order, from the words batch, frame, time and neuron; a dict gives them by part or
+        path. "frame batch neuron" is the layout of BEATs, "batch neuron frame time" that of two-dimensional
+        convolutions over frequency and time (their frames are concatenated); "batch neuron" has no frames.
     read : function, optional
-        From the module's output to logits [batch, label]; else the output, its `logits` or its first item are taken.
+        Maps the output of the module to logits [batch, label]; default: its `logits`, its first item, or the output
+        itself.
     seconds : float, optional
-        What the frames of a forward cover, where the module or `preprocess` pads or cuts every clip to one length: those
-        past a clip's end do not count. Unless told, the clip; a warning where that does not seem to be so.
+        Time that the frames of a forward pass cover, if the module or `preprocess` pads or cuts every clip to one
+        length: frames past the end of a clip do not count. Default: the length of the clip, with a warning if that
+        seems wrong.
 
     Returns
     -------
     Model
-        Its forwards cannot be stopped and resumed, so all that is done with it runs the whole module; what asks for a
-        timeline of frames refuses it. That its head is trained is yours to vouch for.
+        Its forward passes cannot be stopped and resumed, so every analysis runs the whole module; analyses that need a
+        timeline of frames raise ValueError. Whether its head is trained is not checked.
 
     Raises
     ------
     ValueError
-        A path that is not there, a layout or logits that do not fit: each is tried on two short waveforms.
+        A path does not exist, or a layout or the logits do not fit: they are checked with two short waveforms.
     """
     family = Wrapped(
         module, sites, layout=layout, preprocess=preprocess, read=read, n_labels=len(labels), seconds=seconds
     )
-    known = {
+    properties = {
         "labels": list(labels),
         "name": name or type(module).__name__,
-        "trained": "a module that the user vouches for",
+        "trained": "given by the user, not checked",
     }
     model = Model(
-        module, **known, preprocessor={"sampling_rate": sample_rate}, device=checkpoints.device(device), family=family
+        module,
+        **properties,
+        preprocessor={"sampling_rate": sample_rate},
+        device=checkpoints.device(device),
+        family=family,
     )
     family.probe(model)
     return model

@@ -1,4 +1,4 @@
-"""An audio classifier that was opened: raw waveform in, logits and every layer out."""
+"""`Model`, an audio classifier with access to its layers: raw waveform in, logits and all layers out."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .architectures import FAMILIES
 from .sites import PassedSites, Site
 
 OUTPUTS = {"multi_label_classification": "several labels", "regression": "numbers"}  # by transformers' problem_type
-LONGEST_SECONDS = 60  # of a clip that is heard in one piece: memory grows with the square of it
+LONGEST_SECONDS = 60  # longest clip in one forward pass: memory grows with the square of its length
 
 
 class UntrainedHead(ValueError):
-    """The head was never trained, so there is nothing to explain."""
+    """The head was never trained, so its outputs have no meaning."""
 
 
 class Model:
-    """An audio classifier, opened layer by layer; float32, in eval mode, its weights without gradients.
+    """An audio classifier with access to its layers; float32, in eval mode, weights without gradients.
 
     Attributes
     ----------
@@ -36,23 +36,22 @@ class Model:
     sample_rate : int
         Hz.
     n_layers : int
-        L; layers are 0 (what enters the first) to L.
+        L; layers are 0 (input of the first) to L.
     outputs : {"one label", "several labels", "numbers"}
-        What the logits are: of one label of several (softmax), of labels each by itself (sigmoid), or numbers of a
-        regression; as the checkpoint's `problem_type` says.
+        Meaning of the logits: exclusive labels (softmax), independent labels (sigmoid), or numbers of a regression;
+        from the checkpoint's `problem_type`.
     trained : str or None
         Why the head counts as trained.
     trained_on, head_trained_on, chosen_on : list of str or None
-        Speakers on whom the encoder and a head fitted later were trained, and on whom the weights were chosen, if
-        recorded.
+        Speakers used to train the encoder, to train a head fitted later, and to select the weights, if recorded.
     trained_recordings : DataFrame or None
-        `fingerprint`, `use` ("trained", "chosen" or "head") and `speaker` of the recordings on which it was trained, if
-        recorded (`fingerprints.read`).
+        `fingerprint`, `use` ("trained", "chosen" or "head") and `speaker` of the training recordings, if recorded
+        (`fingerprints.read`).
     hop, span : int
-        Samples between frames, and seen by one frame of the front end.
+        Samples between frames, and in the receptive field of one frame of the front end.
     longest_seconds : float
-        The longest clip that is heard in one piece; longer ones are skipped by name, and `over_time` takes them. It can be
-        set where the family has no window of its own and memory suffices.
+        Length of the longest clip in one forward pass; longer ones are skipped by name, and `over_time` takes them. It
+        can be set where the architecture has no window of its own and memory suffices.
     """
 
     def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None, family=None):
@@ -62,10 +61,10 @@ class Model:
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
         problem = getattr(getattr(network, "config", None), "problem_type", None)
         self.outputs = OUTPUTS.get(problem, "one label") if head is None else "one label"
-        self.edited = 0  # `hooks.edit` in force
-        self._widths = {}  # of modules that were asked for by path
-        for heard in ("trained_on", "head_trained_on", "chosen_on"):
-            setattr(self, heard, getattr(getattr(network, "config", None), f"xai_{heard}", None))
+        self.edited = 0  # number of active `hooks.edit` contexts
+        self._widths = {}  # of modules given by path
+        for attribute in ("trained_on", "head_trained_on", "chosen_on"):
+            setattr(self, attribute, getattr(getattr(network, "config", None), f"xai_{attribute}", None))
         self.trained_recordings = None
         self.preprocessor, self.sample_rate = preprocessor, preprocessor.get("sampling_rate", 16_000)
         self.n_layers, self.span = len(self.family.layers), self.family.span
@@ -74,12 +73,12 @@ class Model:
             self._check_head()
 
     def __reduce__(self):
-        """For other processes: a network whose convolution is parametrised cannot be pickled as it is."""
+        """Pickle configuration and weights: a network with a parametrised convolution cannot be pickled as it is."""
         self.require_unedited()
-        known = {name: x for name, x in vars(self).items() if name not in ("network", "family")}
+        attributes = {name: value for name, value in vars(self).items() if name not in ("network", "family")}
         if not self.family.resumable:
             return copyreg.__newobj__, (Model,), vars(self)
-        return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), known)
+        return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), attributes)
 
     def __repr__(self):
         kind = type(self.family).__name__
@@ -87,76 +86,80 @@ class Model:
 
     @property
     def hop(self) -> int:
-        """Samples between frames; ValueError where frames do not follow one another."""
+        """Return the samples between frames; raise ValueError if frames do not follow one another in time."""
         return self.family.hop
 
     @property
     def frame_seconds(self) -> float:
-        """Time from one frame to the next."""
+        """Return the time from one frame to the next in seconds."""
         return self.hop / self.sample_rate
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames that a waveform of `n_samples` gives."""
+        """Return the number of frames of a waveform of `n_samples`."""
         return self.family.n_frames(n_samples)
 
     def times(self, waveform, n=None) -> np.ndarray:
-        """Centre of each frame in seconds, NaN of class tokens; of a wrapped module tell how many, `n`."""
-        return self._places(waveform, n)[0]
+        """Return the centre of each frame in seconds, NaN for class tokens; `n`, the number, is needed if wrapped."""
+        return self._frame_times(waveform, n)[0]
 
     def heard(self, waveform, n=None) -> np.ndarray:
-        """Which frames lie in the clip, bool [frame]: neither class tokens nor what an extractor padded."""
-        return self._places(waveform, n)[1]
+        """Return the mask of valid frames, bool [frame]: those in the clip, neither class tokens nor padding."""
+        return self._frame_times(waveform, n)[1]
 
-    def _places(self, waveform, n):
-        more = () if n is None or self.family.resumable else (n,)
-        return self.family.places(np.shape(waveform)[-1], self.sample_rate, *more)
+    def _frame_times(self, waveform, n):
+        """Return the centre of each frame in seconds and the mask of valid frames, both [frame]."""
+        count = () if n is None or self.family.resumable else (n,)
+        return self.family.places(np.shape(waveform)[-1], self.sample_rate, *count)
 
     def stream(self, clips, skipped=None):
-        """`audio.stream` at the model's rate, of clips of one frame or more, and not longer than can be heard at once."""
+        """Yield what `audio.stream` does at the model's rate, for clips of one frame up to `longest_seconds`."""
         options = {"shortest": self.span, "longest": self.longest_seconds * self.sample_rate, "skipped": skipped}
         return audio.stream(clips, self.sample_rate, **options)
 
     def speech(self, waveform, n=None) -> np.ndarray:
-        """Which of the model's frames hold speech, bool [frame]: `audio.speech_mask` where they are centred."""
-        at, heard = self._places(waveform, n)
+        """Return the mask of frames that contain speech, bool [frame]: `audio.speech_mask` at their centres."""
+        times, valid_frames = self._frame_times(waveform, n)
         grid = audio.grid(self.sample_rate)
         if self.family.timeline:
             return audio.speech_mask(waveform, self.sample_rate, hop=self.hop, span=self.span)
         mask = audio.speech_mask(waveform, self.sample_rate)
-        nearest = np.round((np.nan_to_num(at) * self.sample_rate - grid["span"] / 2) / grid["hop"]).astype(int)
-        return heard & mask[np.clip(nearest, 0, len(mask) - 1)]
+        nearest = np.round((np.nan_to_num(times) * self.sample_rate - grid["span"] / 2) / grid["hop"]).astype(int)
+        return valid_frames & mask[np.clip(nearest, 0, len(mask) - 1)]
 
     def sites(self, part="block", layers="all") -> list[Site]:
-        """Sites of a part or several, from the lowest layer up; `layers` is "all", an int or a sequence of int."""
+        """Return the sites of one or more parts, lowest layer first; `layers` is "all", an int or a sequence of int."""
         parts = (part,) if isinstance(part, str) else part
         if isinstance(layers, str) and layers == "all":
             for name in parts:
-                self._known(name)
-            every = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
-            return [site for site in every if self.family.has(site)]
+                self._check_part(name)
+            candidates = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
+            return [site for site in candidates if self.family.has(site)]
         sites = sorted({self.check((layer, part)) for layer in np.atleast_1d(layers).tolist() for part in parts})
         if not sites:
-            raise ValueError('layers is empty: name at least one, or "all"')
+            raise ValueError('layers is empty: give at least one layer, or "all"')
         return sites
 
     def n_neurons(self, site) -> int:
-        """Number of neurons of a site."""
+        """Return the number of neurons of a site."""
         site = self.check(site)
         if site.part != "module":
             return self.family.width(site.part) if self.family.resumable else self.family.widths[site]
-        if site not in self._widths:  # no configuration tells: see a short forward
-            seen, _ = self.tried([site], self.noise(1))
-            self._widths[site] = seen[site][-1]
+        if site not in self._widths:  # not in the configuration, but in the output of a short forward pass
+            shapes, _ = self.tried([site], self.noise(1))
+            self._widths[site] = shapes[site][-1]
         return self._widths[site]
 
     def noise(self, rows, seconds=None) -> torch.Tensor:
-        """Waveforms [batch, time] to try the model with, of a second unless the family takes another length only."""
+        """Return noise [batch, time] as a test input; default: one second, or the only length that the model takes."""
         n = round((seconds or self.family.seconds or 1) * self.sample_rate)
         return 0.1 * torch.randn(rows, n, generator=torch.Generator().manual_seed(0)).to(self.device)
 
     @torch.no_grad()
     def tried(self, sites, x) -> tuple[dict, torch.Size]:
-        """Shapes {site: [batch, frame, neuron]} and that of the logits, of waveforms; ValueError if a site is not met."""
+        """Return the shapes {site: [batch, frame, neuron]} and that of the logits for waveforms `x`.
+
+        Raises ValueError if the forward pass does not reach a site.
+        """
         shapes = {}
         passed = PassedSites()
         with ExitStack() as stack:
@@ -172,110 +175,117 @@ class Model:
             logits = self.logits(x).shape
         for site in sites:
             if site not in shapes:
-                raise ValueError(f"no forward passes through layer {site.layer}, {site.part}")
+                raise ValueError(
+                    f"the forward pass does not reach layer {site.layer}, {site.part}: choose another site"
+                )
         return shapes, logits
 
     def head_neurons(self, heads) -> np.ndarray:
-        """Neurons of the part `heads` that belong to some attention heads, numbers from 0."""
+        """Return the neurons of the part `heads` that belong to the given attention heads, numbered from 0."""
         n, width = self.family.n_heads, self.family.width("heads")
-        wrong = [head for head in np.atleast_1d(heads) if not 0 <= head < n]
-        if wrong:
-            raise ValueError(f"head {wrong[0]} out of range: each layer has 0–{n - 1}")
+        out_of_range = [head for head in np.atleast_1d(heads) if not 0 <= head < n]
+        if out_of_range:
+            raise ValueError(f"head {out_of_range[0]} out of range: each layer has 0–{n - 1}")
         return np.arange(width).reshape(n, -1)[np.atleast_1d(heads)].ravel()
 
     def between(self, start, stop) -> np.ndarray:
-        """Frames whose centres lie in a stretch of time, from `start` to before `stop` in seconds."""
+        """Return the frames whose centres lie in the interval from `start` to before `stop` in seconds."""
         frames = np.arange(int(np.ceil(max(stop, 0) / self.frame_seconds)) + 1)
-        at = audio.frame_times(len(frames), self.sample_rate, hop=self.hop, span=self.span)
-        return frames[(at >= start) & (at < stop)]
+        times = audio.frame_times(len(frames), self.sample_rate, hop=self.hop, span=self.span)
+        return frames[(times >= start) & (times < stop)]
 
-    def _known(self, part):
+    def _check_part(self, part):
+        """Raise ValueError if the architecture has no such part."""
         if part not in self.family.parts:
             raise ValueError(f"unknown part {part!r}: the parts are {', '.join(self.family.parts)}")
 
     def check(self, site, neuron=None) -> Site:
-        """The site, given as `Site`, (layer, part), a layer or a module's path; ValueError if it, or a neuron, is not there."""
+        """Return the `Site` of a `Site`, (layer, part), a layer or a module's path.
+
+        Raises ValueError if the site or a neuron does not exist.
+        """
         site = Site(site, "module") if isinstance(site, str) else site
         site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
         if site.part == "module":
             paths = [path for path, _ in self.network.named_modules() if path]
             if site.layer not in paths:
-                near = get_close_matches(str(site.layer), paths, cutoff=0.3) or paths[:3]
-                raise ValueError(f"there is no module {site.layer!r}: there are {', '.join(near)} …")
-            return self._checked(site, neuron)
-        self._known(site.part)
+                similar = get_close_matches(str(site.layer), paths, cutoff=0.3) or paths[:3]
+                raise ValueError(f"there is no module {site.layer!r}: there are {', '.join(similar)} …")
+            return self._check_neuron(site, neuron)
+        self._check_part(site.part)
         if not isinstance(site.layer, (int, np.integer)) or isinstance(site.layer, bool):
-            raise ValueError(f"layer must be a whole number, not {site.layer!r}")
+            raise ValueError(f"layer must be an integer, not {site.layer!r}")
         if not 0 <= site.layer <= self.n_layers:
             raise ValueError(f"layer {site.layer} out of range: this model has 0–{self.n_layers}")
         if not self.family.has(site):
-            only = "layer 0 is what enters the first layer: it" if site.layer == 0 else f"layer {site.layer}"
+            layer_name = "layer 0 is the input of the first layer: it" if site.layer == 0 else f"layer {site.layer}"
             raise ValueError(
-                f"{only} has no {site.part}, only {', '.join(p for p in self.family.parts if self.family.has(Site(site.layer, p)))}"
+                f"{layer_name} has no {site.part}, only "
+                f"{', '.join(part for part in self.family.parts if self.family.has(Site(site.layer, part)))}"
             )
-        return self._checked(site, neuron)
+        return self._check_neuron(site, neuron)
 
-    def _checked(self, site, neuron):
-        """The site, if it has these neurons."""
+    def _check_neuron(self, site, neuron):
+        """Return the site; raise ValueError if it does not have the neuron, or one of several."""
         if neuron is not None:
             last = self.n_neurons(site) - 1
-            wrong = [n for n in np.atleast_1d(neuron) if not 0 <= n <= last]
-            if wrong:
-                raise ValueError(f"neuron {wrong[0]} out of range: {site.part} has 0–{last}")
+            out_of_range = [n for n in np.atleast_1d(neuron) if not 0 <= n <= last]
+            if out_of_range:
+                raise ValueError(f"neuron {out_of_range[0]} out of range: {site.part} has 0–{last}")
         return site
 
     def target(self, name) -> int:
-        """Index of a class, given by name or index; a ValueError lists the labels where it is neither."""
+        """Return the index of a class given by name or index; raise ValueError with the labels if it is neither."""
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.labels):
             return int(name)
         if name not in self.labels:
-            raise ValueError(f"unknown emotion {name!r}: this model knows {', '.join(self.labels)}")
+            raise ValueError(f"unknown label {name!r}: this model has {', '.join(self.labels)}")
         return self.labels.index(name)
 
     def require_trained(self) -> None:
-        """Raise UntrainedHead, which says how to get a trained one, if this head was never trained."""
+        """Raise UntrainedHead, which says how to get a trained head, if this one was never trained."""
         if self.trained is None:
             raise UntrainedHead(
                 f"the head of {self.name} is not in its checkpoint, so its outputs are random: fit one with "
-                "heads.fit(model, clips, folder) and load that folder, or attach your own with models.load(…, head=…)"
+                "heads.fit(model, clips, folder) and load that folder, or pass your own to models.load(…, head=…)"
             )
 
     def require_unedited(self) -> None:
-        """Raise ValueError inside of `hooks.edit`, or of heads that are open: what is in force there is not told."""
+        """Raise ValueError inside `hooks.edit`, or while attention heads are hooked: such changes are not recorded."""
         if self.edited or self.family.is_open:
-            raise ValueError("the model is edited, which cannot be sent or kept: leave `with hooks.edit(…)` first")
+            raise ValueError("the model is edited, which cannot be pickled or cached: leave `with hooks.edit(…)` first")
 
     def tensor(self, waveform) -> torch.Tensor:
-        """A waveform [time] as float32 [1, time] on the model's device; ValueError if it is too short or holds NaN."""
-        x = torch.as_tensor(waveform, dtype=torch.float32, device=self.device)
-        if x.ndim == 2 and len(x) == 1:
-            x = x[0]
-        if x.ndim != 1:
-            raise ValueError(f"a waveform is one-dimensional, [time]; this one has the shape {tuple(x.shape)}")
-        if len(x) < self.span:
-            raise ValueError(f"{len(x)} samples are too short: one frame of this model needs {self.span}")
-        if not torch.isfinite(x).all():
+        """Return a waveform [time] as float32 [1, time] on the device; raise ValueError if too short or not finite."""
+        samples = torch.as_tensor(waveform, dtype=torch.float32, device=self.device)
+        if samples.ndim == 2 and len(samples) == 1:
+            samples = samples[0]
+        if samples.ndim != 1:
+            raise ValueError(f"a waveform is one-dimensional, [time]; this one has the shape {tuple(samples.shape)}")
+        if len(samples) < self.span:
+            raise ValueError(f"{len(samples)} samples are too short: one frame of this model needs {self.span}")
+        if not torch.isfinite(samples).all():
             raise ValueError("the waveform holds NaN or infinite samples")
-        return x[None]
+        return samples[None]
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
-        """Raw waveforms [batch, time] as the network wants them: what its feature extractor does, in the graph.
+        """Convert raw waveforms [batch, time] to the network's input as its feature extractor does, differentiably.
 
-        ValueError where the network was put into training mode, in which every forward is another.
+        Raises ValueError if the network is in training mode, in which forward passes are random.
         """
         self._require_eval()
         return self.family.prepare(x, self.preprocessor)
 
     def _require_eval(self) -> None:
-        """Raise ValueError where some module is in training mode."""
+        """Raise ValueError if a module is in training mode."""
         modules = [self.network, *([] if self.head is None else [self.head])]
         if any(part.training for module in modules for part in module.modules()):
             raise ValueError(
-                "the network is in training mode, in which dropout makes every forward another: call model.network.eval()"
+                "the network is in training mode, in which dropout makes outputs random: call model.network.eval()"
             )
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Raw waveforms [batch, time] to logits [batch, label], differentiable.
+        """Compute logits [batch, label] of raw waveforms [batch, time], differentiably.
 
         Clips of unequal length must not share a batch: padding changes the activations of `base` models.
         """
@@ -284,32 +294,32 @@ class Model:
         return self.classify(self.network(self.prepare(x)).last_hidden_state)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
-        """What transformers' pipeline gives [batch, label] for logits [batch, label].
+        """Return the scores [batch, label] that transformers' pipeline returns for logits [batch, label].
 
-        Probabilities of one label of several; a probability of each, where a clip can have several; or, of a regression,
-        the numbers as they are.
+        They are probabilities of exclusive labels; a probability of each label, where a clip can have several; or, for
+        a regression, the logits unchanged.
         """
         if self.outputs == "one label":
             return torch.softmax(logits, dim=-1)
         return torch.sigmoid(logits) if self.outputs == "several labels" else logits
 
     def _label(self, scores) -> str | None:
-        """The label, or labels, of a clip with these scores [label]."""
+        """Return the label, or labels, of a clip with these scores [label]; None if none applies."""
         if self.outputs == "several labels":
             return ", ".join(name for name, score in zip(self.labels, scores) if score > 0.5) or None
         return self.labels[int(np.argmax(scores))]
 
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the head makes of its input [batch, frame, neuron]: logits [batch, label]."""
+        """Apply the head to its input [batch, frame, neuron]: logits [batch, label]."""
         if self.head is None:
             return self.family.classify(hidden)
         logits = self.head(hidden)
         return logits.mean(dim=1) if logits.ndim == 3 else logits
 
     def __call__(self, clips, sample_rate=None) -> torch.Tensor:
-        """Logits [clip, label] of waveforms, with `sample_rate`, or of anything else that `corpora.as_clips` takes.
+        """Compute logits [clip, label] of waveforms, with `sample_rate`, or of other input of `corpora.as_clips`.
 
-        BadClip, which names it, where a clip cannot be used; UntrainedHead where the head was never trained.
+        Raises BadClip, which names the clip, if one cannot be used, and UntrainedHead if the head was never trained.
         """
         self.require_trained()
         rows = [self.logits(self.tensor(waveform)) for _, waveform in self.stream(as_clips(clips, sample_rate))]
@@ -317,12 +327,12 @@ class Model:
 
     @torch.no_grad()
     def predict(self, clips, sample_rate=None) -> pd.DataFrame:
-        """Label and probabilities of each clip: of a path, a waveform, or anything that `corpora.as_clips` takes.
+        """Return label and probabilities of each clip: of a path, a waveform, or other input of `corpora.as_clips`.
 
-        The result is indexed like `clips`: `label` and one column per label, `scores`. Where a clip can have several
-        labels, `label` names those of a probability above 0.5; where outputs are numbers there is no such column. Clips
-        that could not be used hold NaN; they are named with the reason in a warning and in `attrs["skipped"]`. So is a
-        recording that is too long to be heard in one piece: `over_time` takes it.
+        The result is indexed like `clips` and has the column `label` and one column per label, with its `scores`. Where
+        a clip can have several labels, `label` names those with a probability above 0.5; where outputs are numbers
+        there is no such column. Clips that could not be used are NaN; they are named with the reason in a warning and
+        in `attrs["skipped"]`. So are recordings that are too long for one forward pass: `over_time` takes them.
         """
         self.require_trained()
         clips = as_clips(clips, sample_rate)
@@ -331,7 +341,7 @@ class Model:
             rows[index] = self.scores(self.logits(self.tensor(waveform)))[0].tolist()
             if not np.isfinite(rows[index]).all():
                 raise ValueError(
-                    f"{self.name} gives {rows[index][0]} for {index!r}: some of its weights are not numbers"
+                    f"{self.name} returned {rows[index][0]} for {index!r}: some of its weights are NaN or infinite"
                 )
         table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels)
         if self.outputs != "numbers":
@@ -343,33 +353,32 @@ class Model:
         return table
 
     def over_time(self, recordings, sample_rate=None, *, window=None, step=1.0, batch=8) -> xr.Dataset:
-        """Probabilities through a long recording, in windows that overlap: `windows.over_time`.
+        """Compute probabilities through a long recording, in overlapping windows: `windows.over_time`.
 
-        The window is of 4 s by default, or what the model hears in one piece where that is less. The figure of the result
-        is `plots.over_time`.
+        The default window is 4 s, or `longest_seconds` if that is less. `plots.over_time` draws the result.
         """
         window = min(4.0, self.longest_seconds) if window is None else window
         return windows.over_time(self, recordings, sample_rate, window=window, step=step, batch=batch)
 
     def _check_head(self):
-        """A user's head must fit the encoder and the labels."""
+        """Raise ValueError if a user's head does not fit the encoder and the labels."""
         width, n = self.family.width("block"), len(self.labels)
         try:
             with torch.no_grad():
-                given = tuple(self.classify(torch.zeros(1, 4, width, device=self.device)).shape)
+                shape = tuple(self.classify(torch.zeros(1, 4, width, device=self.device)).shape)
         except RuntimeError as error:
-            taken = f"the head does not take [batch, frame, {width}], the encoder's last layer"
-            raise ValueError(f"{taken}: {error}") from error
-        if given != (1, n):
-            raise ValueError(f"the head gives {given} for one clip and {n} labels were named: it should give {(1, n)}")
+            expected = f"the head does not take [batch, frame, {width}], the encoder's last layer"
+            raise ValueError(f"{expected}: {error}") from error
+        if shape != (1, n):
+            raise ValueError(f"the head returns {shape} for one clip, but there are {n} labels: expected {(1, n)}")
 
 
-def _unpickled(kind, config, state, known):
-    """The Model again."""
-    with torch.random.fork_rng(devices=[]):  # weights that are drawn, and replaced
+def _unpickled(kind, config, state, attributes):
+    """Return the Model that `Model.__reduce__` took apart."""
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn at random, and replaced
         model, network = Model.__new__(Model), kind(config)
     network.load_state_dict(state)
-    model.network = network.eval().requires_grad_(False).to(known["device"])
+    model.network = network.eval().requires_grad_(False).to(attributes["device"])
     model.family = FAMILIES[config.model_type](network)
-    vars(model).update(known)
+    vars(model).update(attributes)
     return model

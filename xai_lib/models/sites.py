@@ -1,4 +1,4 @@
-"""`Site`, a place in a network, and what all families of networks have in common."""
+"""Sites (positions in a network), states of a stopped forward pass, and the check that a site runs once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ PARTS = ("block", "attention", "ffn_hidden", "ffn_out")
 
 
 class Site(NamedTuple):
-    """A place in the network: `layer` 0…L and `part`.
+    """A position in the network: `layer` 0…L and `part`.
 
-    `block` is the residual stream after the layer (layer 0: what enters the first one), `attention` and `ffn_out` are
-    what is added to it, `ffn_hidden` is the feed-forward's inside, after the non-linearity. `heads`, where a family
-    allows, is what the attention heads give, side by side, before they are mixed into `attention`. Any other place is
-    the path of its module, in place of the layer, and the part `module`.
+    `block` is the hidden state after the layer (layer 0: the input of the first one), `attention` and `ffn_out` are the
+    outputs added to it, `ffn_hidden` is the inside of the feed-forward network, after the non-linearity. `heads`, where
+    the architecture allows it, is the concatenated output of the attention heads, before their projection to
+    `attention`. Any other position is the path of its module, in place of the layer, and the part `module`.
     """
 
     layer: int | str
@@ -23,7 +23,7 @@ class Site(NamedTuple):
 
 
 class State(NamedTuple):
-    """A forward stopped after `layer`: its output [batch, frame, neuron] and what later layers also need."""
+    """A forward pass stopped after `layer`: its output [batch, frame, neuron] and other inputs of later layers."""
 
     layer: int
     hidden: torch.Tensor
@@ -31,19 +31,19 @@ class State(NamedTuple):
     total: torch.Tensor | None = None  # weighted sum of the layers so far, where the head reads one
 
     def spread(self, rows: int) -> State:
-        """`rows` copies of a state of one row."""
-        wide = [None if t is None else t.repeat(rows, 1, 1) for t in self[1:]]
-        return State(self.layer, *wide)
+        """Return a state of `rows` copies of this one, which has one row."""
+        tensors = [None if tensor is None else tensor.repeat(rows, 1, 1) for tensor in self[1:]]
+        return State(self.layer, *tensors)
 
 
 class PassedSites:
-    """The sites that a forward of the whole network has passed; ValueError where it passes one again."""
+    """The sites that a forward pass of the whole network has passed; passing one again raises ValueError."""
 
     def __init__(self):
-        self.sites = None  # outside of such a forward
+        self.sites = None  # outside of such a forward pass
 
     def watch(self, network, stack):
-        """Know when forwards of the network begin and end, while the stack is open."""
+        """Register hooks that mark begin and end of forward passes of the network, while the stack is open."""
         stack.callback(network.register_forward_pre_hook(self._begin, prepend=True).remove)
         stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
 
@@ -54,12 +54,12 @@ class PassedSites:
         self.sites = None
 
     def note(self, site):
-        """Take a site that is passed."""
+        """Record that a site was passed; raise ValueError if it was already passed in this forward pass."""
         if self.sites is None:
             return
         if site in self.sites:
             raise ValueError(
-                f"layer {site.layer}, {site.part} runs more than once in a forward, so it is not clear which of its outputs "
-                "is meant: name a module that runs once"
+                f"layer {site.layer}, {site.part} runs more than once in a forward pass, so its output is ambiguous: "
+                "choose a module that runs once"
             )
         self.sites.add(site)

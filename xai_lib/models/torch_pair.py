@@ -1,4 +1,4 @@
-"""Whether torch and torchaudio fit, said in one sentence before transformers fails obscurely over it."""
+"""Check that torch and torchaudio fit together."""
 
 import importlib
 from importlib import metadata, util
@@ -8,23 +8,23 @@ PAIR = {"torch": "2.14.1", "torchaudio": "2.11.0"}  # as in requirements.txt
 
 
 def known_good() -> bool:
-    """Whether the installed wheels are the tested pair, judged without importing either."""
+    """Return True if the installed wheels are the tested pair, without importing either."""
     try:
         if any(metadata.version(name) != version for name, version in PAIR.items()):
             return False
-    except metadata.PackageNotFoundError:  # not put there by pip, so nothing is known about it
+    except metadata.PackageNotFoundError:  # not installed by pip, so its version is unknown
         return False
     audio, torch = (Path(util.find_spec(name).origin) for name in ("torchaudio", "torch"))
-    ours = Path(str(metadata.distribution("torchaudio").locate_file("torchaudio/__init__.py")))
+    installed = Path(str(metadata.distribution("torchaudio").locate_file("torchaudio/__init__.py")))
     # torchaudio's Linux wheel needs the CUDA build of torch; a CPU build may carry the same version.
-    return audio == ours and (torch.parent / "lib" / "libtorch_cuda.so").exists()
+    return audio == installed and (torch.parent / "lib" / "libtorch_cuda.so").exists()
 
 
 def check() -> None:
-    """Say in one sentence that torch and torchaudio do not fit, before transformers fails obscurely over it.
+    """Raise ImportError with a clear message if torch and torchaudio do not fit, before transformers fails obscurely.
 
-    transformers imports torchaudio wherever it is found, so a broken one breaks every speech model. Importing it here
-    costs seconds, so that is done only where the installed files are not the tested pair. None at all is fine.
+    transformers imports torchaudio wherever it is installed, so a broken one breaks every speech model. Importing it
+    here costs seconds, so that is done only if the installed files are not the tested pair. No torchaudio is fine.
     """
     if util.find_spec("torchaudio") is None or util.find_spec("torch") is None:
         return
@@ -33,8 +33,8 @@ def check() -> None:
             importlib.import_module("torchaudio")
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-        wanted = " ".join(f"{name}=={version}" for name, version in PAIR.items())
+        requirements = " ".join(f"{name}=={version}" for name, version in PAIR.items())
         raise ImportError(
             f"torchaudio cannot be loaded beside this torch ({type(error).__name__}: {reason}); install the "
-            f"pair that works with `pip install {wanted}`, or remove it with `pip uninstall torchaudio`."
+            f"pair that works with `pip install {requirements}`, or remove it with `pip uninstall torchaudio`."
         ) from error

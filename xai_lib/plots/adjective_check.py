@@ -5,48 +5,54 @@ from . import style
 
 
 def adjective_check(result, *, units="speakers"):
-    """Whether neurons follow the quantity that their adjective names, on clips that they were not described from.
+    """Plot how many neurons follow the quantity their adjective names, on clips not used for the descriptions.
 
-    `result` is of `concepts.check`. Left, the share of neurons that do; right, how closely, over speakers. Adjectives
-    that no neuron has are left out. `units` is what the title calls the speakers.
+    `result` is as returned by `adjectives.check`. Left: the share of neurons that do. Right: their mean correlation
+    over speakers. Adjectives that no neuron has are left out. `units` is the title's word for speakers.
     """
     result = result.sel(adjective=result["neurons"].values > 0)
-    at, own, other = np.arange(result.sizes["adjective"]), style.COLORS[0], style.COLORS[1]
-    if not len(at):
+    rows, color, other_color = np.arange(result.sizes["adjective"]), style.COLORS[0], style.COLORS[1]
+    if not len(rows):
         figure, ax = style.panels(height=1)
         ax.set_axis_off()
         ax.set_title("No neuron has an adjective")
         return figure
-    figure, (left, right) = style.panels(1, 2, height=1.5 + 0.26 * len(at), sharey=True)
+    figure, (share_axes, rho_axes) = style.panels(1, 2, height=1.5 + 0.26 * len(rows), sharey=True)
     if "null" in result:
-        null, weight = (result[name].transpose("draw", "adjective") for name in ("null", "null_neurons"))
-        for place, draws in zip(at, null.values.T):
+        random_shares, random_counts = (
+            result[name].transpose("draw", "adjective") for name in ("null", "null_neurons")
+        )
+        for row, draws in zip(rows, random_shares.values.T):
             if np.isfinite(draws).any():
                 ends = np.nanquantile(100 * draws, [0.025, 0.975])
-                left.plot(ends, [place, place], color=style.NULL_COLOR, lw=5, alpha=0.5, zorder=0)
-        pooled = (null * weight).sum("draw") / weight.sum("draw").where(lambda n: n > 0)
-        left.plot(100 * pooled, at, "|", ms=11, mew=2, color="#555555")
-    left.plot(100 * result["other"], at, "D", ms=5, color=other, mfc="white")
-    left.plot(100 * result["passed"], at, "o", ms=6, color=own)
+                share_axes.plot(ends, [row, row], color=style.NULL_COLOR, lw=5, alpha=0.5, zorder=0)
+        pooled = (random_shares * random_counts).sum("draw") / random_counts.sum("draw").where(lambda n: n > 0)
+        share_axes.plot(100 * pooled, rows, "|", ms=11, mew=2, color="#555555")
+    share_axes.plot(100 * result["other"], rows, "D", ms=5, color=other_color, mfc="white")
+    share_axes.plot(100 * result["passed"], rows, "o", ms=6, color=color)
     error = [result["mean"] - result["low"], result["high"] - result["mean"]]
-    right.errorbar(
-        result["mean"], at, xerr=error, fmt="o", ms=6, capsize=2, color=own, label="neurons of the adjective"
+    rho_axes.errorbar(
+        result["mean"], rows, xerr=error, fmt="o", ms=6, capsize=2, color=color, label="neurons with the adjective"
     )
-    look = {"label": "others of the same layers"} if np.isfinite(result["mean_other"]).any() else {}
-    right.plot(result["mean_other"], at, "D", ms=5, color=other, mfc="white", **look)
+    label_options = {"label": "other neurons of the same layers"} if np.isfinite(result["mean_other"]).any() else {}
+    rho_axes.plot(result["mean_other"], rows, "D", ms=5, color=other_color, mfc="white", **label_options)
     if "null" in result and np.isfinite(result["null"]).any():
-        right.plot([], [], "|", ms=11, mew=2, color="#555555", label="shuffled captions: all draws (bar: 95 % of them)")
-    right.axvline(0, color="black", lw=0.8)
+        rho_axes.plot(
+            [], [], "|", ms=11, mew=2, color="#555555", label="shuffled captions: all draws (bar: 95 % of them)"
+        )
+    rho_axes.axvline(0, color="black", lw=0.8)
     names = [f"{name} ({n})" for name, n in zip(result["adjective"].values, result["neurons"].values)]
-    left.set_yticks(at, names, parse_math=False)
-    left.invert_yaxis()
-    left.set(xlabel="neurons that follow it (%, q < 0.05)", xlim=(-2, 102), title="Adjective (neurons that have it)")
+    share_axes.set_yticks(rows, names, parse_math=False)
+    share_axes.invert_yaxis()
+    share_axes.set(
+        xlabel="neurons that follow it (%, q < 0.05)", xlim=(-2, 102), title="Adjective (neurons that have it)"
+    )
     n = int(result["n"].max())
-    over = (
+    interval_note = (
         f", 95 % interval over {n} {units}"
         if n >= statistics.FEWEST
         else (f", mean over {n} {units}, no interval" if n > 1 else ", all together: no interval")
     )
-    right.set(xlabel="ρ with the quantity", title=f"Held-out clips{over}")
+    rho_axes.set(xlabel="ρ with the quantity", title=f"Held-out clips{interval_note}")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

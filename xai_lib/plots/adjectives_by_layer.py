@@ -4,31 +4,32 @@ from . import style
 
 
 def adjectives_by_layer(result):
-    """Mean number of adjectives per neuron by layer, a line through the layers, and shuffled captions.
+    """Plot the mean number of adjectives per neuron by layer, a line through the layers, and shuffled captions.
 
-    `result` is of `concepts.by_layer`. A colour for each part; shaded, the 95 % band of the line with layers as units;
-    grey, the draws from shuffled captions.
+    `result` is as returned by `adjectives.by_layer`. Each part has its colour; shaded: the 95 % band of the line with
+    layers as units; grey: the range of the draws from shuffled captions.
     """
     figure, ax = style.panels(height=4)
     parts = result["part"].values.tolist() if "part" in result.dims else [None]
-    for place, part in enumerate(parts):
-        one = result if part is None else result.sel(part=part)
-        color = style.COLORS[place % len(style.COLORS)]
-        mean = one["mean"].dropna("layer")
-        x = mean["layer"].values
-        if "null" in one:
-            null = one["null"].sel(layer=x).transpose("draw", "layer")
-            ends = null.min("draw"), null.max("draw")
-            ax.fill_between(x, *ends, color=style.NULL_COLOR, alpha=0.7, lw=0)
-            ax.plot(x, null.mean("draw"), color="#777777", lw=1, ls=":")
-        slope, low, high, p = (float(one[name]) for name in ("slope", "low", "high", "p"))
-        text = f"{slope:+.2f} per layer ({low:+.2f} to {high:+.2f}), p = {p:.2g}".replace("-", "−")
-        name = text if part is None else f"{part}: {text}"
-        ax.plot(x, mean, "osD^vP"[place % 6], color=color, label=name if np.isfinite(slope) else part)
-        away = x - x.mean()
-        line, half = float(one["intercept"]) + slope * x, (high - slope) * np.sqrt(np.mean(away**2) + away**2)
-        ax.plot(x, line, color=color, lw=1.2)
-        ax.fill_between(x, line - half, line + half, color=color, alpha=0.15, lw=0)
+    for index, part in enumerate(parts):
+        part_result = result if part is None else result.sel(part=part)
+        color = style.COLORS[index % len(style.COLORS)]
+        mean = part_result["mean"].dropna("layer")
+        layers = mean["layer"].values
+        if "null" in part_result:
+            null_distribution = part_result["null"].sel(layer=layers).transpose("draw", "layer")
+            ends = null_distribution.min("draw"), null_distribution.max("draw")
+            ax.fill_between(layers, *ends, color=style.NULL_COLOR, alpha=0.7, lw=0)
+            ax.plot(layers, null_distribution.mean("draw"), color="#777777", lw=1, ls=":")
+        slope, low, high, p = (float(part_result[name]) for name in ("slope", "low", "high", "p"))
+        slope_text = f"{slope:+.2f} per layer ({low:+.2f} to {high:+.2f}), p = {p:.2g}".replace("-", "−")
+        name = slope_text if part is None else f"{part}: {slope_text}"
+        ax.plot(layers, mean, "osD^vP"[index % 6], color=color, label=name if np.isfinite(slope) else part)
+        centred = layers - layers.mean()
+        line = float(part_result["intercept"]) + slope * layers
+        half_width = (high - slope) * np.sqrt(np.mean(centred**2) + centred**2)
+        ax.plot(layers, line, color=color, lw=1.2)
+        ax.fill_between(layers, line - half_width, line + half_width, color=color, alpha=0.15, lw=0)
     if "null" in result:
         name = f"shuffled captions: {result.sizes['draw']} draws, all"
         ax.fill_between([], [], [], color=style.NULL_COLOR, label=name)

@@ -4,24 +4,26 @@ from . import style
 
 
 def description_check(held):
-    """Correlation of descriptions with activations on clips they were not written from, by layer, and two controls.
+    """Plot the correlation of descriptions with activations on held-out clips, by layer, beside two controls.
 
-    `held` is of `dissection.predictivity`.
+    `held` is as returned by `dissection.predictivity`.
     """
     figure, ax = style.panels(height=3.8)
     groups = (
-        ("its own", held["rho"], style.COLORS[0]),
+        ("the neuron's own", held["rho"], style.COLORS[0]),
         ("another neuron's", held["other"], style.COLORS[4]),
         ("from shuffled captions", held["shuffled"], style.NULL_COLOR),
     )
     layers = held["layer"].values
-    look = {"widths": 0.22, "whis": (5, 95), "showfliers": False, "patch_artist": True}
-    for place, (name, data, color) in enumerate(groups):
+    options = {"widths": 0.22, "whis": (5, 95), "showfliers": False, "patch_artist": True}
+    for index, (name, data, color) in enumerate(groups):
         values = [data.sel(layer=layer).values.ravel() for layer in layers]
         values = [v[np.isfinite(v)] for v in values]
-        at = np.arange(len(layers)) + 0.26 * (place - 1)
-        ax.boxplot(values, positions=at, medianprops={"color": "black"}, boxprops={"facecolor": color}, **look)
-        ax.plot([], [], "s", color=color, ms=9, label=f"{name} \n({np.isfinite(data.values).mean():.0%} say something)")
+        positions = np.arange(len(layers)) + 0.26 * (index - 1)
+        ax.boxplot(
+            values, positions=positions, medianprops={"color": "black"}, boxprops={"facecolor": color}, **options
+        )
+        ax.plot([], [], "s", color=color, ms=9, label=f"{name} \n(ρ defined: {np.isfinite(data.values).mean():.0%})")
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(range(len(layers)), layers)
     ax.set(xlabel="layer", ylabel="ρ with the activation", ylim=(-1.02, 1.02))

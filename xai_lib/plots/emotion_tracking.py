@@ -5,9 +5,9 @@ from . import style
 
 
 def emotion_tracking(sweep, *, mode="flip", title=None):
-    """Probability of every class, clean and as one layer after another is edited; mean over speakers or clips.
+    """Plot the probability of every class, clean and with each layer edited in turn; mean over speakers or clips.
 
-    `sweep` is of `ablation.sweep`; for one clip `sweep.sel(clip=[17])`.
+    `sweep` is as returned by `ablation.sweep`; for one clip pass `sweep.sel(clip=[17])`.
     """
     clean, edited = average(sweep["clean_probability"]), style.of_mode(sweep, "probability", mode)
     row = style.edited(edited, "label")
@@ -21,6 +21,6 @@ def emotion_tracking(sweep, *, mode="flip", title=None):
         axes.plot(start, clean.sel(label=label), "D", ms=6, color=color)
     axes.set_xticks([start, *layers], ["clean", *names])
     axes.set(xlabel=style.EDITED[row], ylabel="probability", ylim=(0, None))
-    axes.set_title(title or f"{mode} of the chosen neurons, mean of {sweep.sizes['clip']} clips")
+    axes.set_title(title or f"{mode} of the selected neurons, mean of {sweep.sizes['clip']} clips")
     figure.legend(loc="outside right upper")
     return figure

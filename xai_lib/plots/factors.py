@@ -9,10 +9,10 @@ _MARKERS = {"female": "o", "male": "^"}
 
 
 def factors(cells):
-    """A panel for each factor: labels across, a point for each speaker, mean and interval, apart by sex.
+    """Plot one panel per factor: labels across, one point per speaker, mean and interval, separately by sex.
 
-    `cells` are of `acoustics.cells`. Where `sex` is known, women stand left of men. Intervals are drawn from 8 speakers
-    up.
+    `cells` is as returned by `emotion_profiles.cells`. Where `sex` is known, women are drawn left of men. Intervals are
+    drawn from 8 speakers up.
     """
     labels = [str(name) for name in cells["label"].values]
     colors, rows = style.colors(labels), -(-cells.sizes["factor"] // 2)
@@ -23,12 +23,15 @@ def factors(cells):
         values = cells.sel(factor=factor).transpose("label", "speaker")
         for i, label in enumerate(labels):
             for j, group in enumerate(groups):
-                points, look = values.values[i, sex == group], {"color": colors[label], "edgecolor": "black", "lw": 0.3}
-                at = i + (j - (len(groups) - 1) / 2) * 0.7 / len(groups)
-                axis.scatter(at + style.apart(len(points), 0.08), points, 14, marker=_MARKERS.get(group, "s"), **look)
+                points = values.values[i, sex == group]
+                options = {"color": colors[label], "edgecolor": "black", "lw": 0.3}
+                position = i + (j - (len(groups) - 1) / 2) * 0.7 / len(groups)
+                axis.scatter(
+                    position + style.apart(len(points), 0.08), points, 14, marker=_MARKERS.get(group, "s"), **options
+                )
                 mean, low, high = statistics.interval(points)
-                axis.plot([at - 0.16, at + 0.16], [mean, mean], color="black", lw=1.8)
-                axis.plot([at, at], [low, high], color="black", lw=1.2)
+                axis.plot([position - 0.16, position + 0.16], [mean, mean], color="black", lw=1.8)
+                axis.plot([position, position], [low, high], color="black", lw=1.2)
         if factor == "f0":
             axis.set_yscale("log", base=2)
             axis.yaxis.set_major_locator(ticker.LogLocator(2, subs=(1, 1.5)))
@@ -39,7 +42,7 @@ def factors(cells):
         axis.set_axis_off()
     handles = [plt.Line2D([], [], color="black", label="mean, 95 % interval over speakers")]
     for group in groups:
-        look = {"ls": "", "marker": _MARKERS.get(group, "s"), "color": "gray"}
-        handles.append(plt.Line2D([], [], label=f"{group} speaker".strip(), **look))
+        options = {"ls": "", "marker": _MARKERS.get(group, "s"), "color": "gray"}
+        handles.append(plt.Line2D([], [], label=f"{group} speaker".strip(), **options))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure

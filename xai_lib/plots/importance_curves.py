@@ -5,23 +5,34 @@ from . import style
 
 
 def importance_curves(found):
-    """Accuracy against the share of neurons pruned, by each ranking; dotted: random neurons of the same layers.
+    """Plot accuracy against the share of neurons pruned, for each ranking; dotted: random neurons of the same layers.
 
-    `found` is of `pruning.importance`. Lines are means over draws and speakers, shades the range of the draws.
+    `found` is as returned by `pruning.importance`. Lines are means over draws and speakers, shades the range of the
+    draws.
     """
     n = found.sizes["ranking"]
     columns = min(n, 3)
     figure, axes = style.panels(-(-n // columns), columns, height=2.7 * -(-n // columns), sharey=True, squeeze=False)
     units = statistics.by_speaker(found["right"]).mean("speaker")
-    at = 100 * found["share"].values
+    percentages = 100 * found["share"].values
     for ax, name in zip(axes.flat, found["ranking"].values):
-        for who, color, look in (("random", "#777777", ":"), ("chosen", style.COLORS[0], "-")):
+        for who, color, linestyle in (("random", "#777777", ":"), ("chosen", style.COLORS[0], "-")):
             curves = units.sel(ranking=name, who=who).transpose("draw", "share").values
-            there = np.isfinite(curves).all(axis=0)
-            ax.fill_between(at[there], curves[:, there].min(0), curves[:, there].max(0), color=color, alpha=0.2, lw=0)
-            ax.plot(at[there], curves[:, there].mean(0), color=color, ls=look, marker="o", ms=3, label=who)
+            finite = np.isfinite(curves).all(axis=0)
+            ax.fill_between(
+                percentages[finite], curves[:, finite].min(0), curves[:, finite].max(0), color=color, alpha=0.2, lw=0
+            )
+            ax.plot(
+                percentages[finite],
+                curves[:, finite].mean(0),
+                color=color,
+                ls=linestyle,
+                marker="o",
+                ms=3,
+                label=f"{who} neurons",
+            )
         ax.set_title(name, fontsize=10)
-        ax.set(xlim=(at.min() - 0.5, at.max() + 0.5), ylim=(-0.02, 1.02))
+        ax.set(xlim=(percentages.min() - 0.5, percentages.max() + 0.5), ylim=(-0.02, 1.02))
     for ax in axes.flat[n:]:
         ax.set_axis_off()
     for ax in axes[:, 0]:

@@ -4,34 +4,36 @@ import xarray as xr
 from .. import statistics
 from . import style
 
-BAND = "random neurons of like size: 95 % of sets"
+BAND = "size-matched random neurons: 95 % of sets"
 _SCALED = ["mean", "low", "high", "speakers", "null_mean", "null_low", "null_high"]
 
 
 def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", null=True, scale="raw"):
-    """Effect of an edit by the layer that is edited, over speakers, in raw units.
+    """Plot the effect of an edit by edited layer, over speakers, in raw units.
 
-    `curves` is a Dataset of `ablation.summary`, or several by name, with no dims but `layer` or `group`. With
-    `null`, the bands of the random neurons are drawn, where there are any. With `scale` "min-max" each curve
-    runs from 0, its least mean, to 1, its greatest, which shows its shape and hides how large it is.
+    `curves` is a Dataset returned by `ablation.summary`, or several by name, with no dims but `layer` or `group`. With
+    `null`, the bands of the random neurons are drawn, if there are any. With `scale` "min-max" each curve runs from 0,
+    its lowest mean, to 1, its highest, which shows its shape and hides its size.
+
+    Raise ValueError for an unknown `scale`, for curves of layers mixed with curves of groups, and for other dims.
     """
     if scale not in ("raw", "min-max"):
         raise ValueError(f"unknown scale {scale!r}: choose 'raw' or 'min-max'")
-    curves = {"chosen neurons": curves} if isinstance(curves, xr.Dataset) else curves
-    (row, *more) = {style.edited(curve["mean"]) for curve in curves.values()}
-    if more:
-        raise ValueError("some curves are of layers and some of groups: draw them apart")
+    curves = {"selected neurons": curves} if isinstance(curves, xr.Dataset) else curves
+    (row, *other_rows) = {style.edited(curve["mean"]) for curve in curves.values()}
+    if other_rows:
+        raise ValueError("curves of layers and of groups cannot share an axis: plot them in separate figures")
     figure, axes = style.panels()
-    for place, (name, curve) in enumerate(curves.items()):
+    for index, (name, curve) in enumerate(curves.items()):
         names = curve[row].values
         layers = names if row == "layer" else np.arange(len(names))
-        at = layers + 0.08 * (place - (len(curves) - 1) / 2)
+        positions = layers + 0.08 * (index - (len(curves) - 1) / 2)
         curve = curve if scale == "raw" else _min_max(curve)
-        draw(axes, layers, curve, at=at, place=place, name=name, null=null, alone=len(curves) == 1)
+        draw(axes, layers, curve, at=positions, place=index, name=name, null=null, alone=len(curves) == 1)
     if scale == "raw":
         axes.axhline(0, color="black", lw=0.6)
     else:
-        ylabel = f"{ylabel.rsplit(' (')[0]},\nmin–max: 0 least layer, 1 greatest"
+        ylabel = f"{ylabel.rsplit(' (')[0]},\nmin–max: 0 = lowest mean, 1 = highest"
     axes.set(xlabel=style.EDITED[row], title=over(*curves.values()))
     axes.set_xticks(layers, names)
     axes.set_ylabel(ylabel, fontsize=10 if scale == "raw" else 9)
@@ -40,37 +42,39 @@ def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", nul
 
 
 def draw(axes, x, curve, *, at=None, place=0, name=None, null=True, alone=True):
-    """One curve with its interval, or each speaker where there are too few, and the band of its null."""
+    """Draw one curve with its interval (each speaker if too few for one), and the band of its random neurons."""
     if curve["mean"].ndim != 1:
-        raise ValueError(f"a curve has one dim and this has {', '.join(curve['mean'].dims)}: pick with .sel(…)")
+        raise ValueError(f"a curve needs one dim, and this one has {', '.join(curve['mean'].dims)}: pick with .sel(…)")
     color, at = style.COLORS[place % len(style.COLORS)], x if at is None else at
     if null and np.isfinite(curve["null_low"]).any():
-        shade, strength = (style.NULL_COLOR, 0.6) if alone else (color, 0.2)
-        text = BAND if alone else f"{name}: 95 % of random sets"
+        shade, opacity = (style.NULL_COLOR, 0.6) if alone else (color, 0.2)
+        label = BAND if alone else f"{name}: 95 % of random sets"
         low, high = curve["null_low"].values, curve["null_high"].values
-        axes.fill_between(x, low, high, color=shade, alpha=strength, lw=0, label=text)
+        axes.fill_between(x, low, high, color=shade, alpha=opacity, lw=0, label=label)
         known = np.isfinite(low)
-        for i in np.flatnonzero(
-            known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False]
-        ):  # no neighbour to reach to
-            axes.fill_between(x[i] + np.array([-0.15, 0.15]), low[i], high[i], color=shade, alpha=strength, lw=0)
+        # A band without neighbours would have no width.
+        for i in np.flatnonzero(known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False]):
+            axes.fill_between(x[i] + np.array([-0.15, 0.15]), low[i], high[i], color=shade, alpha=opacity, lw=0)
     if null and np.isfinite(curve["null_mean"]).any():
         banded = np.isfinite(curve["null_low"]).any()
-        text = None if banded or not alone else "mean of random sets (too few for a band)"
-        axes.plot(x, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":", label=text)
+        label = None if banded or not alone else "mean of random sets (too few for a band)"
+        axes.plot(x, curve["null_mean"], color="#777777" if alone else color, lw=1, ls=":", label=label)
     if curve["n"].max() < statistics.FEWEST:  # too few for an interval: each speaker is shown
         axes.plot(at, curve["speakers"].transpose(..., "speaker"), ".", color=color, alpha=0.5, ms=5)
     style.interval(axes, at, curve, color=color, marker="osD^vP"[place % 6], ms=5, label=name)
 
 
 def over(*curves):
-    """What is shown of the speakers, for a title."""
+    """Return the title's words on speakers: their number, and whether an interval is shown."""
     n = min(int(curve["n"].max()) for curve in curves)
     return (
-        f"Mean and 95 % interval over {n} speakers" if n >= statistics.FEWEST else f"Mean over {n} speakers, and each"
+        f"Mean and 95 % interval over {n} speakers"
+        if n >= statistics.FEWEST
+        else f"Mean over {n} speakers, and each speaker"
     )
 
 
 def _min_max(curve):
-    least, most = curve["mean"].min(), curve["mean"].max()
-    return curve.assign((curve[_SCALED] - least) / (most - least if most > least else 1))
+    """Scale a curve so that its mean runs from 0, the lowest, to 1, the highest."""
+    lowest, highest = curve["mean"].min(), curve["mean"].max()
+    return curve.assign((curve[_SCALED] - lowest) / (highest - lowest if highest > lowest else 1))

@@ -5,27 +5,30 @@ from . import style
 
 
 def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change of the target's log-odds (nats)"):
-    """One edited layer, or group: each speaker and each random draw, and the probabilities before and after.
+    """Plot one edited layer, or group: each speaker, each random draw, and the probabilities before and after.
 
-    `sweep` is of `ablation.sweep`, `variable` "delta", "kl" or "changed".
+    `sweep` is as returned by `ablation.sweep`, `variable` is "delta", "kl" or "changed". Raise ValueError if the sweep
+    does not have the layer or the mode.
     """
     row = style.edited(style.of_mode(sweep, variable, mode))
     if layer not in sweep[row]:
-        raise ValueError(f"{row} {layer} is not in the sweep: there is {', '.join(map(str, sweep[row].values))}")
-    here = sweep.sel({row: layer, "mode": mode})
-    figure, (left, right) = style.panels(1, 2)
-    effect, null = results.units(here[variable]), results.average(here[f"null_{variable}"])
-    left.plot(effect, 1 + style.apart(effect.size, 0.2), "o", ms=5, alpha=0.6, color=style.COLORS[0])
-    left.plot(effect.mean(), 1, "|", ms=26, mew=2.5, color=style.COLORS[0])
-    left.plot(null, style.apart(null.size, 0.25), ".", color="#777777", alpha=0.7)
-    rows = [f"chosen:\n{effect.dims[0]}s, mean"] + ["random:\ndraws"] * bool(null.size)
-    left.set_yticks([1, 0][: len(rows)], rows)
-    left.axvline(0, color="black", lw=0.6)
-    left.set(xlabel=xlabel, ylim=(-0.6, 1.6), title=f"{row.capitalize()} {layer}, {mode}")
-    at, colors = np.arange(sweep.sizes["label"]), style.colors(sweep["label"].values.tolist())
-    right.barh(at - 0.2, results.average(here["clean_probability"]), 0.38, color=style.NULL_COLOR)
-    right.barh(at + 0.2, results.average(here["probability"]), 0.38, color=list(colors.values()))
-    right.set(xlabel="probability", xlim=(0, None), title="Grey: clean. Colour: edited")
-    right.set_yticks(at, list(colors))
-    right.invert_yaxis()
+        raise ValueError(f"{row} {layer} is not in the sweep: choose from {', '.join(map(str, sweep[row].values))}")
+    condition = sweep.sel({row: layer, "mode": mode})
+    figure, (effect_axes, probability_axes) = style.panels(1, 2)
+    effect, random_effect = results.units(condition[variable]), results.average(condition[f"null_{variable}"])
+    effect_axes.plot(effect, 1 + style.apart(effect.size, 0.2), "o", ms=5, alpha=0.6, color=style.COLORS[0])
+    effect_axes.plot(effect.mean(), 1, "|", ms=26, mew=2.5, color=style.COLORS[0])
+    effect_axes.plot(random_effect, style.apart(random_effect.size, 0.25), ".", color="#777777", alpha=0.7)
+    rows = [f"selected:\n{effect.dims[0]}s, mean"] + ["random:\ndraws"] * bool(random_effect.size)
+    effect_axes.set_yticks([1, 0][: len(rows)], rows)
+    effect_axes.axvline(0, color="black", lw=0.6)
+    effect_axes.set(xlabel=xlabel, ylim=(-0.6, 1.6), title=f"{row.capitalize()} {layer}, {mode}")
+    positions, colors = np.arange(sweep.sizes["label"]), style.colors(sweep["label"].values.tolist())
+    probability_axes.barh(
+        positions - 0.2, results.average(condition["clean_probability"]), 0.38, color=style.NULL_COLOR
+    )
+    probability_axes.barh(positions + 0.2, results.average(condition["probability"]), 0.38, color=list(colors.values()))
+    probability_axes.set(xlabel="probability", xlim=(0, None), title="Grey: clean. Colour: edited")
+    probability_axes.set_yticks(positions, list(colors))
+    probability_axes.invert_yaxis()
     return figure

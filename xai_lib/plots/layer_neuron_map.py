@@ -4,10 +4,11 @@ from . import style
 
 
 def layer_neuron_map(mean, chosen=None):
-    """Signed attribution of every neuron of every layer (`attribution.mean_score(…, by="signed")`), as a picture.
+    """Plot the signed attribution of every neuron of every layer as an image.
 
-    Each layer is divided by its own greatest absolute value, printed at the right, since layers differ in scale.
-    Neurons of the table `chosen` (`attribution.top_neurons`) are ringed.
+    `mean` is as returned by `attribution.mean_score(…, by="signed")`. Each layer is divided by its largest absolute
+    value, printed at the right, since layers differ in scale. Neurons in the table `chosen`, as returned by
+    `attribution.top_neurons`, are ringed.
     """
     mean = mean.transpose("layer", "neuron")
     peak = np.abs(mean.values).max(axis=1)
@@ -20,6 +21,6 @@ def layer_neuron_map(mean, chosen=None):
     if chosen is not None:
         rows = [list(layers).index(layer) for layer in chosen["layer"]]
         axes.scatter(chosen["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
-    axes.set_title("Attribution of each neuron (right: a layer's greatest; ringed: chosen)")
-    figure.colorbar(image, ax=axes, pad=0.07, label="share of the layer's greatest")
+    axes.set_title("Attribution of each neuron (right: maximum of the layer; ringed: selected)")
+    figure.colorbar(image, ax=axes, pad=0.07, label="fraction of the layer's maximum")
     return figure

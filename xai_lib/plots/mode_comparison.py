@@ -6,20 +6,20 @@ from .. import statistics
 from . import style
 from .layer_curves import BAND, draw, over
 
-_ACROSS = style.EDITED | {"k": "neurons edited"}
+_X_LABELS = style.EDITED | {"k": "neurons edited"}
 _COLOR = style.COLORS[0]
 
 
 def mode_comparison(effects, *, ylabel="change of the target's log-odds (nats)"):
-    """Modes of an edit side by side, each beside its own null; open markers are not told from it.
+    """Plot modes of an edit side by side, each with its random neurons; open markers: not significant.
 
-    `effects` is a Dataset of `ablation.summary`: [mode], a point each, or [layer, mode] (or `group`, or `k`), a panel
-    each, all on one scale.
+    `effects` is a Dataset returned by `ablation.summary`: [mode], a point each, or [layer, mode] (or `group`, or `k`),
+    a panel each, all on one scale. Raise ValueError for other dims.
     """
     dims = effects["mean"].dims
-    dim = next((d for d in _ACROSS if d in dims), None)
+    dim = next((d for d in _X_LABELS if d in dims), None)
     if {*dims, dim} != {"mode", dim}:
-        raise ValueError(f"modes are compared over [mode], or [layer, mode], not {list(dims)}: pick with .sel(…)")
+        raise ValueError(f"effects need the dims [mode] or [layer, mode], not {list(dims)}: pick with .sel(…)")
     modes = effects["mode"].values.tolist()
     rows, columns = (1, 1) if dim is None else (math.ceil(len(modes) / 3), min(len(modes), 3))
     height = 4 if dim is None else 1.2 + 2.2 * rows
@@ -28,11 +28,11 @@ def mode_comparison(effects, *, ylabel="change of the target's log-odds (nats)")
         _points(panels[0, 0], effects)
         panels[0, 0].set_xlabel("mode")
     for axes, mode in zip(panels.flat, modes if dim else ()):
-        one, at = effects.sel(mode=mode), np.arange(effects.sizes[dim])
-        draw(axes, at, one, name="chosen neurons")
-        _open(axes, at, one)
-        axes.set(title=mode, xlabel=_ACROSS[dim])
-        axes.set_xticks(at, one[dim].values, fontsize=8 if len(at) > 8 else 10)
+        mode_effects, positions = effects.sel(mode=mode), np.arange(effects.sizes[dim])
+        draw(axes, positions, mode_effects, name="selected neurons")
+        _mark_not_significant(axes, positions, mode_effects)
+        axes.set(title=mode, xlabel=_X_LABELS[dim])
+        axes.set_xticks(positions, mode_effects[dim].values, fontsize=8 if len(positions) > 8 else 10)
     for axes in panels.flat:
         axes.set_visible(axes.has_data())
         axes.axhline(0, color="black", lw=0.6)
@@ -43,21 +43,30 @@ def mode_comparison(effects, *, ylabel="change of the target's log-odds (nats)")
 
 
 def _points(axes, effects):
-    """A point for each mode; right of it the band of its null, left of it each speaker where there are too few."""
-    at = np.arange(effects.sizes["mode"])
+    """Draw a point per mode; right: band of random neurons; left: each speaker, if too few for an interval."""
+    positions = np.arange(effects.sizes["mode"])
     low, high, mean = (effects[name].values for name in ("null_low", "null_high", "null_mean"))
     if np.isfinite(low).any():
-        axes.bar(at + 0.18, high - low, 0.2, low, color=style.NULL_COLOR, alpha=0.6, label=BAND)
-        axes.hlines(mean, at + 0.08, at + 0.28, color="#777777", lw=1, ls=":")
+        axes.bar(positions + 0.18, high - low, 0.2, low, color=style.NULL_COLOR, alpha=0.6, label=BAND)
+        axes.hlines(mean, positions + 0.08, positions + 0.28, color="#777777", lw=1, ls=":")
     if effects["n"].max() < statistics.FEWEST:
-        axes.plot(at - 0.15, effects["speakers"].transpose("mode", "speaker"), ".", color=_COLOR, alpha=0.5)
-    style.interval(axes, at, effects, color=_COLOR, marker="o", ms=5, ls="", capsize=4, label="chosen neurons")
-    _open(axes, at, effects)
-    axes.set_xticks(at, effects["mode"].values)
-    axes.set_xlim(-0.5, len(at) - 0.5)
+        axes.plot(positions - 0.15, effects["speakers"].transpose("mode", "speaker"), ".", color=_COLOR, alpha=0.5)
+    style.interval(axes, positions, effects, color=_COLOR, marker="o", ms=5, ls="", capsize=4, label="selected neurons")
+    _mark_not_significant(axes, positions, effects)
+    axes.set_xticks(positions, effects["mode"].values)
+    axes.set_xlim(-0.5, len(positions) - 0.5)
 
 
-def _open(axes, at, effects):
-    """Open markers where the effect is not told from the null."""
-    there, text = ~(effects["q"].values < 0.05), "not told from random neurons (q ≥ 0.05), or not tested"
-    axes.plot(at[there], effects["mean"].values[there], "o", ms=5, mfc="white", mec=_COLOR, zorder=3, label=text)
+def _mark_not_significant(axes, positions, effects):
+    """Draw open markers where the effect is not significant against random neurons."""
+    not_significant, label = ~(effects["q"].values < 0.05), "n.s. against random neurons (q ≥ 0.05), or not tested"
+    axes.plot(
+        positions[not_significant],
+        effects["mean"].values[not_significant],
+        "o",
+        ms=5,
+        mfc="white",
+        mec=_COLOR,
+        zorder=3,
+        label=label,
+    )

@@ -4,20 +4,21 @@ from . import style
 
 
 def selective_neurons(selective, *, level=0.05):
-    """Share of each layer's neurons that tell a label from the rest, by the label told best: `dissection.selectivity`.
+    """Plot the share of each layer's neurons that distinguish a label from the rest, by their best label.
 
-    Bars upwards are neurons more active for the label than for the others, bars downwards less active.
+    `selective` is as returned by `dissection.selectivity`; neurons with q < `level` count. Upward bars: neurons more
+    active for the label than for the others; downward bars: less active.
     """
     figure, ax = style.panels()
     mean = selective["mean"].transpose("layer", "neuron", "concept")
-    apart = np.abs(mean - 0.5).where(selective["q"] < level, -1.0)
-    best, found = apart.argmax("concept"), apart.max("concept") > 0
-    more = mean.isel(concept=best) > 0.5
+    deviation = np.abs(mean - 0.5).where(selective["q"] < level, -1.0)
+    best, significant = deviation.argmax("concept"), deviation.max("concept") > 0
+    more_active = mean.isel(concept=best) > 0.5
     layers = range(mean.sizes["layer"])
-    for sign, side in ((1, more), (-1, ~more)):
+    for sign, direction in ((1, more_active), (-1, ~more_active)):
         bottom = np.zeros(len(layers))
         for j, (name, color) in enumerate(style.colors(mean["concept"].values).items()):
-            share = sign * 100 * (found & side & (best == j)).mean("neuron").values
+            share = sign * 100 * (significant & direction & (best == j)).mean("neuron").values
             label = name if sign > 0 else None
             ax.bar(layers, share, 0.7, bottom=bottom, color=color, edgecolor="white", label=label)
             bottom += share
@@ -25,6 +26,6 @@ def selective_neurons(selective, *, level=0.05):
     ax.set_xticks(layers, mean["layer"].values)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.set(xlabel="layer", ylabel="← less active | more active →\nshare of neurons (%)")
-    ax.set_title(f"Neurons that tell a label from the rest (false discovery rate {level:g})")
+    ax.set_title(f"Neurons that distinguish a label from the rest (false discovery rate {level:g})")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, sizes, and what figures share."""
+"""Common style of all figures: colours that colour-blind readers can distinguish, sizes, and shared elements."""
 
 from collections.abc import Iterable
 
@@ -20,12 +20,12 @@ EMOTION_COLORS = {
     "disgust": "#009E73",
     "surprised": "#F0E442",
 }
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of what is no emotion
-MORE_COLORS = ("#882255", "#332288", "#44AA99", "#999933")  # Tol's, far from those
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of anything but emotions
+MORE_COLORS = ("#882255", "#332288", "#44AA99", "#999933")  # Paul Tol's, distinct from the above
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
-NULL_COLOR = "#BBBBBB"  # the random control
-EDITED = {"layer": "edited layer", "group": "edited layers"}  # the dims that say where an edit was made, on axes
+NULL_COLOR = "#BBBBBB"  # random neurons and null distributions
+EDITED = {"layer": "edited layer", "group": "edited layers"}  # axis labels of the dims of edits
 WIDTH = 9.0  # inches, a notebook's column
 
 
@@ -53,50 +53,50 @@ def use() -> None:
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
-    """A colour for each label: the emotion's own; others get, in whatever order they come, the rest of the palettes."""
+    """Return a colour for each label: the emotion's, or one of the other palettes, whatever the order of the labels."""
     labels = list(dict.fromkeys(labels))
     spare = [color for name, color in EMOTION_COLORS.items() if name not in labels]
     spare += [*MORE_COLORS, *map(matplotlib.colors.to_hex, matplotlib.colormaps["tab20"].colors)]
     others = sorted((label for label in labels if label not in EMOTION_COLORS), key=str)
-    own = dict(zip(others, spare * (1 + len(labels) // len(spare))))
-    return {label: EMOTION_COLORS.get(label) or own[label] for label in labels}
+    other_colors = dict(zip(others, spare * (1 + len(labels) // len(spare))))
+    return {label: EMOTION_COLORS.get(label) or other_colors[label] for label in labels}
 
 
 def panels(rows=1, columns=1, *, height=3.6, **options):
-    """`plt.subplots` as wide as a notebook's column, `height` in inches."""
+    """Return `plt.subplots` as wide as a notebook's column; `height` in inches."""
     return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
 
 
-def interval(axes, at, over, **look):
-    """Means with error bars, where there are any; `over` holds `mean`, `low`, `high` as `statistics.over_speakers`."""
+def interval(axes, at, over, **options):
+    """Draw means with error bars where finite; `over` is as returned by `statistics.over_speakers`: mean, low, high."""
     error = [over["mean"] - over["low"], over["high"] - over["mean"]]
-    axes.errorbar(at, over["mean"], error, **{"capsize": 2, **look})
+    axes.errorbar(at, over["mean"], error, **{"capsize": 2, **options})
 
 
 def apart(n, width):
-    """Offsets of n points, so that none hides another."""
+    """Return offsets of n points, from −width to width, so that none hides another."""
     return np.linspace(-width, width, n) if n > 1 else np.zeros(n)
 
 
 def waveform(axes, samples, rate):
-    """Amplitude over seconds."""
+    """Draw the amplitude over seconds."""
     axes.plot(np.arange(len(samples)) / rate, samples, color="#444444", lw=0.5)
     axes.set(ylabel="amplitude\n(full scale 1)", xlim=(0, len(samples) / rate))
 
 
 def spectrogram(axes, samples, rate):
-    """Level by frequency over seconds, 70 dB down from the loudest point."""
+    """Draw the level by frequency over seconds, down to 70 dB below the maximum; return the image."""
     width, hop = round(0.025 * rate), round(0.005 * rate)
-    hertz, at, power = signal.spectrogram(samples, rate, "hann", width, width - hop, 2 * width, scaling="spectrum")
+    hertz, times, power = signal.spectrogram(samples, rate, "hann", width, width - hop, 2 * width, scaling="spectrum")
     level = 10 * np.log10(power / max(power.max(), 1e-20) + 1e-12)
-    edges = (at[0] - hop / rate / 2, at[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
+    edges = (times[0] - hop / rate / 2, times[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
     image = axes.imshow(level, origin="lower", vmin=-70, vmax=0, extent=edges)
     axes.set(ylabel="frequency (kHz)", xlim=(0, len(samples) / rate))
     return image
 
 
 def tiles(axes, grid, text, *, fontsize=10, **limits):
-    """A picture of numbers [row, column], on each its `text`, an array of as many."""
+    """Draw numbers [row, column] as an image, with `text`, an array of the same shape, on it; return the image."""
     image = axes.imshow(grid, aspect="auto", **limits)
     for i, j in np.argwhere(text != ""):
         light = np.isnan(grid[i, j]) or np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
@@ -106,28 +106,28 @@ def tiles(axes, grid, text, *, fontsize=10, **limits):
 
 
 def edited(values, *others) -> str:
-    """Which dim says where an edit was made, "layer" or "group"; ValueError where that and `others` are not the dims."""
+    """Return the dim of the edits, "layer" or "group"; raise ValueError if the dims are not that one and `others`."""
     row = next((dim for dim in EDITED if dim in values.dims), "layer")
     for dim in sorted({*values.dims} ^ {row, *others}):
-        here = f"there are several {dim}: pick one with .sel({dim}=…)"
-        lacking = f"this figure is of several {dim}: keep the dim, as .sel({dim}=[…]) does"
-        raise ValueError(here if dim in values.dims else lacking)
+        too_many = f"this figure cannot show the dim {dim}: pick one with .sel({dim}=…)"
+        missing = f"this figure needs the dim {dim}: keep it, e.g. with .sel({dim}=[…])"
+        raise ValueError(too_many if dim in values.dims else missing)
     return row
 
 
 def of_mode(sweep, name, mode):
-    """A variable under one mode, mean over speakers or clips; ValueError where that mode was not run."""
-    there = np.atleast_1d(sweep["mode"].values).tolist()
-    if mode not in there:
-        raise ValueError(f"{mode} was not run: there is {', '.join(there)}")
+    """Return a variable under one mode, mean over speakers or clips; raise ValueError if the mode was not run."""
+    available = np.atleast_1d(sweep["mode"].values).tolist()
+    if mode not in available:
+        raise ValueError(f"mode {mode!r} was not run: choose from {', '.join(available)}")
     return average(sweep[name].sel(mode=mode) if sweep["mode"].ndim else sweep[name])
 
 
 def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
-    """[layer (or group), later] as numbered tiles; empty where there is nothing to read, hatched where not `told`."""
+    """Draw [layer (or group), later] as numbered tiles: empty where not finite, hatched where `told` is False."""
     row = edited(values, "later")
     grid = values.transpose(row, "later").values
-    few = grid.size <= 120  # more numbers would not be readable
+    few = grid.size <= 120  # more numbers would be unreadable
     text = np.where(np.isfinite(grid) & few, np.char.mod(f"%.{digits}f", grid), "")
     image = tiles(axes, grid, text, fontsize=8, **limits)
     if not few:
@@ -136,5 +136,5 @@ def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
         axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#555555", lw=0))
     axes.set_xticks(range(values.sizes["later"]), values["later"].values)
     axes.set_yticks(range(values.sizes[row]), values[row].values)
-    axes.set_xlabel("layer that is read")
+    axes.set_xlabel("readout layer")
     axes.set_title(title, fontsize=10)

@@ -1,1 +1,1 @@
-"""What layers and neurons encode: probes, courses in time, decoders of acoustics, proxies, speaker space."""
+"""Probing of layers and neurons: linear probes, time courses, decoders of acoustics, proxies, speaker space."""

@@ -1,9 +1,9 @@
-"""Proxies of acoustic features, from activations [..., frame, neuron], and how well they track the true ones.
+"""Proxies of acoustic features, computed from activations [..., frame, neuron], and their agreement with the true ones.
 
-A proxy must be read after the edit: a norm is the same whatever the signs of its neurons, so at the edited place
-`rms` and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped. Where a block ends
-in a layer norm (`model.family.norms(1)` is not None, as in wavlm-base), they are next to blind after every block, edited
-or not: it makes the norm nearly the same in all frames, but for its weights.
+A proxy must be read after the edit: a norm is the same whatever the signs of its neurons, so at the edited site `rms`
+and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped. Where a block ends in a
+layer norm (`model.family.norms(1)` is not None, as in wavlm-base), they are nearly blind after every block, edited or
+not: it makes the norm nearly the same in all frames, but for its weights.
 """
 
 from functools import partial
@@ -21,12 +21,12 @@ PROXIES = ("rms", "zcr", "centroid")
 
 
 def rms(hidden) -> torch.Tensor:
-    """L2 norm over neurons, averaged over frames: [..., frame, neuron] to [...]."""
+    """Compute the L2 norm over neurons, averaged over frames: [..., frame, neuron] to [...]."""
     return torch.linalg.vector_norm(hidden, dim=-1).mean(dim=-1)
 
 
 def zcr(hidden, component, centre, *, frame_seconds=0.02) -> torch.Tensor:
-    """Zero crossings per second of the score on one principal component: [..., frame, neuron] to [...].
+    """Compute zero crossings per second of the score on one principal component: [..., frame, neuron] to [...].
 
     `component` and `centre` [neuron] are from `fit`: the same before and after an edit, or they could not be compared.
     """
@@ -35,21 +35,21 @@ def zcr(hidden, component, centre, *, frame_seconds=0.02) -> torch.Tensor:
 
 
 def centroid(hidden, *, frame_seconds=0.02) -> torch.Tensor:
-    """Centroid (Hz) of the magnitude spectrum of the norm's course over frames, its mean removed: [...].
+    """Compute the centroid (Hz) of the magnitude spectrum of the norm's time course, its mean removed: [...].
 
-    It lies below 25 Hz with frames of 20 ms: how fast the activation beats, not how bright the voice is.
+    It lies below 25 Hz with frames of 20 ms: how fast the activation fluctuates, not how bright the voice is.
     NaN where the norm is constant.
     """
     norm = torch.linalg.vector_norm(hidden, dim=-1)
     spectrum = torch.fft.rfft(norm - norm.mean(dim=-1, keepdim=True)).abs()
     hertz = torch.fft.rfftfreq(norm.shape[-1], frame_seconds, device=norm.device, dtype=norm.dtype)
     total = spectrum.sum(dim=-1)
-    still = total <= 1e-6 * norm.sum(dim=-1)  # rounding is all that varies
-    return torch.where(still, torch.nan, (spectrum * hertz).sum(dim=-1) / torch.where(still, 1, total))
+    constant = total <= 1e-6 * norm.sum(dim=-1)  # up to rounding
+    return torch.where(constant, torch.nan, (spectrum * hertz).sum(dim=-1) / torch.where(constant, 1, total))
 
 
 def readers(model, fitted) -> dict:
-    """For `execution.cascade_read`, at every layer: {Site: [row, frame, neuron] to [row, proxy]}."""
+    """Return readouts for `execution.cascade_read`, at every layer: {Site: [row, frame, neuron] to [row, proxy]}."""
     if (fitted.sizes["layer"], fitted.sizes["neuron"]) != (model.n_layers + 1, model.n_neurons(0)):
         raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
 
@@ -58,17 +58,17 @@ def readers(model, fitted) -> dict:
         return torch.stack([rms(hidden), zcr(hidden, component, centre, **step), centroid(hidden, **step)], -1)
 
     axes = [torch.as_tensor(fitted[name].values).float().to(model.device) for name in ("component", "centre")]
-    return {hooks.Site(layer): partial(read, *both) for layer, both in enumerate(zip(*axes))}
+    return {hooks.Site(layer): partial(read, *axis) for layer, axis in enumerate(zip(*axes))}
 
 
 def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
-    """First principal component of every layer over the frames of training clips, and how clips differ.
+    """Fit the first principal component of every layer over the frames of training clips, and measure how clips differ.
 
     Returns
     -------
     Dataset
         `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer]; `sd` of each
-        proxy between clips [layer, proxy]. Two passes over the clips; nothing is kept but sums (float64).
+        proxy between clips [layer, proxy]. Two passes over the clips; only sums are kept (float64).
     """
     clips = as_clips(clips, sample_rate)
     skipped, n, sums, squares = {}, 0, 0, 0
@@ -92,16 +92,16 @@ def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
 
 @torch.no_grad()
 def measure(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
-    """Proxies of unedited clips, `value` [clip, layer, proxy], and the acoustic features they stand for.
+    """Compute proxies of unedited clips, `value` [clip, layer, proxy], and the acoustic features that they stand for.
 
     These, `true` [clip, proxy], are RMS, zero crossings per sample and spectral centroid (Hz) of the waveform,
     averaged over the encoder's frames.
     """
     clips = as_clips(clips, sample_rate)
-    reading, skipped, values, true = readers(model, fitted), {}, {}, []
+    site_readouts, skipped, values, true = readers(model, fitted), {}, {}, []
     for index, waveform in model.stream(clips, skipped):
-        _, seen = execution.cascade_read(model, waveform, [], reading)
-        values[index] = torch.cat([seen[site] for site in reading]).cpu().numpy()
+        _, outputs = execution.cascade_read(model, waveform, [], site_readouts)
+        values[index] = torch.cat([outputs[site] for site in site_readouts]).cpu().numpy()
         centred = audio.without_offset(waveform)
         features = audio.features(centred, model.sample_rate, names=PROXIES, hop=model.hop, span=model.span)
         true.append([features[name].nanmean().item() for name in PROXIES])
@@ -116,19 +116,19 @@ def measure(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
 
 
 def validity(model, clips, fitted) -> xr.Dataset:
-    """How well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
+    """Compute how well each proxy tracks the feature it is named after: Spearman's rank correlation within speakers.
 
-    The result [layer, proxy] belongs under every figure of proxies; take other clips than `fit` took. 1 would be a perfect
-    stand-in; of a model whose blocks end in a layer norm, `rms` and `centroid` can be none. ``mean``, ``low``, ``high``
-    and ``n`` are over speakers (`statistics.over_speakers`) of three clips or more.
+    The result [layer, proxy] belongs under every figure of proxies; use other clips than those of `fit`. 1 is a perfect
+    proxy; in a model whose blocks end in a layer norm, `rms` and `centroid` cannot be proxies. ``mean``, ``low``,
+    ``high`` and ``n`` are over speakers (`statistics.over_speakers`) of three clips or more.
     """
 
     def rho(value, true):
         return pd.DataFrame({"value": value, "true": true}).corr("spearman", min_periods=3).iloc[0, 1]
 
-    found = measure(model, clips, fitted)
-    speakers = statistics.by_speaker(found["true"])["speaker"]
-    parts = [found.isel(clip=found["speaker"].values == name) for name in speakers.values]
-    both = [["clip"], ["clip"]]
-    each = [xr.apply_ufunc(rho, part["value"], part["true"], input_core_dims=both, vectorize=True) for part in parts]
-    return statistics.over_speakers(xr.concat(each, speakers)).assign_attrs(found.attrs)
+    measured = measure(model, clips, fitted)
+    speakers = statistics.by_speaker(measured["true"])["speaker"]
+    parts = [measured.isel(clip=measured["speaker"].values == name) for name in speakers.values]
+    dims = [["clip"], ["clip"]]
+    rhos = [xr.apply_ufunc(rho, part["value"], part["true"], input_core_dims=dims, vectorize=True) for part in parts]
+    return statistics.over_speakers(xr.concat(rhos, speakers)).assign_attrs(measured.attrs)

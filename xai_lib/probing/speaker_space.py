@@ -1,4 +1,4 @@
-"""Spaces in which voices lie apart, at every layer, and how alike two recordings sound in them."""
+"""Speaker spaces: directions in which voices differ, at every layer, and the similarity of two recordings in them."""
 
 import json
 from functools import partial
@@ -21,31 +21,32 @@ FEWEST = 3  # speakers, to fit on
 
 
 def known(clips, fewest=1, *, heard=()) -> list[str]:
-    """Who speaks; ValueError if that is not known of a clip, was `heard` before, or they are fewer than `fewest`.
+    """Return the names of the speakers, sorted.
 
-    Names are compared as by `identity.compared`.
+    Raises ValueError if a clip has no speaker, if a speaker is among those of an earlier fit, or if there are fewer
+    than `fewest`. Names are compared as by `identity.compared`.
     """
-    lacking = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
-    if lacking:
-        raise ValueError(f"{lacking} of {len(clips)} clips have no speaker: add a column `speaker`, or leave them out")
+    missing = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
+    if missing:
+        raise ValueError(f"{missing} of {len(clips)} clips have no speaker: add a column `speaker`, or leave them out")
     names = sorted(set(identity.unified(clips["speaker"])))
     if len(names) < fewest:
-        raise ValueError(f"this is fitted on {fewest} speakers or more, and there are {len(names)}: add clips")
-    fitted_on = {identity.compared(name) for name in heard}
-    both = [name for name in names if identity.compared(name) in fitted_on]
-    if both:
-        raise ValueError(f"it was fitted on speaker {both[0]}: take clips of speakers whom it has not heard")
+        raise ValueError(f"this must be fitted on {fewest} speakers or more, and there are {len(names)}: add clips")
+    train_speakers = {identity.compared(name) for name in heard}
+    common = [name for name in names if identity.compared(name) in train_speakers]
+    if common:
+        raise ValueError(f"it was fitted on speaker {common[0]}: use clips of speakers outside its training set")
     return names
 
 
 def dataset(fitted, by) -> None:
-    """ValueError where something else than a Dataset, as of the function `by`, or None is given."""
+    """Raise ValueError unless `fitted` is None or a Dataset, as returned by the function `by`."""
     if not (fitted is None or isinstance(fitted, xr.Dataset)):
-        raise ValueError(f"what {by}(model, clips) gives is needed, a Dataset, and not a {type(fitted).__name__}")
+        raise ValueError(f"expected the Dataset returned by {by}(model, clips), not a {type(fitted).__name__}")
 
 
 def check(model, fitted, by) -> None:
-    """ValueError where what the function `by` fitted is of another model."""
+    """Raise ValueError if `fitted`, as returned by the function `by`, is of another model, or no Dataset."""
     dataset(fitted, by)
     sizes = fitted.sizes["layer"], fitted.sizes["neuron"]
     if fitted.attrs["model"] != model.name or sizes != (model.n_layers + 1, model.n_neurons(0)):
@@ -53,7 +54,7 @@ def check(model, fitted, by) -> None:
 
 
 def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
-    """The directions of each layer in which training speakers differ most, for how much each one varies.
+    """Fit the directions of each layer in which training speakers differ most, relative to how much each one varies.
 
     Linear discriminant analysis (scikit-learn, covariance shrunken after Ledoit and Wolf) of the means of clips over
     their frames of speech. Clips whose speaker has no other are left out.
@@ -62,7 +63,7 @@ def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
     -------
     Dataset
         `projection` [layer, axis, neuron] and `centre` [layer, neuron], the mean of the speakers' means; axes are one
-        fewer than speakers. attrs["speakers"]: whom it has heard, as JSON.
+        fewer than speakers. attrs["speakers"]: the training speakers, as JSON.
 
     Raises
     ------
@@ -71,84 +72,87 @@ def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
     """
     clips = as_clips(clips, sample_rate)
     known(clips, FEWEST)
-    found = activations(model, clips, "block")
-    names = identity.unified(found["speaker"].to_series())
+    result = activations(model, clips, "block")
+    names = identity.unified(result["speaker"].to_series())
     several = names.duplicated(keep=False)
-    alone = {str(index): "its speaker has no other clip" for index in names.index[~several]}
-    names, x = names[several], found["activation"].values[several].astype(float)
-    heard, projection, centre = known(names.to_frame(), FEWEST), [], []
+    single = {str(index): "its speaker has no other clip" for index in names.index[~several]}
+    names, x = names[several], result["activation"].values[several].astype(float)
+    train_speakers, projection, centre = known(names.to_frame(), FEWEST), [], []
     for layer in tqdm(range(x.shape[1]), "layers", leave=False, delay=2):
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(x[:, layer], names)
-        projection.append(lda.scalings_[:, : len(heard) - 1].T)
+        projection.append(lda.scalings_[:, : len(train_speakers) - 1].T)
         centre.append(lda.means_.mean(axis=0))
-    made = {"method": "speakers", "clips": len(x), "speakers": json.dumps(heard)}
+    attrs = {"method": "speakers", "clips": len(x), "speakers": json.dumps(train_speakers)}
     return xr.Dataset(
         {"projection": (("layer", "axis", "neuron"), projection), "centre": (("layer", "neuron"), centre)},
-        {"layer": found["layer"].values, "neuron": found["neuron"].values},
-        results.attributes(model, json.loads(found.attrs["skipped"]) | alone, **made),
+        {"layer": result["layer"].values, "neuron": result["neuron"].values},
+        results.attributes(model, json.loads(result.attrs["skipped"]) | single, **attrs),
     )
 
 
 def readers(model, space, waveform) -> dict:
-    """For `execution.cascade_read` of this clip: {Site: [row, frame, neuron] to [row, axis]}, its place in the space.
+    """Return readouts for `execution.cascade_read` of this clip: {Site: [row, frame, neuron] to [row, axis]}.
 
-    A space of `fit` is read at every layer, from the frames in which the waveform holds speech (all, if there is none),
-    that of `xvector` at the last.
+    They give the clip's position in the space. A space of `fit` is read at every layer, from the frames in which the
+    waveform holds speech (all, if there is none), that of `xvector` at the last.
     """
     if callable(space):
         return {hooks.Site(model.n_layers): space}
     check(model, space, "speakers.fit")
-    keep = model.speech(waveform)
-    keep = torch.as_tensor(keep | ~keep.any(), device=model.device)
+    speech = model.speech(waveform)
+    speech = torch.as_tensor(speech | ~speech.any(), device=model.device)
 
     def read(projection, centre, hidden):
-        return (hidden[:, keep].mean(dim=1) - centre) @ projection.T
+        return (hidden[:, speech].mean(dim=1) - centre) @ projection.T
 
-    both = [torch.as_tensor(space[name].values).float().to(model.device) for name in ("projection", "centre")]
-    return {hooks.Site(layer): partial(read, *at) for layer, at in enumerate(zip(*both))}
+    axes = [torch.as_tensor(space[name].values).float().to(model.device) for name in ("projection", "centre")]
+    return {hooks.Site(layer): partial(read, *layer_axes) for layer, layer_axes in enumerate(zip(*axes))}
 
 
 def similarity(reader):
-    """Of one of `readers`, cosines [row, 1] with the clean row, which `execution.cascade_read` shows first."""
+    """Return a readout of cosines [row, 1] with the clean row, from one of those that give positions in a space.
+
+    `execution.cascade_read` passes the clean row first.
+    """
     clean = []
 
     def read(hidden):
-        places = reader(hidden)
+        positions = reader(hidden)
         if not clean:
-            clean.append(places)
-        return torch.cosine_similarity(places, clean[0], dim=-1)[:, None]
+            clean.append(positions)
+        return torch.cosine_similarity(positions, clean[0], dim=-1)[:, None]
 
     return read
 
 
 def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None) -> xr.Dataset:
-    """How often cosines take two people for one, at the threshold where they take one for two as often.
+    """Compute the equal-error rate of speaker verification by cosine similarity.
 
     All pairs of clips count, but those known to say the same statement: it would make them alike.
 
     Parameters
     ----------
     clips, sample_rate
-        As in `corpora.as_clips`. Of speakers whom `fit` has not heard.
-    space : of `fit` or `xvector`
+        As in `corpora.as_clips`. Of speakers outside the training set of `fit`.
+    space : as returned by `fit` or `xvector`
     draws : int
-        How often speakers are dealt out at random among the clips, for chance.
+        How often speakers are shuffled among the clips, for the chance level.
 
     Returns
     -------
     Dataset
-        `eer` and, of the shuffled, `shuffled` [layer]: 0 is perfect, 0.5 chance. The scale on which to read a
-        similarity: `same` and `different` [layer], the mean cosine of two clips of one and of different speakers, and
-        `threshold` [layer], the cosine from which up two clips are taken for one speaker's, where both errors are as
-        frequent. An edited clip whose cosine with the clean one is `same` is no less alike than another recording of
-        the speaker; below `threshold` it would be taken for somebody else's. `speakers`, `same_pairs` and
-        `different_pairs`: how many. Rates and threshold are NaN under 8 speakers, or where a kind of pair is lacking;
-        attrs["reason"] says so.
+        `eer` and, for shuffled speakers, `shuffled` [layer]: 0 is perfect, the chance level is 0.5. The scale on which
+        to read a similarity: `same` and `different` [layer], the mean cosine of two clips of one and of different
+        speakers, and `threshold` [layer], the cosine from which up two clips are taken for one speaker's, where both
+        errors are as frequent. An edited clip whose cosine with the clean one is `same` is no less alike than another
+        recording of the speaker; below `threshold` it would be taken for another speaker's. `speakers`, `same_pairs`
+        and `different_pairs`: how many. Rates and threshold are NaN under 8 speakers, or where a kind of pair is
+        lacking; attrs["reason"] says so.
 
     Raises
     ------
     ValueError
-        A clip has no speaker, or one whom `fit` has heard; no clip could be used.
+        A clip has no speaker, or one of the training speakers of `fit`; no clip could be used.
     """
     clips = as_clips(clips, sample_rate)
     if not callable(space):
@@ -156,43 +160,47 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
     known(clips, heard=() if callable(space) else json.loads(space.attrs["speakers"]))
     skipped, rows = {}, {}
     for index, waveform in model.stream(clips, skipped):
-        reading = readers(model, space, waveform)
-        _, seen = execution.cascade_read(model, waveform, [], reading)
-        places = torch.cat([seen[site] for site in reading]).cpu().double().numpy()
-        if np.isfinite(places).all():
-            rows[index] = places / np.linalg.norm(places, axis=-1, keepdims=True)
+        site_readouts = readers(model, space, waveform)
+        _, outputs = execution.cascade_read(model, waveform, [], site_readouts)
+        positions = torch.cat([outputs[site] for site in site_readouts]).cpu().double().numpy()
+        if np.isfinite(positions).all():
+            rows[index] = positions / np.linalg.norm(positions, axis=-1, keepdims=True)
         else:
             skipped[index] = "it is too short for the x-vector head"
     if not rows:
         raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
     x, table = np.stack(list(rows.values()), axis=1), clips.loc[list(rows)]
     who = pd.factorize(identity.unified(table["speaker"]))[0]
-    said = pd.factorize(table["statement"])[0] if "statement" in table else np.full(len(table), -1)
-    one, other = np.triu_indices(len(table), 1)
-    apart = (said[one] != said[other]) | (said[one] < 0)
-    one, other = one[apart], other[apart]
-    cosines, same = (x[:, one] * x[:, other]).sum(axis=-1), who[one] == who[other]
+    statements = pd.factorize(table["statement"])[0] if "statement" in table else np.full(len(table), -1)
+    first, second = np.triu_indices(len(table), 1)
+    counted = (statements[first] != statements[second]) | (statements[first] < 0)
+    first, second = first[counted], second[counted]
+    cosines, same = (x[:, first] * x[:, second]).sum(axis=-1), who[first] == who[second]
     n = {"speakers": len(set(who)), "same_pairs": int(same.sum()), "different_pairs": int((~same).sum())}
     rng, reason = np.random.default_rng(seed), ""
     if n["speakers"] < statistics.FEWEST:
         reason = f"{n['speakers']} unseen speakers are too few: {statistics.FEWEST} are needed"
     elif same.all() or not same.any():
-        reason = "no two clips of one speaker, or of two, say different things"
-    dealt = [who] + [rng.permutation(who) for _ in range(draws)]
-    rates = [[_rate(given[one] == given[other], at) for at in cosines] for given in dealt if not reason]
+        reason = "no two clips of one speaker, or of two, have different statements"
+    labellings = [who] + [rng.permutation(who) for _ in range(draws)]
+    rates = [
+        [_rate(speakers[first] == speakers[second], layer) for layer in cosines]
+        for speakers in labellings
+        if not reason
+    ]
     rates = np.array(rates or [[[np.nan] * 2] * len(x)] * 2)
-    found = {"eer": rates[0, :, 0], "shuffled": rates[1:, :, 0].mean(axis=0), "threshold": rates[0, :, 1]}
+    variables = {"eer": rates[0, :, 0], "shuffled": rates[1:, :, 0].mean(axis=0), "threshold": rates[0, :, 1]}
     for name, kind in (("same", same), ("different", ~same)):
-        found[name] = cosines @ kind / (kind.sum() or np.nan)
+        variables[name] = cosines @ kind / (kind.sum() or np.nan)
     return xr.Dataset(
-        {name: ("layer", values) for name, values in found.items()} | n,
-        {"layer": [site.layer for site in reading]},
+        {name: ("layer", values) for name, values in variables.items()} | n,
+        {"layer": [site.layer for site in site_readouts]},
         results.attributes(model, skipped, method="equal error rate", draws=draws, seed=seed, reason=reason),
     )
 
 
 def xvector(model, name_or_path):
-    """The space of a trained x-vector head: a function, [row, frame, neuron] of the last block to [row, axis].
+    """Load the space of a trained x-vector head: a function, [row, frame, neuron] of the last block to [row, axis].
 
     It takes a checkpoint of `WavLMForXVector`, in safetensors, whose encoder is the model's, weight by weight, and
     whose head reads the last layer. All frames count; where they are too few for the head's convolutions, it is NaN.
@@ -211,29 +219,29 @@ def xvector(model, name_or_path):
     folder = checkpoints.folder(name_or_path)
     config = checkpoints.config(folder)
     if getattr(config, "use_weighted_layer_sum", False):
-        raise ValueError(f"{name_or_path} reads a weighted sum of layers: give a head that reads the last one")
+        raise ValueError(f"{name_or_path} reads a weighted sum of layers: use a head that reads the last one")
     options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
     try:
         network, info = AutoModelForAudioXVector.from_pretrained(
             folder, config=config, output_loading_info=True, **options
         )
     except OSError as error:
-        why = str(error).splitlines()[0]
-        raise FileNotFoundError(f"{name_or_path} could not be read from safetensors: {why}") from error
-    fresh = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    lacking = sorted(name for name in fresh if name.startswith(("projector.", "tdnn.", "feature_extractor.")))
-    if lacking:
-        raise ValueError(f"{name_or_path} has no trained x-vector head: it lacks {lacking[0]}")
-    theirs = network.base_model.state_dict()
+        reason = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{name_or_path} could not be read from safetensors: {reason}") from error
+    untrained = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    missing = sorted(name for name in untrained if name.startswith(("projector.", "tdnn.", "feature_extractor.")))
+    if missing:
+        raise ValueError(f"{name_or_path} has no trained x-vector head: it lacks {missing[0]}")
+    encoder = network.base_model.state_dict()
     for name, weight in model.family.base.state_dict().items():
-        if name != "masked_spec_embed" and not (name in theirs and torch.equal(weight.cpu(), theirs[name])):
+        if name != "masked_spec_embed" and not (name in encoder and torch.equal(weight.cpu(), encoder[name])):
             raise ValueError(f"{name_or_path} has another encoder than {model.name}: {name} differs")
     network.eval().requires_grad_(False).to(model.device)
     projector, tdnn, last = network.projector, network.tdnn, network.feature_extractor
-    fewest = 2 + sum((kernel - 1) * step for kernel, step in zip(config.tdnn_kernel, config.tdnn_dilation))
+    min_frames = 2 + sum((kernel - 1) * step for kernel, step in zip(config.tdnn_kernel, config.tdnn_dilation))
 
     def embed(hidden):
-        if hidden.shape[1] < fewest:
+        if hidden.shape[1] < min_frames:
             return hidden.new_full((len(hidden), last.out_features), torch.nan)
         x = projector(model.family.finish(State(model.n_layers, hidden)))
         for layer in tdnn:
@@ -244,8 +252,8 @@ def xvector(model, name_or_path):
 
 
 def _rate(same, cosines):
-    """Equal-error rate of pairs, and the cosine at which it is; half-way between the two that it lies between."""
-    false, true, least = roc_curve(same, cosines, drop_intermediate=False)
-    least[0] = least[1]  # not infinity
-    cuts = (least + np.append(least[1:], least[-1])) / 2
-    return [np.interp(0, false + true - 1, values) for values in (false, cuts)]
+    """Return the equal-error rate of pairs, and the cosine at which it is: half-way between its two neighbours."""
+    false, true, thresholds = roc_curve(same, cosines, drop_intermediate=False)
+    thresholds[0] = thresholds[1]  # not infinity
+    midpoints = (thresholds + np.append(thresholds[1:], thresholds[-1])) / 2
+    return [np.interp(0, false + true - 1, values) for values in (false, midpoints)]

@@ -1,4 +1,4 @@
-"""Take neurons out of the weights and put them back exactly; what is forgotten, and what is kept."""
+"""Pruning: zero neurons in the weights, restore them exactly, and measure what is forgotten and what is kept."""
 
 from .evaluation import compare, evaluate, importance
 from .forgetting import effects, frontier, random_sets, recalls, selectivity, summary, table

@@ -1,4 +1,4 @@
-"""Which neurons to take out for a class: scores of every neuron, and neurons of a score."""
+"""Selection of neurons to prune for a class: scores of all neurons, and the neurons of the greatest scores."""
 
 import re
 from functools import partial
@@ -16,91 +16,103 @@ from .weights import prune
 
 
 def support(model, clips, sites, *, sample_rate=None) -> xr.DataArray:
-    """What each neuron adds to the log odds of its clip's own label: gradient × activation over all frames, [clip, unit].
+    """Compute gradient × activation of each neuron for the log odds of the clip's true label: [clip, unit].
 
-    All sites of a clip come from one backward. The coordinate `right` tells whether the clip is given its label.
+    It is summed over all frames. All sites of a clip come from one backward. The coordinate `right` is whether the clip
+    is classified correctly.
     """
     clips = as_clips(clips, sample_rate)
     model.require_trained()
-    sites, skipped, rows, right, seen = [model.check(site) for site in sites], {}, {}, [], {}
+    sites, skipped, rows, right, hidden_states = [model.check(site) for site in sites], {}, {}, [], {}
 
-    def watch(site, hidden):  # no gradient is needed below the first site that a forward comes to
-        seen[site] = hidden if hidden.requires_grad else hidden.detach().requires_grad_().clone()
-        return seen[site]
+    def record(site, hidden):  # no gradient is needed below the first site that a forward reaches
+        hidden_states[site] = hidden if hidden.requires_grad else hidden.detach().requires_grad_().clone()
+        return hidden_states[site]
 
     for index, waveform in model.stream(clips, skipped):
-        with torch.enable_grad(), hooks.edit(model, {site: partial(watch, site) for site in sites}):
-            own = (model.target(clips.loc[index, "label"]),)
+        with torch.enable_grad(), hooks.edit(model, {site: partial(record, site) for site in sites}):
+            true_class = (model.target(clips.loc[index, "label"]),)
             logits = model.logits(model.tensor(waveform))
-            value = targets.value(model, logits, own, "log_odds").sum()
-            slopes = torch.autograd.grad(value, [seen[site] for site in sites])
-        right.append(int(logits.argmax()) == own[0])
-        found = [(slope * seen[site].detach()).sum(dim=(0, 1)) for slope, site in zip(slopes, sites)]
-        rows[index] = torch.cat(found).cpu().numpy()
-    places = [(site.part, site.layer, neuron) for site in sites for neuron in range(seen[site].shape[-1])]
-    units = pd.MultiIndex.from_tuples(places, names=["part", "layer", "neuron"])
+            value = targets.value(model, logits, true_class, "log_odds").sum()
+            gradients = torch.autograd.grad(value, [hidden_states[site] for site in sites])
+        right.append(int(logits.argmax()) == true_class[0])
+        scores = [(gradient * hidden_states[site].detach()).sum(dim=(0, 1)) for gradient, site in zip(gradients, sites)]
+        rows[index] = torch.cat(scores).cpu().numpy()
+    neurons = [(site.part, site.layer, neuron) for site in sites for neuron in range(hidden_states[site].shape[-1])]
+    units = pd.MultiIndex.from_tuples(neurons, names=["part", "layer", "neuron"])
     coords = {**results.coordinates(clips, rows, right=right), **xr.Coordinates.from_pandas_multiindex(units, "unit")}
     attrs = results.attributes(model, skipped, method="support", chosen_on=results.heard(clips))
     return xr.DataArray(np.stack(list(rows.values())), coords, ("clip", "unit"), attrs=attrs)
 
 
 def contrast(scores, label, *, weight=1.0) -> xr.DataArray:
-    """Mean over the clips of a label less `weight` times that over the others, within speakers who have both: [layer, neuron].
+    """Compute the mean over clips of a label minus `weight` times that over others, within speakers: [layer, neuron].
 
-    Where no speaker has both (few clips), or speakers are not known, it is over all clips. `scores` are [clip, layer,
-    neuron], for instance `signed` of `attribution.grad_x_activation` of training clips: which neurons carry the class
-    in its own clips and not elsewhere; or [clip, unit], of `support`. The greater the weight, the more others are spared.
+    Only speakers who have both count; where none has (few clips), or speakers are not known, it is over all clips.
+    `scores` are [clip, layer, neuron], for instance `signed` of `attribution.grad_x_activation` of training clips,
+    which finds the neurons that support the class in its own clips and not elsewhere; or [clip, unit], as returned by
+    `support`. The greater the weight, the more other classes are spared.
     """
-    own = (scores["label"] == label).values
-    if not own.any() or own.all():
-        raise ValueError(f"a contrast needs clips of {label!r} and clips of others: {int(own.sum())} of {len(own)}")
-    mine, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (own, ~own))
-    found, heard = mine.mean("clip") - weight * others.mean("clip"), scores.attrs.get("chosen_on", "[]")
+    has_label = (scores["label"] == label).values
+    if not has_label.any() or has_label.all():
+        raise ValueError(
+            f"a contrast needs clips of {label!r} and of others: {int(has_label.sum())} of {len(has_label)} are of it"
+        )
+    of_label, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (has_label, ~has_label))
+    difference, speakers = of_label.mean("clip") - weight * others.mean("clip"), scores.attrs.get("chosen_on", "[]")
     if results.speakers_known(scores):
-        within = statistics.by_speaker(mine) - weight * statistics.by_speaker(others)
-        found, heard = within.mean("speaker") if within.sizes["speaker"] else found, results.heard(scores)
-    return found.assign_attrs(chosen_on=heard)
+        within = statistics.by_speaker(of_label) - weight * statistics.by_speaker(others)
+        difference, speakers = (
+            within.mean("speaker") if within.sizes["speaker"] else difference,
+            results.heard(scores),
+        )
+    return difference.assign_attrs(chosen_on=speakers)
 
 
 def top(scores, concept, *, n=3) -> xr.DataArray:
-    """Neurons that have a concept among their `n` best, by how well it fits: a score for `neurons_of`, else NaN.
+    """Score neurons that have a concept among their `n` best by how well it fits, others NaN: for `neurons_of`.
 
     `scores` […, concept] are those of `dissection.identify`, DB or TAB.
     """
-    place = (scores > scores.sel(concept=concept)).sum("concept")
-    return scores.sel(concept=concept, drop=True).where(place < n)
+    rank = (scores > scores.sel(concept=concept)).sum("concept")
+    return scores.sel(concept=concept, drop=True).where(rank < n)
 
 
 def mentions(texts, name) -> xr.DataArray:
-    """How often a neuron's description says a word of a class's name (OCP): a score for `neurons_of`, else NaN.
+    """Count the words of a class's name in each neuron's description (OCP), 0 as NaN: a score for `neurons_of`.
 
-    `texts` [layer, neuron] or [unit] are strings, or None. Words are compared whole, with their endings (-s, -ing, -ed)
-    taken off: "rain" is no part of "train", and "waves" are said by "a wave". Words of one or two letters do not count.
+    `texts` [layer, neuron] or [unit] are strings, or None. Whole words are compared, without their endings (-s, -ing,
+    -ed): "train" does not contain "rain", and "a wave" matches "waves". Words of one or two letters do not count.
+
+    Raises
+    ------
+    ValueError
+        The name has no word of three letters or more.
     """
-    wanted = set(_stems(name))
-    if not wanted:
+    stems = set(_stems(name))
+    if not stems:
         raise ValueError(f"{name!r} has no word of three letters or more to look for")
-    said = [sum(stem in wanted for stem in _stems(text)) if isinstance(text, str) else 0 for text in texts.values.flat]
-    found = texts.copy(data=np.reshape(said, texts.shape).astype(float))
-    return found.where(found > 0)
+    counts = [sum(stem in stems for stem in _stems(text)) if isinstance(text, str) else 0 for text in texts.values.flat]
+    score = texts.copy(data=np.reshape(counts, texts.shape).astype(float))
+    return score.where(score > 0)
 
 
 def neurons_of(scores, k, *, part="ffn_hidden", seed=0) -> dict:
-    """The k neurons of the greatest scores, as {Site: neurons}; ties are broken at random.
+    """Return the k neurons of the greatest scores, as {Site: neurons}; ties are broken at random.
 
     Parameters
     ----------
     scores : DataArray [layer, neuron] of a `part`, or [unit]
-        Of the concept to forget: `contrast`, `greedy`, `top`, `mentions`, a concept's `score` of `dissection.identify`,
-        its `mean` of `dissection.selectivity`; from training speakers, if effects are to be reported on others. NaN are
-        never taken: ValueError where fewer than k are left.
+        Of the concept to forget, as returned by `contrast`, `greedy`, `top`, `mentions`, a concept's `score` of
+        `dissection.identify`, its `mean` of `dissection.selectivity`; from training speakers, if effects are to be
+        reported on others. Neurons with NaN are never selected: ValueError if fewer than k have a score.
     """
     if "unit" not in scores.dims:
         scores = scores.drop_vars([name for name in scores.coords if name not in scores.dims])
         scores = scores.expand_dims(part=[part]).stack(unit=("part", "layer", "neuron"))
     values = scores.values
     if not 0 <= k <= np.isfinite(values).sum():
-        raise ValueError(f"{k} neurons are asked for, and {np.isfinite(values).sum()} have a score")
+        raise ValueError(f"k must be 0 to {np.isfinite(values).sum()}, the number of neurons with a score, not {k}")
     order = np.lexsort(
         (np.random.default_rng(seed).permutation(len(values)), np.where(np.isnan(values), np.inf, -values))
     )
@@ -109,9 +121,10 @@ def neurons_of(scores, k, *, part="ffn_hidden", seed=0) -> dict:
 
 
 def reach(model, magnitude) -> xr.DataArray:
-    """How much each neuron writes into the stream: mean |activation|, and of `ffn_hidden` × norm of its outgoing weights.
+    """Compute the output norm of each neuron: mean |activation|, of `ffn_hidden` × norm of its outgoing weights.
 
-    The `magnitude` is that of `activations`: [layer, neuron] of `ffn_hidden`, or [unit].
+    It measures how much a neuron writes into the residual stream. The `magnitude` is that of `activations`:
+    [layer, neuron] of `ffn_hidden`, or [unit].
     """
     if "unit" not in magnitude.dims:
         weights = [model.family.linear(Site(int(layer), "ffn_out")).weight for layer in magnitude["layer"]]
@@ -128,64 +141,65 @@ def reach(model, magnitude) -> xr.DataArray:
 
 
 def controls(neurons, size, draws, *, seed=0, classes=None) -> list[dict]:
-    """Random neurons in place of the chosen: as many in each site, of like size (`reach`), by `nulls.substitutes`.
+    """Draw random neurons in place of the selected ones: as many in each site, of like size, [{Site: neurons}, …].
 
-    `size` may be a Model instead: then they are any neurons of each site. The chosen may be among them. `classes` is
-    how many classes of size there are, `nulls.size_classes`.
+    `size` is as returned by `reach`; substitutes are drawn by `random_neurons.substitutes`. It may be a Model instead:
+    then they are any neurons of each site. The selected neurons may be among them. `classes` is the number of size
+    classes, as in `random_neurons.size_classes`.
     """
     sets = {}
-    for place, (site, chosen) in enumerate(neurons.items()):
+    for index, (site, chosen) in enumerate(neurons.items()):
         if isinstance(size, xr.DataArray):
-            numbers = random_neurons.size_classes(_at(size, site), classes)
-            # Seeded by the layer, or, for modules, by the place among the sites.
-            key = [seed, site.layer if isinstance(site.layer, (int, np.integer)) else place]
+            numbers = random_neurons.size_classes(_of_site(size, site), classes)
+            # Seeded by the layer, or, for modules, by the index among the sites.
+            key = [seed, site.layer if isinstance(site.layer, (int, np.integer)) else index]
             sets[site] = [
                 np.sort(stand_in[chosen]) for stand_in in random_neurons.substitutes(numbers, draws, seed=key)
             ]
         else:
-            # Seeded by the place among the sites.
-            rng, width = np.random.default_rng([seed, place]), size.n_neurons(site)
+            # Seeded by the index among the sites.
+            rng, width = np.random.default_rng([seed, index]), size.n_neurons(site)
             sets[site] = [rng.choice(width, len(chosen), replace=False) for _ in range(draws)]
-    return [{site: found[draw] for site, found in sets.items()} for draw in range(draws)]
+    return [{site: sets_of_site[draw] for site, sets_of_site in sets.items()} for draw in range(draws)]
 
 
 def blind(neurons, magnitude, written) -> dict:
-    """What a choice blind to the class takes out: as many in each site, {"most active": {Site: neurons}, "writes most": …}.
+    """Select as many neurons in each site regardless of the class: {"most active": {Site: neurons}, "writes most": …}.
 
-    Of the greatest `magnitude`, and of those that write most into the stream, `written` of `reach`.
+    These are the neurons of the greatest `magnitude`, and of the greatest `written`, as returned by `reach`.
     """
     ranked = {"most active": magnitude, "writes most": written}
     return {
         name: {
-            site: np.sort(np.argsort(-_at(sizes, site), kind="stable")[: len(chosen)])
+            site: np.sort(np.argsort(-_of_site(sizes, site), kind="stable")[: len(chosen)])
             for site, chosen in neurons.items()
         }
         for name, sizes in ranked.items()
     }
 
 
-def _at(sizes, site) -> np.ndarray:
-    """Those of `sizes` [layer, neuron] or [unit] that are of one site, [neuron]."""
+def _of_site(sizes, site) -> np.ndarray:
+    """Select the `sizes` [layer, neuron] or [unit] of one site, [neuron]."""
     if "unit" in sizes.dims:
         return sizes.sel(part=site.part, layer=site.layer).sortby("neuron").values
     return sizes.sel(layer=site.layer).values
 
 
 def plan(units):
-    """{Site: neurons} of units (part, layer, neuron)."""
-    found = {}
+    """Group units (part, layer, neuron) as {Site: neurons}."""
+    by_site = {}
     for part, layer, neuron in units:
-        found.setdefault(Site(layer, part), []).append(neuron)
-    return {Site(*site): np.sort(np.array(found[site], int)) for site in sorted(found, key=_text)}
+        by_site.setdefault(Site(layer, part), []).append(neuron)
+    return {Site(*site): np.sort(np.array(by_site[site], int)) for site in sorted(by_site, key=_sort_key)}
 
 
-def _text(site) -> str:
-    """Text by which sites are put in order, never changed: the place of a site seeds its random sets (`controls`)."""
+def _sort_key(site) -> str:
+    """Return the text by which sites are sorted; do not change it, since the index of a site seeds `controls`."""
     return f"Site(layer={site.layer!r}, part={site.part!r})"
 
 
 def _stems(text):
-    """Words of three letters or more, lower case, without the endings of plural and verb."""
+    """Return the words of three letters or more, in lower case, without the endings of plural and verb."""
     return [_stem(word) for word in re.findall(r"[^\W\d_]{3,}", text.lower())]
 
 
@@ -200,30 +214,35 @@ def _stem(word):
 
 
 def with_units(clips):
-    """Clips of no known speaker are told apart by the recording that they were cut from, else one by one."""
+    """Use as `speaker`, where it is not known, the recording that each clip was cut from, else the clip itself."""
     return clips if "speaker" in clips else clips.assign(speaker=clips.get("source", clips.index).astype(str))
 
 
 def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None, sample_rate=None) -> xr.DataArray:
-    """Choose neurons of a label `step` at a time, looking anew at the pruned model each time: a score [unit].
+    """Select neurons of a label `step` at a time, rescoring the pruned model each time: a score [unit].
 
-    Each time by `contrast` of `support`: what helps the label in its own clips, less `weight` times what helps others
-    in theirs. The first chosen scores k, the last 1, others NaN, so that `neurons_of` takes the first n for any dose n
-    up to k. When no more than the share `recall` of the label's own clips are still given it, no more are chosen. Other
-    neurons answer for those that are gone, which one look at the whole model cannot know.
+    Each step selects by `contrast` of `support`: support of the label in its own clips, minus `weight` times that of
+    other labels in theirs. The first selected scores k, the last 1, others NaN, so that `neurons_of` selects the first
+    n for any dose n up to k. The selection stops when no more than the share `recall` of the label's clips are still
+    classified correctly. Other neurons compensate for pruned ones, which scores of the unpruned model cannot show.
+
+    Raises
+    ------
+    ValueError
+        The unpruned model classifies no more than the share `recall` of the label's clips correctly.
     """
     clips = as_clips(clips, sample_rate)
-    score, taken = None, {}
-    for left in range(k, 0, -step):
-        with prune(model, taken):
-            found = support(model, clips, sites)
-        if recall is not None and found["right"][found["label"].values == label].mean() <= recall:
+    score, selected = None, {}
+    for remaining in range(k, 0, -step):
+        with prune(model, selected):
+            scores = support(model, clips, sites)
+        if recall is not None and scores["right"][scores["label"].values == label].mean() <= recall:
             break
-        found = contrast(found, label, weight=weight)
-        score = xr.full_like(found, np.nan) if score is None else score
-        order = np.argsort(np.where(np.isnan(score), -found, np.inf), kind="stable")
-        score[order[: min(step, left)]] = np.arange(left, max(left - step, 0), -1)
-        taken = neurons_of(score, k - max(left - step, 0))
+        scores = contrast(scores, label, weight=weight)
+        score = xr.full_like(scores, np.nan) if score is None else score
+        order = np.argsort(np.where(np.isnan(score), -scores, np.inf), kind="stable")
+        score[order[: min(step, remaining)]] = np.arange(remaining, max(remaining - step, 0), -1)
+        selected = neurons_of(score, k - max(remaining - step, 0))
     if score is None:
-        raise ValueError(f"without any pruning no more than {recall:.0%} of the clips of {label!r} are given it")
+        raise ValueError(f"without any pruning, recall of {label!r} is at most {recall:.0%}: pass a lower recall=")
     return score

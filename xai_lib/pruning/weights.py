@@ -1,4 +1,4 @@
-"""Choose the neurons of a class, take them out of a model, and measure what it forgets and what it keeps."""
+"""Pruning of weights: zero the rows of neurons, restore them exactly, save the pruned model."""
 
 import hashlib
 import json
@@ -11,20 +11,20 @@ import torch
 
 @contextmanager
 def prune(model, neurons):
-    """Take neurons out of the weights while inside the `with`; exactly undone on leaving it.
+    """Zero the weights of neurons while inside the `with`; exactly undone on leaving it.
 
     Parameters
     ----------
     neurons : dict
-        {Site: neurons}, as of `neurons_of`: sites of `attention`, `ffn_hidden` and `ffn_out`, or paths of
-        `torch.nn.Linear`. Row and bias of each neuron in the linear map that makes it are set to zero, which is the
-        same as holding it at zero (`edits.edit`, mode "zero").
+        {Site: neurons}, as returned by `neurons_of`: sites of `attention`, `ffn_hidden` and `ffn_out`, or paths of
+        `torch.nn.Linear`. Row and bias of each neuron in the linear map that computes it are set to zero, which is the
+        same as setting its activation to zero (`edits.edit`, mode "zero").
 
     Raises
     ------
     ValueError
-        Not a site of which a linear map makes the neurons; the classifier's own, whose classes would be gone by decree;
-        an activation function that is not 0 at 0; a neuron that is not there.
+        Neurons that no single linear map computes; rows of the classifier, which are the classes themselves;
+        an activation function that is not 0 at 0; a neuron out of range.
     """
     saved = []
     try:
@@ -43,15 +43,22 @@ def prune(model, neurons):
 
 
 def save(model, neurons, folder) -> Path:
-    """Write the pruned model as a checkpoint that `models.load` opens; the model itself stays as it was.
+    """Write the pruned model as a checkpoint that `models.load` opens; the model itself is unchanged.
 
-    What was pruned is in its configuration as `xai_pruned`, a list of {layer, part, neurons}.
+    The pruned neurons are in its configuration as `xai_pruned`, a list of {layer, part, neurons}.
+
+    Raises
+    ------
+    ValueError
+        Not a Hugging Face model with its own head.
+    FileExistsError
+        The folder has a model already.
     """
     folder, config = Path(folder), getattr(model.network, "config", None)
     if config is None or model.head is not None:
         raise ValueError("only a Hugging Face model with its own head can be written as a checkpoint")
     if (folder / "config.json").exists():
-        raise FileExistsError(f"{folder} holds a model already: name another folder")
+        raise FileExistsError(f"{folder} contains a model already: choose another folder")
     before = getattr(config, "xai_pruned", None)
     sites = {model.check(site): np.unique(np.asarray(chosen, int)).tolist() for site, chosen in neurons.items()}
     with prune(model, sites):
@@ -67,7 +74,7 @@ def save(model, neurons, folder) -> Path:
 
 
 def fingerprint(model) -> str:
-    """Hash of all weights: the same before a `prune` and after it."""
+    """Compute a hash of all weights: the same before and after a `prune`."""
     digest = hashlib.sha256()
     for name, value in sorted(model.network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -75,45 +82,51 @@ def fingerprint(model) -> str:
 
 
 def _linear(model, site, chosen):
-    """The linear map whose rows make the site's neurons, checked for what `prune` promises."""
+    """Return the linear map whose rows compute the site's neurons; ValueError where `prune` raises it."""
     site = model.check(site, chosen)
     network = model.network
     linear = network.get_submodule(site.layer) if site.part == "module" else model.family.linear(site)
     name = site.layer if site.part == "module" else f"{site.part} of layer {site.layer}"
     if not isinstance(linear, torch.nn.Linear) or torch.nn.utils.parametrize.is_parametrized(linear):
-        raise ValueError(f"no single linear map makes the neurons of {name}, so they cannot be pruned: edit them")
+        raise ValueError(
+            f"no single linear map computes the neurons of {name}, so they cannot be pruned: use edits.edit"
+        )
     if model.family.is_open:
-        raise ValueError("the attention heads are open: leave the `with` that edits or captures them before pruning")
+        raise ValueError("the attention heads are being edited or captured: leave that `with` block before pruning")
     if _classifies(model, linear):
-        raise ValueError(f"{name} is the classifier: its rows are the classes themselves and are never pruned")
+        raise ValueError(
+            f"{name} is the classifier: its rows are the classes themselves and are never pruned; prune other neurons"
+        )
     if site.part == "ffn_hidden" and model.family.module(site) is not linear:
         from transformers.activations import ACT2FN
 
         activation = ACT2FN[network.config.hidden_act]
         at_zero = float(activation(torch.zeros(1)))
         if at_zero != 0:
-            raise ValueError(f"{network.config.hidden_act} of 0 is {at_zero:g}: rows of zeros do not silence a neuron")
+            raise ValueError(
+                f"{network.config.hidden_act} of 0 is {at_zero:g}, not 0: pruning cannot zero neurons, use edits.edit"
+            )
     return linear
 
 
 def _classifies(model, linear):
-    """Whether each row of a linear map drives one logit and no other, but for what a softmax takes off all alike."""
+    """Return whether each row of a linear map drives one logit only, apart from the common term of a softmax."""
     n = len(model.labels)
     if linear.out_features != n:
         return False
-    x = model.noise(1)
+    waveform = model.noise(1)
 
     def logits(shift):
         hook = linear.register_forward_hook(lambda module, args, output: output + shift)
         try:
-            return model.logits(x)[0]
+            return model.logits(waveform)[0]
         finally:
             hook.remove()
 
     with torch.enable_grad():
-        found = logits(zeros := linear.weight.new_zeros(n))
+        clean_logits = logits(zeros := linear.weight.new_zeros(n))
         slope = torch.autograd.functional.jacobian(logits, zeros)
-    if found.logsumexp(0).abs() < 1e-3:  # log probabilities
+    if clean_logits.logsumexp(0).abs() < 1e-3:  # log probabilities
         slope = slope - (slope.sum(0) - slope.diag()) / max(n - 1, 1)
-    off = slope - slope.diag().diag()
-    return bool(off.abs().max() <= 1e-4 * slope.abs().max())
+    off_diagonal = slope - slope.diag().diag()
+    return bool(off_diagonal.abs().max() <= 1e-4 * slope.abs().max())

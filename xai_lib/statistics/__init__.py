@@ -1,4 +1,4 @@
-"""Intervals, tests and effect sizes with the speaker as the unit, over scipy."""
+"""Intervals, hypothesis tests and effect sizes with the speaker as the unit, built on scipy."""
 
 from .effect_sizes import auroc, cohens_d, eta_squared, uar
 from .hypothesis_tests import FEWEST, fdr, repeated_measures_test, t_test, t_test_above, unit

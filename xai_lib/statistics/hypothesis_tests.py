@@ -1,7 +1,7 @@
-"""Intervals, tests and effect sizes with the speaker as the unit: thin over scipy.stats.
+"""Hypothesis tests with the speaker as the unit, thin wrappers of scipy.stats.
 
-Clips of one speaker are not independent, so they are averaged within the speaker first. Below eight speakers
-no interval and no p is given (NaN): show one point per speaker instead.
+Clips of one speaker are not independent, so they are averaged within the speaker first. With fewer than eight speakers
+intervals and p are NaN: show one point per speaker instead.
 """
 
 import numpy as np
@@ -9,14 +9,14 @@ from scipy import stats
 
 from .effect_sizes import _moments
 
-FEWEST = 8  # speakers, for an interval or a test
+FEWEST = 8  # minimum number of speakers for an interval or a test
 
 
 def t_test(values, *, axis=0):
-    """Two-sided p of Student's t test that the mean of the units along `axis` is 0; NaN are left out.
+    """Return the two-sided p of Student's t test that the mean of the units along `axis` is 0; NaN are ignored.
 
-    NaN with fewer than 8. For many tests at once: a sign-flip test of 8 units cannot go below 2 / 2^8, which no
-    correction over seven or more tests leaves under 0.05, however large a single effect is.
+    p is NaN with fewer than 8 units. Meant for many tests at once: a sign-flip test of 8 units cannot go below 2 / 2^8,
+    which no correction over seven or more tests leaves under 0.05, however large a single effect is.
     """
     values = np.asarray(values, float)
     mean, square, n = _moments(values, axis)
@@ -26,9 +26,9 @@ def t_test(values, *, axis=0):
 
 
 def t_test_above(values, *, axis=0):
-    """One-sided p of Student's t test that the mean of the units along `axis` is above 0; NaN are left out.
+    """Return the one-sided p of Student's t test that the mean of the units along `axis` is above 0; NaN are ignored.
 
-    NaN with fewer than 8 units.
+    p is NaN with fewer than 8 units.
     """
     two_sided = t_test(values, axis=axis)
     mean, _, _ = _moments(np.asarray(values, float), axis)
@@ -36,18 +36,18 @@ def t_test_above(values, *, axis=0):
 
 
 def repeated_measures_test(values) -> np.ndarray:
-    """p that conditions differ on average over units, each of which has a value in every condition.
+    """Return the p that conditions differ on average over units, each of which has a value in every condition.
 
     F is the variance of the conditions' means over that of the units' own differences between conditions, so effects
-    that each unit (speaker) has for itself count as error. Its degrees of freedom are multiplied by epsilon, for
-    conditions that vary unequally: Huynh and Feldt's, as Greenhouse and Geisser's, from which it is made, costs a third
-    of the power with eight units and eight conditions. With one condition of 25 times the variance of the others the
-    level is 0.07 in place of 0.05 then.
+    that are particular to a unit (speaker) count as error. Its degrees of freedom are multiplied by epsilon, for
+    conditions of unequal variance. Epsilon is Huynh and Feldt's: that of Greenhouse and Geisser, from which it is
+    computed, costs a third of the power with eight units and eight conditions. With one condition of 25 times the
+    variance of the others the level is then 0.07 instead of 0.05.
 
     Parameters
     ----------
     values : array [unit, condition, …]
-        Units that lack a condition (NaN) are left out.
+        Units that lack a condition (NaN) are ignored.
 
     Returns
     -------
@@ -56,8 +56,8 @@ def repeated_measures_test(values) -> np.ndarray:
 
     References
     ----------
-    Huynh and Feldt (1976), Estimation of the Box correction for degrees of freedom, Journal of Educational Statistics 1;
-    with two conditions it is the paired t test.
+    Huynh and Feldt (1976), Estimation of the Box correction for degrees of freedom, Journal of Educational Statistics
+    1; with two conditions it is the paired t test.
     """
     values = np.asarray(values, float)
     complete = np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -65,10 +65,10 @@ def repeated_measures_test(values) -> np.ndarray:
     n, conditions = values.shape[:2]
     if n < FEWEST:
         return np.full(values.shape[2:], np.nan)
-    away = values - values.mean(axis=1, keepdims=True)
-    mean = away.mean(axis=0)
-    rest = away - mean
-    covariance = np.einsum("uc...,ud...->cd...", rest, rest) / (n - 1)
+    deviations = values - values.mean(axis=1, keepdims=True)
+    mean = deviations.mean(axis=0)
+    residuals = deviations - mean
+    covariance = np.einsum("uc...,ud...->cd...", residuals, residuals) / (n - 1)
     error = np.einsum("cc...->...", covariance)
     square = (covariance**2).sum(axis=(0, 1))
     between = n * (mean**2).sum(axis=0)
@@ -80,7 +80,7 @@ def repeated_measures_test(values) -> np.ndarray:
 
 
 def fdr(p) -> np.ndarray:
-    """Benjamini–Hochberg adjusted p values (scipy's), over all entries; NaN stay NaN and do not count as tests."""
+    """Return Benjamini–Hochberg adjusted p values (scipy's) over all entries; NaN stay NaN and are not counted."""
     p = np.asarray(p, float)
     adjusted = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)
@@ -89,7 +89,10 @@ def fdr(p) -> np.ndarray:
 
 
 def unit(x, *, axis=0, least=1e-12) -> np.ndarray:
-    """`x` centred along `axis`, of norm 1: sums of products are correlations. 0 where the norm is `least` or less."""
+    """Return `x` centred along `axis` and scaled to norm 1, so that sums of products are correlations.
+
+    The result is 0 where the norm is `least` or less.
+    """
     x = x - x.mean(axis=axis, keepdims=True)
     norm = np.linalg.norm(x, axis=axis, keepdims=True)
     return x / np.where(norm > least, norm, np.inf)

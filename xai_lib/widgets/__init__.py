@@ -1,4 +1,4 @@
-"""Explorers for JupyterLab: controls around computations that live elsewhere in the library."""
+"""Explorers for JupyterLab: controls around computations from elsewhere in the library."""
 
 from .ablation_explorer import AblationExplorer
 from .clip_explorer import ClipExplorer

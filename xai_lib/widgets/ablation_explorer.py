@@ -11,10 +11,10 @@ READOUTS = {
 
 
 class AblationExplorer(Panel):
-    """Which layer, what is done to its neurons, in which frames, and what is measured: all looked up.
+    """Explorer of ablation results: layer, mode, frames and readout, all looked up in the `sweeps`.
 
-    `sweeps` is of `ablation.sweep`, or several over the same layers, one for each policy of frames. It starts in the
-    middle unless told a `layer`.
+    `sweeps` is a result of `ablation.sweep`, or several over the same layers, one for each frame policy. `layer` is
+    shown first (default: the middle one).
     """
 
     def __init__(self, sweeps, *, layer=None):
@@ -27,14 +27,15 @@ class AblationExplorer(Panel):
             "layer": ipywidgets.SelectionSlider(options=layers, value=start),
             "mode": ipywidgets.Dropdown(options=first["mode"].values.tolist()),
             "frames": ipywidgets.Dropdown(options=list(self.sweeps)),
-            "readout": ipywidgets.Dropdown(options=list(READOUTS), description="read-out"),
+            "readout": ipywidgets.Dropdown(options=list(READOUTS), description="readout"),
         }
         super().__init__("Ablation, layer by layer", controls)
 
     def draw(self, layer, mode, frames, readout):
+        """Return the figure of one layer; raise KeyError if the mode was not run with these frames."""
         sweep = self.sweeps[frames]
         if mode not in sweep["mode"].values:
-            have = ", ".join(sweep["mode"].values)
-            raise KeyError(f"{mode} was not run with frames={frames!r}; there is {have}")
+            available = ", ".join(sweep["mode"].values)
+            raise KeyError(f"mode {mode!r} was not run with frames={frames!r}: choose from {available}")
         variable, xlabel = READOUTS[readout]
         return plots.layer_effect(sweep, layer, mode=mode, variable=variable, xlabel=xlabel)

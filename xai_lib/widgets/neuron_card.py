@@ -9,32 +9,34 @@ from .panel import Panel
 
 
 def players(found, sample_rate) -> HTML:
-    """A table of exemplars (`dissection.snippets`, perhaps captioned), each with a player at the recorded level.
+    """Return an HTML table of exemplars, each with a player at the recorded level.
 
-    Text is shown as text, whatever it holds, and cut where it is long.
+    `found` is as returned by `dissection.snippets`, perhaps with a column `caption`. Text is escaped, and truncated
+    where it is long.
     """
-    names = [c for c in ("end", "activation", "label", "speaker", "start", "caption") if c in found]
-    exact = {c: float for c in names if pd.api.types.is_float_dtype(found[c])}  # float32 would show its rounding
-    table = found[names].astype(exact).round(3).map(_cell).rename(index=_cell)
+    columns = [column for column in ("end", "activation", "label", "speaker", "start", "caption") if column in found]
+    # float32 would show rounding errors.
+    float_types = {column: float for column in columns if pd.api.types.is_float_dtype(found[column])}
+    table = found[columns].astype(float_types).round(3).map(_cell).rename(index=_cell)
     table.index.name = found.index.name and _cell(found.index.name)
-    sounds = [Audio(x, rate=sample_rate, normalize=False)._repr_html_() for x in found["waveform"]]
-    # Single spaces: of two, pandas would make a hard one, and the player would lose its controls.
+    sounds = [Audio(waveform, rate=sample_rate, normalize=False)._repr_html_() for waveform in found["waveform"]]
+    # Single spaces: pandas would turn two into a non-breaking one, and the player would lose its controls.
     table["listen"] = [" ".join(player.split()).replace("<audio ", '<audio style="width:15em" ') for player in sounds]
-    with pd.option_context("display.max_colwidth", None):  # or pandas would cut the sounds short
+    with pd.option_context("display.max_colwidth", None):  # otherwise pandas would truncate the sounds
         return HTML(table.to_html(escape=False, border=0))
 
 
 def _cell(text) -> str:
-    """Text that does nothing; letters that run the other way turn only themselves."""
+    """Return text as inert HTML; right-to-left letters affect only themselves."""
     return f'<bdi dir="auto">{shown(text)}</bdi>' if isinstance(text, str) else shown(text)
 
 
 class NeuronCard(Panel):
-    """Sliders for layer and neuron; draws `plots.neuron_card` and the neuron's exemplars with players, `k` at each end.
+    """Explorer of neurons: `plots.neuron_card` and exemplars with players, `k` at each end, by layer and neuron.
 
-    `train` is of `dissection.activations` of `clips`, the exemplars' side; `captions` are a Series; `results` are what
-    `dissection.card` takes. With clips not described from as `zeroed`, what holding the neuron at zero does to them is computed
-    when its card is drawn.
+    `train` is as returned by `dissection.activations` for `clips`, the source of exemplars; `captions` is a Series by
+    clip; `results` are further arguments of `dissection.card`. With held-out clips as `zeroed`, the effect of zero
+    ablation on them is computed when the card is drawn.
     """
 
     def __init__(self, model, clips, *, train, captions, layer, neuron, k=2, zeroed=None, sample_rate=None, **results):
@@ -46,15 +48,16 @@ class NeuronCard(Panel):
             "neuron": ipywidgets.IntSlider(neuron, 0, values.sizes["neuron"] - 1),
             "layer": ipywidgets.SelectionSlider(options=values["layer"].values.tolist(), value=layer),
         }
-        super().__init__("What one neuron listens for", controls, height=560)
+        super().__init__("Neuron card", controls, height=560)
 
     def draw(self, neuron, layer):
-        made = {name: self.train.attrs[name] for name in ("part", "frames")}
-        found = dissection.exemplars(self.train["activation"], layer, neuron, self.k)
-        found = dissection.snippets(self.model, self.clips, found, layer, neuron, **made)
-        found["caption"], effect = self.captions.reindex(found.index), self.zeroed
+        """Return the card, the summary if there is one, and the exemplars with players."""
+        options = {name: self.train.attrs[name] for name in ("part", "frames")}
+        exemplars = dissection.exemplars(self.train["activation"], layer, neuron, self.k)
+        exemplars = dissection.snippets(self.model, self.clips, exemplars, layer, neuron, **options)
+        exemplars["caption"], effect = self.captions.reindex(exemplars.index), self.zeroed
         if isinstance(effect, pd.DataFrame):
-            effect = dissection.zeroed(self.model, effect, layer, neuron, part=made["part"])
-        card = dissection.card(layer, neuron, exemplars=found, zeroed=effect, **self.results)
-        words = [HTML(f"<p>{_cell(card['summary'])}</p>")] if card["summary"] is not None else []
-        return [plots.neuron_card(card), *words, players(found, self.model.sample_rate)]
+            effect = dissection.zeroed(self.model, effect, layer, neuron, part=options["part"])
+        card = dissection.card(layer, neuron, exemplars=exemplars, zeroed=effect, **self.results)
+        summary = [HTML(f"<p>{_cell(card['summary'])}</p>")] if card["summary"] is not None else []
+        return [plots.neuron_card(card), *summary, players(exemplars, self.model.sample_rate)]

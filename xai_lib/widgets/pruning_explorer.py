@@ -6,18 +6,18 @@ from .panel import Panel
 
 
 class PruningExplorer(Panel):
-    """How many neurons to prune, by slider: what each class loses, by `plots.class_recalls` or `plots.class_changes`.
+    """Explorer of pruning: the loss of each class by number of neurons pruned, selection and measure.
 
-    `compared` are results of `pruning.compare` by how the neurons were chosen.
+    `compared` is {selection: result of `pruning.compare`}; figures are `plots.class_recalls` and `plots.class_changes`.
     """
 
     def __init__(self, compared, forgotten):
         self.compared, self.forgotten = dict(compared), forgotten
-        first = next(iter(self.compared))
-        doses = self.compared[first]["dose"].values.tolist()
+        first_name = next(iter(self.compared))
+        doses = self.compared[first_name]["dose"].values.tolist()
         controls = {
             "neurons": ipywidgets.SelectionSlider(options=doses, value=doses[-1], description="neurons pruned"),
-            "chosen": ipywidgets.Dropdown(options=list(self.compared), value=first, description="chosen by"),
+            "chosen": ipywidgets.Dropdown(options=list(self.compared), value=first_name, description="selected by"),
             "measure": ipywidgets.Dropdown(
                 options=["recall", "logit", "probability"], value="recall", description="show"
             ),
@@ -25,6 +25,7 @@ class PruningExplorer(Panel):
         super().__init__(f"Making the model forget {forgotten}", controls)
 
     def draw(self, neurons, chosen, measure):
+        """Return the figure of recalls, or of changes of another measure, for this number of neurons."""
         compared = self.compared[chosen]
         if measure == "recall":
             return plots.class_recalls(forgetting.recalls(compared), neurons, forgotten=self.forgotten)

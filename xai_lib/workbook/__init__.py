@@ -1,4 +1,4 @@
-"""What every notebook does first, where its results go, and how all are run."""
+"""Setup of the notebooks, storage of their results, and the command line that runs them."""
 
 from .notebook import Run, fingerprint, netcdf_safe, seed_everything, setup
 

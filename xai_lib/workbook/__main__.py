@@ -1,4 +1,4 @@
-"""`python -m xai_lib.workbook`: run the notebooks."""
+"""Entry point of `python -m xai_lib.workbook`: run the notebooks."""
 
 import sys
 

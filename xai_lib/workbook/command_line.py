@@ -1,7 +1,7 @@
 """Run the notebooks: `python -m xai_lib.workbook`, which is what `make run` calls.
 
 Parameters come from the environment (CORPUS, ROOT, FILES, MODEL, EMOTION, LAYER, NEURON, K, MAX_CLIPS, BATCH, DEVICE,
-SEED, PROFILE) or as name=value; each run has a folder of its own under results/, and `results/latest` points to it.
+SEED, PROFILE) or as name=value; each run has its own folder under results/, and `results/latest` points to the newest.
 """
 
 import argparse
@@ -25,24 +25,25 @@ from ..models.checkpoints import BUNDLED
 from . import html_pages, notebook
 from .parameters import DEFAULTS, check, folder_name
 
-LONGEST_SOCKET = 90  # characters of the folder; systems allow 104 or 108 for the whole name
+LONGEST_SOCKET = 90  # maximum characters of the folder; systems allow 104 or 108 for the full name
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 def parameters(environ: dict, pairs: list[str] = ()) -> dict:
-    """The parameters that the environment and name=value `pairs` set, typed; ValueError if one is wrong."""
-    given = {name: environ[name.upper()] for name in DEFAULTS if environ.get(name.upper())}
+    """Return the parameters set by the environment and by name=value `pairs`, typed; ValueError if one is wrong."""
+    raw_values = {name: environ[name.upper()] for name in DEFAULTS if environ.get(name.upper())}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"{pair!r} is not name=value")
-        given[name.lower()] = value
-    typed = {name: value for name, value in check(given).items() if name in given}
-    known = {"corpus": {"sample", *KNOWN}, "model": {*BUNDLED.values()}}  # names come before folders called so
-    for name in ("corpus", "root", "files", "model"):  # kernels start elsewhere: say where paths lie
+        raw_values[name.lower()] = value
+    typed = {name: value for name, value in check(raw_values).items() if name in raw_values}
+    # Bundled names take precedence over folders of the same name.
+    bundled_names = {"corpus": {"sample", *KNOWN}, "model": {*BUNDLED.values()}}
+    for name in ("corpus", "root", "files", "model"):  # kernels start in another folder, so paths are made absolute
         value = typed.get(name)
-        if value and value.lower() in known.get(name, ()):
+        if value and value.lower() in bundled_names.get(name, ()):
             continue
         if value and (name in {"root", "files"} or Path(value).expanduser().exists()):
             typed[name] = str(Path(value).expanduser().absolute())
@@ -52,7 +53,7 @@ def parameters(environ: dict, pairs: list[str] = ()) -> dict:
 def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None) -> SimpleNamespace:
     """Execute one notebook with parameters and write it to `out`, partial if a cell fails.
 
-    It returns `notebook`, `out`, `title`, `seconds` and `error` (a sentence with the cell's number, or None).
+    Returns a namespace: `notebook`, `out`, `title`, `seconds` and `error` (a message with the cell's number, or None).
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -66,34 +67,34 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
     else:
         notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = dict(KERNEL)
-    for cell in notebook.cells:  # what is not reached must not show what other parameters gave
+    for cell in notebook.cells:  # a cell that is not reached must not show outputs of other parameters
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
-    begun = [0]  # cells, by their numbers
+    started = [0]  # numbers of the cells
     with tempfile.TemporaryDirectory(prefix="xai-", dir=_folder_of_sockets()) as sockets:
         config = Config()
         if (
             os.name == "posix" and len(sockets) <= LONGEST_SOCKET
-        ):  # sockets in a folder of its own: no ports to race for, none that others can read
+        ):  # sockets in a private folder: no races for ports, and no other user can read them
             config.KernelManager.update(transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(
             notebook,
             config=config,
             timeout=None,
-            startup_timeout=3600,  # a kernel that dies is noticed at once; a slow machine must not miss this
-            iopub_timeout=600,  # outputs that come after the reply: nbclient would drop them after four seconds
+            startup_timeout=3600,  # generous for slow machines; a kernel that dies is noticed at once anyway
+            iopub_timeout=600,  # by default nbclient drops outputs that arrive more than four seconds after the reply
             record_timing=False,
             resources={"metadata": {"path": str(path.parent)}},
-            on_cell_start=lambda cell, cell_index: begun.append(cell_index + 1),
+            on_cell_start=lambda cell, cell_index: started.append(cell_index + 1),
             on_cell_executed=lambda **_: tick(),
         )
         try:
             client.execute(env=env)
-        except CellExecutionError as failed:
-            says = re.sub(r"\x1b\[[0-9;]*m", "", str(failed.evalue)).strip().split("\n")[0]
-            error = f"{path.name}, cell {begun[-1]}: {failed.ename}: {says}"
-        except Exception as failed:  # a dead kernel, a time-out: this notebook has failed, the others go on
-            error = f"{path.name}, cell {begun[-1]}: {type(failed).__name__}: {failed}"
+        except CellExecutionError as failure:
+            message = re.sub(r"\x1b\[[0-9;]*m", "", str(failure.evalue)).strip().split("\n")[0]
+            error = f"{path.name}, cell {started[-1]}: {failure.ename}: {message}"
+        except Exception as failure:  # a dead kernel or a time-out: this notebook has failed, the others go on
+            error = f"{path.name}, cell {started[-1]}: {type(failure).__name__}: {failure}"
     tidy(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, out)
@@ -102,18 +103,18 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
 
 
 def _folder_of_sockets() -> str | None:
-    """Where kernels' sockets lie: None, the usual place, or /tmp where that has too long a name, as clusters give it."""
-    usual = tempfile.gettempdir()
-    is_too_long = len(usual) + len("/xai-12345678") > LONGEST_SOCKET
+    """Return the folder for kernels' sockets: None (the default), or /tmp if the default has too long a name."""
+    default = tempfile.gettempdir()  # long on some clusters
+    is_too_long = len(default) + len("/xai-12345678") > LONGEST_SOCKET
     return "/tmp" if is_too_long and os.access("/tmp", os.W_OK) else None  # noqa: S108
 
 
 def tidy(notebook) -> None:
-    """Drop what cannot be shown later (live widgets, progress bars) and what differs between machines."""
+    """Remove outputs that cannot be shown later (live widgets, progress bars) and metadata specific to the machine."""
     notebook.metadata["kernelspec"] = dict(KERNEL)
     notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
-    for extra in ("widgets", "papermill"):
-        notebook.metadata.pop(extra, None)
+    for key in ("widgets", "papermill"):
+        notebook.metadata.pop(key, None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
@@ -121,13 +122,13 @@ def tidy(notebook) -> None:
 
 
 def side_by_side(jobs: list[tuple[Path, Path]], *, given: dict, env: dict, workers: int) -> list[SimpleNamespace]:
-    """Execute notebooks in `workers` threads (each kernel is a process of its own) under one bar."""
-    cells = sum(sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells) for path, _ in jobs)
-    cells += len(jobs) if given else 0  # papermill adds a cell with the parameters
+    """Execute notebooks in `workers` threads (each kernel is its own process) under one progress bar."""
+    n_cells = sum(sum(c.cell_type == "code" for c in nbformat.read(path, as_version=4).cells) for path, _ in jobs)
+    n_cells += len(jobs) if given else 0  # papermill adds a cell with the parameters
     threads = env.get("OMP_NUM_THREADS") or str(max(1, _cores() // workers))
     env = {**env, "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
     results, lock = {}, threading.Lock()
-    with tqdm(total=cells, unit="cell", desc="notebooks", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
+    with tqdm(total=n_cells, unit="cell", desc="notebooks", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
 
         def tick():
             with lock:
@@ -146,12 +147,12 @@ def side_by_side(jobs: list[tuple[Path, Path]], *, given: dict, env: dict, worke
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _point(results: Path, folder: Path) -> None:
-    """results/latest -> the newest run; a text file with its name where links are not allowed."""
+def _update_index(results: Path, folder: Path) -> None:
+    """Point results/latest to the newest run (a text file if links are not allowed) and list all runs in index.html."""
     latest = results / "latest"
     try:
         latest.unlink(missing_ok=True)
@@ -166,74 +167,74 @@ def _point(results: Path, folder: Path) -> None:
 
 
 def _thumbnail(path: Path, figures: Path, name: str) -> None:
-    """docs/<number>.png, a copy for the README of the figure that the notebook's metadata name."""
-    found = sorted(figures.glob(f"{path.name[:2]}_{name}.png"))
-    if found:
-        small = path.parent.parent / "docs" / f"{path.name[:2]}.png"
-        small.parent.mkdir(exist_ok=True)
-        image = PIL.Image.open(found[0])
+    """Write docs/<number>.png, a small copy for the README of the figure that the notebook's metadata name."""
+    sources = sorted(figures.glob(f"{path.name[:2]}_{name}.png"))
+    if sources:
+        thumbnail = path.parent.parent / "docs" / f"{path.name[:2]}.png"
+        thumbnail.parent.mkdir(exist_ok=True)
+        image = PIL.Image.open(sources[0])
         image.thumbnail((960, 960))
-        image.save(small, optimize=True)
+        image.save(thumbnail, optimize=True)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run from the command line; status 1: a notebook failed, 2: a parameter is wrong."""
-    ask = argparse.ArgumentParser(prog="python -m xai_lib.workbook", description=__doc__.split("\n\n")[0])
-    ask.add_argument("pairs", nargs="*", metavar="name=value", help=f"one of {', '.join(DEFAULTS)}")
-    ask.add_argument("--only", nargs="+", default=[], metavar="01", help="numbers of the notebooks to run")
-    ask.add_argument("--notebooks", type=Path, default=notebook.ROOT / "notebooks")
-    ask.add_argument("--results", type=Path, default=notebook.ROOT / "results")
-    ask.add_argument("--workers", type=int, default=min(2, _cores()), help="notebooks at a time")
-    ask.add_argument("--refresh", action="store_true", help="renew the stored outputs in place, on the defaults")
-    options = ask.parse_intermixed_args(argv)
-    options.pairs += [word for word in options.only if "=" in word]  # --only 03 k=50: argparse takes both for it
+    """Run from the command line; return exit status 0, 1 if a notebook failed, 2 if a parameter is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m xai_lib.workbook", description=__doc__.split("\n\n")[0])
+    parser.add_argument("pairs", nargs="*", metavar="name=value", help=f"one of {', '.join(DEFAULTS)}")
+    parser.add_argument("--only", nargs="+", default=[], metavar="01", help="numbers of the notebooks to run")
+    parser.add_argument("--notebooks", type=Path, default=notebook.ROOT / "notebooks")
+    parser.add_argument("--results", type=Path, default=notebook.ROOT / "results")
+    parser.add_argument("--workers", type=int, default=min(2, _cores()), help="notebooks at a time")
+    parser.add_argument("--refresh", action="store_true", help="rerun on the defaults and store the outputs in place")
+    options = parser.parse_intermixed_args(argv)
+    options.pairs += [word for word in options.only if "=" in word]  # --only 03 k=50: argparse takes both as numbers
     options.only = [word for word in options.only if "=" not in word]
     paths = sorted(options.notebooks.glob("[0-9][0-9]_*.ipynb"))
     paths = [path for path in paths if not options.only or path.name[:2] in options.only]
     try:
-        given = {} if options.refresh else parameters(os.environ, options.pairs)
-        lacking = set(options.only) - {path.name[:2] for path in paths}
-        if lacking or not paths:
-            which = f"numbered {', '.join(sorted(lacking))} " if lacking else "such as 01_name.ipynb "
-            raise ValueError(f"no notebooks {which}in {options.notebooks}")
+        values = {} if options.refresh else parameters(os.environ, options.pairs)
+        missing = set(options.only) - {path.name[:2] for path in paths}
+        if missing or not paths:
+            names = f"numbered {', '.join(sorted(missing))} " if missing else "such as 01_name.ipynb "
+            raise ValueError(f"no notebooks {names}in {options.notebooks}")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    path = os.pathsep.join(filter(None, [str(notebook.ROOT), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "PYTHONPATH": path}
+    python_path = os.pathsep.join(filter(None, [str(notebook.ROOT), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": python_path}
     if options.refresh:
         with tempfile.TemporaryDirectory() as scratch:
             jobs, env = [(path, Path(scratch) / path.name) for path in paths], {**env, "XAI_RUN_DIR": scratch}
-            done = side_by_side(jobs, given={}, env=env, workers=options.workers)
-            for path, result in zip(paths, done):
+            results = side_by_side(jobs, given={}, env=env, workers=options.workers)
+            for path, result in zip(paths, results):
                 if not result.error:  # a notebook that fails keeps its stored outputs
                     nbformat.write(result.notebook, path)
                     _thumbnail(path, Path(scratch) / "figures", result.notebook.metadata.get("thumbnail", "*"))
     else:
-        while (folder := options.results.absolute() / folder_name(check(given))).exists():
-            time.sleep(0.2)  # the same run was started in this very second
+        while (folder := options.results.absolute() / folder_name(check(values))).exists():
+            time.sleep(0.2)  # another run with these parameters was started within this second
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             reason = f"{error.strerror}: name another folder with --results"
             print(f"error: results cannot be written to {options.results} ({reason})", file=sys.stderr)
             return 2
-        asked = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        print(f"{folder}\n{asked or 'bundled corpus and model'}", file=sys.stderr)
+        settings = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        print(f"{folder}\n{settings or 'bundled corpus and model'}", file=sys.stderr)
         jobs, env = [(path, folder / path.name) for path in paths], {**env, "XAI_RUN_DIR": str(folder)}
-        done = side_by_side(jobs, given=given, env=env, workers=options.workers)
-        for result in done:
+        results = side_by_side(jobs, given=values, env=env, workers=options.workers)
+        for result in results:
             result.out.with_suffix(".html").write_text(
                 html_pages.to_html(result.notebook, result.title), encoding="utf-8"
             )
-        (folder / "index.html").write_text(html_pages.index(folder, done, given), encoding="utf-8")
-        _point(options.results, folder)
+        (folder / "index.html").write_text(html_pages.index(folder, results, values), encoding="utf-8")
+        _update_index(options.results, folder)
         print(f"results: {folder / 'index.html'}", file=sys.stderr)
     failed: dict[str, list] = {}
-    for result in filter(lambda result: result.error, done):  # the same sentence from all notebooks is said once
+    for result in filter(lambda result: result.error, results):  # a message common to several notebooks is printed once
         failed.setdefault(result.error.split(": ", 1)[1], []).append(result)
-    for says, results in failed.items():
-        print(f"error: {', '.join(result.error.split(': ')[0] for result in results)}: {says}", file=sys.stderr)
+    for message, failures in failed.items():
+        print(f"error: {', '.join(failure.error.split(': ')[0] for failure in failures)}: {message}", file=sys.stderr)
         if not options.refresh:
-            print(f"       as far as it got: {', '.join(str(result.out) for result in results)}", file=sys.stderr)
+            print(f"       partial output: {', '.join(str(failure.out) for failure in failures)}", file=sys.stderr)
     return int(bool(failed))

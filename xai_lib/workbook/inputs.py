@@ -1,4 +1,4 @@
-"""What a notebook works on: the sides of the split, and the clips that are explained one by one."""
+"""Inputs of a notebook: the train and test sides of the split, and the clips that are explained one by one."""
 
 import os
 import warnings
@@ -11,159 +11,164 @@ from .. import audio, corpora
 from ..audio import reading
 from ..corpora import fingerprints, folders, identity
 
-MOST = 20  # recordings of a speaker that are compared by sound before the split
+MOST = 20  # maximum number of recordings per speaker that are compared by sound before the split
 
 
 def split(corpus, model, *, seed=0) -> pd.DataFrame:
-    """Add the column `split`: speakers (or folds) that the model has never heard are "test"; else it is drawn by speaker.
+    """Add the column `split`: training speakers (or folds) of the model are "train", all others "test".
 
-    Heard counts by name, by the files' names, and by sound (`identity.heard_before`; of each speaker at most 20
-    recordings are compared). Speakers are spelled in one way (`identity.unified`). A column that is there already is
-    kept.
+    If all or none of the speakers are training speakers, the split is drawn by speaker. Training speakers are
+    recognised by name, by the files' names, and by sound (`identity.heard_before`; at most 20 recordings of each
+    speaker are compared). The spelling of speakers is unified (`identity.unified`). An existing column `split` is kept.
 
     Raises
     ------
     ValueError
-        Some clip has no speaker; the column that is there leaks, leaves clips out or has one side only; one file, or
-        files of equal bytes, are on both sides.
+        Some clip has no speaker; an existing column `split` has a speaker on both sides, lacks values or has only one
+        side; one file, or files of equal bytes, are on both sides.
     """
-    lacking = sum(identity.compared(name) is None for name in corpus["speaker"]) if "speaker" in corpus else len(corpus)
-    if lacking:
+    missing = sum(identity.compared(name) is None for name in corpus["speaker"]) if "speaker" in corpus else len(corpus)
+    if missing:
         raise ValueError(
-            f"{lacking} of {len(corpus)} clips have no speaker, and all that is found here is counted over speakers: "
-            "give the corpus, as a CSV file, a column `speaker`, or leave those clips out"
+            f"{missing} of {len(corpus)} clips have no speaker, but all statistics are computed over speakers: "
+            "give the corpus (as a CSV file) a column `speaker`, or leave those clips out"
         )
     corpus = corpus.assign(speaker=identity.unified(corpus["speaker"]))
     if "split" in corpus:
-        sides = _checked(corpus)
+        split_corpus = _validated_split(corpus)
     else:
-        sides = _drawn_split(corpus, model, seed)
-    _refuse_copies(sides)
-    _warn_of_one_person(sides)
-    return sides
+        split_corpus = _new_split(corpus, model, seed)
+    _raise_on_copies(split_corpus)
+    _warn_on_shared_person(split_corpus)
+    return split_corpus
 
 
-def _warn_of_one_person(sides):
-    """Warn where files say that one person speaks on both sides, under two names."""
-    if "path" not in sides:
+def _warn_on_shared_person(corpus):
+    """Warn if, according to the files' names, one person speaks on both sides under two names."""
+    if "path" not in corpus:
         return
-    clips = sides.assign(person=identity.of_files(sides)).dropna(subset="person")
+    clips = corpus.assign(person=identity.of_files(corpus)).dropna(subset="person")
     on_both = clips.groupby("person").filter(lambda rows: rows["split"].nunique() > 1)
     if on_both.empty:
         return
     person, rows = next(iter(on_both.groupby("person")))
     names = " and ".join(map(repr, sorted(rows["speaker"].unique())[:3]))
     warnings.warn(
-        f"going by the names of files, some people are on both sides of the split: {person} is "
+        f"according to the files' names, some people are on both sides of the split: {person} is "
         f"called {names}; give each person one name",
         stacklevel=3,
     )
 
 
-def _drawn_split(corpus, model, seed):
-    """The corpus with speakers whom the model has heard in train and others in test, or else drawn."""
+def _new_split(corpus, model, seed):
+    """Return the corpus with training speakers of the model in train and others in test, or else a drawn split."""
     trained = [*(model.trained_on or []), *(model.head_trained_on or [])]
     states = identity.heard_before(corpus, trained, _recordings(model, "trained", "head"), most=MOST)
-    known = corpus["speaker"].isin(states.index[states == identity.HEARD])
-    if known.any() and not known.all():
-        return corpus.assign(split=np.where(known, "train", "test"))
+    in_training = corpus["speaker"].isin(states.index[states == identity.HEARD])
+    if in_training.any() and not in_training.all():
+        return corpus.assign(split=np.where(in_training, "train", "test"))
     return corpora.split(corpus, seed=seed)
 
 
 def drawn(clips, n, seed) -> pd.DataFrame:
-    """At most `n` clips, balanced over label and speaker."""
+    """Draw at most `n` clips, balanced over label and speaker."""
     return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
 
 
 def usable(clips, model, skipped) -> pd.DataFrame:
-    """The clips that can be used; the others go to the dict `skipped` {path: reason}. NoClips where none is left."""
+    """Return the usable clips, and add the others to the dict `skipped` {path: reason}; NoClips if none is usable."""
     reasons = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are named one by one instead
-        kept = [index for index, _ in model.stream(clips, reasons)]
+        warnings.simplefilter("ignore", UserWarning)  # unusable clips are listed in `skipped` instead
+        indices = [index for index, _ in model.stream(clips, reasons)]
     for index, reason in reasons.items():
         path = str(audio.sources(clips)[index])
         name = path if path not in skipped else f"{path} (clip {index})"
         skipped[name] = reason.removeprefix(f"{path}: ")
-    return clips.loc[kept]
+    return clips.loc[indices]
 
 
 def own_files(files, model, skipped) -> pd.DataFrame:
-    """Clips from a path, a folder, a glob, or a list of these.
+    """Return clips from a path, a folder, a glob, or a list of these.
 
-    Those that cannot be used go to the dict `skipped` {path: reason}; so do sound files of a folder whose format cannot
-    be read. Where nothing has such a name, or nothing in a folder can be read, it is a FileNotFoundError, which says
-    what is there; where not one file can be used, NoClips.
+    Unusable files are added to the dict `skipped` {path: reason}; so are sound files of a folder whose format cannot be
+    read. Raises FileNotFoundError if no file matches, or if a folder has no readable sound file (the message says what
+    it contains), and NoClips if no file is usable.
     """
     paths = []
     for pattern in [files] if isinstance(files, (str, os.PathLike)) else files:
-        paths += _named_files(os.path.expanduser(pattern), skipped)
+        paths += _matching_files(os.path.expanduser(pattern), skipped)
     clips = pd.DataFrame({"path": paths, "label": None, "speaker": None})
     return usable(clips, model, skipped).reset_index(drop=True)
 
 
-def _named_files(pattern, skipped) -> list[str]:
-    """The sound files that one path, folder or glob names."""
+def _matching_files(pattern, skipped) -> list[str]:
+    """Return the sound files that match one path, folder or glob."""
     if not os.path.isdir(pattern):
         paths = folders.named(pattern, audio.SUFFIXES)
         if not paths:
-            give = "a path, a folder of recordings, a glob such as 'mine/*.wav', or a list"
-            raise FileNotFoundError(f"files: nothing is called {pattern}; give {give}")
+            expected = "a path, a folder of recordings, a glob such as 'mine/*.wav', or a list"
+            raise FileNotFoundError(f"files: no file matches {pattern}; expected {expected}")
         return paths
-    found = folders.walk(pattern, audio.SUFFIXES)
-    if not found.files:
-        known = ", ".join(audio.SUFFIXES)
-        raise FileNotFoundError(f"files: there is no sound file ({known}) in {pattern}, but {found.described()}")
-    left_out = {reason: count for reason, count in found.left_out.items() if not reason.startswith("hidden")}
+    content = folders.walk(pattern, audio.SUFFIXES)
+    if not content.files:
+        formats = ", ".join(audio.SUFFIXES)
+        raise FileNotFoundError(f"files: no sound file ({formats}) in {pattern}, but {content.described()}")
+    left_out = {reason: count for reason, count in content.left_out.items() if not reason.startswith("hidden")}
     if left_out:
         skipped[pattern] = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-    return [str(path) for path in found.files]
+    return [str(path) for path in content.files]
 
 
 def of_whom(model, test) -> str:
-    """How many test speakers, or recordings of sounds, there are, and what the model knows of them already.
+    """Describe the number of test speakers (or of recordings of sounds), and how many of them the model was trained on.
 
-    A number is given where it can be known: "heard 0" says that these speakers can be compared with those the model was
-    trained on, and none of them is among those (`identity.heard_before`). Where names and files cannot tell, it says
-    "not known", even if none of these recordings was trained on: others of the same people may have been.
+    The description has a number where that can be determined: "trained on 0" means that these speakers can be compared
+    with the training speakers, and none of them is among those (`identity.heard_before`). If names and files do not
+    determine it, the description says "not known", even if none of these recordings was trained on: others of the same
+    people may have been.
     """
     test = test.assign(speaker=identity.unified(test["speaker"]))
     speakers = set(test["speaker"].dropna())
-    sounds = bool(speakers) and all(name.startswith("recording-") for name in speakers)
-    kind, whom = ("recordings", "which") if sounds else ("speakers", "whom")
-    told = f"{kind}  {len(speakers)}"
+    are_sounds = bool(speakers) and all(name.startswith("recording-") for name in speakers)
+    kind, whom = ("recordings", "which") if are_sounds else ("speakers", "whom")
+    description = f"{kind}  {len(speakers)}"
 
     if model.trained_on is None:
-        told += f"; {whom} the encoder has heard is not recorded"
+        description += f"; {whom} the encoder was trained on is not recorded"
     else:
-        told += _whom_it_heard(model, test, "trained", model.trained_on, whom)
+        description += _training_overlap(model, test, "trained", model.trained_on, whom)
     if model.head_trained_on is not None:
-        told += _whom_it_heard(model, test, "head", model.head_trained_on, whom)
+        description += _training_overlap(model, test, "head", model.head_trained_on, whom)
 
     chosen_on = identity.heard_before(test, model.chosen_on or [], _recordings(model, "chosen"))
-    chose = sorted(chosen_on.index[chosen_on == identity.HEARD])
-    return told + (f"; its weights were chosen on {', '.join(chose)}" if chose else "")
+    names = sorted(chosen_on.index[chosen_on == identity.HEARD])
+    return description + (f"; its weights were selected on {', '.join(names)}" if names else "")
 
 
-def _whom_it_heard(model, test, use, trained, whom):
-    """What is said of the test speakers whom the encoder (`use` "trained") or the head ("head") has heard."""
+def _training_overlap(model, test, use, trained, whom):
+    """Describe how many test speakers the encoder (`use` "trained") or the head ("head") was trained on."""
     recordings = _recordings(model, use)
     states = identity.heard_before(test, trained, recordings)
-    heard = (states == identity.HEARD).sum()
+    n_trained = (states == identity.HEARD).sum()
     unknown = (states == identity.NOT_KNOWN).sum()
     part = "encoder" if use == "trained" else "head"
     if not unknown:
-        return f", of {whom} the encoder has heard {heard}" if use == "trained" else f", the head {heard}"
+        return (
+            f", of {whom} the encoder was trained on {n_trained}"
+            if use == "trained"
+            else f"; the head was trained on {n_trained}"
+        )
     if unknown == len(states):
-        told = f"; {whom} the {part} has heard is not known"
+        description = f"; {whom} the {part} was trained on is not known"
     else:
-        told = f", of {whom} the {part} has heard {heard}; of {unknown} more it is not known"
-    why = ": they are named otherwise than its training speakers"
-    return told + why + ("" if recordings is None else ", and none of their clips here was trained on")
+        description = f", of {whom} the {part} was trained on {n_trained}; of {unknown} more it is not known"
+    reason = ": their names are of another form than those of its training speakers"
+    return description + reason + ("" if recordings is None else ", and none of their clips here was trained on")
 
 
 def _recordings(model, *uses):
-    """Which recordings the model was trained or chosen on, if that is known; `uses` are those of `fingerprints.write`."""
+    """Return the recordings that the model was trained or selected on, or None; `uses` as in `fingerprints.write`."""
     table = getattr(model, "trained_recordings", None)
     if table is None or not table["use"].isin(uses).any():
         return None
@@ -171,11 +176,11 @@ def _recordings(model, *uses):
 
 
 def check_sounds(clips) -> None:
-    """ValueError where a clip in train and one in test hold the same recording, in whatever format, rate and level.
+    """Raise ValueError if train and test contain the same recording, in any format, at any rate and level.
 
-    Clips are compared by their fingerprints (`fingerprints.of_waveform`), and those that have the same, sample by sample
-    (`fingerprints.same_sound`). Where all of them are of corpora whose speakers are known one by one, names tell, and
-    nothing is read.
+    Clips are compared by fingerprint (`fingerprints.of_waveform`), and those with matching fingerprints sample by
+    sample (`fingerprints.same_sound`). If all clips are of corpora with known individual speakers, names suffice, and
+    no file is read.
     """
     if all(map(identity.corpus_of, identity.of_clips(clips))):
         return
@@ -186,64 +191,64 @@ def check_sounds(clips) -> None:
     pairs = [(train.iloc[row], test.iloc[column]) for row, column in np.argwhere(bits <= fingerprints.COPY)]
     same = [pair for pair in pairs if fingerprints.same_sound(*pair)]
     if same:
-        raise ValueError(_one_recording(*same[0], len(same), "sound the same"))
+        raise ValueError(_leakage_message(*same[0], len(same), "sound the same"))
 
 
-def _refuse_copies(corpus):
-    """ValueError where one file, or two files of equal bytes, are on both sides."""
+def _raise_on_copies(corpus):
+    """Raise ValueError if one file, or two files of equal bytes, are on both sides."""
     if "audio" in corpus:
         sounds = audio.sources(corpus)
         in_memory = sounds[[isinstance(source, (audio.Waveform, audio.Encoded)) for source in sounds]]
         table = pd.DataFrame({"path": in_memory.map(str), "hash": in_memory.map(reading.content_hash)})
-        _refuse_equal(table.assign(split=corpus["split"]), "hash", "are one sound")
+        _raise_on_equal(table.assign(split=corpus["split"]), "hash", "are one sound")
     if "path" not in corpus:
         return
     files = pd.DataFrame({"path": corpus["path"], "split": corpus["split"]}).dropna(subset="path")
     files["file"] = [os.path.realpath(path) for path in files["path"]]
-    _refuse_equal(files, "file", "are one file")
+    _raise_on_equal(files, "file", "are one file")
 
     files["bytes"] = [os.path.getsize(path) if os.path.isfile(path) else None for path in files["file"]]
     sizes = files.groupby("bytes")["split"].nunique()
-    alike = files[files["bytes"].isin(sizes.index[sizes > 1])]
+    candidates = files[files["bytes"].isin(sizes.index[sizes > 1])]
     hashes = [
         reading.content_hash(path)
-        for path in tqdm(alike["file"], "looking for copies", unit="file", leave=False, delay=2)
+        for path in tqdm(candidates["file"], "looking for copies", unit="file", leave=False, delay=2)
     ]
-    _refuse_equal(alike.assign(hash=hashes), "hash", "hold the same bytes")
+    _raise_on_equal(candidates.assign(hash=hashes), "hash", "hold the same bytes")
 
 
-def _refuse_equal(files, column, what):
-    """ValueError, naming two files, where both sides have the same value in a column."""
-    sides = files.groupby(column)["split"].nunique()
-    both = sides.index[sides > 1]
-    if len(both):
-        pair = files[files[column] == both[0]].drop_duplicates("split").set_index("split")["path"]
-        raise ValueError(_one_recording(pair["train"], pair["test"], len(both), what))
+def _raise_on_equal(files, column, relation):
+    """Raise ValueError, naming two files, if both sides have the same value in a column."""
+    n_sides = files.groupby(column)["split"].nunique()
+    shared = n_sides.index[n_sides > 1]
+    if len(shared):
+        pair = files[files[column] == shared[0]].drop_duplicates("split").set_index("split")["path"]
+        raise ValueError(_leakage_message(pair["train"], pair["test"], len(shared), relation))
 
 
-def _one_recording(train, test, count, what):
-    """What is said of a recording on both sides."""
+def _leakage_message(train, test, count, relation):
+    """Return the error message for a recording on both sides."""
     more = f" (and {count - 1} more such pairs)" if count > 1 else ""
     return (
-        f"{train} in train and {test} in test {what}{more}, so the model would be tested on what was learnt from: leave "
+        f"{train} in train and {test} in test {relation}{more}, so the model would be tested on training data: leave "
         "one of them out, or give both the same speaker"
     )
 
 
-def _checked(corpus):
-    """The corpus, if its column `split` has two sides and no speaker on both."""
-    known = sorted(set(corpus["split"].dropna().astype(str)))
-    if known != ["test", "train"] or corpus["split"].isna().any():
+def _validated_split(corpus):
+    """Return the corpus; raise ValueError unless its column `split` has two sides and no speaker on both."""
+    values = sorted(set(corpus["split"].dropna().astype(str)))
+    if values != ["test", "train"] or corpus["split"].isna().any():
         raise ValueError(
-            f'the column split must say "train" or "test" for every clip, and both must occur; it says {known}: '
-            "rename or drop the other clips, or drop the column to have one drawn"
+            f'the column split must be "train" or "test" for every clip, and both must occur; it has {values}: '
+            "rename or drop the other clips, or drop the column so that a split is drawn"
         )
-    sides = corpus.groupby("speaker")["split"].nunique()
-    both = [str(name) for name in sides[sides > 1].index]
-    if both:
-        are = "1 speaker is" if len(both) == 1 else f"{len(both)} speakers are"
+    n_sides = corpus.groupby("speaker")["split"].nunique()
+    shared = [str(name) for name in n_sides[n_sides > 1].index]
+    if shared:
+        subject = "1 speaker is" if len(shared) == 1 else f"{len(shared)} speakers are"
         raise ValueError(
-            f"{are} both in train and in test ({', '.join(both[:5])}): give each speaker one side, "
-            "or drop the column split to have it drawn"
+            f"{subject} both in train and in test ({', '.join(shared[:5])}): give each speaker one side, "
+            "or drop the column split so that one is drawn"
         )
     return corpus

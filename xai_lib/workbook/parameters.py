@@ -1,4 +1,4 @@
-"""The parameters that every notebook takes: names, defaults, what is allowed."""
+"""Parameters of every notebook: names, defaults, allowed values."""
 
 import hashlib
 import json
@@ -22,15 +22,15 @@ DEFAULTS = {
     "seed": 0,
     "profile": "quick",
 }
-_WHOLE = {"layer": 0, "neuron": 0, "k": 1, "max_clips": 1, "batch": 1, "seed": 0}  # whole numbers and their minimum
+_INTEGERS = {"layer": 0, "neuron": 0, "k": 1, "max_clips": 1, "batch": 1, "seed": 0}  # with their minimum
 _OPTIONAL = {"root", "files", "layer", "neuron", "max_clips"}
 
 
 def check(given: dict) -> dict:
-    """Parameters of a run, complete and typed, from what a notebook, papermill or the environment gave.
+    """Return the complete, typed parameters of a run, from those set by a notebook, papermill or the environment.
 
-    `given` may have any of the names in `DEFAULTS`, its values may be text ("50", "none"). Of an unknown name or a
-    value of the wrong kind, a ValueError says what is allowed.
+    `given` may have any of the names in `DEFAULTS`, and its values may be text ("50", "none"). Raises ValueError, with
+    what is allowed, for an unknown name or a value of the wrong type.
     """
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:
@@ -42,8 +42,8 @@ def check(given: dict) -> dict:
             if name not in _OPTIONAL:
                 raise ValueError(f"{name} must have a value (the default is {DEFAULTS[name]!r})")
             value = None
-        elif name in _WHOLE:
-            value = _whole(name, value)
+        elif name in _INTEGERS:
+            value = _integer(name, value)
         elif name == "files" and not isinstance(value, (str, os.PathLike)):
             value = [str(item) for item in value]
         elif not isinstance(value, (str, os.PathLike)):
@@ -58,25 +58,25 @@ def check(given: dict) -> dict:
     return values
 
 
-def _whole(name: str, value: object) -> int:
-    """`value` as a whole number that is not too small."""
+def _integer(name: str, value: object) -> int:
+    """Return `value` as an integer; raise ValueError if it is none, or below the parameter's minimum."""
     try:
         number = int(value)
     except (TypeError, ValueError):
         number = None
     if (
         number is None
-        or number < _WHOLE[name]
+        or number < _INTEGERS[name]
         or isinstance(value, bool)
         or isinstance(value, float)
         and value != number
     ):
-        raise ValueError(f"{name} must be a whole number from {_WHOLE[name]} up, not {value!r}")
+        raise ValueError(f"{name} must be a whole number from {_INTEGERS[name]} up, not {value!r}")
     return number
 
 
 def folder_name(values: dict) -> str:
-    """<time>-<corpus>-<model>-<hash of all parameters>."""
+    """Return <time>-<corpus>-<model>-<hash of all parameters>."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:6]
-    short = [re.sub(r"[^\w.-]+", "_", Path(values[name]).stem or values[name])[:32] for name in ("corpus", "model")]
-    return "-".join([time.strftime("%Y%m%dT%H%M%S"), *short, digest])
+    names = [re.sub(r"[^\w.-]+", "_", Path(values[name]).stem or values[name])[:32] for name in ("corpus", "model")]
+    return "-".join([time.strftime("%Y%m%dT%H%M%S"), *names, digest])

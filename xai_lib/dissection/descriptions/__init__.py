@@ -1,8 +1,8 @@
-"""Words for sounds: captions of clips, summaries of captions, concepts, and how well one fits the other.
+"""Descriptions of sounds: captions of clips, summaries of captions, concepts, and the fit between them.
 
-Captions and terms are offline by default and use the words of the lexicon ``data/concepts/acoustics.csv`` and nothing
-else, so the same sound is always described alike, and each word stands for a measured quantity. Larger describers have
-the same form: a captioner, a summariser, an encoder. All they say is data; `shown` is how it gets into a page.
+Captions and terms are computed offline by default, with only the words of the lexicon ``data/concepts/acoustics.csv``:
+the same sound always gets the same description, and each word stands for a measured quantity. Larger models have the
+same interface: a captioner, a summariser, an encoder. Their output is untrusted data; `shown` escapes it for HTML.
 """
 
 from .captioning import NOTHING, Acoustics, AudioLanguageModel, Tagger, captions

@@ -1,4 +1,4 @@
-"""The acoustic lexicon, lists of concepts, prompts; which words texts use, and which tell two sets of texts apart."""
+"""The acoustic lexicon, lists of concepts, prompts, word counts of texts, and words that distinguish two sets."""
 
 import html
 import json
@@ -11,7 +11,7 @@ import xarray as xr
 
 CONCEPTS = Path(__file__).resolve().parents[3] / "data" / "concepts"
 PROMPTS = CONCEPTS.with_name("prompts")
-WORD = r"[^\W\d_]+(?:-[^\W\d_]+)*"  # letters of any alphabet; hyphens hold a word together: low-pitched
+WORD = r"[^\W\d_]+(?:-[^\W\d_]+)*"  # letters of any alphabet; a hyphenated word is one: low-pitched
 STOP = [
     *("a", "an", "and", "very", "rather", "ordinary", "the", "that", "so", "or", "but", "of", "not"),
     *("voice", "voices", "sound", "sounds"),
@@ -19,35 +19,36 @@ STOP = [
 
 
 class BadAnswer(ValueError):
-    """A model or a server gave no answer that could be used; the message says why and what had been asked."""
+    """Error: a model or a server returned no usable answer; the message holds the reason and the request."""
 
 
 def lexicon() -> pd.DataFrame:
-    """The acoustic words: index `feature` (a column of `corpora.features_table`), `name`, `unit`, `low`, `high`.
+    """Return the acoustic words: index `feature` (a column of `corpora.features_table`), `name`, `unit`, `low`, `high`.
 
-    `missing` is the word for a sound in which the feature cannot be measured, "" where there is none.
+    `missing` is the word for a sound in which the feature cannot be measured, "" if there is none.
     """
     return pd.read_csv(CONCEPTS / "acoustics.csv", index_col="feature", keep_default_na=False)
 
 
 def concepts(name="emotions") -> pd.Series:
-    """A bundled list of concepts: description by name. A FileNotFoundError names the lists there are."""
+    """Return a bundled list of concepts, description by name; a FileNotFoundError names the available lists."""
     path = CONCEPTS / f"{name}.csv"
     if not path.is_file() or name == "acoustics":
-        known = ", ".join(sorted(p.stem for p in CONCEPTS.glob("*.csv") if p.stem != "acoustics"))
-        raise FileNotFoundError(f"no list of concepts is called {name!r}: there are {known}")
+        available = ", ".join(sorted(p.stem for p in CONCEPTS.glob("*.csv") if p.stem != "acoustics"))
+        raise FileNotFoundError(f"unknown list of concepts {name!r}: available are {available}")
     return pd.read_csv(path, index_col="name")["description"]
 
 
 def shipped(model) -> pd.DataFrame:
-    """What is bundled about the neurons of "pocket-wavlm" or "pocket-ast": a row by (part, layer, neuron).
+    """Return the bundled descriptions of the neurons of "pocket-wavlm" or "pocket-ast": a row by (part, layer, neuron).
 
-    data/README.md says what the columns are; `attrs`, what they were written from and tested on, and of which weights.
+    The columns are documented in data/README.md; `attrs` hold the clips that they were derived from and tested on, and
+    the hash of the weights.
     """
     file = CONCEPTS.with_name("descriptions") / f"{'pocket-wavlm' if model == 'pocket' else model}.csv"
     if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.csv")))
-        raise FileNotFoundError(f"the neurons of {model!r} are not described here: those of {known} are")
+        available = ", ".join(sorted(path.stem for path in file.parent.glob("*.csv")))
+        raise FileNotFoundError(f"no bundled descriptions of the neurons of {model!r}: available are {available}")
     table = pd.read_csv(
         file,
         index_col=["part", "layer", "neuron"],
@@ -59,93 +60,93 @@ def shipped(model) -> pd.DataFrame:
 
 
 def prompt(name, **values) -> list[str]:
-    """System and user part of a prompt of data/prompts/, with `values` in place of {their names}."""
+    """Return the system and user part of a prompt of data/prompts/, with `values` in place of {their names}."""
     parts = (PROMPTS / f"{name}.txt").read_text(encoding="utf-8").split("\n---\n")
     return [part.strip().format(**values) for part in parts]
 
 
 def shown(text, most=300) -> str:
-    """A text from elsewhere as HTML that shows it and does nothing; past `most` characters it says how many are left out.
+    """Escape an untrusted text for HTML and truncate it to `most` characters, with the number of those left out.
 
-    Control characters, those that turn the direction of writing among them, become spaces.
+    Control characters, including those that change the direction of writing, become spaces.
     """
     text = str(text)
-    cut = "".join(c if c.isprintable() else " " for c in text[:most])
-    return html.escape(cut) + (f" … ({len(text) - most:,} more characters)" if len(text) > most else "")
+    printable = "".join(c if c.isprintable() else " " for c in text[:most])
+    return html.escape(printable) + (f" … ({len(text) - most:,} more characters)" if len(text) > most else "")
 
 
 def each(function, items, what="items") -> pd.Series:
-    """`function` of each of `items` (pairs of key and item), NaN where it raised BadAnswer; a warning names those."""
-    found, bad = {}, {}
+    """Apply `function` to each of `items` (pairs of key and item); BadAnswer gives NaN, and a warning names those."""
+    values, errors = {}, {}
     for key, item in items:
         try:
-            found[key] = function(item)
+            values[key] = function(item)
         except BadAnswer as error:
-            found[key], bad[key] = np.nan, str(error)
-    if bad:
-        names = ", ".join(map(str, list(bad)[:10])) + (", …" if len(bad) > 10 else "")
-        first = next(iter(bad.values()))[:500]
-        warnings.warn(f"{len(bad)} of {len(found)} {what} got no answer ({names}): {first}", stacklevel=3)
-    return pd.Series(found, dtype=object)
+            values[key], errors[key] = np.nan, str(error)
+    if errors:
+        names = ", ".join(map(str, list(errors)[:10])) + (", …" if len(errors) > 10 else "")
+        first = next(iter(errors.values()))[:500]
+        warnings.warn(f"{len(errors)} of {len(values)} {what} got no answer ({names}): {first}", stacklevel=3)
+    return pd.Series(values, dtype=object)
 
 
 def told(texts) -> pd.Series:
-    """Texts as a Series, refused where one of them is missing."""
-    texts = texts if isinstance(texts, pd.Series) else pd.Series(texts, dtype=object)  # of a dict, by its keys
-    lost = [key for key, text in texts.items() if not isinstance(text, str)]
-    if lost:
-        names = ", ".join(map(str, lost[:10]))
-        raise ValueError(f"{len(lost)} of {len(texts)} texts are missing (clips {names}): leave them out, .dropna()")
+    """Convert texts to a Series; raise ValueError if one of them is missing."""
+    texts = texts if isinstance(texts, pd.Series) else pd.Series(texts, dtype=object)  # a dict gives its keys as index
+    missing = [key for key, text in texts.items() if not isinstance(text, str)]
+    if missing:
+        names = ", ".join(map(str, missing[:10]))
+        raise ValueError(f"{len(missing)} of {len(texts)} texts are missing (clips {names}): drop them with .dropna()")
     return texts
 
 
 def counts(texts) -> xr.DataArray:
-    """Which words each text holds, 0 or 1: [clip, word]; words that say how much ("very") are left out."""
+    """Return which words each text contains, 0 or 1: [clip, word]; stop words such as "very" are left out."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     texts = told(texts)
     vectorizer = CountVectorizer(token_pattern=WORD, stop_words=STOP, binary=True)
     try:
-        found = vectorizer.fit_transform(texts).toarray()
-    except ValueError:  # sklearn's "empty vocabulary": no text says anything
+        occurs = vectorizer.fit_transform(texts).toarray()
+    except ValueError:  # sklearn's "empty vocabulary": no text contains a word that counts
         return xr.DataArray(np.zeros((len(texts), 0)), dims=("clip", "word"), coords={"clip": texts.index, "word": []})
     coords = {"clip": texts.index.to_numpy(), "word": vectorizer.get_feature_names_out().astype(str)}
-    return xr.DataArray(found.astype(float), dims=("clip", "word"), coords=coords)
+    return xr.DataArray(occurs.astype(float), dims=("clip", "word"), coords=coords)
 
 
 def terms(high, low, background):
-    """How much more a word is used in one set of texts than in another: z of the weighted log-odds ratio, [..., word].
+    """Compute the z of the weighted log-odds ratio of each word between two sets of texts, [..., word].
 
     Parameters
     ----------
     high, low : array [..., word]
         Counts of each word in the two sets; z is positive where `high` uses it more.
     background : array [word]
-        Counts in all texts: the informative Dirichlet prior is in proportion to these, and sums to one a word.
+        Counts in all texts: the informative Dirichlet prior is proportional to these, and sums to the number of words.
 
     References
     ----------
-    Monroe, Colaresi and Quinn (2008), Fightin' words, Political Analysis 16(4); the variance is taken whole, since
-    their short form is for words that are rare, and a lexicon of a dozen words has none.
+    Monroe, Colaresi and Quinn (2008), Fightin' words, Political Analysis 16(4); the variance is used in full, since
+    their approximation assumes rare words, and a lexicon of a dozen words has none.
     """
-    high, low, background = (np.asarray(x, float) for x in (high, low, background))
+    high, low, background = (np.asarray(values, float) for values in (high, low, background))
     alpha = background.size * background / max(background.sum(), 1e-12)
 
-    def odds(y):
-        own = y + alpha
-        rest = own.sum(axis=-1, keepdims=True) - own
-        return np.log(own) - np.log(rest), 1 / own + 1 / rest
+    def log_odds(word_counts):
+        weight = word_counts + alpha
+        complement = weight.sum(axis=-1, keepdims=True) - weight
+        return np.log(weight) - np.log(complement), 1 / weight + 1 / complement
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # a word that no text uses, or the only word, tells nothing
-        (of_high, spread), (of_low, spread_low) = odds(high), odds(low)
-        z = (of_high - of_low) / np.sqrt(spread + spread_low)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a word that no text uses, or the only word, gets z = 0
+        (odds_high, variance_high), (odds_low, variance_low) = log_odds(high), log_odds(low)
+        z = (odds_high - odds_low) / np.sqrt(variance_high + variance_low)
     return np.where(np.isfinite(z), z, 0.0)
 
 
 def sentence(z, *, least=1.96, most=3) -> str:
-    """Terms [word] as a short sentence with their z: "loud (+3.1), fast (+2.2); not slow (−2.4)".
+    """Return terms [word] as a short sentence with their z: "loud (+3.1), fast (+2.2); not slow (−2.4)".
 
-    Words of smaller |z| than `least` are not said, and of either sign `most` at most.
+    Words with |z| below `least` are left out, and at most `most` words of either sign are listed.
     """
     words, z = z["word"].values, z.values
     order = np.argsort(-np.abs(z), kind="stable")

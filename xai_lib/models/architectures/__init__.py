@@ -1,4 +1,4 @@
-"""Where the parts of a network lie: one file for each architecture. Nothing else in the library knows them."""
+"""Architectures: one file each with the positions of a network's parts, which no other module knows."""
 
 from .ast import AST
 from .base import Family

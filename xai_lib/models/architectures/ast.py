@@ -1,4 +1,4 @@
-"""AST, the Audio Spectrogram Transformer: where its parts lie, and how a forward is stopped and resumed."""
+"""AST, the Audio Spectrogram Transformer: positions of its parts, and resumable forward passes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ class AST(Family):
         self.n_heads = config.num_attention_heads
         self.grid = self.base.embeddings.get_shape(config)  # patches along frequency and time
         self.span = 400  # samples of one column of the spectrogram
-        self.window = config.max_length / 100 + 0.02  # a column each 10 ms, of 25 ms; what follows would be cut off
+        self.window = config.max_length / 100 + 0.02  # one column per 10 ms, of 25 ms; longer clips would be cut off
 
     @property
     def hop(self):
-        """Frames are in no single order of time."""
-        raise ValueError("an AST has no frames one after the other but patches of time and frequency: not for this")
+        """Raise ValueError: frames have no single order in time."""
+        raise ValueError(
+            "the frames of an AST are patches of time and frequency, not successive in time: this needs a model with "
+            "a timeline of frames, such as WavLM"
+        )
 
     def prepare(self, x: torch.Tensor, preprocessor: dict) -> torch.Tensor:
-        """Raw waveforms [batch, time] to log-mel spectrograms [batch, column, band]: what the feature extractor does."""
+        """Convert raw waveforms [batch, time] to log-mel spectrograms [batch, column, band] as the extractor does."""
         from torchaudio.compliance.kaldi import fbank
 
         config, rate = self.base.config, preprocessor.get("sampling_rate", 16_000)
@@ -41,21 +44,21 @@ class AST(Family):
         return (mel - preprocessor.get("mean", -4.2677393)) / (2 * preprocessor.get("std", 4.5689974))
 
     def n_frames(self, n_samples: int) -> int:
-        """Class tokens and patches, as many for every clip."""
+        """Return the number of class tokens and patches, the same for all clips."""
         return self.class_tokens + self.grid[0] * self.grid[1]
 
     def places(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-        """Centre of each patch in seconds, NaN of class tokens, and whether it lies in the clip."""
+        """Return the centre of each patch in seconds, NaN for class tokens, and the mask of valid frames."""
         config, step = self.base.config, sample_rate / 100
         column = np.arange(self.grid[1]) * config.time_stride + (config.patch_size - 1) / 2
         inside = column * step + self.span <= n_samples
-        inside[0] = True  # a clip shorter than half a patch
-        at = np.tile((column * step + self.span / 2) / sample_rate, self.grid[0])
-        none = np.full(self.class_tokens, np.nan)
-        return np.r_[none, at], np.r_[none > 0, np.tile(inside, self.grid[0])]
+        inside[0] = True  # for a clip shorter than half a patch
+        times = np.tile((column * step + self.span / 2) / sample_rate, self.grid[0])
+        no_times = np.full(self.class_tokens, np.nan)
+        return np.r_[no_times, times], np.r_[no_times > 0, np.tile(inside, self.grid[0])]
 
     def module(self, site: Site):
-        """The module whose output, or its first item, is the site."""
+        """Return the module whose output, or its first item, is the site."""
         if site.layer == 0:
             return self.base.embeddings.dropout
         layer = self.layers[site.layer - 1]
@@ -65,13 +68,13 @@ class AST(Family):
         ]
 
     def linear(self, site: Site) -> torch.nn.Linear | None:
-        """The linear map whose rows make the neurons of a site; None where no single one does."""
+        """Return the linear map whose rows produce the neurons of a site; None if no single map does."""
         layer = self.layers[site.layer - 1]
         parts = {"attention": layer.attention.o_proj, "ffn_hidden": layer.mlp.fc1, "ffn_out": layer.mlp.fc2}
         return parts.get(site.part)
 
     def embed(self, x: torch.Tensor) -> State:
-        """Spectrograms to what enters the first layer."""
+        """Compute the input of the first layer from spectrograms."""
         return State(0, self.base.embeddings(x))
 
     def step(self, state: State) -> State:
@@ -79,9 +82,9 @@ class AST(Family):
         return State(state.layer + 1, self.layers[state.layer](state.hidden))
 
     def finish(self, state: State) -> torch.Tensor:
-        """After the last layer: what the head reads, [batch, frame, neuron]."""
+        """Return the input of the head after the last layer, [batch, frame, neuron]."""
         return self.base.layernorm(state.hidden)
 
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The family's own head, on the mean of the class tokens."""
+        """Apply the network's own head to the mean of the class tokens."""
         return self.network.classifier(hidden[:, :2].mean(dim=1))

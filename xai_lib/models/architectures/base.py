@@ -1,4 +1,4 @@
-"""What all architectures have in common."""
+"""Base class of all architectures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..sites import PARTS, Site, State
 
 
 class Family:
-    """What families have in common, where they do not say otherwise.
+    """Base class of architectures, with the defaults that they share.
 
-    `parts`; `class_tokens`, frames at the beginning that stand for the whole clip; `timeline`, whether frames follow one
-    another every `hop` samples; `resumable`, whether a forward can be stopped after a layer and go on from there (`embed`,
-    `step`, `replace`, `finish`, `classify`); `residual`, whether a block adds to what came in (the residual stream);
-    `overwrites`, whether operations in place may follow a site.
+    `parts`; `class_tokens`, number of initial frames that stand for the whole clip; `timeline`, True if frames follow
+    one another every `hop` samples; `resumable`, True if a forward pass can be stopped after a layer and resumed there
+    (`embed`, `step`, `replace`, `finish`, `classify`); `residual`, True if a block adds to its input (the residual
+    stream); `overwrites`, True if in-place operations may follow a site.
     """
 
     parts = PARTS
@@ -25,8 +25,8 @@ class Family:
     overwrites = False
     timeline = False
     is_open = False
-    window = None  # seconds of a clip that are heard, where what follows would be cut off
-    seconds = None  # that a forward covers, whatever the clip's length, where it has to be told
+    window = None  # seconds of a clip that the network takes, if it would cut off the rest
+    seconds = None  # that a forward pass covers, if fixed for all clips and specified by the user
 
     def __init__(self, network):
         self.network = network
@@ -34,34 +34,34 @@ class Family:
 
     @contextmanager
     def opened(self, site: Site):
-        """The module whose output, or its first item, is the site, while it is."""
+        """Yield the module whose output, or its first item, is the site, within the context."""
         yield self.network.get_submodule(site.layer) if site.part == "module" else self.module(site)
 
     def has(self, site: Site) -> bool:
-        """Whether there is such a site: what enters the first layer is a block only."""
+        """Return True if the site exists: layer 0, the input of the first layer, has the part `block` only."""
         return site.layer > 0 or site.part == "block"
 
     def width(self, part: str) -> int:
-        """Number of neurons of a part."""
+        """Return the number of neurons of a part."""
         config = self.base.config
         return config.intermediate_size if part == "ffn_hidden" else config.hidden_size
 
     def seen(self, site: Site, output: torch.Tensor) -> torch.Tensor:
-        """What the site's module gave, as [batch, frame, neuron]."""
+        """Convert the output of the site's module to [batch, frame, neuron]."""
         return output if output.ndim > 2 else output[:, None]
 
     def given(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """[batch, frame, neuron] as the module would have given it, in place of its `output`."""
+        """Convert [batch, frame, neuron] to the layout of the module's `output`, to replace it."""
         return hidden.reshape(output.shape)
 
     def logits(self, x) -> torch.Tensor:
-        """Logits [batch, label] of what `prepare` gave."""
+        """Compute logits [batch, label] of input as returned by `prepare`."""
         return self.network(x).logits
 
     def norms(self, layer: int) -> tuple | None:
-        """The layer norms that a block ends in, after attention and after the whole; None where the stream passes."""
+        """Return the layer norms of a post-norm block, after attention and at its end; None for other blocks."""
         return None
 
     def replace(self, state: State, hidden: torch.Tensor) -> State:
-        """The same state with another output of its layer."""
+        """Return the state with another output of its layer."""
         return state._replace(hidden=hidden)

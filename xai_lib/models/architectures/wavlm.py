@@ -1,4 +1,4 @@
-"""WavLM: where its parts lie, and how a forward is stopped and resumed."""
+"""WavLM: positions of its parts, and resumable forward passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import Family
 
 
 class WavLM(Family):
-    """WavLM, base (layer norm after) and large (before). Its blocks return (hidden, position bias)."""
+    """WavLM, base (post-norm) and large (pre-norm). Its blocks return (hidden, position bias)."""
 
     parts = (*PARTS, "heads")
     timeline = True
@@ -24,32 +24,32 @@ class WavLM(Family):
         self.layers = self.encoder.layers
         self.stable = self.base.config.do_stable_layer_norm
         self.n_heads = self.base.config.num_attention_heads
-        self._open = {}  # layer: [what passes its heads on, how many want that, how to close it]
+        self._open = {}  # {layer: [module that outputs its heads, number of users, function that restores the layer]}
         if getattr(self.base, "adapter", None) is not None:
             raise ValueError("WavLM with add_adapter=True is not supported: its frames are not the encoder's")
-        self.hop, self.span = 1, 1  # samples between frames, and seen by one
+        self.hop, self.span = 1, 1  # samples between frames, and in the receptive field of one
         for kernel, stride in zip(self.base.config.conv_kernel, self.base.config.conv_stride):
             self.span += (kernel - 1) * self.hop
             self.hop *= stride
 
     def prepare(self, x: torch.Tensor, preprocessor: dict) -> torch.Tensor:
-        """Raw waveforms [batch, time], normalised where the feature extractor does so."""
-        if not preprocessor.get("do_normalize", bool(preprocessor)):  # left out it is on, as in transformers
+        """Return raw waveforms [batch, time], normalised if the feature extractor does so."""
+        if not preprocessor.get("do_normalize", bool(preprocessor)):  # default: on, as in transformers
             return x
         variance = x.var(dim=-1, keepdim=True, correction=0)
         return (x - x.mean(dim=-1, keepdim=True)) / torch.sqrt(variance + 1e-7)
 
     def n_frames(self, n_samples: int) -> int:
-        """Frames that a waveform of `n_samples` gives."""
+        """Return the number of frames of a waveform of `n_samples`."""
         return audio.n_frames(n_samples, hop=self.hop, span=self.span)
 
     def places(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-        """Centre of each frame in seconds, and whether it lies in the clip."""
+        """Return the centre of each frame in seconds, and the mask of valid frames (all)."""
         n = self.n_frames(n_samples)
         return audio.frame_times(n, sample_rate, hop=self.hop, span=self.span), np.ones(n, bool)
 
     def module(self, site: Site):
-        """The module whose output, or its first item, is the site."""
+        """Return the module whose output, or its first item, is the site."""
         if site.layer == 0:
             return self.encoder.dropout
         layer = self.layers[site.layer - 1]
@@ -58,7 +58,7 @@ class WavLM(Family):
         return parts[site.part]
 
     def linear(self, site: Site) -> torch.nn.Linear | None:
-        """The linear map whose rows make the neurons of a site; None where no single one does."""
+        """Return the linear map whose rows produce the neurons of a site; None if no single map does."""
         layer = self.layers[site.layer - 1]
         ffn = layer.feed_forward
         parts = {
@@ -69,21 +69,21 @@ class WavLM(Family):
         return parts.get(site.part)
 
     def norms(self, layer: int) -> tuple | None:
-        """The layer norms that a block ends in, after attention and after the whole; None where the stream passes."""
+        """Return the layer norms of a post-norm block, after attention and at its end; None for other blocks."""
         block = self.layers[layer - 1]
         return None if self.stable else (block.layer_norm, block.final_layer_norm)
 
     @property
     def is_open(self) -> bool:
-        """Whether some layer's heads are."""
+        """Return True while attention heads of a layer are hooked (see `opened`)."""
         return bool(self._open)
 
     @contextmanager
     def opened(self, site: Site):
-        """The module whose output, or its first item, is the site, while it is; the heads have one only then.
+        """Yield the module whose output, or its first item, is the site; `heads` has one within this context only.
 
-        Attention mixes its heads in one function with the weights of `out_proj`. Meanwhile those are the identity, and
-        `out_proj` follows as a step of its own.
+        Attention projects its heads with the weights of `out_proj` inside one function. Within the context these
+        weights are the identity, and `out_proj` follows as a separate step.
         """
         if site.part != "heads":
             with super().opened(site) as module:
@@ -91,16 +91,18 @@ class WavLM(Family):
             return
         attention = self.layers[site.layer - 1].attention
         if site.layer not in self._open:
-            mix, inside, same = (
+            projection, heads, identity = (
                 attention.out_proj,
                 torch.nn.Identity().eval(),
                 torch.nn.utils.skip_init(torch.nn.Linear, *attention.out_proj.weight.shape),
             )
-            torch.nn.init.eye_(same.weight.requires_grad_(False))
-            torch.nn.init.zeros_(same.bias.requires_grad_(False))
-            attention.out_proj = same.to(mix.weight).eval()
-            hook = attention.register_forward_hook(lambda *call: (mix(inside(call[2][0])), *call[2][1:]), prepend=True)
-            self._open[site.layer] = [inside, 0, lambda: (setattr(attention, "out_proj", mix), hook.remove())]
+            torch.nn.init.eye_(identity.weight.requires_grad_(False))
+            torch.nn.init.zeros_(identity.bias.requires_grad_(False))
+            attention.out_proj = identity.to(projection.weight).eval()
+            hook = attention.register_forward_hook(
+                lambda *arguments: (projection(heads(arguments[2][0])), *arguments[2][1:]), prepend=True
+            )
+            self._open[site.layer] = [heads, 0, lambda: (setattr(attention, "out_proj", projection), hook.remove())]
         opened = self._open[site.layer]
         opened[1] += 1
         try:
@@ -111,12 +113,12 @@ class WavLM(Family):
                 self._open.pop(site.layer)[2]()
 
     def weights(self) -> torch.Tensor | None:
-        """Share of each layer 0…L in what the head reads; None where it reads the last."""
+        """Return the weight of each layer 0…L in the input of the head; None if the head reads the last layer."""
         weights = getattr(self.network, "layer_weights", None)
         return None if weights is None else torch.softmax(weights, dim=-1)
 
     def embed(self, x: torch.Tensor) -> State:
-        """Normalised waveform [batch, time] to what enters the first layer."""
+        """Compute the input of the first layer from normalised waveforms [batch, time]."""
         projected, _ = self.base.feature_projection(self.base.feature_extractor(x).transpose(1, 2))
         hidden = projected + self.encoder.pos_conv_embed(projected)
         if not self.stable:
@@ -131,22 +133,23 @@ class WavLM(Family):
         return State(layer, hidden, bias, self._add(state.total, layer, hidden))
 
     def replace(self, state: State, hidden: torch.Tensor) -> State:
-        """The same state with another output of its layer."""
+        """Return the state with another output of its layer."""
         weights = self.weights()
         total = None if weights is None else state.total + weights[state.layer] * (hidden - state.hidden)
         return State(state.layer, hidden, state.bias, total)
 
     def finish(self, state: State) -> torch.Tensor:
-        """After the last layer: what the head reads, [batch, frame, neuron]."""
+        """Return the input of the head after the last layer, [batch, frame, neuron]."""
         if state.total is not None:
             return state.total
         return self.encoder.layer_norm(state.hidden) if self.stable else state.hidden
 
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The family's own head: project, average over frames, classify."""
+        """Apply the network's own head: project, average over frames, classify."""
         return self.network.classifier(self.network.projector(hidden).mean(dim=1))
 
     def _add(self, total, layer, hidden):
+        """Return the weighted sum of layers with that of `layer` added; None if the head reads the last layer."""
         weights = self.weights()
         if weights is None:
             return None
