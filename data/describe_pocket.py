@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from xai_lib import corpora, dissection, models
-from xai_lib.dissection import adjectives, descriptions
+from xai_lib.dissection import descriptions, open_concepts
 from xai_lib.workbook import inputs
 
 PARTS = ("attention", "ffn_hidden", "ffn_out")
@@ -33,11 +33,11 @@ def table(model, clips, concept_list, noun, frames="all"):
     held = dissection.activations(model, test, PARTS, frames=frames)["activation"]
     described = dissection.describe(heard, captions, draws=1, seed=SEED)
     foretold = dissection.predictivity(held, described, captions, seed=SEED)
-    auroc = adjectives.predictivity_auroc(held, described, captions, draws=1, seed=SEED)["auroc"]
+    auroc = open_concepts.predictivity_auroc(held, described, captions, draws=1, seed=SEED)["auroc"]
     named = dissection.identify(
         heard, concepts=descriptions.concepts(concept_list), captions=captions.loc[train.index], seed=SEED
     )
-    said = adjectives.adjectives(described["z"])
+    said = open_concepts.adjectives(described["z"])
     words, names = said["adjective"].values, np.array([Path(path).stem for path in train["path"][heard["clip"].values]])
     strongest = heard.values.argsort(axis=0, kind="stable")[::-1][:EXEMPLARS]
     out = heard["unit"].to_index().to_frame(index=False)

@@ -162,10 +162,10 @@ def logits(network: ASTForAudioClassification, inputs: torch.Tensor, share: floa
     embeddings = body.embeddings
     patches = unfolded(inputs, config.patch_size, config.frequency_stride, config.time_stride)
     clips, bands, times = patches.shape[:3]
-    chosen = torch.rand(clips, bands * times, device=inputs.device).argsort(1)[:, : int(share * bands * times)]
-    patches = patches[torch.arange(clips)[:, None], chosen // times, chosen % times].flatten(2)
+    selected = torch.rand(clips, bands * times, device=inputs.device).argsort(1)[:, : int(share * bands * times)]
+    patches = patches[torch.arange(clips)[:, None], selected // times, selected % times].flatten(2)
     projection, places = embeddings.patch_embeddings.projection, embeddings.position_embeddings[0]
-    tokens = torch.nn.functional.linear(patches, projection.weight.flatten(1), projection.bias) + places[chosen + 2]
+    tokens = torch.nn.functional.linear(patches, projection.weight.flatten(1), projection.bias) + places[selected + 2]
     special = torch.cat([embeddings.cls_token, embeddings.distillation_token], 1) + places[:2]
     hidden = torch.cat([special.expand(clips, -1, -1), tokens], 1)
     for layer in body.layers:
@@ -259,7 +259,7 @@ def main() -> None:
     accuracy = round(float((table["label"] == table["predicted"]).mean()), 4)
     network.config.update(
         {
-            "xai_trained_on": [f"esc10-fold-{fold}" for fold in (1, 2, 3, 4)],
+            "xai_train_speakers": [f"esc10-fold-{fold}" for fold in (1, 2, 3, 4)],
             "xai_metrics": {"accuracy_fold5": accuracy, "seed": given.seed},
         }
     )

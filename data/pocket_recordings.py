@@ -25,12 +25,12 @@ def write_wavlm(folder: Path, ravdess: Path | None, librispeech: Path) -> pd.Dat
     real = corpora.load("ravdess", root=ravdess)
     sample = corpora.load("sample")
     read = sorted(Path(librispeech).expanduser().rglob("*.flac"))
-    readers = [f"librispeech-{path.stem.split('-')[0]}" for path in read]
+    readout_functions = [f"librispeech-{path.stem.split('-')[0]}" for path in read]
     parts = [
         real[real["actor"] <= 16].assign(use="trained"),
-        real[real["actor"].isin([17, 18])].assign(use="chosen"),
+        real[real["actor"].isin([17, 18])].assign(use="selected"),
         sample[sample["split"] == "train"].assign(use="trained"),
-        pd.DataFrame({"path": map(str, read), "speaker": readers, "use": "trained"}),
+        pd.DataFrame({"path": map(str, read), "speaker": readout_functions, "use": "trained"}),
     ]
     return _write(folder, pd.concat(parts, ignore_index=True))
 
@@ -44,7 +44,9 @@ def write_ast(folder: Path, esc10: Path) -> pd.DataFrame:
 
 def _write(folder, clips):
     """Fingerprints of the clips, written and returned."""
-    table = pd.DataFrame({"use": clips["use"], "speaker": [identity.compared(name) for name in clips["speaker"]]})
+    table = pd.DataFrame(
+        {"use": clips["use"], "speaker": [identity.comparable_name(name) for name in clips["speaker"]]}
+    )
     table["fingerprint"] = fingerprints.of_files(clips["path"])
     fingerprints.write(table, folder)
     return table

@@ -210,8 +210,8 @@ def edited(model):
 
     plans = [(hooks.Site(1), edits.edit([0, 3], "zero")), (hooks.Site(2), edits.edit([1], "flip"))]
 
-    def run(waveform, readers):
-        _, seen = execution.cascade_read(model, waveform, plans, readers)
+    def run(waveform, readout_functions):
+        _, seen = execution.cascade_read(model, waveform, plans, readout_functions)
         rows = []
         for plan in ({}, *({site: function} for site, function in plans)):
             with torch.no_grad(), hooks.edit(model, plan), hooks.capture(model, model.sites()) as kept:

@@ -46,7 +46,7 @@ def log_odds(logits, c):
 
 def test_moments_are_those_of_all_frames(tiny, clips):
     model = tiny()
-    found = ablation.moments(model, clips, part="ffn_hidden")
+    found = ablation.activation_stats(model, clips, part="ffn_hidden")
     sites = model.sites("ffn_hidden")
     frames = []
     for path in clips["path"]:
@@ -59,12 +59,12 @@ def test_moments_are_those_of_all_frames(tiny, clips):
         assert found[name].values == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("frames", ["all", "speech", "max_frame"])
 def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
     model, two = tiny(), clips.iloc[3:5]
-    neurons = {layer: own for layer, own in NEURONS.items() if layer or part == "block"}
-    moments, modes = ablation.moments(model, clips.iloc[:3], part=part), ("flip", "zero", "mean")
+    neurons = {layer: own for layer, own in NEURONS.items() if layer or part == "hidden_state"}
+    activation_stats, modes = ablation.activation_stats(model, clips.iloc[:3], part=part), ("flip", "zero", "mean")
     found = ablation.sweep(
         model,
         two,
@@ -72,9 +72,9 @@ def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
         modes=modes,
         part=part,
         frames=frames,
-        nulls=0,
+        n_random=0,
         target="angry",
-        moments=moments,
+        activation_stats=activation_stats,
         batch=5,
     )
     c = model.target("angry")
@@ -84,31 +84,43 @@ def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
         speech = audio.speech_mask(audio.read(path))
         for (layer, own), mode in itertools.product(neurons.items(), modes):
             function = edits.edit(
-                own, mode, frames=frames, speech=speech, means=moments["mean"].sel(layer=layer).values
+                own, mode, frames=frames, speech=speech, means=activation_stats["mean"].sel(layer=layer).values
             )
             logits, after = hooked(model, path, {hooks.Site(layer, part): function})
             row = found.sel(clip=clip, layer=layer, mode=mode)
             assert row["logits"].values == pytest.approx(logits, abs=1e-5)
-            assert row["delta"].item() == pytest.approx(log_odds(logits, c) - log_odds(clean, c), abs=2e-5)
+            assert row["target_change"].item() == pytest.approx(log_odds(logits, c) - log_odds(clean, c), abs=2e-5)
             kl = stats.entropy(special.softmax(clean), special.softmax(logits))
             assert row["kl"].item() == pytest.approx(kl, abs=1e-6)
             assert row["changed"].item() == (logits.argmax() != clean.argmax())
             spread = (after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2))
-            felt = ((after - before).norm(dim=2) > 0.1 * before.norm(dim=2)).double().mean(1)
-            assert row["spread"].values[layer:] == pytest.approx(spread.numpy()[layer:], abs=1e-5)
-            assert row["felt"].values[layer:] == pytest.approx(felt.numpy()[layer:], abs=0.051)  # a frame at the bound
-            assert np.isnan(row["spread"].values[:layer]).all() and np.isnan(row["felt"].values[:layer]).all()
-    assert np.abs(found["delta"]).min() > 0
+            frames_changed = ((after - before).norm(dim=2) > 0.1 * before.norm(dim=2)).double().mean(1)
+            assert row["relative_change"].values[layer:] == pytest.approx(spread.numpy()[layer:], abs=1e-5)
+            assert row["frames_changed"].values[layer:] == pytest.approx(
+                frames_changed.numpy()[layer:], abs=0.051
+            )  # a frame at the bound
+            assert (
+                np.isnan(row["relative_change"].values[:layer]).all()
+                and np.isnan(row["frames_changed"].values[:layer]).all()
+            )
+    assert np.abs(found["target_change"]).min() > 0
 
 
 def test_window_scale_and_seed_reach_the_edit(tiny, clips):
-    model, moments = tiny(), ablation.moments(tiny(), clips.iloc[:3])
+    model, activation_stats = tiny(), ablation.activation_stats(tiny(), clips.iloc[:3])
     common = {"frames": "max_frame", "window": 2, "scale": 3.0, "seed": 5}
     found = ablation.sweep(
-        model, clips.iloc[3:4], neurons=NEURONS, modes=("noise",), moments=moments, nulls=0, target="angry", **common
+        model,
+        clips.iloc[3:4],
+        neurons=NEURONS,
+        modes=("noise",),
+        activation_stats=activation_stats,
+        n_random=0,
+        target="angry",
+        **common,
     )
     for layer, own in NEURONS.items():
-        stds = moments["std"].sel(layer=layer).values
+        stds = activation_stats["std"].sel(layer=layer).values
         logits = found["logits"].sel(layer=layer, mode="noise").values[0]
         key = *targets.key(5, 3, "noise"), layer, 0
         for other in ({}, {"window": 0}, {"scale": 1.0}, {"seed": 0}):
@@ -121,7 +133,7 @@ def test_the_reader_by_hand():
     clean = torch.tensor([[[3.0, 4], [0, 10], [6, 8], [5, 0]]])  # norms 5, 10, 10, 5
     edited = clean + torch.tensor([[[0.0, 3], [0, 0], [0.99, 0], [0, -0.51]]])  # 60, 0, 9.9 and 10.2 %
     site = hooks.Site(2)
-    read = readouts.readers([site], [{site: lambda hidden: hidden[:, 0]}])[site]
+    read = readouts.readout_functions([site], [{site: lambda hidden: hidden[:, 0]}])[site]
     assert read(clean).tolist() == [[0, 0, 3, 4]]
     size = np.sqrt((9 + 0.99**2 + 0.51**2) / 250)
     assert read(torch.cat([edited, clean])).numpy() == pytest.approx(np.array([[size, 0.5, 3, 7], [0, 0, 3, 4]]))
@@ -136,63 +148,70 @@ def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
             return torch.stack([value, 0 * value], dim=-1)
 
     model = models.load(tiny_folder(), device="cpu", head=Reads(), labels=["yes", "no"])
-    options = {"modes": ("flip", "zero"), "nulls": 0, "target": "yes"}
+    options = {"modes": ("flip", "zero"), "n_random": 0, "target": "yes"}
     found = ablation.sweep(model, clips.iloc[:3], neurons={3: [3, 5]}, **options)
     value = found["clean_logits"].sel(label="yes").values
-    assert found["delta"].sel(layer=3, mode="flip").values == pytest.approx(-2 * value, rel=1e-4)
-    assert found["delta"].sel(layer=3, mode="zero").values == pytest.approx(-value, rel=1e-4)
+    assert found["target_change"].sel(layer=3, mode="flip").values == pytest.approx(-2 * value, rel=1e-4)
+    assert found["target_change"].sel(layer=3, mode="zero").values == pytest.approx(-value, rel=1e-4)
     other = ablation.sweep(model, clips.iloc[:3], neurons={3: [4, 5]}, **options)
-    assert (other["delta"] == 0).all() and (other["spread"].sel(later=3) > 0).all()
+    assert (other["target_change"] == 0).all() and (other["relative_change"].sel(readout_layer=3) > 0).all()
     pair = ablation.sweep(model, clips.iloc[:3], neurons={3: [3]}, **{**options, "target": ("no", "yes")})
-    assert pair["delta"].sel(mode="zero", layer=3).values == pytest.approx(value, rel=1e-4)
+    assert pair["target_change"].sel(mode="zero", layer=3).values == pytest.approx(value, rel=1e-4)
 
 
 def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny, clips):
     model = tiny()
     fitted = activation_proxies.fit(model, clips.iloc[:4])
-    moments = ablation.moments(model, clips.iloc[:4])
-    found = ablation.sweep(model, clips.iloc[4:6], neurons=NEURONS, proxies=fitted, moments=moments, nulls=2)
-    for prefix, name in itertools.product(("", "null_"), ("proxy_value", "proxy_sd")):
+    activation_stats = ablation.activation_stats(model, clips.iloc[:4])
+    found = ablation.sweep(
+        model, clips.iloc[4:6], neurons=NEURONS, proxies=fitted, activation_stats=activation_stats, n_random=2
+    )
+    for prefix, name in itertools.product(("", "random_"), ("proxy_value", "proxy_sd")):
         values = found[prefix + name]
-        for layer, later in itertools.product(range(4), range(4)):
-            assert np.isfinite(values.sel(layer=layer, later=later)).all() == (later > layer)
+        for layer, readout_layer in itertools.product(range(4), range(4)):
+            assert np.isfinite(values.sel(layer=layer, readout_layer=readout_layer)).all() == (readout_layer > layer)
     after = found["proxy_sd"].sel(proxy="rms")
-    assert (np.abs(after.sel(layer=0, later=slice(1, None))) > 1e-4).all()
-    clean = activation_proxies.measure(model, clips.iloc[4:6], fitted)["value"].rename(layer="later")
+    assert (np.abs(after.sel(layer=0, readout_layer=slice(1, None))) > 1e-4).all()
+    clean = activation_proxies.measure(model, clips.iloc[4:6], fitted)["value"].rename(layer="readout_layer")
     assert found["clean_proxy_value"].values == pytest.approx(clean.values, rel=1e-4)
-    change = (found["proxy_value"] - clean) / fitted["sd"].rename(layer="later")
+    change = (found["proxy_value"] - clean) / fitted["sd"].rename(layer="readout_layer")
     assert np.allclose(change.transpose(*found["proxy_sd"].dims), found["proxy_sd"], atol=1e-3, equal_nan=True)
-    inside = ablation.sweep(model, clips.iloc[4:5], neurons={2: [0, 30]}, part="ffn_hidden", proxies=fitted, nulls=0)
-    assert np.isfinite(inside["proxy_sd"].sel(later=2)).all() and np.isnan(inside["spread"].sel(later=1)).all()
+    inside = ablation.sweep(model, clips.iloc[4:5], neurons={2: [0, 30]}, part="ffn_hidden", proxies=fitted, n_random=0)
+    assert (
+        np.isfinite(inside["proxy_sd"].sel(readout_layer=2)).all()
+        and np.isnan(inside["relative_change"].sel(readout_layer=1)).all()
+    )
 
 
 def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
     model = tiny()
-    moments = ablation.moments(model, clips.iloc[:3])
+    activation_stats = ablation.activation_stats(model, clips.iloc[:3])
     options = {"target": "sad", "modes": ("zero",)}
-    found = ablation.sweep(model, clips.iloc[3:5], neurons=NEURONS, moments=moments, nulls=3, seed=7, **options)
-    size = np.hypot(moments["mean"], moments["std"])
-    width = {"nulls": 3, "directions": 0, "seed": 7}
-    sets = {layer: [own for (own,) in random_neurons.sets(24, size, {layer: np.array(own)}, **width)[1:]]
+    found = ablation.sweep(
+        model, clips.iloc[3:5], neurons=NEURONS, activation_stats=activation_stats, n_random=3, seed=7, **options
+    )
+    size = np.hypot(activation_stats["mean"], activation_stats["std"])
+    width = {"n_random": 3, "directions": 0, "seed": 7}
+    sets = {layer: [own for (own,) in random_neurons.sets_with_controls(24, size, {layer: np.array(own)}, **width)[1:]]
             for layer, own in NEURONS.items()}  # fmt: skip
     for i in range(3):
         drawn = {layer: lists[i] for layer, lists in sets.items()}
-        one = ablation.sweep(model, clips.iloc[3:5], neurons=drawn, nulls=0, **options)
-        for name in ("delta", "spread", "kl"):
+        one = ablation.sweep(model, clips.iloc[3:5], neurons=drawn, n_random=0, **options)
+        for name in ("target_change", "relative_change", "kl"):
             expected = one[name].values
-            assert found[f"null_{name}"].isel(null=i).values == pytest.approx(expected, abs=1e-5, nan_ok=True)
+            assert found[f"random_{name}"].isel(random=i).values == pytest.approx(expected, abs=1e-5, nan_ok=True)
         for layer, own in drawn.items():
             here = size.sel(layer=layer).values
-            assert found["null_magnitude"].sel(layer=layer)[i] == pytest.approx(np.sqrt(np.mean(here[own] ** 2)))
+            assert found["random_magnitude"].sel(layer=layer)[i] == pytest.approx(np.sqrt(np.mean(here[own] ** 2)))
             assert found["magnitude"].sel(layer=layer) == pytest.approx(np.sqrt(np.mean(here[NEURONS[layer]] ** 2)))
             pairs = [np.isin(a, b).mean() for a, b in itertools.combinations(sets[layer], 2)]
-            assert found["null_overlap"].sel(layer=layer) == pytest.approx(np.mean(pairs))
+            assert found["random_overlap"].sel(layer=layer) == pytest.approx(np.mean(pairs))
 
 
 def test_scores_give_their_best_neurons_of_each_layer(tiny, clips):
     model = tiny()
     scores = attribution.grad_x_activation(model, clips.iloc[:3], target="angry")
-    found = ablation.sweep(model, clips.iloc[3:4], neurons=scores, k=2, layers=[3, 1], nulls=0)
+    found = ablation.sweep(model, clips.iloc[3:4], neurons=scores, k=2, layers=[3, 1], n_random=0)
     assert found["layer"].values.tolist() == [1, 3]
     assert found.attrs["neurons"] == json.dumps(
         {str(layer): sorted(attribution.top_neurons(scores, 2, layer=layer)["neuron"]) for layer in (1, 3)}
@@ -206,12 +225,12 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
     longest = max(len(audio.read(path)) for path in clips["path"][[0, 2]])
     monkeypatch.setattr(audio, "speech_mask", lambda x, *a, **kw: mask(x, *a, **kw) & (len(x) < longest))
     with pytest.warns(UserWarning, match="nowhere"):
-        found = ablation.sweep(model, rows, neurons=NEURONS, frames="speech", nulls=0)
+        found = ablation.sweep(model, rows, neurons=NEURONS, frames="speech", n_random=0)
     assert found["clip"].values.tolist() == [0]
     skipped = json.loads(found.attrs["skipped"])
     assert list(skipped) == ["1", "2"] and "no speech" in skipped["2"]
     with pytest.raises(ValueError, match="no speech was found"):
-        ablation.sweep(model, rows.iloc[2:], neurons=NEURONS, frames="speech", nulls=0)
+        ablation.sweep(model, rows.iloc[2:], neurons=NEURONS, frames="speech", n_random=0)
 
 
 @pytest.mark.parametrize(
@@ -224,37 +243,41 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
         ({"layers": [9]}, "layer 9 out of range: this model has 0–3"),
         ({"modes": ("explode",)}, "unknown mode"),
         ({"modes": ("mean",)}, "needs moments="),
-        ({"nulls": 5}, "needs moments="),
+        ({"n_random": 5}, "needs moments="),
         ({"frames": "some"}, "unknown frames"),
         ({"target": "bored"}, "bored"),
     ],
 )
 def test_what_cannot_be_done_is_said(tiny, clips, options, message):
     with pytest.raises(ValueError, match=message):
-        ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "nulls": 0, **options})
+        ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "n_random": 0, **options})
 
 
 def test_moments_and_scores_of_another_part_are_refused(tiny, clips):
     model = tiny()
     one = clips.iloc[:1]
     with pytest.raises(ValueError, match="of ffn_out instead of block"):
-        ablation.sweep(model, one, neurons=NEURONS, moments=ablation.moments(model, one, part="ffn_out"))
+        ablation.sweep(
+            model, one, neurons=NEURONS, activation_stats=ablation.activation_stats(model, one, part="ffn_out")
+        )
     with pytest.raises(ValueError, match="of another model"):
-        ablation.sweep(model, one, neurons=NEURONS, moments=ablation.moments(model, one).isel(neuron=slice(9)))
+        ablation.sweep(
+            model, one, neurons=NEURONS, activation_stats=ablation.activation_stats(model, one).isel(neuron=slice(9))
+        )
     scores = attribution.grad_x_activation(model, one, target="sad", part="ffn_out")
     with pytest.raises(ValueError, match="the scores are of ffn_out, and the edit is of block"):
-        ablation.sweep(model, one, neurons=scores, nulls=0)
+        ablation.sweep(model, one, neurons=scores, n_random=0)
 
 
 @pytest.fixture(scope="module")
 def swept(tiny, clips):
     model = tiny()
     train, test = clips.iloc[:1], clips.iloc[1:]
-    options = {"neurons": NEURONS, "target": "angry", "moments": ablation.moments(model, train)}
+    options = {"neurons": NEURONS, "target": "angry", "activation_stats": ablation.activation_stats(model, train)}
     fitted = activation_proxies.fit(model, clips)
     return [
-        ablation.sweep(model, test, modes=("flip", "zero"), nulls=4, proxies=fitted, **options),
-        ablation.sweep(model, test, nulls=0, frames="max_frame", **options),
+        ablation.sweep(model, test, modes=("flip", "zero"), n_random=4, proxies=fitted, **options),
+        ablation.sweep(model, test, n_random=0, frames="max_frame", **options),
         activation_proxies.validity(model, test, fitted),
     ]
 
@@ -277,20 +300,20 @@ def test_figures(swept):
     assert "3 speakers, and each" in words(figure) and "zero" in words(figure)
     for figure in (
         plots.layer_curves(ablation.summary(peaks).sel(mode="flip")),
-        plots.spread(peaks),
+        plots.relative_change(peaks),
         plots.emotion_tracking(sweep.isel(clip=[0])),
         plots.layer_effect(peaks, 2),
     ):
         assert isinstance(figure, Figure) and words(figure)
-    numbers = [text.get_text() for text in plots.spread(peaks).axes[0].texts]
+    numbers = [text.get_text() for text in plots.relative_change(peaks).axes[0].texts]
     assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
 
 
 def test_tiles_that_are_not_told_are_hatched(swept):
     changes = ablation.summary(swept[0], "proxy_sd").sel(mode="flip")
-    after = changes["later"] > changes["layer"]
+    after = changes["readout_layer"] > changes["layer"]
     changes["q"] = (
-        changes["q"].where(False, 0.2).where((after.cumsum("later") != 1) | (changes["proxy"] != "zcr"), 0.01)
+        changes["q"].where(False, 0.2).where((after.cumsum("readout_layer") != 1) | (changes["proxy"] != "zcr"), 0.01)
     )
     figure = plots.proxy_changes(changes, swept[2])
     assert "hatched: n.s. against random neurons" in words(figure)

@@ -20,13 +20,15 @@ WORDS = "q ≥ 0.05"
 
 
 def made(rng, dims, **coords):
-    """A sweep by hand: `delta` and its null on further `dims`, with a large effect where `coords` are odd."""
-    shape, first = [len(coords[dim]) for dim in dims], (("clip", *dims), ("clip", *dims, "null"))
+    """A sweep by hand: `target_change` and its null on further `dims`, with a large effect where `coords` are odd."""
+    shape, first = [len(coords[dim]) for dim in dims], (("clip", *dims), ("clip", *dims, "random"))
     odd = np.indices(shape).sum(0) % 2
     sets = rng.normal(0, 0.3, (1, *shape, 20)) + rng.normal(0, 0.05, (9, *shape, 20))
     values = -3 * odd + rng.normal(0, 0.3, (9, *shape))
     speakers = ("clip", [f"s{i}" for i in range(9)])
-    return xr.Dataset({"delta": (first[0], values), "null_delta": (first[1], sets)}, {**coords, "speaker": speakers})
+    return xr.Dataset(
+        {"target_change": (first[0], values), "random_target_change": (first[1], sets)}, {**coords, "speaker": speakers}
+    )
 
 
 @pytest.fixture
@@ -78,35 +80,40 @@ def overlapping(figure, axes):
 
 @pytest.fixture
 def dose(rng):
-    return made(rng, ("chosen", "k"), chosen=["top", "bottom"], k=[1, 3, 10, 40])
+    return made(rng, ("selected", "k"), selected=["top", "bottom"], k=[1, 3, 10, 40])
 
 
 def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rng):
     curves = ablation.summary(dose)
-    turned = dose.assign(null_delta=dose["null_delta"].isel(chosen=[0, 0]).assign_coords(chosen=["top", "bottom"]) + 9)
+    turned = dose.assign(
+        random_target_change=dose["random_target_change"]
+        .isel(selected=[0, 0])
+        .assign_coords(selected=["top", "bottom"])
+        + 9
+    )
     directions = ablation.summary(turned)
     figure = plots.dose_response(curves, directions)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["1", "3", "10", "40"]
     for name in ("top", "bottom"):
-        one = curves.sel(chosen=name)
-        assert has(axes, one["mean"]) and has(axes, one["null_mean"])
+        one = curves.sel(selected=name)
+        assert has(axes, one["mean"]) and has(axes, one["random_mean"])
         assert any(np.allclose(bars(axes)[i : i + 4].T, [one["low"], one["high"]]) for i in (0, 4))
     drawn = [band(found) for found in axes.collections if found.get_label()[0] != "_"]
-    wanted = [directions.sel(chosen="top"), curves.sel(chosen="top"), curves.sel(chosen="bottom")]
+    wanted = [directions.sel(selected="top"), curves.sel(selected="top"), curves.sel(selected="bottom")]
     for found, one in zip(drawn, wanted, strict=True):
-        assert found == pytest.approx(np.array([one["null_low"], one["null_high"]]))
-    assert has(axes, directions["null_mean"].sel(chosen="top"))
+        assert found == pytest.approx(np.array([one["random_low"], one["random_high"]]))
+    assert has(axes, directions["random_mean"].sel(selected="top"))
     text = words(figure)
     assert "(nats)" in text and "log axis" in text and "9 speakers" in text and "random directions" in text
     assert "random directions" not in words(plots.dose_response(curves))
     for name in ("top", "bottom"):
         at = next(
-            line.get_xdata() for line in axes.lines if np.allclose(line.get_ydata(), curves["mean"].sel(chosen=name))
+            line.get_xdata() for line in axes.lines if np.allclose(line.get_ydata(), curves["mean"].sel(selected=name))
         )
         assert np.abs(np.log(at / curves["k"].values)).max() < 0.1  # beside each other, and hardly moved
-    alone = plots.dose_response(curves.sel(chosen="top"))
-    assert has(alone.axes[0], curves["mean"].sel(chosen="top")) and "size-matched random neurons" in words(alone)
+    alone = plots.dose_response(curves.sel(selected="top"))
+    assert has(alone.axes[0], curves["mean"].sel(selected="top")) and "size-matched random neurons" in words(alone)
     with pytest.raises(ValueError, match=r"has k, layer: pick with .sel"):
         plots.dose_response(curves.expand_dims(layer=[1], axis=-1))
 
@@ -118,7 +125,7 @@ def test_few_speakers_are_shown_one_by_one_without_an_interval(dose, sweep):
     (axes,) = figure.axes
     assert "3 speakers, and each" in words(figure) and not len(bars(axes))
     for speaker in few["speaker"].values:
-        assert has(axes, few["speakers"].sel(speaker=speaker, chosen="bottom"))
+        assert has(axes, few["speakers"].sel(speaker=speaker, selected="bottom"))
     few = ablation.summary(sweep.isel(clip=slice(3)))
     figure = plots.mode_comparison(few)
     for axes, mode in zip(figure.axes, MODES):
@@ -143,14 +150,14 @@ def test_modes_are_compared_in_a_panel_each(sweep):
     for axes in figure.axes:
         one = found.sel(mode=axes.get_title())
         assert has(axes, one["mean"]) and bars(axes).T == pytest.approx(np.array([one["low"], one["high"]]))
-        assert band(axes.collections[0]) == pytest.approx(np.array([one["null_low"], one["null_high"]]))
+        assert band(axes.collections[0]) == pytest.approx(np.array([one["random_low"], one["random_high"]]))
         (empty,) = [line for line in axes.lines if same_color(line.get_markerfacecolor(), "white")]
         told = (one["q"] < 0.05).values
         assert 0 < told.sum() < 13 and empty.get_xdata().tolist() == np.flatnonzero(~told).tolist()
         assert axes.get_xlabel() == "edited layer" and not overlapping(figure, axes)
     five = plots.mode_comparison(found.isel(mode=slice(5)))
     assert [axes.get_visible() for axes in five.axes] == [True] * 5 + [False]
-    groups = ablation.averaged(sweep, {"early 0–6": range(7), "late 7–12": range(7, 13)})
+    groups = ablation.average_over_layers(sweep, {"early 0–6": range(7), "late 7–12": range(7, 13)})
     first = plots.mode_comparison(ablation.summary(groups)).axes[0]
     assert [text.get_text() for text in first.get_xticklabels()] == ["early 0–6", "late 7–12"]
 
@@ -162,11 +169,11 @@ def test_modes_of_one_layer_are_points_beside_their_nulls(sweep):
     assert [text.get_text() for text in axes.get_xticklabels()] == MODES and not overlapping(figure, axes)
     assert has(axes, found["mean"]) and bars(axes).T == pytest.approx(np.array([found["low"], found["high"]]))
     ends = np.array([[patch.get_y(), patch.get_y() + patch.get_height()] for patch in axes.patches])
-    assert ends.T == pytest.approx(np.array([found["null_low"], found["null_high"]]))
+    assert ends.T == pytest.approx(np.array([found["random_low"], found["random_high"]]))
     (empty,) = [line for line in axes.lines if same_color(line.get_markerfacecolor(), "white")]
     assert empty.get_xdata().tolist() == [0, 2, 4] == np.flatnonzero(found["q"] >= 0.05).tolist()
     assert "log-odds (nats)" in words(figure) and "95 % of sets" in words(figure) and WORDS in words(figure)
-    without = ablation.summary(sweep.sel(layer=4).isel(null=[]))
+    without = ablation.summary(sweep.sel(layer=4).isel(random=[]))
     axes = plots.mode_comparison(without).axes[0]
     assert not axes.patches and has(axes, without["mean"])
 
@@ -211,8 +218,8 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
     assert [text.get_text() for text in axes.get_xticklabels()] == list(columns)
     colours = axes.images[0].get_array()
     for j, one in enumerate(columns.values()):
-        half = (one["null_high"] - one["null_low"]).values / 2
-        wanted = (one["mean"] - one["null_mean"]).values / np.sqrt(np.nanmean(half**2))
+        half = (one["random_high"] - one["random_low"]).values / 2
+        wanted = (one["mean"] - one["random_mean"]).values / np.sqrt(np.nanmean(half**2))
         assert np.allclose(np.ma.filled(colours[:, j], np.nan), wanted, equal_nan=True)
     rows = [[None] * 3 for _ in range(6)]
     for text in axes.texts:
@@ -225,11 +232,11 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
     text = words(figure)
     assert "95 % band" in beside.get_ylabel() and "in the unit of its column" in text and WORDS in text
     assert axes.images[0].norm.vmax == 4 < np.nanmax(np.abs(colours)) and axes.images[0].colorbar.extend == "both"
-    without = ablation.summary(parts[0].isel(null=[]))
+    without = ablation.summary(parts[0].isel(random=[]))
     with pytest.raises(ValueError, match="run the sweep with nulls"):
-        plots.effect_map({**columns, "spread": without})
+        plots.effect_map({**columns, "relative_change": without})
     alike = {
-        name: one.assign({side: one[side] * np.nan for side in ("null_low", "null_high", "q")})
+        name: one.assign({side: one[side] * np.nan for side in ("random_low", "random_high", "q")})
         for name, one in columns.items()
     }
     figure = plots.effect_map(alike)  # random sets that share nearly all neurons give no band
@@ -240,12 +247,16 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
 def test_the_band_of_a_single_layer_can_be_seen(rng):
     single, gap = (made(rng, ("layer",), layer=range(n)) for n in (1, 4))
     single, gap = ablation.summary(single), ablation.summary(gap)
-    gap = gap.assign({side: gap[side].where(gap["layer"] != 1) for side in ("null_low", "null_high")})
+    gap = gap.assign({side: gap[side].where(gap["layer"] != 1) for side in ("random_low", "random_high")})
     for curve, at in ((single, 0), (gap, 0)):
         bands = [one.get_paths() for one in plots.layer_curves(curve).axes[0].collections if one.get_paths()]
         box = [path.get_extents() for paths in bands for path in paths if path.get_extents().width > 0]
         over = [x for x in box if x.x0 < at < x.x1 or x.x0 == at < x.x1 - 0.1 or x.x1 == at > x.x0 + 0.1]
-        assert over and np.isclose(over[0].y0, curve["null_low"][at]) and np.isclose(over[0].y1, curve["null_high"][at])
+        assert (
+            over
+            and np.isclose(over[0].y0, curve["random_low"][at])
+            and np.isclose(over[0].y1, curve["random_high"][at])
+        )
 
 
 @pytest.fixture
@@ -254,12 +265,20 @@ def moved(rng):
     size, away = 1 + np.arange(6.0), np.arange(13) - np.arange(13)[:, None]
     fades = np.where(away >= 0, 0.5 ** np.abs(away), np.nan)[:, None] * size[:, None]  # [layer, mode, later]
     spread = fades * rng.uniform(0.9, 1.1, (9, 1, 1, 1))
-    null = 0.5 * np.stack([spread] * 3, axis=3)
+    random = 0.5 * np.stack([spread] * 3, axis=3)
     dims = ("clip", "layer", "mode")
-    values = {"spread": spread, "felt": spread / 8}, {"null_spread": null, "null_felt": null / 8}
-    data = {name: ((*dims, "later"), x) for name, x in values[0].items()}
-    data |= {name: ((*dims, "null", "later"), x) for name, x in values[1].items()}
-    coords = {"layer": range(13), "later": range(13), "mode": MODES, "speaker": ("clip", [f"s{i}" for i in range(9)])}
+    values = (
+        {"relative_change": spread, "frames_changed": spread / 8},
+        {"random_relative_change": random, "random_frames_changed": random / 8},
+    )
+    data = {name: ((*dims, "readout_layer"), x) for name, x in values[0].items()}
+    data |= {name: ((*dims, "random", "readout_layer"), x) for name, x in values[1].items()}
+    coords = {
+        "layer": range(13),
+        "readout_layer": range(13),
+        "mode": MODES,
+        "speaker": ("clip", [f"s{i}" for i in range(9)]),
+    }
     return xr.Dataset(data, coords)
 
 
@@ -267,7 +286,7 @@ def moved(rng):
 def test_effects_fade_with_the_distance_in_each_mode(moved):
     figure = plots.distance(moved)
     left, right = figure.axes
-    factor = moved["spread"].sel(layer=0, later=0, mode="flip").values  # of each speaker
+    factor = moved["relative_change"].sel(layer=0, readout_layer=0, mode="flip").values  # of each speaker
     for i in range(6):
         fades = (1 + i) * 0.5 ** np.arange(13)
         assert has(left, factor.mean() * fades) and has(left, factor.mean() * fades / 2)
@@ -275,7 +294,7 @@ def test_effects_fade_with_the_distance_in_each_mode(moved):
     assert len(bars(left)) == 6 * 13 and "9 speakers" in words(figure) and "Dotted" in words(figure)
     assert "‖h′ − h‖ / ‖h‖" in left.get_ylabel() and "over 10 %" in right.get_ylabel()
     assert all("layers" in axes.get_xlabel() and not overlapping(figure, axes) for axes in figure.axes)
-    few = plots.distance(moved.isel(clip=slice(4), null=[]))
+    few = plots.distance(moved.isel(clip=slice(4), random=[]))
     assert not len(bars(few.axes[0])) and "4 speakers, and each" in words(few) and "Dotted" not in words(few)
     assert all(has(few.axes[0], one * 0.5 ** np.arange(13)) for one in factor[:4])
 
@@ -293,7 +312,7 @@ def test_layer_curves_between_their_least_and_greatest_say_so(sweep):
         assert has(scaled.axes[0], (curve["mean"] - least) / span)
         ends = [(curve[end] - least) / span for end in ("low", "high")]
         assert bars(scaled.axes[0])[13 * at : 13 * at + 13].T == pytest.approx(np.array(ends))
-        shade = [(curve[end] - least) / span for end in ("null_low", "null_high")]
+        shade = [(curve[end] - least) / span for end in ("random_low", "random_high")]
         bands = [one for one in scaled.axes[0].collections if one.get_label().startswith(mode)]
         assert band(bands[0]) == pytest.approx(np.array(shade))
     flat = plots.layer_curves(curves["flip"].isel(layer=[0]), scale="min-max")
@@ -312,11 +331,11 @@ def several(tiny, tmp_path_factory):
         rows.append({"path": str(path), "label": "sad", "speaker": f"s{i}"})
     clips, layers = pd.DataFrame(rows), ablation.groups(model, ("lower", "upper"))
     scores = attribution.grad_x_activation(model, clips, target="sad")
-    options = {"nulls": 3, "moments": ablation.moments(model, clips), "modes": ("flip", "zero")}
+    options = {"n_random": 3, "activation_stats": ablation.activation_stats(model, clips), "modes": ("flip", "zero")}
     return {
         "group": ablation.sweep(model, clips, neurons=scores, k=3, layers=layers, **options),
         "k": ablation.sweep(model, clips, neurons=scores, k=(2, 3), **options),
-        "chosen": ablation.sweep(model, clips, neurons={"top": scores, "too": scores}, k=3, **options),
+        "selected": ablation.sweep(model, clips, neurons={"top": scores, "too": scores}, k=3, **options),
     }
 
 
@@ -325,7 +344,7 @@ FIGURES = {
     "mode_comparison": lambda sweep: plots.mode_comparison(ablation.summary(sweep)),
     "effect_map": lambda sweep: plots.effect_map(ablation.summary(sweep)),
     "emotion_tracking": plots.emotion_tracking,
-    "spread": plots.spread,
+    "relative_change": plots.relative_change,
     "distance": plots.distance,
     "layer_effect": lambda sweep: plots.layer_effect(sweep, sweep["layer" if "layer" in sweep else "group"].values[1]),
 }
@@ -355,7 +374,7 @@ def test_effects_of_groups_are_mapped_and_drawn_where_they_are(several):
         plots.distance(sweep)
 
 
-@pytest.mark.parametrize("dim", ["k", "chosen"])
+@pytest.mark.parametrize("dim", ["k", "selected"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
     with pytest.raises(ValueError, match=r"pick (one with .sel\(|with .sel|from the others with .sel)"):
@@ -367,10 +386,10 @@ def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
 
 def test_what_a_figure_lacks_is_said(several):
     sweep = several["k"].isel(k=0)
-    for figure in (plots.emotion_tracking, plots.spread):
+    for figure in (plots.emotion_tracking, plots.relative_change):
         with pytest.raises(ValueError, match="mode 'noise' was not run: choose from flip, zero"):
             figure(sweep, mode="noise")
-    assert words(plots.spread(sweep.sel(mode="zero"), mode="zero"))
+    assert words(plots.relative_change(sweep.sel(mode="zero"), mode="zero"))
     with pytest.raises(ValueError, match="mode 'flip' was not run: choose from zero"):
         plots.emotion_tracking(sweep.sel(mode="zero"))
     with pytest.raises(ValueError, match="layer 9 is not in the sweep: choose from 0, 1, 2, 3"):
@@ -383,7 +402,7 @@ def test_what_a_figure_lacks_is_said(several):
 
 def test_a_map_of_what_is_decoded_has_its_r2_and_says_when_nothing_was_tested(rng):
     names = ["level", "f0"]
-    sweep = made(rng, ("layer", "feature"), layer=range(3), feature=names).assign_coords(later=3)
+    sweep = made(rng, ("layer", "feature"), layer=range(3), feature=names).assign_coords(readout_layer=3)
     track = xr.Dataset({"mean": (("layer", "feature"), [[0.1, 0.2]] * 3 + [[0.94, -0.3]])})
     track = track.assign_coords(layer=range(4), feature=names)
     found = ablation.summary(sweep)
@@ -393,11 +412,13 @@ def test_a_map_of_what_is_decoded_has_its_r2_and_says_when_nothing_was_tested(rn
         return [text.get_text() for text in figure.axes[0].get_xticklabels()], words(figure)
 
     assert columns(found, validity=track)[0] == ["level\nR² 0.9", "f0\nR² -0.3"] and columns(found)[0] == names
-    mixed = {"odds": found.sel(feature="f0", drop=True).drop_vars("later"), "F0 (Hz)": found.sel(feature="f0")}
+    mixed = {"odds": found.sel(feature="f0", drop=True).drop_vars("readout_layer"), "F0 (Hz)": found.sel(feature="f0")}
     assert columns(mixed, validity=track)[0] == ["odds", "F0 (Hz)\nR² -0.3"]
-    later = made(rng, ("layer", "later"), layer=range(3), later=[2, 3]).assign_coords(feature="level")
-    assert columns(ablation.summary(later), validity=track)[0] == ["2\nR² 0.1", "3\nR² 0.9"]
+    readout_layer = made(rng, ("layer", "readout_layer"), layer=range(3), readout_layer=[2, 3]).assign_coords(
+        feature="level"
+    )
+    assert columns(ablation.summary(readout_layer), validity=track)[0] == ["2\nR² 0.1", "3\nR² 0.9"]
     assert "no test" not in columns(found)[1]
-    few, without = ablation.summary(sweep.isel(clip=slice(7))), ablation.summary(sweep.isel(null=[]))
+    few, without = ablation.summary(sweep.isel(clip=slice(7))), ablation.summary(sweep.isel(random=[]))
     assert "over 7 speakers; fewer than 8 speakers: no test" in columns(few)[1]
     assert "over 9 speakers; too few or too similar random sets: no test" in columns(without)[1]

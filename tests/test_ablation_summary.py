@@ -14,14 +14,14 @@ from scipy import stats
 from xai_lib import ablation, statistics
 
 
-def made(speakers=9, clips=2, nulls=20, seed=0):
-    """A sweep's `delta` by hand: [clip, layer, mode], speakers with two clips each."""
+def made(speakers=9, clips=2, n_random=20, seed=0):
+    """A sweep's `target_change` by hand: [clip, layer, mode], speakers with two clips each."""
     rng = np.random.default_rng(seed)
     shape, dims = (speakers * clips, 3, 2), ("clip", "layer", "mode")
     return xr.Dataset(
         {
-            "delta": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
-            "null_delta": ((*dims, "null"), rng.standard_normal((*shape, nulls))),
+            "target_change": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
+            "random_target_change": ((*dims, "random"), rng.standard_normal((*shape, n_random))),
         },
         {
             "layer": [1, 2, 5],
@@ -39,31 +39,31 @@ def by_hand(values):
 def test_summary_against_scipy():
     result = made()
     found = ablation.summary(result)
-    units, null = by_hand(result["delta"].values), by_hand(result["null_delta"].values)
+    units, random = by_hand(result["target_change"].values), by_hand(result["random_target_change"].values)
     expected = stats.ttest_1samp(units, 0).confidence_interval(0.95)
     assert found["mean"].values == pytest.approx(units.mean(0)) and (found["n"] == 9).all()
     assert found["low"].values == pytest.approx(expected.low) and found["high"].values == pytest.approx(expected.high)
     assert found["speakers"].transpose("speaker", "layer", "mode").values == pytest.approx(units)
-    draws = null.mean(0)
+    draws = random.mean(0)
     half = np.abs(draws - draws.mean(-1, keepdims=True)).max(-1)  # of 20 the farthest
-    assert found["null_low"].values == pytest.approx(draws.mean(-1) - half)
-    assert found["null_high"].values == pytest.approx(draws.mean(-1) + half)
+    assert found["random_low"].values == pytest.approx(draws.mean(-1) - half)
+    assert found["random_high"].values == pytest.approx(draws.mean(-1) + half)
     every = np.concatenate([units.mean(0)[..., None], draws], axis=-1)
     score = np.abs(stats.zscore(every, axis=-1))
-    assert found["p_null"].values == pytest.approx((score >= score[..., :1] - 1e-9).mean(-1))
+    assert found["p_random"].values == pytest.approx((score >= score[..., :1] - 1e-9).mean(-1))
     greatest = score[..., 1:].max(0)  # over layers, for each mode
     expected = (1 + (greatest >= score[..., :1] - 1e-9).sum(-1)) / 21
-    assert found["q_null"].values == pytest.approx(expected)
-    away = units - null.mean(-1)
+    assert found["q_random"].values == pytest.approx(expected)
+    away = units - random.mean(-1)
     interval = stats.ttest_1samp(away, 0).confidence_interval(0.95)
     assert found["difference"].values == pytest.approx(away.mean(0))
     assert found["difference_low"].values == pytest.approx(interval.low)
     for layer, mode in itertools.product(range(3), range(2)):
         p = stats.ttest_1samp(away[:, layer, mode], 0).pvalue
-        assert found["p"].values[layer, mode] == pytest.approx(max(p, found["p_null"].values[layer, mode]))
+        assert found["p"].values[layer, mode] == pytest.approx(max(p, found["p_random"].values[layer, mode]))
     for mode in range(2):  # corrected over layers, for each mode
         q = stats.false_discovery_control(found["p_speakers"].values[:, mode])
-        assert found["q"].values[:, mode] == pytest.approx(np.maximum(q, found["q_null"].values[:, mode]))
+        assert found["q"].values[:, mode] == pytest.approx(np.maximum(q, found["q_random"].values[:, mode]))
 
 
 def test_speakers_with_many_clips_count_as_others_in_the_null_too():
@@ -72,25 +72,27 @@ def test_speakers_with_many_clips_count_as_others_in_the_null_too():
     names[1:11] = "s0"  # 11 clips of one, and 9 of nine speakers
     names[11:] = [f"s{i}" for i in range(1, 10)]
     result = result.assign_coords(speaker=("clip", names))
-    null = np.array([result["null_delta"].values[names == name].mean(0) for name in dict.fromkeys(names)])
-    chosen = np.array([result["delta"].values[names == name].mean(0) for name in dict.fromkeys(names)]).mean(0)
-    draws = null.mean(0)
+    random = np.array([result["random_target_change"].values[names == name].mean(0) for name in dict.fromkeys(names)])
+    selected = np.array([result["target_change"].values[names == name].mean(0) for name in dict.fromkeys(names)]).mean(
+        0
+    )
+    draws = random.mean(0)
     found = ablation.summary(result)
-    assert found["null_mean"].values == pytest.approx(draws.mean(-1))
-    p = statistics.rank_test(chosen, draws)[0]
-    assert found["p_null"].values == pytest.approx(p)
-    away = result["null_delta"] - result["null_delta"].mean("null")
-    alone = ablation.contrast(result["delta"], result["null_delta"].mean("null"), null=away)
-    assert alone["p_null"].values == pytest.approx(p)
+    assert found["random_mean"].values == pytest.approx(draws.mean(-1))
+    p = statistics.rank_test(selected, draws)[0]
+    assert found["p_random"].values == pytest.approx(p)
+    away = result["random_target_change"] - result["random_target_change"].mean("random")
+    alone = ablation.contrast(result["target_change"], result["random_target_change"].mean("random"), random=away)
+    assert alone["p_random"].values == pytest.approx(p)
 
 
-def planted(effect, rng, *, speakers=8, layers=7, nulls=40, modes=1):
+def planted(effect, rng, *, speakers=8, layers=7, n_random=40, modes=1):
     """Sets of neurons that differ among themselves, with every speaker alike: the chosen one by `effect` more."""
-    shape = layers, modes, nulls + 1
+    shape = layers, modes, n_random + 1
     sets = rng.standard_normal((1, *shape)) + 0.1 * rng.standard_normal((speakers, *shape))
     sets[..., 0] += effect
     dims, names = ("clip", "layer", "mode"), np.array([f"s{i}" for i in range(speakers)], object)
-    data = {"delta": (dims, sets[..., 0]), "null_delta": ((*dims, "null"), sets[..., 1:])}
+    data = {"target_change": (dims, sets[..., 0]), "random_target_change": ((*dims, "random"), sets[..., 1:])}
     modes = ["flip", *range(1, modes)]
     return xr.Dataset(data, {"layer": range(layers), "mode": modes, "speaker": ("clip", names)})
 
@@ -101,20 +103,20 @@ def test_a_random_set_is_not_told_from_random_sets():
     Modes are tested each by itself: here they are 400 sweeps.
     """
     found = ablation.summary(planted(0, np.random.default_rng(0), modes=400))
-    alone, single, together = (found[name] < 0.05 for name in ("p_speakers", "p_null", "q"))
+    alone, single, together = (found[name] < 0.05 for name in ("p_speakers", "p_random", "q"))
     assert alone.mean() > 0.5 and 0.03 < single.mean() < 0.07
     assert 0.02 < together.any("layer").mean() < 0.075  # 0.05 and two standard deviations
 
 
 def test_too_few_different_sets_are_no_test():
     result = made()
-    few = result.assign(null_sets=(("layer",), [1e9, 20.0, 19.0]))
+    few = result.assign(random_sets=(("layer",), [1e9, 20.0, 19.0]))
     plain, found = ablation.summary(result), ablation.summary(few)
-    assert np.isnan(found[["p_null", "q_null", "p", "q"]].sel(layer=5).to_array()).all()
-    assert (found["p_null"] == plain["p_null"]).sel(layer=[1, 2]).all() and found["mean"].notnull().all()
-    assert np.isnan(found["null_low"].sel(layer=5)).all()
+    assert np.isnan(found[["p_random", "q_random", "p", "q"]].sel(layer=5).to_array()).all()
+    assert (found["p_random"] == plain["p_random"]).sel(layer=[1, 2]).all() and found["mean"].notnull().all()
+    assert np.isnan(found["random_low"].sel(layer=5)).all()
     xr.testing.assert_allclose(
-        found[["difference", "difference_low", "null_mean"]], plain[["difference", "difference_low", "null_mean"]]
+        found[["difference", "difference_low", "random_mean"]], plain[["difference", "difference_low", "random_mean"]]
     )
 
 
@@ -122,9 +124,9 @@ def test_one_affected_layer_of_many_is_told():
     rng = np.random.default_rng(0)
     dims, effect = ("clip", "layer", "mode"), 0.1 * rng.standard_normal((8, 25, 1))
     effect[:, 4] -= 50 + rng.standard_normal((8, 1))
-    null = 0.1 * rng.standard_normal((8, 25, 1, 40))
+    random = 0.1 * rng.standard_normal((8, 25, 1, 40))
     names = ("clip", [f"s{i}" for i in range(8)])
-    data = {"delta": (dims, effect), "null_delta": ((*dims, "null"), null)}
+    data = {"target_change": (dims, effect), "random_target_change": ((*dims, "random"), random)}
     found = ablation.summary(xr.Dataset(data, {"layer": range(25), "mode": ["flip"], "speaker": names}))
     assert (found["q"].sel(mode="flip") < 0.05).values.nonzero()[0].tolist() == [4]
 
@@ -132,39 +134,47 @@ def test_one_affected_layer_of_many_is_told():
 def test_averages_over_layers_have_the_widest_null():
     rng = np.random.default_rng(0)
     draws = rng.standard_normal(20)
-    null = np.stack([draws, -draws, rng.permutation(draws)])[None, :, None].repeat(8, axis=0)  # the same in each layer
-    data = {"delta": (("clip", "layer", "mode"), np.zeros((8, 3, 1)))}
-    data["null_delta"] = ("clip", "layer", "mode", "null"), null + 0.01 * rng.standard_normal((8, 1, 1, 1))
+    random = np.stack([draws, -draws, rng.permutation(draws)])[None, :, None].repeat(
+        8, axis=0
+    )  # the same in each layer
+    data = {"target_change": (("clip", "layer", "mode"), np.zeros((8, 3, 1)))}
+    data["random_target_change"] = (
+        ("clip", "layer", "mode", "random"),
+        random + 0.01 * rng.standard_normal((8, 1, 1, 1)),
+    )
     names = ("clip", [f"s{i}" for i in range(8)])
     result = xr.Dataset(data, {"layer": [1, 2, 3], "mode": ["flip"], "speaker": names})
-    mean = ablation.averaged(result, {"all": [1, 2, 3]})["null_delta"].mean("clip").squeeze()
-    assert mean.std("null").item() == pytest.approx(np.mean([np.std(draws), np.std(-draws), np.std(draws)]), rel=0.15)
-    assert mean.std("null") > 0.8 * np.std(draws)
+    mean = ablation.average_over_layers(result, {"all": [1, 2, 3]})["random_target_change"].mean("clip").squeeze()
+    assert mean.std("random").item() == pytest.approx(np.mean([np.std(draws), np.std(-draws), np.std(draws)]), rel=0.15)
+    assert mean.std("random") > 0.8 * np.std(draws)
 
 
 @pytest.mark.parametrize("effect", [-8, 8])
 def test_a_planted_effect_is_told_on_either_side(effect):
     found = ablation.summary(planted(effect, np.random.default_rng(1)))
     assert (found["q"] < 0.05).all()
-    outside = (found["mean"] < found["null_low"]) | (found["mean"] > found["null_high"])
-    assert (outside == (found["p_null"] < 0.05)).all()
+    outside = (found["mean"] < found["random_low"]) | (found["mean"] > found["random_high"])
+    assert (outside == (found["p_random"] < 0.05)).all()
 
 
 def test_an_effect_that_speakers_do_not_share_is_not_told():
     result = planted(8, np.random.default_rng(2))
-    result["delta"] = result["delta"] * xr.DataArray([9, -1.0, 1, -1, 1, -1, 1, -1], dims="clip")
+    result["target_change"] = result["target_change"] * xr.DataArray([9, -1.0, 1, -1, 1, -1, 1, -1], dims="clip")
     found = ablation.summary(result)
-    assert (found["p_null"] < 0.05).mean() > 0.95 and not (found["p"] < 0.05).any()
+    assert (found["p_random"] < 0.05).mean() > 0.95 and not (found["p"] < 0.05).any()
 
 
 def test_q_is_over_all_tiles_of_a_mode():
-    tiles = made().expand_dims(later=[1, 2], proxy=["rms", "zcr"])
+    tiles = made().expand_dims(readout_layer=[1, 2], proxy=["rms", "zcr"])
     rng = np.random.default_rng(3)
     tiles = tiles.map(lambda x: x + rng.standard_normal((2, 2, *[1] * (x.ndim - 2))))
     found = ablation.summary(tiles)
     for mode in ("flip", "zero"):
-        p, q = (found[name].sel(mode=mode).transpose("layer", "later", "proxy").values for name in ("p_speakers", "q"))
-        of_sets = found["q_null"].sel(mode=mode).transpose("layer", "later", "proxy").values
+        p, q = (
+            found[name].sel(mode=mode).transpose("layer", "readout_layer", "proxy").values
+            for name in ("p_speakers", "q")
+        )
+        of_sets = found["q_random"].sel(mode=mode).transpose("layer", "readout_layer", "proxy").values
         assert p.size == 12
         assert q.ravel() == pytest.approx(np.maximum(stats.false_discovery_control(p.ravel()), of_sets.ravel()))
     assert not np.isnan(ablation.summary(tiles, proxy="zcr")["p"]).any()
@@ -172,8 +182,8 @@ def test_q_is_over_all_tiles_of_a_mode():
 
 def test_contrast_is_paired():
     result = made()
-    found = ablation.contrast(result["delta"].sel(mode="flip"), result["delta"].sel(mode="zero"))
-    units = by_hand(result["delta"].values)
+    found = ablation.contrast(result["target_change"].sel(mode="flip"), result["target_change"].sel(mode="zero"))
+    units = by_hand(result["target_change"].values)
     test = stats.ttest_rel(units[..., 0], units[..., 1])
     assert found["mean"].values == pytest.approx((units[..., 0] - units[..., 1]).mean(0))
     assert found["low"].values == pytest.approx(test.confidence_interval().low)
@@ -181,7 +191,7 @@ def test_contrast_is_paired():
 
 
 def test_results_of_different_clips_cannot_be_paired():
-    values = made()["delta"].assign_coords(clip=np.arange(18))
+    values = made()["target_change"].assign_coords(clip=np.arange(18))
     same = ablation.contrast(values, values.isel(clip=slice(None, None, -1)))
     assert np.abs(same["mean"]).max() < 1e-12
     for other in (values.isel(clip=slice(9)), values.assign_coords(clip=np.arange(18) + 1)):
@@ -195,13 +205,13 @@ def test_below_eight_speakers_there_is_no_interval_and_no_test():
     for name in ("low", "high", "difference_low", "p", "q"):
         assert np.isnan(found[name]).all(), name
     assert np.isfinite(found["mean"]).all() and found.sizes["speaker"] == 7
-    assert (found["p_null"].sel(layer=5) < 0.05).all()  # says something of the sets, whoever speaks
+    assert (found["p_random"].sel(layer=5) < 0.05).all()  # says something of the sets, whoever speaks
 
 
 def test_without_nulls_there_is_nothing_to_compare_with():
-    found = ablation.summary(made(nulls=0))
+    found = ablation.summary(made(n_random=0))
     assert np.isfinite(found["low"]).all()
-    for name in ("null_mean", "null_low", "difference", "p_null", "p", "q"):
+    for name in ("random_mean", "random_low", "difference", "p_random", "p", "q"):
         assert np.isnan(found[name]).all(), name
 
 
@@ -213,10 +223,10 @@ def test_summary_needs_speakers():
 def reported(scale=1.0, **options):
     """The lines of a report of an effect of about 3512 × scale in layer 5, of several read-outs."""
     result = planted(0, np.random.default_rng(0), layers=3).assign_coords(layer=[1, 2, 5])
-    result["delta"][:, 2] += 3512
-    result = result.assign(kl=result["delta"], null_kl=result["null_delta"]) * scale
+    result["target_change"][:, 2] += 3512
+    result = result.assign(kl=result["target_change"], random_kl=result["random_target_change"]) * scale
     result.attrs["neurons"] = json.dumps({"1": [0], "2": [1], "5": [2]})
-    names = {"delta": ("spectral centroid", "Hz"), "kl": ("divergence", "nats")}
+    names = {"target_change": ("spectral centroid", "Hz"), "kl": ("divergence", "nats")}
     return ablation.report(result.isel(options), readouts=names).splitlines()
 
 
@@ -239,9 +249,9 @@ def test_a_report_writes_numbers_out(scale, size):
 
 def test_the_ends_of_an_interval_are_rounded_like_its_mean():
     result = planted(0, np.random.default_rng(0), layers=2)
-    result["delta"][:, 1] += np.linspace(2, 22, 8)[:, None]
+    result["target_change"][:, 1] += np.linspace(2, 22, 8)[:, None]
     result.attrs["neurons"] = json.dumps({"0": [0], "1": [1]})
-    (line,) = ablation.report(result, readouts={"delta": ("effect", "nats")}).splitlines()
+    (line,) = ablation.report(result, readouts={"target_change": ("effect", "nats")}).splitlines()
     found = ablation.summary(result).sel(layer=1, mode="flip")
     ends = [f"{found[name].item():+.0f}" for name in ("difference", "difference_low", "difference_high")]
     assert f"{ends[0]} [{ends[1]}, {ends[2]}] nats" in line
@@ -252,9 +262,9 @@ def test_what_could_not_be_tested_is_said_once():
     assert reported(clip=slice(5)) == [f"flip, spectral centroid and 1 more readout: {why}"]
 
 
-def compared(effects, rng, *, speakers=9, layers=5, nulls=40):
+def compared(effects, rng, *, speakers=9, layers=5, n_random=40):
     """A sweep of what the selected, a rival's and two target-blind selections do in layer 2, and nothing elsewhere."""
-    shape = (speakers, layers, 1, nulls + 4)
+    shape = (speakers, layers, 1, n_random + 4)
     every = rng.standard_normal((1, *shape[1:])) + 0.3 * rng.standard_normal(shape)
     every[:, 2, 0, :4] += np.array(effects)
     dims, names = ("clip", "layer", "mode"), np.array([f"s{i}" for i in range(speakers)], object)
@@ -264,12 +274,22 @@ def compared(effects, rng, *, speakers=9, layers=5, nulls=40):
         "speaker": ("clip", names),
         "blind": ["most active", "writes most"],
     }
-    data = {"delta": (dims, every[..., 0]), "blind_delta": ((*dims, "blind"), every[..., 2:4])}
-    data |= {"null_delta": ((*dims, "null"), every[..., 4:]), "null_overlap": ("layer", np.full(layers, 0.3))}
-    data |= {"magnitude": ("layer", np.ones(layers)), "null_magnitude": (("layer", "null"), np.ones((layers, nulls)))}
+    data = {"target_change": (dims, every[..., 0]), "blind_target_change": ((*dims, "blind"), every[..., 2:4])}
+    data |= {
+        "random_target_change": ((*dims, "random"), every[..., 4:]),
+        "random_overlap": ("layer", np.full(layers, 0.3)),
+    }
+    data |= {
+        "magnitude": ("layer", np.ones(layers)),
+        "random_magnitude": (("layer", "random"), np.ones((layers, n_random))),
+    }
     data["blind_magnitude"] = ("layer", "blind"), np.full((layers, 2), 2.0)
-    theirs = every[..., 4:] + rng.standard_normal((1, layers, 1, nulls))  # they share some neurons
-    rival = {"delta": (dims, every[..., 1]), "null_delta": ((*dims, "null"), theirs), "magnitude": data["magnitude"]}
+    theirs = every[..., 4:] + rng.standard_normal((1, layers, 1, n_random))  # they share some neurons
+    rival = {
+        "target_change": (dims, every[..., 1]),
+        "random_target_change": ((*dims, "random"), theirs),
+        "magnitude": data["magnitude"],
+    }
     rival = xr.Dataset(rival, coords)
     return xr.Dataset(data, coords), {"rival": rival}
 
@@ -307,21 +327,25 @@ def test_what_a_verdict_shows():
     whole = ablation.summary(result).squeeze("mode")
     elsewhere = found.sel(layer=[0, 1, 3, 4], control=["rival", "most active"])
     assert np.isnan(elsewhere[["p", "q"]].to_array()).all() and elsewhere["difference"].notnull().all()
-    for name, other in {"difference": "difference", "low": "difference_low", "q": "q", "effect": "null_mean"}.items():
+    for name, other in {"difference": "difference", "low": "difference_low", "q": "q", "effect": "random_mean"}.items():
         np.testing.assert_allclose(found[name].sel(control="random"), whole[other])
     np.testing.assert_allclose(found["selected"], whole["mean"])
-    theirs = rivals["rival"]["delta"].squeeze("mode")
+    theirs = rivals["rival"]["target_change"].squeeze("mode")
     np.testing.assert_allclose(found["effect"].sel(control="rival"), theirs.mean("clip"))
-    away = stats.ttest_rel(result["delta"].squeeze("mode").values, theirs.values).confidence_interval()
+    away = stats.ttest_rel(result["target_change"].squeeze("mode").values, theirs.values).confidence_interval()
     np.testing.assert_allclose(found["low"].sel(control="rival"), away.low)
     few = ablation.verdict(result.isel(clip=slice(7)), {"rival": rivals["rival"].isel(clip=slice(7))})
     assert few["beyond"].squeeze().values.nonzero()[0].tolist() == [2] and few["low"].isnull().all()
-    alone = ablation.summary(result.isel(clip=slice(7)))["q_null"].squeeze()
+    alone = ablation.summary(result.isel(clip=slice(7)))["q_random"].squeeze()
     np.testing.assert_allclose(few["q"].sel(control="random").squeeze(), alone)
-    other = {"rival": rivals["rival"].isel(null=slice(9))}
+    other = {"rival": rivals["rival"].isel(random=slice(9))}
     with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same nulls"):
         ablation.verdict(result, other)
-    for lacking in (result.isel(null=slice(0)), result.drop_vars("blind_delta"), result.drop_vars("magnitude")):
+    for lacking in (
+        result.isel(random=slice(0)),
+        result.drop_vars("blind_target_change"),
+        result.drop_vars("magnitude"),
+    ):
         with pytest.raises(ValueError, match="a verdict needs random sets and target-blind selections"):
             ablation.verdict(lacking, rivals)
     for lacking in ({}, rivals["rival"]):
@@ -338,9 +362,9 @@ def test_what_a_verdict_shows():
     ]
     with pytest.raises(ValueError, match="rival has other numbers of neurons"):
         ablation.verdict(many[0], {"rival": many[1]})
-    mean = ablation.averaged(result, {"all": range(5)})
+    mean = ablation.average_over_layers(result, {"all": range(5)})
     with pytest.raises(ValueError, match="those of averaged layers are sorted"):
-        ablation.verdict(mean, {"rival": ablation.averaged(rivals["rival"], {"all": range(5)})})
+        ablation.verdict(mean, {"rival": ablation.average_over_layers(rivals["rival"], {"all": range(5)})})
 
 
 def test_to_do_less_than_all_others_is_not_to_be_beyond_them():
@@ -349,7 +373,13 @@ def test_to_do_less_than_all_others_is_not_to_be_beyond_them():
     assert ablation.verdict(result, rivals)["beyond"].sel(layer=2).all()
 
     def nearer(one):
-        return one.assign({name: one[name] + 30 for name in ("delta", "null_delta", "blind_delta") if name in one})
+        return one.assign(
+            {
+                name: one[name] + 30
+                for name in ("target_change", "random_target_change", "blind_target_change")
+                if name in one
+            }
+        )
 
     nothing = nearer(result)
     found = ablation.verdict(nothing, {name: nearer(rival) for name, rival in rivals.items()})
@@ -362,7 +392,7 @@ def test_differences_of_random_sets_are_those_of_sets_that_share_nothing():
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((60, 400))
     sets = [rng.choice(60, 20, replace=False) for _ in range(30)]
-    null = xr.DataArray([weights[own].sum(0) for own in sets], dims=("null", "place"))
-    apart = statistics.between_random_sets(null, shared=1 / 3)
-    assert apart.sizes["null"] == 30 * 29 and np.abs(apart.mean("null")).max() < 1e-9
+    random = xr.DataArray([weights[own].sum(0) for own in sets], dims=("random", "place"))
+    apart = statistics.between_random_sets(random, shared=1 / 3)
+    assert apart.sizes["random"] == 30 * 29 and np.abs(apart.mean("random")).max() < 1e-9
     assert float(apart.std()) == pytest.approx(np.sqrt(40), rel=0.05)

@@ -20,7 +20,14 @@ import xarray as xr
 from transformers import ASTConfig, ASTForAudioClassification
 
 from xai_lib import audio, hooks, models
-from xai_lib.activations import activations, check_moments, exemplars, moments, opened, storage
+from xai_lib.activations import (
+    activation_stats,
+    activations,
+    check_activation_stats,
+    exemplars,
+    open_activations,
+    storage,
+)
 from xai_lib.models.sites import Site
 
 PARTS = ["ffn_hidden", "ffn_out"]
@@ -109,7 +116,7 @@ def test_pools_are_numpys(tiny, ast, wrapped, corpus, which, pool, frames):
     last = found["layer"].values[-1]
     for index, path in clips["path"].items():
         hidden, logits, x = frames_of(model, path, Site(last, "ffn_hidden"))
-        keep = (model.speech if frames == "speech" else model.heard)(x, len(hidden))
+        keep = (model.speech if frames == "speech" else model.valid_frames)(x, len(hidden))
         assert 0 < keep.sum() < len(keep) or (frames == "all" and which != "ast")
         np.testing.assert_allclose(
             found["activation"].sel(clip=index, layer=last), POOLS[pool](hidden[keep]), atol=1e-5
@@ -125,7 +132,7 @@ def test_class_tokens_are_a_pool_of_their_own_and_padding_is_no_frame(ast, corpu
     found = activations(ast, clips, Site(2), pool="cls")
     np.testing.assert_allclose(found["activation"][0, 0], hidden[:2].mean(0), atol=1e-5)
     np.testing.assert_allclose(found["magnitude"][0], np.abs(hidden[:2]).mean(0), atol=1e-5)
-    heard = np.flatnonzero(ast.heard(x))
+    heard = np.flatnonzero(ast.valid_frames(x))
     assert heard.min() >= 2 and len(heard) < len(hidden) - 2  # 0.4 of 1 s
     found = activations(ast, clips, Site(2), pool="max", frames="all")
     np.testing.assert_allclose(found["activation"][0, 0], hidden[heard].max(0), atol=1e-5)
@@ -162,7 +169,7 @@ def test_several_parts_equal_each_alone(tiny, corpus):
     np.testing.assert_array_equal(one, activations(model, clips, "ffn_out")["activation"].sel(layer=3, neuron=7))
     np.testing.assert_array_equal(both["logit"], alone["logit"])
     np.testing.assert_array_equal(
-        both["activation"].sel(part="block", layer=0), activations(model, clips, 0)["activation"][:, 0]
+        both["activation"].sel(part="hidden_state", layer=0), activations(model, clips, 0)["activation"][:, 0]
     )
 
 
@@ -173,7 +180,7 @@ def test_the_forms_of_sites(tiny, corpus):
         (Site(3), [3]),
         (1, [1]),
         ([3, 1, 3], [3, 1]),
-        ("block", [0, 1, 2, 3]),
+        ("hidden_state", [0, 1, 2, 3]),
     ]:
         assert activations(model, clips, sites)["layer"].values.tolist() == layers
     assert activations(model, clips, PARTS).sizes["unit"] == 3 * (40 + 24)
@@ -271,7 +278,7 @@ def test_a_run_stopped_at_any_write_goes_on_to_the_same_bytes(tiny, corpus, tmp_
             break
         except Stopped:
             stops += step
-        done = opened(tmp_path / f"{name}.part")
+        done = open_activations(tmp_path / f"{name}.part")
         xr.testing.assert_equal(done["activation"], whole["activation"].sel(clip=done["clip"]))
         done.close()
         left["n"] = 100
@@ -308,7 +315,7 @@ def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, 
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "a.nc").exists()
-    assert opened(tmp_path / "a.nc.part")["clip"].values.tolist() == clips.index[:4].tolist()
+    assert open_activations(tmp_path / "a.nc.part")["clip"].values.tolist() == clips.index[:4].tolist()
     calls, logits = [], models.Model.logits
     monkeypatch.setattr(models.Model, "logits", lambda self, x: calls.append(1) or logits(self, x))
     clips = pd.read_csv(tmp_path / "clips.csv", index_col=0)
@@ -316,7 +323,7 @@ def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, 
     assert len(calls) == 2
     xr.testing.assert_allclose(found, activations(model, clips))
     activations(model, clips, file=tmp_path / "b.nc")
-    xr.testing.assert_identical(opened(tmp_path / "a.nc"), opened(tmp_path / "b.nc"))
+    xr.testing.assert_identical(open_activations(tmp_path / "a.nc"), open_activations(tmp_path / "b.nc"))
 
 
 def test_a_file_of_anything_else_is_refused(tiny, corpus, tmp_path, monkeypatch):
@@ -377,7 +384,7 @@ def test_two_runs_do_not_write_one_file(tiny, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(model, "stream", disturbed(lambda: activations(model, clips, file=file)))
     with pytest.raises(ValueError, match=r"another run writes .*a\.nc\.part"):
         activations(model, clips, file=file)
-    xr.testing.assert_allclose(opened(file)["activation"].load(), expected["activation"], atol=1e-6)
+    xr.testing.assert_allclose(open_activations(file)["activation"].load(), expected["activation"], atol=1e-6)
 
     def stopped():
         monkeypatch.setattr(model, "stream", lambda *args: (x if i < 3 else 1 / 0 for i, x in enumerate(stream(*args))))
@@ -422,10 +429,10 @@ def test_memory_does_not_grow_with_the_clips(tiny, corpus, tmp_path):
 
 def test_moments_are_over_all_frames_that_lie_in_the_clips(ast, corpus):
     clips = corpus(3)
-    found, every = moments(ast, clips, part="ffn_out"), []
+    found, every = activation_stats(ast, clips, part="ffn_out"), []
     for path in clips["path"]:
         hidden, _, x = frames_of(ast, path, Site(2, "ffn_out"))
-        every.append(hidden[ast.heard(x)])
+        every.append(hidden[ast.valid_frames(x)])
     every = np.concatenate(every)
     np.testing.assert_allclose(found["mean"].sel(layer=2), every.mean(0), atol=1e-5)
     np.testing.assert_allclose(found["std"].sel(layer=2), every.std(0), atol=1e-4)
@@ -434,8 +441,8 @@ def test_moments_are_over_all_frames_that_lie_in_the_clips(ast, corpus):
 
 def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
     model = tiny()
-    found = moments(model, corpus(2))
-    check_moments(found, model, "block")
+    found = activation_stats(model, corpus(2))
+    check_activation_stats(found, model, "hidden_state")
     for other in (
         found["mean"].sel(layer=1).to_series(),
         found.to_dataframe(),
@@ -443,9 +450,9 @@ def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
         {"mean": 0},
     ):
         with pytest.raises(ValueError, match="moments must be the Dataset|instead of block"):
-            check_moments(other, model, "block")
+            check_activation_stats(other, model, "hidden_state")
     with pytest.raises(ValueError, match="are of block instead of ffn_out"):
-        check_moments(found, model, "ffn_out")
+        check_activation_stats(found, model, "ffn_out")
 
 
 def test_exemplars_of_units_are_those_of_their_part(tiny, corpus):

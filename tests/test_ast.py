@@ -67,7 +67,7 @@ def test_prefix_and_suffix_are_the_plain_forward_and_blocks_are_its_hidden_state
 
 @pytest.mark.parametrize("part", ["attention", "ffn_hidden", "ffn_out"])
 def test_each_part_is_what_its_linear_map_gives(ast, part):
-    site, linear = Site(2, part), ast.family.linear(Site(2, part))
+    site, linear = Site(2, part), ast.architecture.linear(Site(2, part))
     given = {}
     handle = linear.register_forward_hook(lambda module, args, output: given.update(x=output))
     try:
@@ -98,8 +98,8 @@ def test_the_cascade_is_the_hooked_forward(ast, site):
 
 
 def test_patches_know_when_they_are_and_which_lie_in_the_clip(ast):
-    at, heard = ast.times(sound(16000)), ast.heard(sound(16000))
-    bands, columns = ast.family.grid
+    at, heard = ast.times(sound(16000)), ast.valid_frames(sound(16000))
+    bands, columns = ast.architecture.grid
     assert (
         len(at)
         == len(heard)
@@ -115,9 +115,9 @@ def test_patches_know_when_they_are_and_which_lie_in_the_clip(ast):
     moved = (one - other).abs().sum(-1).cpu().numpy()
     near = np.abs(at[2:] - 8005 / 16000) < 0.08
     assert moved[near].mean() > 0 and not moved[~near].any() and moved.reshape(bands, columns)[0].any()
-    short = ast.heard(sound(8000))
+    short = ast.valid_frames(sound(8000))
     assert 0 < short.sum() < heard.sum() and np.nanmax(at[short]) <= 0.5
-    assert ast.heard(sound(400)).sum() == bands
+    assert ast.valid_frames(sound(400)).sum() == bands
 
 
 def test_speech_is_where_the_sound_is(ast):
@@ -140,7 +140,7 @@ def test_gradients_of_every_part_add_up_where_the_head_is_all_that_follows(ast, 
     scores = attribution.grad_x_activation(ast, clips, target="rain", layers=3)
     x = ast.tensor(sound(16000))
     hidden = execution.prefix(ast, x, 3).hidden.detach().requires_grad_()
-    logit = ast.classify(ast.family.finish(execution.State(3, hidden)))[0, 0]
+    logit = ast.classify(ast.architecture.finish(execution.State(3, hidden)))[0, 0]
     (slope,) = torch.autograd.grad(logit, hidden)
     np.testing.assert_allclose(scores["signed"][0, 0], (slope * hidden)[0].sum(0).detach().cpu(), atol=1e-3)
     assert not slope[0, 2:].any() and slope[0, :2].any()  # the head reads the class tokens alone
@@ -148,5 +148,5 @@ def test_gradients_of_every_part_add_up_where_the_head_is_all_that_follows(ast, 
 
 def test_the_bundled_one_opens_and_knows_what_it_was_trained_on():
     bundled = models.load("pocket-ast", device="cpu")
-    assert bundled.name == "pocket-ast" and bundled.labels[0] == "dog bark" and "esc10-fold-1" in bundled.trained_on
+    assert bundled.name == "pocket-ast" and bundled.labels[0] == "dog bark" and "esc10-fold-1" in bundled.train_speakers
     bundled.require_trained()

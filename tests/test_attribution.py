@@ -25,7 +25,7 @@ def scores(values, speakers):
             "layer": range(values.shape[1]),
             "neuron": range(values.shape[2]),
         },
-        {"part": "block"},
+        {"part": "hidden_state"},
     )
 
 
@@ -35,7 +35,7 @@ def test_top_neurons_count_speakers_not_clips():
     best = attribution.top_neurons(table, 1)
     assert best.loc[0].to_dict() == {
         "layer": 0,
-        "part": "block",
+        "part": "hidden_state",
         "neuron": 1,
         "score": pytest.approx(14 / 3),
         "signed": 0,
@@ -89,26 +89,26 @@ def test_methods_that_rank_alike_agree():
     rng = np.random.default_rng(0)
     one = rng.random((4, 2, 30))
     tables = {name: scores(values, list("aabb")) for name, values in {"a": one, "b": 3 * one, "c": 1 - one}.items()}
-    found = attribution.methods(tables, 10)
+    found = attribution.compare_methods(tables, 10)
     assert float(found["rank_correlation"].sel(ranking="a", other="b")) == pytest.approx(1)
     assert float(found["rank_correlation"].sel(ranking="a", other="c")) == pytest.approx(-1)
     assert found["overlap"].sel(ranking="b", other="a") == 1 and found["overlap"].sel(ranking="a", other="c") == 0
     again = scores(rng.random((4, 2, 30)), list("aabb"))
-    both = attribution.methods({"a": tables["a"], "d": again}, 10)
+    both = attribution.compare_methods({"a": tables["a"], "d": again}, 10)
     ranked = [attribution.mean_score(table).values for table in (tables["a"], again)]
     by_hand = np.mean([spearmanr(x, y).statistic for x, y in zip(*ranked)])
     assert both["rank_correlation"].values[0, 1] == pytest.approx(by_hand)
     top = [attribution.top_neurons(table, 10)[["layer", "neuron"]] for table in (tables["a"], again)]
     assert both["overlap"].values[1, 0] == pytest.approx(len(top[0].merge(top[1])) / 10)
     with pytest.raises(ValueError, match=r"a is of block of layers \[0, 1\], and e of block of layers \[0\]"):
-        attribution.methods({"a": tables["a"], "e": again.isel(layer=[0])}, 10)
+        attribution.compare_methods({"a": tables["a"], "e": again.isel(layer=[0])}, 10)
 
 
 def test_scores_without_clips_are_ranked_as_they_are():
     contrast = xr.Dataset(
         {name: (("layer", "neuron"), np.array([[1.0, 5.0], [3.0, 2.0]])) for name in ("signed", "absolute")},
         {"layer": [0, 1], "neuron": [0, 1]},
-        {"part": "block"},
+        {"part": "hidden_state"},
     )
     best = attribution.top_neurons(contrast, 2)
     assert best[["layer", "neuron", "score"]].values.tolist() == [[0, 1, 5.0], [1, 0, 3.0]]
@@ -129,7 +129,7 @@ def test_every_method_can_be_called_by_this_name_and_ranked(tiny, clips, tmp_pat
     }
     for name, table in found.items():
         assert len(attribution.top_neurons(table, 5)) == 5, name
-    agreed = attribution.methods(found, 5)
+    agreed = attribution.compare_methods(found, 5)
     assert agreed["overlap"].shape == (5, 5)
     one, other = (found[name]["absolute"].mean("clip").values for name in ("gradient", "ablation"))  # one a speaker
     rho = np.mean([spearmanr(a, b).statistic for a, b in zip(one, other)])

@@ -120,19 +120,19 @@ def test_what_is_refused(given_, rate, message):
 def test_a_sound_is_no_donor_of_itself(wave, tmp_path, monkeypatch):
     clips = as_clips([wave, wave[::-1].copy()], RATE)
     pool = as_clips([wave, wave[::-1].copy()], RATE)
-    assert donors.drawn(clips, pool)["audio"].tolist() == pool["audio"].tolist()[::-1]
+    assert donors.random_donors(clips, pool)["audio"].tolist() == pool["audio"].tolist()[::-1]
     with pytest.raises(ValueError, match="there is no other clip"):
-        donors.drawn(clips.iloc[:1], pool.iloc[:1])
+        donors.random_donors(clips.iloc[:1], pool.iloc[:1])
     file = write(tmp_path / "a.wav", wave)
     for one, same in ((as_clips(file.read_bytes()), as_clips(file.read_bytes())), ([file], [str(file)])):
         with pytest.raises(ValueError, match="there is no other clip"):
-            donors.drawn(one, same)
+            donors.random_donors(one, same)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="there is no other clip"):
-        donors.drawn(["a.wav"], [file])
+        donors.random_donors(["a.wav"], [file])
     with pytest.raises(ValueError, match="its own donor"):
         donors.check(as_clips(file), as_clips("a.wav"), ["resample"])
-    drawn = donors.drawn([wave, wave[::-1].copy()], [wave, wave[::-1].copy()], sample_rate=RATE)
+    drawn = donors.random_donors([wave, wave[::-1].copy()], [wave, wave[::-1].copy()], sample_rate=RATE)
     assert drawn["audio"].tolist() == pool["audio"].tolist()[::-1]
 
 
@@ -458,8 +458,8 @@ METHODS = {
         m, clips, frames="all", **rate
     ).to_dataset(name="response"),
     "activations": lambda m, clips, **rate: dissection.activations(m, clips, **rate),
-    "moments": lambda m, clips, **rate: activations.moments(m, clips, **rate),
-    "sweep": lambda m, clips, **rate: ablation.sweep(m, clips, neurons={2: [0, 1]}, nulls=0, target="angry", **rate),
+    "activation_stats": lambda m, clips, **rate: activations.activation_stats(m, clips, **rate),
+    "sweep": lambda m, clips, **rate: ablation.sweep(m, clips, neurons={2: [0, 1]}, n_random=0, target="angry", **rate),
 }
 
 

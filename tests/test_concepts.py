@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from xai_lib import dissection, plots, statistics
-from xai_lib.dissection import adjectives, description_tests, descriptions
+from xai_lib.dissection import description_tests, descriptions, open_concepts
 from xai_lib.dissection.descriptions import text_analysis
 
 SPEAKERS, PER, NEURONS = 10, 12, 30
@@ -46,7 +46,7 @@ def test_sentences_end_at_marks_and_lines_of_any_script_and_not_within_numbers()
 
 
 def test_calibration_takes_a_shared_sentence_out_of_both():
-    high, low, removed = adjectives.calibrate(
+    high, low, removed = open_concepts.calibrate(
         "It is loud. Someone speaks. It is bright.", "Someone speaks. It is soft.", encoder=exact
     )
     assert (high, low) == ("It is loud. It is bright.", "It is soft.")
@@ -61,9 +61,9 @@ def test_calibration_at_a_threshold_in_between():
         return np.array([vectors[text] for text in texts], float)
 
     for threshold, left in ((0.79, ("", "c.")), (0.8, ("a.", "b. c.")), (0.9, ("a.", "b. c."))):
-        assert adjectives.calibrate("a.", "b. c.", encoder=encoder, threshold=threshold)[:2] == left
+        assert open_concepts.calibrate("a.", "b. c.", encoder=encoder, threshold=threshold)[:2] == left
     asked = []
-    adjectives.calibrate("a. a. c.", "b. b.", encoder=lambda texts: asked.append(texts) or encoder(texts))
+    open_concepts.calibrate("a. a. c.", "b. b.", encoder=lambda texts: asked.append(texts) or encoder(texts))
     assert asked == [["a.", "c.", "b."]]  # one call, each distinct sentence of a side once
 
 
@@ -72,17 +72,17 @@ def test_calibration_of_nothing_keeps_the_other_side_and_asks_nobody(empty):
     def encoder(texts):
         raise AssertionError
 
-    assert adjectives.calibrate("One sentence", empty, encoder=encoder)[:2] == ("One sentence", "")
-    assert adjectives.calibrate(empty, "One.", encoder=encoder)[2].empty
-    assert adjectives.calibrate(empty, empty, encoder=encoder)[:2] == ("", "")
+    assert open_concepts.calibrate("One sentence", empty, encoder=encoder)[:2] == ("One sentence", "")
+    assert open_concepts.calibrate(empty, "One.", encoder=encoder)[2].empty
+    assert open_concepts.calibrate(empty, empty, encoder=encoder)[:2] == ("", "")
 
 
 def test_calibration_of_a_hundred_kilobytes_and_of_other_alphabets():
     long = " ".join(f"Sentence {'x' * (i % 100)} number w{i}." for i in range(1500))
-    high, low, removed = adjectives.calibrate(long, "同じ文。" + long, encoder=exact)
+    high, low, removed = open_concepts.calibrate(long, "同じ文。" + long, encoder=exact)
     assert len(long) > 100_000 and (high, low) == ("", "同じ文。") and len(removed) == 3000
-    assert adjectives.calibrate("x" * 100_000, "y", encoder=exact)[:2] == ("x" * 100_000, "y")
-    assert adjectives.calibrate("明るい声。低い声。", "低い声。", encoder=exact)[:2] == ("明るい声。", "")
+    assert open_concepts.calibrate("x" * 100_000, "y", encoder=exact)[:2] == ("x" * 100_000, "y")
+    assert open_concepts.calibrate("明るい声。低い声。", "低い声。", encoder=exact)[:2] == ("明るい声。", "")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_calibration_of_a_hundred_kilobytes_and_of_other_alphabets():
     ],
 )
 def test_what_a_text_denies_is_not_said(text, told):
-    found = adjectives.adjectives(pd.Series([text]), LEXICON)
+    found = open_concepts.adjectives(pd.Series([text]), LEXICON)
     assert bool(found.sel(adjective="loud")[0]) is told
     assert not found.drop_sel(adjective="loud").any()
 
@@ -117,7 +117,7 @@ def test_what_a_text_denies_is_not_said(text, told):
     "text", ["a high-pitched voice", "a high pitched voice", "High\u2011pitched", "high\u2010pitched"]
 )
 def test_hyphenated_words_are_one(text):
-    found = adjectives.adjectives(pd.Series([text, "high and pitched"]), LEXICON)
+    found = open_concepts.adjectives(pd.Series([text, "high and pitched"]), LEXICON)
     assert found.sel(adjective="high-pitched").values.tolist() == [True, False] and int(found.sum()) == 1
 
 
@@ -130,7 +130,7 @@ def test_each_distinct_word_is_asked_about_once_and_unclear_answers_are_named():
 
     texts = pd.Series(["a warm voice", "not a warm voice", "warm and hissing"], index=[5, 6, 7])
     with pytest.warns(UserWarning, match="no clear answer.*and, hissing"):
-        found = adjectives.adjectives(texts, yes_no=yes_no)
+        found = open_concepts.adjectives(texts, yes_no=yes_no)
     assert sorted(asked) == sorted(set(asked)) == ["a", "and", "hissing", "voice", "warm"]
     assert found["adjective"].values.tolist() == ["warm"] and found.values[:, 0].tolist() == [True, False, True]
 
@@ -143,20 +143,20 @@ def tagger(text):
 def test_only_adjectives_are_asked_about_where_words_are_tagged():
     asked = []
     texts = pd.Series(["a warm voice", "a muffled louder voice rises"])
-    found = adjectives.adjectives(texts, yes_no=lambda word: asked.append(word) or True, tagger=tagger)
+    found = open_concepts.adjectives(texts, yes_no=lambda word: asked.append(word) or True, tagger=tagger)
     assert asked == ["louder", "warm"] and found.values.tolist() == [[False, True], [True, False]]
 
 
 def test_parts_of_speech_are_counted_and_the_lack_of_a_tagger_is_said():
     texts = pd.Series(["A warm voice rises in warm air, 3 times", "", None], index=list("xyz"))
-    found = adjectives.parts_of_speech(texts, tagger)
+    found = open_concepts.parts_of_speech(texts, tagger)
     assert found.loc["x"].to_dict() == {"adjectives": 2, "nouns": 1, "verbs": 1, "prepositions": 1, "length": 8}
     assert not found.loc["y"].any() and found.loc["z"].isna().all()
-    assert adjectives.parts_of_speech(texts, kinds=["length"])["length"].tolist()[:2] == [8, 0]
+    assert open_concepts.parts_of_speech(texts, kinds=["length"])["length"].tolist()[:2] == [8, 0]
     with pytest.raises(ImportError, match="pip install nltk"):
-        adjectives.parts_of_speech(texts)
+        open_concepts.parts_of_speech(texts)
     with pytest.raises(ValueError, match="adverbs.*known are"):
-        adjectives.parts_of_speech(texts, tagger, kinds=["adverbs"])
+        open_concepts.parts_of_speech(texts, tagger, kinds=["adverbs"])
 
 
 # adjectives of neurons
@@ -164,7 +164,7 @@ def test_parts_of_speech_are_counted_and_the_lack_of_a_tagger_is_said():
 
 def units():
     """Coordinates of a dim `unit`: part a has layers 1 to 4, part b 2 to 4; three neurons each."""
-    names = [(part, layer, n) for part, least in (("a", 1), ("b", 2)) for layer in range(least, 5) for n in range(3)]
+    names = [(part, layer, n) for part, min_z in (("a", 1), ("b", 2)) for layer in range(min_z, 5) for n in range(3)]
     index = pd.MultiIndex.from_tuples(names, names=["part", "layer", "neuron"])
     return xr.Coordinates.from_pandas_multiindex(index, "unit")
 
@@ -173,24 +173,24 @@ def test_words_from_1_96_up_are_said_and_others_are_not():
     z = xr.DataArray(
         [[[2.0, -3.0, 1.9, 5.0]]], {"word": ["loud", "quiet", "high-pitched", "odd"]}, ("layer", "neuron", "word")
     )
-    found = adjectives.adjectives(z, LEXICON)
+    found = open_concepts.adjectives(z, LEXICON)
     assert found.dtype == bool and found.dims == ("layer", "neuron", "adjective")
     assert found["adjective"].values.tolist() == ["quiet", "loud", "low-pitched", "high-pitched"]
     assert found.values.ravel().tolist() == [False, True, False, False]
-    assert adjectives.adjectives(z, LEXICON, least=1.5).values.ravel().tolist() == [False, True, False, True]
-    assert adjectives.adjectives(z, yes_no=lambda word: word == "odd").values.ravel().tolist() == [True]
-    assert {"loud", "dark"} <= set(adjectives.adjectives(z)["adjective"].values)  # the bundled lexicon
+    assert open_concepts.adjectives(z, LEXICON, min_z=1.5).values.ravel().tolist() == [False, True, False, True]
+    assert open_concepts.adjectives(z, yes_no=lambda word: word == "odd").values.ravel().tolist() == [True]
+    assert {"loud", "dark"} <= set(open_concepts.adjectives(z)["adjective"].values)  # the bundled lexicon
 
 
 def test_neurons_of_several_parts_and_texts_keep_their_names():
     coords = units()
     texts = xr.DataArray(np.full(21, "a loud voice", object), coords, ("unit",))
     for given in (texts, pd.Series(texts.values, coords.to_index())):
-        found = adjectives.adjectives(given, LEXICON)
+        found = open_concepts.adjectives(given, LEXICON)
         assert bool(found.sel(part="b", layer=3, neuron=2, adjective="loud").all()) and found.sizes["unit"] == 21
     texts[4] = None
     with pytest.warns(UserWarning, match="1 of 21 neurons have no text"):
-        assert int(adjectives.adjectives(texts, LEXICON).sum()) == 20
+        assert int(open_concepts.adjectives(texts, LEXICON).sum()) == 20
 
 
 def test_distribution_counts_neurons_beside_the_null():
@@ -198,18 +198,18 @@ def test_distribution_counts_neurons_beside_the_null():
     said = xr.DataArray(
         rng.random((3, 200, 3)) < [0.1, 0.5, 0.1], {"adjective": list("abc")}, ("layer", "neuron", "adjective")
     )
-    null = xr.DataArray(
+    chance = xr.DataArray(
         rng.random((30, 3, 200, 3)) < 0.1, {"adjective": list("abc")}, ("draw", "layer", "neuron", "adjective")
     )
-    table = adjectives.distribution(said, null.sel(adjective=list("cba")))
+    table = open_concepts.distribution(said, chance.sel(adjective=list("cba")))
     assert table.index[0] == "b" and table["neurons"].is_monotonic_decreasing
     assert table.loc["b", "neurons"] == said.sel(adjective="b").sum() and table.loc["b", "share"] == pytest.approx(
         0.5, abs=0.05
     )
     assert table.loc["b", "q"] < 1e-6 and (table.loc[["a", "c"], "q"] > 0.05).all()
-    assert table.loc["a", "null"] == pytest.approx(null.sel(adjective="a").sum(["layer", "neuron"]).mean("draw"))
-    assert ((table["null_low"] < table["null"]) & (table["null"] < table["null_high"])).all()
-    assert "null" not in adjectives.distribution(said)
+    assert table.loc["a", "chance"] == pytest.approx(chance.sel(adjective="a").sum(["layer", "neuron"]).mean("draw"))
+    assert ((table["chance_low"] < table["chance"]) & (table["chance"] < table["chance_high"])).all()
+    assert "chance" not in open_concepts.distribution(said)
 
 
 def test_the_line_over_layers_is_scipys():
@@ -217,14 +217,14 @@ def test_the_line_over_layers_is_scipys():
     layers = np.arange(1, 7)
     said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
     said = xr.DataArray(said, {"layer": layers, "adjective": list("abcde")}, ("layer", "neuron", "adjective"))
-    found = adjectives.by_layer(said)
+    found = open_concepts.by_layer(said)
     line = stats.linregress(layers, said.values.sum(2).mean(1))
     half = stats.t.ppf(0.975, 4) * line.stderr
     expected = [line.slope, line.slope - half, line.slope + half, line.pvalue, line.intercept]
     np.testing.assert_allclose([found[name] for name in ("slope", "low", "high", "p", "intercept")], expected)
     np.testing.assert_allclose(found["mean"], said.values.sum(2).mean(1))
     assert float(found["slope"]) == pytest.approx(0.5, abs=0.15) and float(found["low"]) > 0
-    assert np.isnan(adjectives.by_layer(said.sel(layer=[1, 2]))["slope"])
+    assert np.isnan(open_concepts.by_layer(said.sel(layer=[1, 2]))["slope"])
 
 
 def test_each_part_has_its_line_over_the_layers_that_it_has():
@@ -232,7 +232,7 @@ def test_each_part_has_its_line_over_the_layers_that_it_has():
     layer, part = coords["layer"].values, coords["part"].values
     count = np.where(part == "a", 5 - layer, layer - 1)  # one less each layer, one more
     said = xr.DataArray(np.arange(4) < count[:, None], coords.assign(adjective=list("wxyz")), ("unit", "adjective"))
-    found = adjectives.by_layer(said)
+    found = open_concepts.by_layer(said)
     assert found["slope"].sel(part="a") == pytest.approx(-1) and found["slope"].sel(part="b") == pytest.approx(1)
     np.testing.assert_allclose(found["mean"].sel(part="b"), [np.nan, 1, 2, 3])
     assert found["intercept"].sel(part="b") == pytest.approx(-1)
@@ -246,11 +246,11 @@ def test_a_slope_that_shuffled_captions_give_too_is_no_finding():
         coords = {"layer": range(8), "adjective": list("abc")}
         return xr.DataArray(rng.random((n, 8, 50, 3)) < rate, coords, ("draw", "layer", "neuron", "adjective"))
 
-    null = draw(40, 0.05)
-    same = adjectives.by_layer(draw(1, 0.05)[0], null)
-    other = adjectives.by_layer(draw(1, 0.0)[0], null)
-    assert float(same["null_p"]) > 0.05 > float(other["null_p"]) and float(same["p"]) < 0.01
-    assert same["null"].sizes == {"draw": 40, "layer": 8} and float(same["null_slope"].mean()) == pytest.approx(
+    chance = draw(40, 0.05)
+    same = open_concepts.by_layer(draw(1, 0.05)[0], chance)
+    other = open_concepts.by_layer(draw(1, 0.0)[0], chance)
+    assert float(same["chance_p"]) > 0.05 > float(other["chance_p"]) and float(same["p"]) < 0.01
+    assert same["chance"].sizes == {"draw": 40, "layer": 8} and float(same["chance_slope"].mean()) == pytest.approx(
         0.15, abs=0.01
     )
 
@@ -261,11 +261,11 @@ def test_the_jackknife_of_a_mean_over_speakers_is_its_t_interval():
     whole = xr.DataArray(values.mean(0), coords, ("layer", "neuron", "adjective"))
     left = [np.delete(values, i, axis=0).mean(0) for i in range(9)]
     left = xr.DataArray(np.array(left), coords, ("speaker", "layer", "neuron", "adjective"))
-    found = adjectives.by_layer(whole, left_out=left)
+    found = open_concepts.by_layer(whole, left_out=left)
     slopes = [stats.linregress(range(5), own.sum(2).mean(1)).slope for own in values]
     mean, low, high = statistics.interval(slopes)
     np.testing.assert_allclose([found["slope"], found["speakers_low"], found["speakers_high"]], [mean, low, high])
-    assert np.isnan(adjectives.by_layer(whole, left_out=left[:7])["speakers_low"])
+    assert np.isnan(open_concepts.by_layer(whole, left_out=left[:7])["speakers_low"])
 
 
 # whether they are true
@@ -311,7 +311,7 @@ def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
     said = said_of(
         activations, loud=[(1, 0), (1, 1), (1, 3), (2, 5)], quiet=[(1, 1)], high_pitched=[(1, 2)], odd=[(1, 7)]
     )
-    found = adjectives.check(activations, said, measured, LEXICON, draws=999)
+    found = open_concepts.check(activations, said, measured, LEXICON, draws=999)
     one = found.sel(layer=1)
     for neuron, name, rho in (
         (0, "loud", 1),
@@ -337,7 +337,7 @@ def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
 
 
 def test_rho_is_scipys_within_speakers_over_the_clips_that_were_measured(activations, measured):
-    found = adjectives.check(activations, said_of(activations), measured, LEXICON, draws=1)
+    found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=1)
     for name, column, sign in (("loud", "level_db", 1), ("low-pitched", "f0", -1)):
         one, each = activations.sel(layer=2, neuron=4), []
         for speaker in np.unique(one["speaker"]):
@@ -346,7 +346,7 @@ def test_rho_is_scipys_within_speakers_over_the_clips_that_were_measured(activat
             each.append(sign * stats.spearmanr(pair["a"], pair["b"]).statistic)
         assert float(found["rho"].sel(layer=2, neuron=4, adjective=name)) == pytest.approx(np.mean(each))
     said = said_of(activations, loud=[(2, 4)])
-    found = adjectives.check(activations, said, measured, LEXICON, draws=1).sel(adjective="loud")
+    found = open_concepts.check(activations, said, measured, LEXICON, draws=1).sel(adjective="loud")
     level = [stats.spearmanr(activations.sel(layer=2, neuron=4)[rows], measured["level_db"][rows]).statistic
              for rows in (slice(i * PER, (i + 1) * PER) for i in range(SPEAKERS))]  # fmt: skip
     np.testing.assert_allclose([found[name] for name in ("mean", "low", "high")], statistics.interval(level))
@@ -354,7 +354,7 @@ def test_rho_is_scipys_within_speakers_over_the_clips_that_were_measured(activat
 
 
 def test_p_of_noise_is_not_too_small(activations, measured):
-    found = adjectives.check(activations, said_of(activations), measured, LEXICON, draws=199)
+    found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=199)
     assert float((found["p"].sel(layer=2) < 0.05).mean()) < 0.1
     assert 0.4 < float(found["p"].sel(layer=2).mean()) < 0.6
 
@@ -365,14 +365,14 @@ def test_beyond_what_draws_can_tell_p_goes_on_as_the_permutations_would(activati
     level = measured["level_db"].groupby(activations["speaker"].values).transform(lambda x: x - x.mean())
     part = activations + 0.3 * xr.DataArray(level.to_numpy(), dims="clip")
     every = (
-        lambda n: adjectives.check(part, said_of(part), measured, LEXICON, draws=n),
-        lambda n: adjectives.predictivity_auroc(activations, described, captions, draws=n),
+        lambda n: open_concepts.check(part, said_of(part), measured, LEXICON, draws=n),
+        lambda n: open_concepts.predictivity_auroc(activations, described, captions, draws=n),
     )
-    for run, few_draws, least in zip(every, (100, 40), (8, 1)):
+    for run, few_draws, min_z in zip(every, (100, 40), (8, 1)):
         few, many = (run(n)["p"].values for n in (few_draws, 8_000))
         told = (few < 1 / (1 + few_draws) - 1e-9) & (many > 8 / 8_000)
         ratio = np.log(few[told] / many[told])
-        assert len(ratio) >= least and abs(ratio.mean()) < np.log(1.5) and np.abs(ratio).max() < np.log(4)
+        assert len(ratio) >= min_z and abs(ratio.mean()) < np.log(1.5) and np.abs(ratio).max() < np.log(4)
 
 
 def test_shuffles_stay_within_speakers():
@@ -385,13 +385,13 @@ def test_shuffles_stay_within_speakers():
         np.ones((1, neurons, 1), bool), {"layer": [1], "adjective": ["loud"]}, ("layer", "neuron", "adjective")
     )
     table = pd.DataFrame({"level_db": rng.standard_normal(80)})
-    assert float((adjectives.check(data, said, table, LEXICON, draws=199)["p"] < 0.05).mean()) < 0.09
+    assert float((open_concepts.check(data, said, table, LEXICON, draws=199)["p"] < 0.05).mean()) < 0.09
     z = xr.DataArray(
         np.tile([3.0, -3.0], (1, neurons, 1)), {"layer": [1], "word": ["loud", "quiet"]}, said.dims[:2] + ("word",)
     )
     texts = pd.Series(np.tile(["a loud voice", "a quiet voice"], 40))
-    foretold = adjectives.predictivity_auroc(
-        data, xr.Dataset({"z": z, "null": z.expand_dims(draw=1)}), texts, draws=199
+    foretold = open_concepts.predictivity_auroc(
+        data, xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)}), texts, draws=199
     )
     assert float((foretold["p"] < 0.05).mean()) < 0.09 and float((foretold["p"] < 0.25).mean()) > 0.15
 
@@ -412,12 +412,14 @@ def test_recordings_of_one_label_are_dealt_out_as_wholes(sizes):
         )
         data = data.assign_coords(neuron=np.arange(200))
         data[:, 0] = table["level_db"].to_numpy()
-        checked = adjectives.check(data, said, table, LEXICON, draws=199)
+        checked = open_concepts.check(data, said, table, LEXICON, draws=199)
         texts = pd.Series(np.where(draw(1)[:, 0] > 0, "a loud voice", "a quiet voice"))
         z = np.tile(3.0 * np.random.default_rng(seed).choice([-1, 1], 200)[:, None], 2) * [1, -1]
         z = xr.DataArray(z, {"neuron": np.arange(200), "word": ["loud", "quiet"]}, ("neuron", "word"))
-        told = xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
-        foretold = [f(data, told, texts, draws=199) for f in (adjectives.predictivity_auroc, dissection.predictivity)]
+        told = xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
+        foretold = [
+            f(data, told, texts, draws=199) for f in (open_concepts.predictivity_auroc, dissection.predictivity)
+        ]
         share.append([float((x["p"][1:] < 0.05).mean()) for x in (checked, *foretold)])
         assert checked["p"][0, 0] < 1e-4
     assert (np.mean(share, 0) < 0.075).all() and (np.mean(share, 0) > 0.01).all(), share
@@ -438,11 +440,11 @@ def test_neurons_that_follow_voices_are_described_by_chance_as_often():
         data, texts = voices(seed)
         texts = "a voice " + texts
         told = dissection.describe(data, texts, draws=20, seed=seed)
-        said, null = adjectives.adjectives(told["z"]), adjectives.adjectives(told["null"])
-        table = adjectives.distribution(said, null)
-        q += table.loc[table["neurons"] + table["null"] > 0, "q"].tolist()
-        p.append(float(adjectives.by_layer(said, null)["null_p"]))
-        says.append([float((abs(x) >= 1.96).any("word").mean()) for x in (told["z"], told["null"])])
+        said, chance = open_concepts.adjectives(told["z"]), open_concepts.adjectives(told["chance"])
+        table = open_concepts.distribution(said, chance)
+        q += table.loc[table["neurons"] + table["chance"] > 0, "q"].tolist()
+        p.append(float(open_concepts.by_layer(said, chance)["chance_p"]))
+        says.append([float((abs(x) >= 1.96).any("word").mean()) for x in (told["z"], told["chance"])])
     assert np.mean(np.array(q) < 0.05) < 0.06 and np.mean(np.array(p) < 0.05) <= 0.25
     assert np.mean(says, 0)[0] == pytest.approx(np.mean(says, 0)[1], abs=0.04) and np.mean(says) > 0.15
 
@@ -452,16 +454,16 @@ def test_neurons_that_follow_a_word_beat_the_null_of_voices():
     data, texts = voices(0, icc=0.1, clips=16)
     data[:, 0] += 3 * texts.str.contains("loud").to_numpy()[:, None]
     told = dissection.describe(data, "a voice " + texts, draws=20)
-    table = adjectives.distribution(adjectives.adjectives(told["z"]), adjectives.adjectives(told["null"]))
+    table = open_concepts.distribution(open_concepts.adjectives(told["z"]), open_concepts.adjectives(told["chance"]))
     assert table.index[0] == "loud" and table.loc["loud", "q"] < 0.01 and table.loc["loud", "neurons"] >= 36
     assert (table.drop(index=["loud", "quiet"])["q"].dropna() > 0.05).mean() > 0.8
 
 
 def test_others_are_neurons_of_the_same_layers(activations, measured):
     """Layer 1 has what follows level; a neuron of layer 2 is compared with those of layer 2, where nothing does."""
-    first = adjectives.check(activations, said_of(activations, loud=[(1, 2)]), measured, LEXICON)
-    second = adjectives.check(activations, said_of(activations, loud=[(2, 2)]), measured, LEXICON)
-    both = adjectives.check(activations, said_of(activations, loud=[(1, 2), (2, 2)]), measured, LEXICON)
+    first = open_concepts.check(activations, said_of(activations, loud=[(1, 2)]), measured, LEXICON)
+    second = open_concepts.check(activations, said_of(activations, loud=[(2, 2)]), measured, LEXICON)
+    both = open_concepts.check(activations, said_of(activations, loud=[(1, 2), (2, 2)]), measured, LEXICON)
     share = [float(x["other"].sel(adjective="loud")) for x in (first, second, both)]
     assert share[0] == pytest.approx(1 / 29) and share[1] == 0
     # the neuron that never changes counts in neither mean
@@ -469,7 +471,7 @@ def test_others_are_neurons_of_the_same_layers(activations, measured):
 
 
 def test_the_gap_tells_true_adjectives_over_speakers(activations, measured):
-    found = adjectives.check(
+    found = open_concepts.check(
         activations, said_of(activations, loud=[(1, 0)], quiet=[(2, 3)]), measured, LEXICON, draws=1
     )
     loud, quiet = (found.sel(adjective=name) for name in ("loud", "quiet"))
@@ -477,28 +479,28 @@ def test_the_gap_tells_true_adjectives_over_speakers(activations, measured):
     assert float(loud["gap"]) == pytest.approx(float(loud["mean"] - loud["mean_other"]))
     few = activations.isel(clip=slice(7 * PER))
     assert np.isnan(
-        adjectives.check(few, said_of(activations, loud=[(1, 0)]), measured, LEXICON, draws=1)["gap_low"]
+        open_concepts.check(few, said_of(activations, loud=[(1, 0)]), measured, LEXICON, draws=1)["gap_low"]
     ).all()
 
 
 def test_adjectives_that_shuffled_captions_give_are_checked_alike(activations, measured):
-    null = xr.concat(
+    chance = xr.concat(
         [said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (1, 0)]), said_of(activations)], "draw"
     )
-    found = adjectives.check(activations, said_of(activations, loud=[(1, 0)]), measured, LEXICON, null=null).sel(
+    found = open_concepts.check(activations, said_of(activations, loud=[(1, 0)]), measured, LEXICON, chance=chance).sel(
         adjective="loud"
     )
-    np.testing.assert_array_equal(found["null"], [1, 0.5, np.nan])
-    np.testing.assert_array_equal(found["null_neurons"], [1, 2, 0])
+    np.testing.assert_array_equal(found["chance"], [1, 0.5, np.nan])
+    np.testing.assert_array_equal(found["chance_neurons"], [1, 2, 0])
 
 
 def test_what_cannot_be_checked_is_refused(activations, measured):
     with pytest.raises(ValueError, match="features lacks f0"):
-        adjectives.check(activations, said_of(activations), measured[["level_db"]], LEXICON)
+        open_concepts.check(activations, said_of(activations), measured[["level_db"]], LEXICON)
     with pytest.raises(ValueError, match="no adjective is a word of the lexicon"):
-        adjectives.check(activations, said_of(activations)[..., 4:], measured, LEXICON)
+        open_concepts.check(activations, said_of(activations)[..., 4:], measured, LEXICON)
     with pytest.raises(ValueError):
-        adjectives.check(activations, said_of(activations).isel(neuron=slice(5)), measured, LEXICON)
+        open_concepts.check(activations, said_of(activations).isel(neuron=slice(5)), measured, LEXICON)
 
 
 def test_neurons_of_several_parts_are_checked_too(measured):
@@ -507,13 +509,13 @@ def test_neurons_of_several_parts_are_checked_too(measured):
     values[:, 20] = measured["level_db"]
     data = xr.DataArray(values, coords.assign(clip=measured.index.to_numpy()), ("clip", "unit"))
     said = xr.DataArray(np.ones((21, 1), bool), coords.assign(adjective=["loud"]), ("unit", "adjective"))
-    found = adjectives.check(data, said, measured, LEXICON)
+    found = open_concepts.check(data, said, measured, LEXICON)
     assert float(found["rho"].sel(part="b", layer=4, neuron=2)[0]) == pytest.approx(1)
     assert np.isnan(found["low"]).all()  # no speakers are known
     captions = pd.Series(np.where(measured["level_db"] > 0, "loud", "quiet"), measured.index)
     z = xr.DataArray(np.tile([3.0, -3.0], (21, 1)), coords.assign(word=["loud", "quiet"]), ("unit", "word"))
-    foretold = adjectives.predictivity_auroc(
-        data, xr.Dataset({"z": z, "null": z.expand_dims(draw=2)}), captions, draws=9
+    foretold = open_concepts.predictivity_auroc(
+        data, xr.Dataset({"z": z, "chance": z.expand_dims(draw=2)}), captions, draws=9
     )
     assert float(foretold["auroc"].sel(part="b", layer=4, neuron=2)) > 0.7
 
@@ -528,7 +530,7 @@ def described():
     z[0, :2], z[0, 4] = [[3, -3], [-3, 3]], 0
     coords = {"layer": [1, 2], "neuron": np.arange(NEURONS), "word": ["loud", "quiet"]}
     z = xr.DataArray(z, coords, ("layer", "neuron", "word"))
-    return xr.Dataset({"z": z, "null": xr.concat([z[:, ::-1].assign_coords(neuron=z["neuron"]), 0 * z], "draw")})
+    return xr.Dataset({"z": z, "chance": xr.concat([z[:, ::-1].assign_coords(neuron=z["neuron"]), 0 * z], "draw")})
 
 
 @pytest.fixture
@@ -541,7 +543,7 @@ def captions(activations, measured):
 
 
 def test_auroc_is_sklearns_within_speakers(activations, described, captions):
-    found = adjectives.predictivity_auroc(activations, described, captions, draws=199)
+    found = open_concepts.predictivity_auroc(activations, described, captions, draws=199)
     scores = captions.map({"a loud voice": 1, "a quiet voice": -1}).fillna(0)
     for neuron, sign in ((0, 1), (1, -1)):
         each = []
@@ -560,18 +562,18 @@ def test_auroc_is_sklearns_within_speakers(activations, described, captions):
 
 
 def test_controls_of_the_auroc(activations, described, captions):
-    found = adjectives.predictivity_auroc(activations, described, captions, draws=1)
+    found = open_concepts.predictivity_auroc(activations, described, captions, draws=1)
     assert (
         found["shuffled"].sizes == {"draw": 2, "layer": 2, "neuron": NEURONS} and np.isnan(found["shuffled"][1]).all()
     )
     two = described.isel(neuron=[0, 1])
-    swapped = adjectives.predictivity_auroc(activations.isel(neuron=[0, 1]), two, captions, draws=1).sel(layer=1)
+    swapped = open_concepts.predictivity_auroc(activations.isel(neuron=[0, 1]), two, captions, draws=1).sel(layer=1)
     np.testing.assert_allclose(swapped["other"], 1 - swapped["auroc"])  # each has the other's, which says the reverse
 
 
 def test_a_top_share_with_ties_takes_all_that_tie(activations, described, captions):
     half = activations.copy(data=(activations > 0).astype(float))
-    found = adjectives.predictivity_auroc(half, described, captions, draws=1).sel(layer=2, neuron=7)
+    found = open_concepts.predictivity_auroc(half, described, captions, draws=1).sel(layer=2, neuron=7)
     z = np.sign(described["z"].sel(layer=2, neuron=7).values)
     score = captions.str.contains("loud") * z[0] + captions.str.contains("quiet") * z[1]
     each = []
@@ -594,11 +596,11 @@ def test_from_captions_to_adjectives_that_hold(activations, measured, captions):
     activations = activations.groupby("speaker") - activations.groupby("speaker").mean()
     train, test = activations.isel(clip=slice(2 * PER)), activations.isel(clip=slice(2 * PER, None))
     told = dissection.describe(train, captions, k=6, draws=10)
-    said, null = adjectives.adjectives(told["z"], LEXICON), adjectives.adjectives(told["null"], LEXICON)
+    said, chance = open_concepts.adjectives(told["z"], LEXICON), open_concepts.adjectives(told["chance"], LEXICON)
     assert {n for n in range(NEURONS) if bool(said.sel(layer=1, neuron=n, adjective="quiet"))} >= {1}
-    found = adjectives.check(test, said, measured, LEXICON, null=null)
+    found = open_concepts.check(test, said, measured, LEXICON, chance=chance)
     assert bool((found["q"] < 0.05).sel(layer=1, neuron=1, adjective="quiet"))
-    assert set(adjectives.distribution(said, null).index) == set(
+    assert set(open_concepts.distribution(said, chance).index) == set(
         descriptions.lexicon().loc[["level_db", "f0"], ["low", "high"]].values.ravel()
     )
 
@@ -614,9 +616,9 @@ def test_the_figure_of_adjectives_marks_what_chance_gives():
     table = pd.DataFrame(
         {
             "neurons": [90, 10, 9],
-            "null": [5, 9, 5.0],
-            "null_low": [1, 5, 1.0],
-            "null_high": [9, 13, 9.0],
+            "chance": [5, 9, 5.0],
+            "chance_low": [1, 5, 1.0],
+            "chance_high": [9, 13, 9.0],
             "q": [0.001, 0.8, 0.04],
         },
         index=["loud", "$dark", "slow"],
@@ -625,7 +627,7 @@ def test_the_figure_of_adjectives_marks_what_chance_gives():
     assert [bar.get_width() for bar in ax.patches] == [90, 10, 9]
     assert [(round(t.get_position()[1]), "n.s." in t.get_text()) for t in ax.texts] == [(1, True)]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["loud", "$dark", "slow"] and ax.get_xlabel() == "neurons"
-    assert len(plots.adjectives(table.drop(columns=["null", "q"]), most=2).axes[0].patches) == 2
+    assert len(plots.adjectives(table.drop(columns=["chance", "q"]), most=2).axes[0].patches) == 2
 
 
 def test_the_figure_of_layers_draws_the_line_and_its_band():
@@ -633,8 +635,8 @@ def test_the_figure_of_layers_draws_the_line_and_its_band():
     rng = np.random.default_rng(0)
     said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
     said = xr.DataArray(said, {"layer": layers, "adjective": list("abcde")}, ("layer", "neuron", "adjective"))
-    null = xr.concat([said & (rng.random(said.shape) < 0.1) for _ in range(9)], "draw")
-    found = adjectives.by_layer(said, null)
+    chance = xr.concat([said & (rng.random(said.shape) < 0.1) for _ in range(9)], "draw")
+    found = open_concepts.by_layer(said, chance)
     figure = plots.adjectives_by_layer(found)
     ax = figure.axes[0]
     line = stats.linregress(layers, found["mean"])
@@ -651,13 +653,13 @@ def test_the_figure_of_layers_draws_the_line_and_its_band():
     assert "shuffled captions: 9 draws" in text_of(figure) and "p = " in text_of(figure) and ax.get_xlabel() == "layer"
     coords = units()
     parts = xr.DataArray(rng.random((21, 3)) < 0.5, coords.assign(adjective=list("abc")), ("unit", "adjective"))
-    assert {"a:", "b:"} <= set(text_of(plots.adjectives_by_layer(adjectives.by_layer(parts))).split())
+    assert {"a:", "b:"} <= set(text_of(plots.adjectives_by_layer(open_concepts.by_layer(parts))).split())
 
 
 def test_the_figure_of_the_check_shows_own_others_and_null(activations, measured):
     said = said_of(activations, loud=[(1, 0), (2, 5)], quiet=[(1, 1)])
-    null = xr.concat([said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (2, 6)])], "draw")
-    found = adjectives.check(activations, said, measured, LEXICON, null=null)
+    chance = xr.concat([said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (2, 6)])], "draw")
+    found = open_concepts.check(activations, said, measured, LEXICON, chance=chance)
     figure = plots.adjective_check(found)
     left, right = figure.axes
     assert [t.get_text() for t in left.get_yticklabels()] == ["quiet (1)", "loud (2)"]

@@ -18,7 +18,7 @@ from xai_lib.probing import time_courses
 
 
 def test_a_course_is_the_mean_activation_by_position(model, clips):
-    found = time_courses.course(model, clips, bins=5, layers=[0, 2], part="block")
+    found = time_courses.course(model, clips, bins=5, layers=[0, 2], part="hidden_state")
     x = audio.read(clips["path"][9])
     at = np.flatnonzero(audio.speech_mask(x))
     span = np.arange(at[0], at[-1] + 1)

@@ -188,8 +188,8 @@ def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
 def test_decoders_equal_ridge_regressions_chosen_with_speakers_apart(tiny, voices):
     model, clips = tiny(), voices[:15]
     fitted, seen, true, split = acoustic_decoders.fit(model, clips), [], [], []
-    who = np.random.default_rng(0).permutation(clips["speaker"].unique())
-    folds = clips["speaker"].map({name: i % 3 for i, name in enumerate(who)})
+    neuron_set = np.random.default_rng(0).permutation(clips["speaker"].unique())
+    folds = clips["speaker"].map({name: i % 3 for i, name in enumerate(neuron_set)})
     for index, waveform in audio.stream(clips):
         with torch.no_grad(), hooks.capture(model, 1) as kept:
             model.logits(model.tensor(waveform))
@@ -235,7 +235,7 @@ def test_readers_decode_every_row_over_the_frames_of_the_clean_clip(model, voice
     fitted, waveform = acoustic_decoders.fit(model, voices[:9]), audio.read(voices["path"][20])
     waveform = np.concatenate([np.zeros(1600, np.float32), waveform])
     true = acoustic_decoders.truth(model, waveform)
-    seen, hidden = edited(waveform, acoustic_decoders.readers(model, fitted, waveform))
+    seen, hidden = edited(waveform, acoustic_decoders.readout_functions(model, fitted, waveform))
     for site, found in seen.items():
         at = fitted.sel(layer=site.layer)
         decoded = hidden[site] @ at["weight"].values.T + at["bias"].values
@@ -258,7 +258,7 @@ def test_whispers_have_no_pitch(tiny, tmp_path):
     assert valid["mean"].sel(feature=["f0", "f0_delta"]).isnull().all()
     assert valid["mean"].sel(feature="level").notnull().all()
     waveform = audio.read(clips["path"][12])
-    _, seen = execution.cascade_read(model, waveform, [], acoustic_decoders.readers(model, fitted, waveform))
+    _, seen = execution.cascade_read(model, waveform, [], acoustic_decoders.readout_functions(model, fitted, waveform))
     found = torch.stack(list(seen.values()))
     assert found[..., 4:].isnan().all() and found[..., :4].isfinite().all()
 
@@ -295,8 +295,8 @@ def test_what_cannot_be_fitted_or_judged_is_refused(tiny, voices):
     with pytest.raises(ValueError, match="fitted on speaker s02"):
         acoustic_decoders.validity(model, voices[8:15], fitted)
     for other in (tiny(num_hidden_layers=2), tiny("large")):
-        with pytest.raises(ValueError, match="fitted on another model.*decoders.fit"):
-            acoustic_decoders.readers(other, fitted, np.zeros(8000))
+        with pytest.raises(ValueError, match="fitted on another model.*acoustic_decoders.fit"):
+            acoustic_decoders.readout_functions(other, fitted, np.zeros(8000))
         with pytest.raises(ValueError, match="another model"):
             acoustic_decoders.validity(other, voices[9:], fitted)
 

@@ -90,8 +90,8 @@ def test_counts_are_of_whole_words():
 def test_log_odds_on_a_corpus_counted_by_hand():
     """Two words. High: 3 loud, 1 slow; low: 1, 1; in all 6 loud, 2 slow, so the prior is 1.5 and 0.5."""
     z = descriptions.terms(np.array([3, 1]), np.array([1, 1]), np.array([6, 2]))
-    delta = np.log(4.5 / 1.5) - np.log(2.5 / 1.5)
-    expected = delta / np.sqrt(1 / 4.5 + 1 / 1.5 + 1 / 2.5 + 1 / 1.5)
+    target_change = np.log(4.5 / 1.5) - np.log(2.5 / 1.5)
+    expected = target_change / np.sqrt(1 / 4.5 + 1 / 1.5 + 1 / 2.5 + 1 / 1.5)
     np.testing.assert_allclose(z, [expected, -expected])  # of two words one is used less if the other is used more
 
 
@@ -119,7 +119,7 @@ def test_sentence():
     z = xr.DataArray([2.5, -2.0, 1.0, 3.0], {"word": ["loud", "slow", "dark", "fast"]}, "word")
     assert descriptions.sentence(z) == "fast (+3.0), loud (+2.5); not slow (−2.0)"
     assert descriptions.sentence(z, most=1) == "fast (+3.0); not slow (−2.0)"
-    assert "no word" in descriptions.sentence(z, least=4)
+    assert "no word" in descriptions.sentence(z, min_z=4)
 
 
 def test_match_is_nearest_to_the_concept_in_the_same_words():
@@ -182,7 +182,7 @@ def test_hostile_texts_are_data():
     assert {"script", "громкий", "лай", "狗叫", "ναύτης", "كلب"} <= set(words["word"].values)
     assert words.sel(clip="long", word="loud") == 1 and not words.sel(clip="empty").any()
     z = descriptions.terms(words[:3].sum("clip"), words[3:].sum("clip"), words.sum("clip"))
-    assert np.isfinite(z).all() and "громкий" in descriptions.sentence(words[0].copy(data=-z), least=0.01, most=99)
+    assert np.isfinite(z).all() and "громкий" in descriptions.sentence(words[0].copy(data=-z), min_z=0.01, most=99)
     fit = descriptions.match(texts, pd.Series({"dog": "a loud dog", "bark": "лай"}))
     assert fit.sel(clip="alphabets").idxmax("concept") == "bark" and fit.sel(clip="long").idxmax("concept") == "dog"
     assert not fit.sel(clip="empty").any() and float(fit.max()) <= 1 + 1e-9
@@ -194,10 +194,10 @@ def test_hostile_texts_are_data():
 @pytest.mark.parametrize("name", HOSTILE)
 def test_shown_is_harmless_and_says_what_it_leaves_out(name):
     text = HOSTILE[name]
-    page = descriptions.shown(text, most=40)
+    page = descriptions.escape_html(text, most=40)
     assert not set("<>\"'\x00\u202e") & set(page) and len(page) < 40 * 6 + 40
     assert (f"({len(text) - 40:,} more characters)" in page) == (len(text) > 40)
-    assert descriptions.shown("a & b\n<i>") == "a &amp; b &lt;i&gt;" and descriptions.shown(np.nan) == "nan"
+    assert descriptions.escape_html("a & b\n<i>") == "a &amp; b &lt;i&gt;" and descriptions.escape_html(np.nan) == "nan"
 
 
 def test_a_text_that_is_missing_is_named():
@@ -210,7 +210,7 @@ def test_a_text_that_is_missing_is_named():
 
 @pytest.mark.parametrize(("name", "listed"), [("pocket-wavlm", "emotions"), ("pocket-ast", "esc10")])
 def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
-    table, model = descriptions.shipped(name), models.load(ROOT / "data" / name, device="cpu")
+    table, model = descriptions.bundled_descriptions(name), models.load(ROOT / "data" / name, device="cpu")
     parts = ("attention", "ffn_hidden", "ffn_out")
     units = [
         (site.part, site.layer, n) for part in parts for site in model.sites(part) for n in range(model.n_neurons(site))
@@ -227,7 +227,7 @@ def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
     assert table[["concept_p", "concept_q"]].stack().between(0, 1).all() and table["rho"].dropna().abs().max() <= 1
     assert (table["rho_q"].dropna() > 0).all() and table["auroc"].dropna().between(0, 1).all()
     with pytest.raises(FileNotFoundError, match="available are pocket-ast, pocket-wavlm"):
-        descriptions.shipped("wav2vec2")
+        descriptions.bundled_descriptions("wav2vec2")
 
 
 def test_exemplars_that_are_bundled_drive_their_neurons():
@@ -235,7 +235,7 @@ def test_exemplars_that_are_bundled_drive_their_neurons():
     clips = corpora.load("sample")
     clips = clips[clips["split"] == "train"]
     clips.index = clips["path"].map(lambda path: Path(path).stem)
-    table = descriptions.shipped("pocket").loc["ffn_hidden", 3].head(10)
+    table = descriptions.bundled_descriptions("pocket").loc["ffn_hidden", 3].head(10)
     exemplars = table["exemplars"].str.split().tolist()
     assert all(len(names) == 2 and set(names) <= set(clips.index) for names in exemplars)
     names = sorted({*sum(exemplars, []), *clips.index[::20]})

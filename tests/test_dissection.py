@@ -115,7 +115,7 @@ def test_description_of_the_planted_neuron(activations):
     described = dissection.describe(activations, captions, k=20, draws=5)
     z = described["z"].sel(layer=1, neuron=3)
     assert z.sel(word="loud") > 3 and z.sel(word="quiet") < -3
-    assert np.abs(described["null"].sel(neuron=3, layer=1)).max() < float(z.sel(word="loud"))
+    assert np.abs(described["chance"].sel(neuron=3, layer=1)).max() < float(z.sel(word="loud"))
     assert np.abs(described["z"].sel(layer=2)).mean() < 1
 
 
@@ -124,7 +124,7 @@ def test_predictivity_holds_for_the_planted_neuron_only(activations):
     train = activations.isel(clip=slice(0, 32))
     test = activations.isel(clip=slice(32, None))  # eight speakers, the fewest for a test
     described = dissection.describe(train, captions, k=6, draws=5)
-    held = dissection.predictivity(test, described, captions, least=0, draws=99)
+    held = dissection.predictivity(test, described, captions, min_z=0, draws=99)
     assert float(held["rho"].sel(layer=1, neuron=3)) > 0.5
     assert float(held["p"].sel(layer=1, neuron=3)) < 1e-4  # 99 draws alone stop at 0.01
     assert float((held["p"].sel(layer=2) < 0.05).mean()) < 0.2
@@ -147,8 +147,8 @@ def test_one_true_description_among_thousands_is_found_with_few_draws():
     held = dissection.predictivity(data, said, pd.Series(np.where(loud, "a loud voice", "a quiet voice")), draws=100)
     q, p = held["q"].values[0], held["p"].values[0]
     assert q[0] < 0.01 and (q[1:] < 0.05).sum() <= 1
-    for least in (0.05, 0.005):  # and where nothing is true, p is what it says
-        assert (p[1:] < least).sum() <= stats.binom.isf(1e-3, 3999, least)
+    for min_z in (0.05, 0.005):  # and where nothing is true, p is what it says
+        assert (p[1:] < min_z).sum() <= stats.binom.isf(1e-3, 3999, min_z)
     # draws that tell nothing of their spread leave the floor
     one = dissection.predictivity(
         data[..., :1], said.isel(neuron=[0]), pd.Series(np.where(loud, "loud", "quiet")), draws=1
@@ -159,7 +159,7 @@ def test_one_true_description_among_thousands_is_found_with_few_draws():
 def _said(words, signs):
     """Descriptions [layer, neuron, word] that say (+) or deny (−) their words, as of `describe`."""
     z = xr.DataArray(3.0 * np.asarray(signs, float)[None], {"word": words}, ("layer", "neuron", "word"))
-    return xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
+    return xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
 
 
 def test_captions_are_shuffled_within_speakers():
@@ -194,7 +194,7 @@ def test_the_other_description_is_of_the_same_part_and_layer(activations):
     z = xr.DataArray(3.0 * np.array([[1, -1], [1, -1], [-1, 1], [-1, 1]]), dims=("unit", "word"))
     z = z.assign_coords(unit).assign_coords(word=["loud", "quiet"])
     for seed in range(4):
-        told = xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
+        told = xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
         held = dissection.predictivity(alike.assign_coords(unit), told, captions, draws=2, seed=seed)
         np.testing.assert_allclose(held["other"], held["rho"])
         assert (np.sign(held["rho"]) == [1, 1, -1, -1]).all()
@@ -212,7 +212,7 @@ def test_q_is_the_false_discovery_rate_over_all_neurons(activations, fit):
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     described = dissection.describe(activations, captions, draws=1)
     for found in (
-        dissection.predictivity(activations, described, captions, least=0, draws=99),
+        dissection.predictivity(activations, described, captions, min_z=0, draws=99),
         dissection.identify(activations, fit, draws=99),
         dissection.selectivity(activations),
     ):
@@ -290,7 +290,7 @@ def test_activations_are_means_over_the_frames_that_count(tiny, clips):
     model = tiny()
     with pytest.warns(UserWarning, match="7.wav"):
         spoken = dissection.activations(model, clips, [(2, "ffn_hidden")])
-    whole = dissection.activations(model, clips[:7], "block", frames="all")
+    whole = dissection.activations(model, clips[:7], "hidden_state", frames="all")
     assert list(spoken["clip"].values) == list(range(7)) and "7" in spoken.attrs["skipped"]
     x = audio.read(clips["path"][3], model.sample_rate)
     mask = audio.speech_mask(x, model.sample_rate)
@@ -300,7 +300,7 @@ def test_activations_are_means_over_the_frames_that_count(tiny, clips):
     hidden = kept[Site(2, "ffn_hidden")][0].cpu().numpy()
     np.testing.assert_allclose(spoken["activation"].sel(clip=3, layer=2), hidden[mask].mean(0), atol=1e-5)
     np.testing.assert_allclose(whole["activation"].sel(clip=3, layer=3), kept[Site(3)][0].cpu().mean(0), atol=1e-5)
-    one = dissection.activations(model, clips[3:4], "block", frames="all")
+    one = dissection.activations(model, clips[3:4], "hidden_state", frames="all")
     size = kept[Site(3)][0].abs().mean(0).cpu()
     np.testing.assert_allclose(one["magnitude"].sel(layer=3), size, atol=1e-5)
     assert (size > kept[Site(3)][0].mean(0).abs().cpu() + 1e-3).any()  # frames of either sign: the order matters

@@ -141,7 +141,7 @@ def test_hostile_text_is_drawn_as_it_is(card_data, kind):
     effect = xr.Dataset(
         {key: ("target", [0.1, 0.2]) for key in ("mean", "low", "high")}, {"target": [text, "b"]}, {"scale": "log_odds"}
     )
-    given = {**card_data, "described": described, "named": named, "selective": selective, "zeroed": effect}
+    given = {**card_data, "described": described, "named": named, "selective": selective, "zero_ablation": effect}
     card = dissection.card(2, 2, **given, summaries=pd.Series({(2, i): text for i in range(6)}))
     assert card["summary"] == text  # whole in the data
     figure = plots.neuron_card(card, marks={text: 0.5})
@@ -191,7 +191,7 @@ def test_sexes_have_no_colour_of_an_emotion(card_data):
 def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, card_data):
     model = tiny()
     clips = clips.assign(label=["angry", "calm"])
-    found = dissection.zeroed(model, clips, 2, 7)
+    found = dissection.zero_ablation(model, clips, 2, 7)
     assert list(found["target"].values) == model.labels
     for index in clips.index:
         x = model.tensor(next(wave for i, wave in model.stream(clips) if i == index))
@@ -205,13 +205,13 @@ def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, card_da
     own = found["mean"].to_series()
     assert own["angry"] == pytest.approx(float(found["change"].sel(clip=7, target="angry")))
     assert own.notna().sum() == 2 and found["n"].sel(target="calm") == 1 and found["low"].isnull().all()
-    figure = plots.neuron_card(dissection.card(2, 2, **card_data, zeroed=found))
+    figure = plots.neuron_card(dissection.card(2, 2, **card_data, zero_ablation=found))
     title = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes][-1]
     assert title == "Zero ablation (no interval: needs 8 speakers)"
-    nameless = dissection.zeroed(model, clips.drop(columns="label"), 2, 7)
-    assert "mean" not in nameless and len(plots.neuron_card(dissection.card(2, 2, zeroed=nameless)).axes) == 1
+    nameless = dissection.zero_ablation(model, clips.drop(columns="label"), 2, 7)
+    assert "mean" not in nameless and len(plots.neuron_card(dissection.card(2, 2, zero_ablation=nameless)).axes) == 1
     with pytest.raises(ValueError, match="out of range"):
-        dissection.zeroed(model, clips, 9, 7)
+        dissection.zero_ablation(model, clips, 9, 7)
 
 
 def test_zeroing_is_averaged_over_speakers(tiny, tmp_path):
@@ -222,12 +222,12 @@ def test_zeroing_is_averaged_over_speakers(tiny, tmp_path):
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(1600), 16_000)
         rows.append({"path": str(tmp_path / f"{i}.wav"), "label": "angry", "speaker": f"s{min(i, 9)}"})
     clips = pd.DataFrame(rows)
-    found = dissection.zeroed(tiny(), clips, 1, 3, part="block", scale="logit")
+    found = dissection.zero_ablation(tiny(), clips, 1, 3, part="hidden_state", scale="logit")
     change = found["change"].sel(target="angry").to_series().groupby(clips["speaker"]).mean()
     one = found.sel(target="angry")
     np.testing.assert_allclose([one["mean"], one["low"], one["high"]], statistics.interval(change))
     assert one["n"] == 10 and found.attrs["scale"] == "logit"
-    unknown = dissection.zeroed(tiny(), clips.drop(columns="speaker"), 1, 3, part="block", scale="logit")
+    unknown = dissection.zero_ablation(tiny(), clips.drop(columns="speaker"), 1, 3, part="hidden_state", scale="logit")
     assert unknown["low"].isnull().all()
     np.testing.assert_allclose(unknown["mean"].sel(target="angry"), found["change"].sel(target="angry").mean())
 
@@ -245,7 +245,7 @@ def test_the_panel_shows_a_summary_and_the_effect(tiny, clips, card_data):
         captions=pd.Series(HOSTILE["image"], clips.index),
         layer=2,
         neuron=2,
-        zeroed=clips,
+        zero_ablation=clips,
         summaries=texts,
     )
     assert panel.error is None

@@ -81,7 +81,7 @@ def test_captions_sounds_and_a_ready_fit_give_the_same_names(data, similarity):
         if similarity == "rank_reorder":  # which reads an order, and these captions have none
             continue
         assert (named["p"].sel(layer=1) == 0.05).all() and float(named["p"].sel(layer=2).mean()) > 0.2
-        assert (named["null"].sel(layer=1) < named["best"].sel(layer=1)).all()
+        assert (named["chance"].sel(layer=1) < named["best"].sel(layer=1)).all()
         assert named["top"].sizes["rank"] == 4 and (named["top"].isel(rank=0) == named["name"]).all()
         order = np.take_along_axis(named["score"].values, np.argsort(-named["score"].values, -1), -1)
         told = [
@@ -114,7 +114,7 @@ def test_the_share_of_draws_is_kept_for_every_concept(data):
     np.testing.assert_allclose(shuffled.sel(within=5), 1)  # all four are within five
     assert float(np.abs(shuffled.sel(within=1) - 0.25).max()) < 0.15
     none = dissection.identify(activations, captions=captions, concepts=CONCEPTS, draws=0)
-    assert none["p"].isnull().all() and none["shuffled"].isnull().all() and none["null"].isnull().all()
+    assert none["p"].isnull().all() and none["shuffled"].isnull().all() and none["chance"].isnull().all()
     xr.testing.assert_equal(none["name"], named["name"])
 
 
@@ -128,7 +128,7 @@ def test_what_is_shuffled_stays_with_its_speaker():
     captions = pd.Series(np.repeat(["a loud voice", "a dark voice", "a quiet voice"] * 3, 10))
     told = {"captions": captions, "concepts": CONCEPTS, "draws": 50}
     named = dissection.identify(activations, **told)
-    assert named["p"].isnull().all() and (named["null"] > named["best"] - 1e-6).all()
+    assert named["p"].isnull().all() and (named["chance"] > named["best"] - 1e-6).all()
     with pytest.warns(UserWarning, match="speakers are not known"):
         assert (dissection.identify(activations.drop_vars("speaker"), **told)["p"] < 0.1).any()
 

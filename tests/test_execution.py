@@ -86,8 +86,8 @@ def test_readers_see_what_a_hooked_forward_sees(model, wave):
 
 
 def test_readers_are_clean_below_the_edit(model, wave):
-    readers = {Site(1): lambda hidden: hidden.norm(dim=-1)}
-    _, seen = execution.cascade_read(model, wave, [(Site(2), flip), (Site(1), torch.zeros_like)], readers)
+    readout_functions = {Site(1): lambda hidden: hidden.norm(dim=-1)}
+    _, seen = execution.cascade_read(model, wave, [(Site(2), flip), (Site(1), torch.zeros_like)], readout_functions)
     assert torch.equal(seen[Site(1)][1], seen[Site(1)][0])
     assert (seen[Site(1)][2] == 0).all() and (seen[Site(1)][0] > 0).all()
 
@@ -124,7 +124,7 @@ def test_the_cascade_leaves_no_hook(model, wave):
 
     with pytest.raises(ArithmeticError):
         execution.cascade(model, wave, [(Site(1), flip), (Site(2, "ffn_out"), broken)])
-    assert not any(m._forward_hooks for m in map(model.family.module, model.sites(PARTS[1:])))
+    assert not any(m._forward_hooks for m in map(model.architecture.module, model.sites(PARTS[1:])))
 
 
 @pytest.mark.parametrize("edit", [Site(1), (Site(1), None), {}, 3])

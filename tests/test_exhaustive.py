@@ -13,7 +13,7 @@ import xarray as xr
 from scipy.special import log_softmax
 
 from xai_lib import audio, edits, hooks, models, targets
-from xai_lib.activations import donors, moments
+from xai_lib.activations import activation_stats, donors
 from xai_lib.attribution.single_neuron import exhaustive_ablation
 
 
@@ -41,13 +41,13 @@ def log_odds(logits, c):
     return log_p[c] - np.log1p(-np.exp(log_p[c]))
 
 
-@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("mode", edits.MODES)
 def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
-    known = moments(model, clips, part=part)
+    known = activation_stats(model, clips, part=part)
     options, donor = {"mode": mode, "seed": 5}, clips[1:2].set_axis(clips.index[:1])
     own = {"mode": mode, "seed": targets.key(5, clips.index[0], "noise")}
-    more = {"moments": known, "donors": donor, "batch": 7}
+    more = {"activation_stats": known, "donors": donor, "batch": 7}
     found = exhaustive_ablation(model, clips[:1], target="sad", part=part, frames="speech", **options, **more)
     assert found["layer"].values.tolist() == known["layer"].values.tolist()
     assert found.sizes["neuron"] == model.n_neurons((1, part))
@@ -69,7 +69,7 @@ def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
 
 def test_each_clip_has_its_own_donor_and_noise(tiny, clips):
     model, own = tiny(), clips.set_axis([4, 7, 9])  # each clip's donor is another one
-    options = {"target": "sad", "layers": 2, "moments": moments(model, clips)}
+    options = {"target": "sad", "layers": 2, "activation_stats": activation_stats(model, clips)}
     for mode in ("resample", "noise"):
         both = exhaustive_ablation(model, clips, mode=mode, donors=own, **options)
         for clip in clips.index:
@@ -140,7 +140,13 @@ def test_targets_scales_and_what_is_known_of_the_clips(tiny, clips):
     best = guess.drop(columns="label").astype(float).max(axis=1)
     np.testing.assert_allclose(found["value"], best, atol=1e-5)
     assert found["speaker"].values.tolist() == ["s0", "s1", "s2"]
-    made = {"method": "exhaustive_ablation", "mode": "zero", "part": "block", "frames": "all", "scale": "probability"}
+    made = {
+        "method": "exhaustive_ablation",
+        "mode": "zero",
+        "part": "hidden_state",
+        "frames": "all",
+        "scale": "probability",
+    }
     assert made.items() <= found.attrs.items()
 
 
@@ -178,7 +184,9 @@ def test_what_cannot_be_done_is_said(tiny, clips, options, message):
 def test_moments_of_another_part_and_a_random_head_are_refused(tiny, tiny_folder, clips):
     model = tiny()
     with pytest.raises(ValueError, match="of ffn_out instead of block"):
-        exhaustive_ablation(model, clips, target="sad", mode="mean", moments=moments(model, clips, part="ffn_out"))
+        exhaustive_ablation(
+            model, clips, target="sad", mode="mean", activation_stats=activation_stats(model, clips, part="ffn_out")
+        )
     model.trained = None
     with pytest.raises(models.UntrainedHead):
         exhaustive_ablation(model, clips, target="sad")

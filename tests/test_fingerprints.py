@@ -113,10 +113,10 @@ def test_the_table_beside_the_weights_round_trips(tmp_path):
 @pytest.mark.heavy
 def test_the_bundled_models_know_what_they_were_trained_on():
     recordings = models.load("pocket", device="cpu").trained_recordings
-    assert recordings["use"].value_counts().to_dict() == {"trained": 1790, "chosen": 120}
+    assert recordings["use"].value_counts().to_dict() == {"trained": 1790, "selected": 120}
     trained = recordings.loc[recordings["use"] == "trained", "speaker"]
-    assert set(trained) == set(models.load("pocket", device="cpu").trained_on)
-    assert set(recordings.loc[recordings["use"] == "chosen", "speaker"]) == {"ravdess-17", "ravdess-18"}
+    assert set(trained) == set(models.load("pocket", device="cpu").train_speakers)
+    assert set(recordings.loc[recordings["use"] == "selected", "speaker"]) == {"ravdess-17", "ravdess-18"}
     sample = corpora.load("sample").groupby("split").head(40)
     found = fingerprints.distances(fingerprints.of_files(sample["path"]), recordings["fingerprint"]) <= COPY
     np.testing.assert_array_equal(found.any(axis=1), sample["split"] == "train")

@@ -111,7 +111,12 @@ def test_blanks_are_taken_off_and_names_stay_text(tmp_path):
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
 def test_dialects(tmp_path, separator, encoding):
-    text = separator.join(["path", "label", "who"]) + "\r\n" + separator.join(["ä.wav", '"a, b; c|d"', "Zoë"]) + "\r\n"
+    text = (
+        separator.join(["path", "label", "neuron_set"])
+        + "\r\n"
+        + separator.join(["ä.wav", '"a, b; c|d"', "Zoë"])
+        + "\r\n"
+    )
     table = tables.read(csv(tmp_path, text, encoding=encoding))
     assert table.to_numpy().tolist() == [["ä.wav", "a, b; c|d", "Zoë"]]
 

@@ -93,9 +93,11 @@ def comparisons(ears, train, test):
 def test_the_wired_neuron_is_chosen_and_its_class_alone_forgotten(ears, train, test):
     support, test = pruning.support(ears, train, [HIDDEN]), test[test["speaker"] < "s12"]
     for label, unit in zip(CLASSES, UNIT):
-        chosen = pruning.neurons_of(pruning.contrast(support, label), 1)
-        assert {site: found.tolist() for site, found in chosen.items()} == {HIDDEN: [unit]}
-        found = pruning.evaluate(ears, test, chosen, label, draws=1, chosen_on=train).sel(who="chosen")
+        selected = pruning.neurons_of(pruning.contrast(support, label), 1)
+        assert {site: found.tolist() for site, found in selected.items()} == {HIDDEN: [unit]}
+        found = pruning.evaluate(ears, test, selected, label, draws=1, selection_speakers=train).sel(
+            neuron_set="selected"
+        )
         accuracy = found["value"].sel(measure="accuracy")
         np.testing.assert_array_equal(accuracy.sel(group="forgotten"), [1, 0])
         np.testing.assert_array_equal(accuracy.sel(group="kept"), [1, 1])
@@ -166,7 +168,7 @@ def test_the_table_is_of_the_changes_averaged_over_classes(comparisons):
     assert used["difference_low"] <= used["difference"] <= used["difference_high"]
     assert table.loc[("accuracy", "used"), "forgotten"] == -1 and table.loc[("accuracy", "used"), "kept"] == 0
     changes = [
-        forgetting.summary(by["blind"], label)["change"].sel(who="chosen", dose=1, measure="logit")
+        forgetting.summary(by["blind"], label)["change"].sel(neuron_set="selected", dose=1, measure="logit")
         for label, by in comparisons.items()
     ]
     forgotten, kept = ([float(x.sel(group=group)) for x in changes] for group in ("forgotten", "kept"))
@@ -216,7 +218,7 @@ def test_outcomes_are_of_each_clips_own_class(comparisons):
 def test_a_common_shift_is_a_change_of_logits_and_of_nothing_else(comparisons):
     compared = comparisons["tone 2"]["used"].copy(deep=True)
     compared["logit"][:, 1] = compared["logit"][:, 0] - 5
-    found = forgetting.summary(compared, "tone 2").sel(dose=1, who="chosen")
+    found = forgetting.summary(compared, "tone 2").sel(dose=1, neuron_set="selected")
     np.testing.assert_allclose(found["change"].sel(measure="logit"), -5, rtol=1e-5)
     assert float(found["selectivity"].sel(measure="logit")) == pytest.approx(0, abs=1e-5)
     np.testing.assert_allclose(found["change"].sel(measure=["probability", "accuracy"]), 0, atol=1e-6)
@@ -229,7 +231,7 @@ def test_the_distance_of_probabilities_and_the_f1(comparisons):
     kl = stats.entropy(p[own][:, 0], p[own][:, 2], axis=-1).mean(0)
     np.testing.assert_allclose(found["kl"].sel(group="forgotten", dose=2), kl, rtol=1e-4, atol=1e-6)
     assert (found["kl"].sel(dose=0) == 0).all()
-    used = forgetting.summary(comparisons["tone 2"]["used"], "tone 2").sel(who="chosen")
+    used = forgetting.summary(comparisons["tone 2"]["used"], "tone 2").sel(neuron_set="selected")
     # seven classes known; what was the eighth is called by one of their names, half of which is then wrong
     np.testing.assert_allclose(used["macro_f1"].sel(dose=[0, 1]), [1, (6 + 2 / 3) / 8])
 
@@ -247,7 +249,11 @@ def test_the_frontier_joins_doses_classes_and_strategies(comparisons):
     at = found["value"].sel(measure="accuracy", strategy="used", random=False, dose=1)
     assert (at.sel(group="forgotten") == 0).all() and (at.sel(group="kept") == 1).all()
     assert np.isnan(found["value"].sel(strategy="blind", dose=1)).all()
-    random = forgetting.summary(comparisons["tone 5"]["used"], "tone 5")["value"].isel(who=slice(1, None)).mean("who")
+    random = (
+        forgetting.summary(comparisons["tone 5"]["used"], "tone 5")["value"]
+        .isel(neuron_set=slice(1, None))
+        .mean("neuron_set")
+    )
     np.testing.assert_allclose(
         found["value"]
         .sel({"class": "tone 5", "strategy": "used", "random": True})
@@ -274,7 +280,7 @@ def test_the_forgotten_class_is_marked_by_its_name(comparisons):
         bold = [tick.get_text() for tick in figure.axes[0].get_xticklabels() if tick.get_fontweight() == "bold"]
         assert bold == [forgotten]
         names = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-        before = forgetting.by_class(comparisons[forgotten]["used"]).sel(dose=0, who="chosen").mean("speaker")
+        before = forgetting.by_class(comparisons[forgotten]["used"]).sel(dose=0, neuron_set="selected").mean("speaker")
         assert names == list(before["label"].values[np.argsort(-before.values)])
     with pytest.raises(ValueError, match="the doses are"):
         plots.class_changes(comparisons["tone 0"]["used"], 7, forgotten="tone 0")
@@ -303,7 +309,12 @@ def test_importance_follows_the_ranking_and_its_random_neurons(ears, train, test
     rankings = {"wired": wired, "counts": support.copy(data=np.ones(10))}
     found = pruning.importance(ears, test, rankings, shares=[0, 0.2, 0.21, 0.4, 0.6], seeds=3)
     accuracy = found["right"].mean("clip")
-    np.testing.assert_allclose(accuracy.sel(ranking="wired", who="chosen", draw=0), [1, 6 / 8, 6 / 8, 4 / 8, np.nan])
+    np.testing.assert_allclose(
+        accuracy.sel(ranking="wired", neuron_set="selected", draw=0), [1, 6 / 8, 6 / 8, 4 / 8, np.nan]
+    )
     assert found["neurons"].values.tolist() == [[0, 2, 2, 4, 6]] * 2
-    assert len({tuple(x) for x in accuracy.sel(ranking="counts", who="chosen").transpose("draw", "share").values}) > 1
+    assert (
+        len({tuple(x) for x in accuracy.sel(ranking="counts", neuron_set="selected").transpose("draw", "share").values})
+        > 1
+    )
     assert len(plots.importance_curves(found).axes) >= 2

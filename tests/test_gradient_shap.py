@@ -161,7 +161,7 @@ def by_hand(model, wave, place, *, part, target, scale, n, steps, seed):
     return torch.stack(found).cpu().numpy(), np.array(gaps)
 
 
-@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("kind", ["base", "large", "large-sum"])
 @pytest.mark.parametrize(
     "target, scale, frames", [("sad", "probability", "speech"), (("angry", "calm"), "logit", "all")]
@@ -170,7 +170,7 @@ def test_neurons_by_hand(tiny, clips, kind, part, target, scale, frames):
     model = tiny(kind.split("-")[0], **({"use_weighted_layer_sum": True} if "-" in kind else {}))
     options = {"target": target, "scale": scale, "part": part, "n": 6, "steps": 3, "seed": 4}
     found = shap(model, clips, layers="all", frames=frames, batch=4, **options)
-    assert found["layer"].values.tolist() == list(range(part != "block", 4))
+    assert found["layer"].values.tolist() == list(range(part != "hidden_state", 4))
     assert found.sizes["neuron"] == model.n_neurons((1, part)) and found.attrs["part"] == part
     for place, path in enumerate(clips["path"]):
         wave = audio.read(path)
@@ -211,7 +211,7 @@ def test_neurons_are_exact_where_the_head_is_linear(tiny_folder, clips):
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_a_planted_neuron_gets_everything(tiny, clips, size):
     model = tiny(size)
-    model.family.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
+    model.architecture.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
     found = shap(model, clips, target="sad", n=4, steps=2, layers=[2], part="ffn_hidden")
     assert (found["absolute"].drop_sel(neuron=7) == 0).all() and (found["absolute"].sel(neuron=7) > 0).all()
     best = attribution.top_neurons(found, 1)
@@ -221,7 +221,7 @@ def test_a_planted_neuron_gets_everything(tiny, clips, size):
 @pytest.mark.parametrize("kind", ["base", "large"])
 def test_neurons_cost_no_forward_and_no_backward_and_change_no_frame(tiny, clips, kind, monkeypatch):
     model, forwards, backwards = tiny(kind), [], []
-    model.family.base.feature_extractor.register_forward_hook(lambda _, args, out: forwards.append(len(args[0])))
+    model.architecture.base.feature_extractor.register_forward_hook(lambda _, args, out: forwards.append(len(args[0])))
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *args: backwards.append(1) or grad(*args))
     options = {"target": "sad", "n": 12, "steps": 4, "batch": 6}

@@ -58,11 +58,11 @@ def summed(by_frame, plain):
 def test_equals_captum_at_every_layer(model, clips, part):
     found = gradients.grad_x_activation(model, clips, target="sad", part=part, by_frame=True)
     summed(found, gradients.grad_x_activation(model, clips, target="sad", part=part))
-    assert found["layer"].values.tolist() == list(range(part != "block", model.n_layers + 1))
+    assert found["layer"].values.tolist() == list(range(part != "hidden_state", model.n_layers + 1))
     for index in clips.index:
         x = model.tensor(audio.read(clips["path"][index]))
         for layer in found["layer"].values:
-            method = LayerGradientXActivation(model.logits, model.family.module(model.check((layer, part))))
+            method = LayerGradientXActivation(model.logits, model.architecture.module(model.check((layer, part))))
             # After the last WavLM layer its second output, the position bias, is unused: zeros, not an error.
             theirs = method.attribute(x, target=model.target("sad"), grad_kwargs={"materialize_grads": True})
             same(found.sel(clip=index, layer=layer), theirs, 1e-5)
@@ -77,13 +77,13 @@ def test_integrated_gradients_equal_captum_where_the_baseline_is_a_waveform(mode
     for index in clips.index:
         x = model.tensor(audio.read(clips["path"][index]))
         for layer in found["layer"].values:
-            method = LayerIntegratedGradients(steps_of(model), model.family.module(model.check((layer, part))))
+            method = LayerIntegratedGradients(steps_of(model), model.architecture.module(model.check((layer, part))))
             more = {"n_steps": 12, "grad_kwargs": {"materialize_grads": True}}
             theirs = method.attribute(x, 0.3 * x.flip(1), target=model.target("sad"), **more)
             same(found.sel(clip=index, layer=layer), theirs, 1e-4)
 
 
-@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("scale", ["probability", "log_odds"])
 def test_equals_captum_on_other_scales(tiny, clips, part, scale):
     model, options = tiny("large"), {"target": "sad", "part": part, "scale": scale, "by_frame": True}
@@ -96,7 +96,7 @@ def test_equals_captum_on_other_scales(tiny, clips, part, scale):
 
     x, more = model.tensor(audio.read(clips["path"].iloc[0])), {"grad_kwargs": {"materialize_grads": True}}
     for layer in once["layer"].values:
-        module = model.family.module(model.check((layer, part)))
+        module = model.architecture.module(model.check((layer, part)))
         theirs = LayerGradientXActivation(scaled, module).attribute(x, target=model.target("sad"), **more)
         same(once.sel(layer=layer), theirs, 1e-4)
         method = LayerIntegratedGradients(scaled, module)
@@ -117,11 +117,11 @@ def test_waveform_baselines_are_silence_an_array_or_a_function(tiny, clips):
     assert np.abs(repeated["signed"] - silence["signed"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("part", ["block", "ffn_hidden"])
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("baseline", ["zero", "mean"])
 def test_integrated_gradients_equal_captum_on_the_layers_above(model, clips, part, baseline):
-    known = activations.moments(model, clips, part=part)
-    options = {"target": "sad", "baseline": baseline, "moments": known, "steps": 10, "by_frame": True}
+    known = activations.activation_stats(model, clips, part=part)
+    options = {"target": "sad", "baseline": baseline, "activation_stats": known, "steps": 10, "by_frame": True}
     found = gradients.integrated_gradients(model, clips[:1], part=part, **options)
     x = model.tensor(audio.read(clips["path"].iloc[0]))
     for layer in found["layer"].values:
@@ -131,8 +131,8 @@ def test_integrated_gradients_equal_captum_on_the_layers_above(model, clips, par
         hidden, mean = seen[site], torch.as_tensor(known["mean"].sel(layer=layer).values, device=x.device)
 
         def above(values, site=site, state=state):
-            if site.part == "block":
-                return execution.suffix(model, model.family.replace(state.spread(len(values)), values))
+            if site.part == "hidden_state":
+                return execution.suffix(model, model.architecture.replace(state.repeat_rows(len(values)), values))
             with hooks.edit(model, {site: lambda _: values}):
                 return model.logits(x.expand(len(values), -1))
 
@@ -243,7 +243,7 @@ def test_a_planted_neuron_of_the_last_block_gets_everything(tiny_folder, clips, 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_a_planted_neuron_inside_a_layer_gets_everything(tiny, clips, method, size):
     model = tiny(size)
-    weights = model.family.layers[1].feed_forward.output_dense.weight
+    weights = model.architecture.layers[1].feed_forward.output_dense.weight
     weights[:, torch.arange(40) != 7] = 0  # the only one that the network reads
     found = method(model, clips, target="predicted", layers=2, part="ffn_hidden")
     assert (found["absolute"].drop_sel(neuron=7) == 0).all() and (found["absolute"].sel(neuron=7) > 0).all()
@@ -251,7 +251,7 @@ def test_a_planted_neuron_inside_a_layer_gets_everything(tiny, clips, method, si
 
 def test_integrated_gradients_of_a_planted_neuron_are_the_effect_of_its_removal(tiny, clips):
     model = tiny("large")
-    model.family.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
+    model.architecture.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
     found = gradients.integrated_gradients(model, clips, target="sad", layers=2, part="ffn_hidden", baseline="zero")
     for place, path in enumerate(clips["path"]):
         logits = execution.cascade(model, audio.read(path), [((2, "ffn_hidden"), torch.zeros_like)])[:, 3]
@@ -274,7 +274,9 @@ def test_gradient_is_the_slope_of_the_target(model, clips):
     for layer in (1, 3):
         slopes = found["signed"].sel(layer=layer).values[0]
         for neuron in (0, 11, 23):
-            slope = (moved((layer, "block"), neuron, step) - moved((layer, "block"), neuron, -step)) / (2 * step)
+            slope = (moved((layer, "hidden_state"), neuron, step) - moved((layer, "hidden_state"), neuron, -step)) / (
+                2 * step
+            )
             assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * float(np.abs(slopes).max()))
 
 
@@ -305,7 +307,7 @@ def test_speech_frames_only(tiny, clips):
     speech = audio.speech_mask(x)
     assert 0 < speech.sum() < len(speech)
     found = gradients.grad_x_activation(model, clips[:1], target="sad", layers=[2], frames="speech")
-    method = LayerGradientXActivation(model.logits, model.family.module(model.check(2)))
+    method = LayerGradientXActivation(model.logits, model.architecture.module(model.check(2)))
     by_frame = first(method.attribute(model.tensor(x), target=3)).detach()[0].cpu()
     assert np.allclose(found.signed[0, 0], by_frame[speech].sum(dim=0), atol=1e-5)
     assert (found.absolute >= np.abs(found.signed) - 1e-6).all()
@@ -335,7 +337,7 @@ def test_integrated_gradients_take_fewer_flops_than_captum(tiny, clips):
 
     def theirs():
         for layer in (1, 2, 3):
-            method = LayerIntegratedGradients(model.logits, model.family.module(model.check(layer)))
+            method = LayerIntegratedGradients(model.logits, model.architecture.module(model.check(layer)))
             more = {"n_steps": 8, "grad_kwargs": {"materialize_grads": True}}
             same(found.sel(layer=layer).isel(clip=0), method.attribute(x, torch.zeros_like(x), target=3, **more), 1e-4)
 
@@ -346,14 +348,15 @@ def test_integrated_gradients_take_fewer_flops_than_captum(tiny, clips):
 def test_steps_never_run_the_whole_network_and_share_batches_of_the_size_told(tiny, clips, part):
     model, sizes = tiny("large"), []
     handles = [
-        layer.register_forward_hook(lambda _, args, out: sizes.append(len(out[0]))) for layer in model.family.layers
+        layer.register_forward_hook(lambda _, args, out: sizes.append(len(out[0])))
+        for layer in model.architecture.layers
     ]
     whole = []
-    handles.append(model.family.base.feature_extractor.register_forward_hook(lambda *_: whole.append(1)))
+    handles.append(model.architecture.base.feature_extractor.register_forward_hook(lambda *_: whole.append(1)))
     options = {"target": "sad", "part": part, "baseline": "silence", "layers": [2, 3], "steps": 7}
     found = gradients.integrated_gradients(model, clips[:1], batch=4, **options)
     assert len(whole) == 2 and max(sizes) == 4  # the clip and the silent one
-    assert sizes.count(4) == sizes.count(3) == (1 if part == "block" else 3)
+    assert sizes.count(4) == sizes.count(3) == (1 if part == "hidden_state" else 3)
     for handle in handles:
         handle.remove()
     other = gradients.integrated_gradients(model, clips[:1], batch=100, **options)
@@ -405,9 +408,9 @@ def test_wrong_baselines_are_said(tiny, clips, options, message):
 
 
 def test_means_of_another_part_are_refused(tiny, clips):
-    known = activations.moments(tiny("base"), clips, part="ffn_out")
+    known = activations.activation_stats(tiny("base"), clips, part="ffn_out")
     with pytest.raises(ValueError, match="of ffn_out instead of block"):
-        gradients.integrated_gradients(tiny("base"), clips, target="sad", baseline="mean", moments=known)
+        gradients.integrated_gradients(tiny("base"), clips, target="sad", baseline="mean", activation_stats=known)
 
 
 @each_method

@@ -61,7 +61,7 @@ def test_features_are_means_over_frames(tiny, corpus):
 
 def test_the_layer_that_tells_the_classes_apart_is_found():
     report = heads.cross_validate(planted())
-    assert (report["chosen"] == 5).all()
+    assert (report["selected"] == 5).all()
     assert report["uar"] > 0.7 and report["uar_layer"].sel(layer=5) > 0.7
     assert report["uar_layer"].sel(layer=2) < 0.5 and report["chance"] == pytest.approx(1 / 3)
     assert report["uar_shuffled"].mean() == pytest.approx(1 / 3, abs=0.1)
@@ -123,7 +123,7 @@ def test_the_saved_head_is_a_standard_checkpoint(tiny, tiny_folder, corpus, tmp_
         assert fitted.labels == ["calm", "sad", "angry"]
         assert logits.log_softmax(-1)[0].tolist() == pytest.approx(expected.loc[4, fitted.labels].tolist(), abs=1e-3)
         fitted.require_trained()
-        assert fitted.head_trained_on == [f"s{i}" for i in range(6)] and fitted.trained_on is None
+        assert fitted.head_train_speakers == [f"s{i}" for i in range(6)] and fitted.train_speakers is None
         assert fitted.network.config.xai_metrics["uar"] == pytest.approx(float(report["uar"]), abs=1e-3)
         with pytest.raises(FileExistsError, match="there is a model in"):
             heads.fit(model, read, tmp_path / size)
@@ -131,7 +131,7 @@ def test_the_saved_head_is_a_standard_checkpoint(tiny, tiny_folder, corpus, tmp_
 
 def test_speakers_whom_the_encoder_has_heard_are_no_test(tiny, corpus, tmp_path):
     model = tiny()
-    model.trained_on = ["s1", "s2", "x"]
+    model.train_speakers = ["s1", "s2", "x"]
     with pytest.warns(UserWarning, match="trained on 2 of these 6 speakers"):
         heads.fit(model, corpus, tmp_path / "heard", layers=[1], folds=3)
 
@@ -139,9 +139,9 @@ def test_speakers_whom_the_encoder_has_heard_are_no_test(tiny, corpus, tmp_path)
 def test_the_recordings_of_a_head_travel_with_it(tiny, corpus, tmp_path):
     model = tiny()
     assert model.trained_recordings is None
-    rows = [(fingerprints.of_file(corpus["path"][0]), "trained", "ravdess-01"), ("0" * 32, "chosen", "ravdess-02")]
+    rows = [(fingerprints.of_file(corpus["path"][0]), "trained", "ravdess-01"), ("0" * 32, "selected", "ravdess-02")]
     model.trained_recordings = pd.DataFrame([*rows, ("1" * 32, "head", "x")], columns=fingerprints.COLUMNS)
-    model.trained_on = ["ravdess-01"]
+    model.train_speakers = ["ravdess-01"]
     with pytest.warns(UserWarning, match="trained on 1 of these 6 speakers"):
         fitted, _ = heads.fit(model, corpus, tmp_path / "head", layers=[1], folds=3)
     table = fitted.trained_recordings
@@ -150,7 +150,7 @@ def test_the_recordings_of_a_head_travel_with_it(tiny, corpus, tmp_path):
     assert set(own["speaker"]) == set(corpus["speaker"])
     assert set(own["fingerprint"]) == set(fingerprints.of_files(corpus["path"]))
     renamed = corpus.assign(speaker=corpus["speaker"].str.replace("s", "P"))
-    assert inputs.of_whom(fitted, renamed).endswith("; the head was trained on 6")
+    assert inputs.describe_test_speakers(fitted, renamed).endswith("; the head was trained on 6")
     alone, _ = heads.fit(tiny(), heads.features(tiny(), corpus, layers=[1]), tmp_path / "features", folds=3)
     assert alone.trained_recordings is None  # features do not say of which files they are
 

@@ -26,10 +26,10 @@ def test_a_site_is_what_its_name_says(model, wave):
     with torch.no_grad(), hooks.capture(model, model.sites(PARTS)) as seen:
         model.logits(model.tensor(wave))
     for layer in range(1, model.n_layers + 1):
-        block = model.family.layers[layer - 1]
+        block = model.architecture.layers[layer - 1]
         before = seen[Site(layer - 1)]
         attended = before + seen[Site(layer, "attention")]
-        if model.family.stable:
+        if model.architecture.stable:
             made = attended + seen[Site(layer, "ffn_out")]
         else:
             made = block.final_layer_norm(block.layer_norm(attended) + seen[Site(layer, "ffn_out")])
@@ -148,7 +148,7 @@ def test_heads_are_what_attention_mixes(model, wave):
         with hooks.capture(model, model.sites(("heads", "attention"))) as seen:
             assert torch.allclose(model.logits(x), clean, atol=1e-5)
     for layer in layers:
-        mixed = model.family.layers[layer - 1].attention.out_proj(seen[Site(layer, "heads")])
+        mixed = model.architecture.layers[layer - 1].attention.out_proj(seen[Site(layer, "heads")])
         assert torch.allclose(mixed, seen[Site(layer, "attention")], atol=1e-5)
     assert torch.equal(model.logits(x), clean) and hook_count(model) == before
 
@@ -156,7 +156,7 @@ def test_heads_are_what_attention_mixes(model, wave):
 def test_an_edited_head_is_one_whose_weights_are(model, wave, tiny):
     """Silencing a head is taking its columns out of the mixing weights, and turning it over is turning those over."""
     x, own = model.tensor(wave), model.head_neurons(1)
-    assert len(own) == model.n_neurons((2, "heads")) // model.family.n_heads
+    assert len(own) == model.n_neurons((2, "heads")) // model.architecture.n_heads
     for mode, factor in (("zero", 0), ("flip", -1)):
         with torch.no_grad():
             with (
@@ -166,7 +166,7 @@ def test_an_edited_head_is_one_whose_weights_are(model, wave, tiny):
                 edited = model.logits(x)
             change = execution.cascade(model, wave, [((2, "heads"), edits.edit(own, mode))])[1]
             other = copy.deepcopy(model.network.state_dict())
-            mix = model.family.layers[1].attention.out_proj.weight
+            mix = model.architecture.layers[1].attention.out_proj.weight
             kept = mix.clone()
             mix[:, own] *= factor
             assert torch.allclose(model.logits(x), edited, atol=1e-5)
@@ -183,7 +183,7 @@ def test_heads_close_again_after_an_error(model, wave):
     def broken(hidden):
         raise KeyError("stop")
 
-    mix, before = model.family.layers[1].attention.out_proj, hook_count(model)
+    mix, before = model.architecture.layers[1].attention.out_proj, hook_count(model)
     with pytest.raises(KeyError), hooks.edit(model, {(2, "heads"): broken}):
         model.logits(model.tensor(wave))
-    assert model.family.layers[1].attention.out_proj is mix and hook_count(model) == before
+    assert model.architecture.layers[1].attention.out_proj is mix and hook_count(model) == before

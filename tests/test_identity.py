@@ -9,7 +9,7 @@ import soundfile
 
 from xai_lib import corpora
 from xai_lib.corpora import fingerprints, identity, sampling
-from xai_lib.corpora.identity import HEARD, NOT_HEARD, NOT_KNOWN
+from xai_lib.corpora.identity import IN_TRAINING, NOT_IN_TRAINING, UNKNOWN
 from xai_lib.probing import speaker_space
 
 
@@ -35,18 +35,18 @@ from xai_lib.probing import speaker_space
     ],
 )
 def test_names_as_they_are_compared(given, name):
-    assert identity.compared(given) == name
+    assert identity.comparable_name(given) == name
 
 
 def test_a_speaker_is_spelled_in_one_way():
     names = pd.Series(["Anna ", "anna", 3, "3.0", None, "Bo"], index=[5, 3, 1, 0, 2, 9], name="speaker")
-    found = identity.unified(names)
+    found = identity.unify_spelling(names)
     assert found.tolist() == ["Anna", "Anna", "3", "3", None, "Bo"]
     assert found.index.tolist() == names.index.tolist() and found.name == "speaker"
 
 
 @pytest.mark.parametrize(
-    ("path", "who"),
+    ("path", "neuron_set"),
     [
         ("03-01-05-01-02-01-12.wav", "ravdess-12"),
         ("any/where/03-02-05-01-02-01-01.flac", "ravdess-01"),
@@ -76,9 +76,9 @@ def test_a_speaker_is_spelled_in_one_way():
         ("anna1.wav", None),
     ],
 )
-def test_who_speaks_by_the_files_name(path, who):
-    assert identity.of_file(f"/corpus/{path}") == who
-    assert who is None or identity.corpus_of(who) in who
+def test_who_speaks_by_the_files_name(path, neuron_set):
+    assert identity.of_file(f"/corpus/{path}") == neuron_set
+    assert neuron_set is None or identity.corpus_of(neuron_set) in neuron_set
 
 
 def test_librispeech_where_the_table_agrees():
@@ -109,7 +109,7 @@ def test_names_and_file_names_must_agree_one_to_one():
 
 
 def states(clips, trained, recordings=None):
-    return identity.heard_before(clips, trained, recordings).to_dict()
+    return identity.training_status(clips, trained, recordings).to_dict()
 
 
 def table(*names):
@@ -118,26 +118,26 @@ def table(*names):
 
 def test_ravdess_from_a_table_of_ones_own_is_known():
     trained = [f"ravdess-{actor:02d}" for actor in range(1, 17)]
-    assert states(ravdess([1, 16, 17]), trained) == {"P1": HEARD, "P16": HEARD, "P17": NOT_HEARD}
+    assert states(ravdess([1, 16, 17]), trained) == {"P1": IN_TRAINING, "P16": IN_TRAINING, "P17": NOT_IN_TRAINING}
     numbers = ravdess([1, 17]).assign(speaker=[1, "1", 17, 17.0])
-    assert states(numbers, trained) == {"1": HEARD, "17": NOT_HEARD}
+    assert states(numbers, trained) == {"1": IN_TRAINING, "17": NOT_IN_TRAINING}
 
 
 @pytest.mark.parametrize(
     ("names", "trained", "want"),
     [
-        (["mine-1 ", "Mine-2"], ["mine-1"], {"mine-1": HEARD, "Mine-2": NOT_HEARD}),
-        (["P1"], ["ravdess-01"], {"P1": NOT_KNOWN}),
-        (["1"], ["P1", "P2"], {"1": NOT_KNOWN}),
-        (["9"], ["1", "2"], {"9": NOT_HEARD}),
-        (["Anna"], ["Bo"], {"Anna": NOT_HEARD}),
-        (["Anna"], ["s1"], {"Anna": NOT_KNOWN}),
-        (["emodb-03"], ["ravdess-01", "librispeech-84"], {"emodb-03": NOT_HEARD}),
-        (["emodb-03"], ["ravdess-01", "P3"], {"emodb-03": NOT_KNOWN}),
-        (["ravdess-20"], ["ravdess-01", "P3"], {"ravdess-20": NOT_HEARD}),
-        (["recording-1"], ["esc10-fold-1"], {"recording-1": NOT_KNOWN}),
-        (["recording-1"], ["ravdess-01"], {"recording-1": NOT_HEARD}),
-        (["P1"], [], {"P1": NOT_HEARD}),
+        (["mine-1 ", "Mine-2"], ["mine-1"], {"mine-1": IN_TRAINING, "Mine-2": NOT_IN_TRAINING}),
+        (["P1"], ["ravdess-01"], {"P1": UNKNOWN}),
+        (["1"], ["P1", "P2"], {"1": UNKNOWN}),
+        (["9"], ["1", "2"], {"9": NOT_IN_TRAINING}),
+        (["Anna"], ["Bo"], {"Anna": NOT_IN_TRAINING}),
+        (["Anna"], ["s1"], {"Anna": UNKNOWN}),
+        (["emodb-03"], ["ravdess-01", "librispeech-84"], {"emodb-03": NOT_IN_TRAINING}),
+        (["emodb-03"], ["ravdess-01", "P3"], {"emodb-03": UNKNOWN}),
+        (["ravdess-20"], ["ravdess-01", "P3"], {"ravdess-20": NOT_IN_TRAINING}),
+        (["recording-1"], ["esc10-fold-1"], {"recording-1": UNKNOWN}),
+        (["recording-1"], ["ravdess-01"], {"recording-1": NOT_IN_TRAINING}),
+        (["P1"], [], {"P1": NOT_IN_TRAINING}),
     ],
 )
 def test_nobody_is_said_to_be_unheard_who_cannot_be_compared(names, trained, want):
@@ -146,7 +146,7 @@ def test_nobody_is_said_to_be_unheard_who_cannot_be_compared(names, trained, wan
 
 def test_folds_of_sounds_come_as_numbers_too():
     clips = table("recording-1", "recording-2").assign(corpus="esc-10", fold=[1, 5])
-    assert states(clips, ["esc10-fold-1"]) == {"recording-1": HEARD, "recording-2": NOT_HEARD}
+    assert states(clips, ["esc10-fold-1"]) == {"recording-1": IN_TRAINING, "recording-2": NOT_IN_TRAINING}
 
 
 @pytest.fixture
@@ -164,23 +164,23 @@ def test_a_recording_is_known_under_any_name(noises, tmp_path):
     copy = tmp_path / "copy.flac"
     soundfile.write(copy, 0.5 * soundfile.read(noises["path"][3])[0], 16_000)
     recordings = pd.DataFrame({"fingerprint": [fingerprints.of_file(copy)], "speaker": ["ravdess-01"]})
-    assert states(noises, ["ravdess-01"], recordings) == {"P0": NOT_KNOWN, "P1": HEARD, "P2": NOT_KNOWN}
-    found = identity.heard_before(noises, ["ravdess-01"], recordings, most=1)  # the first of each speaker only
-    assert found["P1"] == NOT_KNOWN
+    assert states(noises, ["ravdess-01"], recordings) == {"P0": UNKNOWN, "P1": IN_TRAINING, "P2": UNKNOWN}
+    found = identity.training_status(noises, ["ravdess-01"], recordings, most=1)  # the first of each speaker only
+    assert found["P1"] == UNKNOWN
 
 
 def test_known_corpora_are_not_read(noises, monkeypatch):
     monkeypatch.setattr(fingerprints, "of_files", lambda paths: pytest.fail("read"))
     recordings = pd.DataFrame({"fingerprint": ["0" * 32], "speaker": ["ravdess-01"]})
     clips = noises.assign(speaker=[f"sample-0{name[1:]}" for name in noises["speaker"].replace("P0", "P9")])
-    assert set(states(clips, ["ravdess-01"], recordings).values()) == {NOT_HEARD}
+    assert set(states(clips, ["ravdess-01"], recordings).values()) == {NOT_IN_TRAINING}
 
 
 @pytest.mark.parametrize("name", ["mine-1 ", "MINE-1", " mine-1"])
 def test_what_was_fitted_on_a_speaker_refuses_the_speaker(name):
     with pytest.raises(ValueError, match="it was fitted on speaker"):
-        speaker_space.known(table(name), heard=["mine-1"])
-    assert speaker_space.known(table(name, "mine-1")) == [name.strip()]
+        speaker_space.speaker_names(table(name), train_speakers=["mine-1"])
+    assert speaker_space.speaker_names(table(name, "mine-1")) == [name.strip()]
 
 
 def test_a_split_counts_spellings_as_one_speaker():

@@ -188,7 +188,7 @@ def test_nor_in_activations_and_moments():
         model = wrapped(inplace)
         found[inplace] = [
             dissection.activations(model, sound(), ["norm"], frames="all", sample_rate=RATE)["activation"].values,
-            activations.moments(model, sound(), part="norm", sample_rate=RATE)["mean"].values,
+            activations.activation_stats(model, sound(), part="norm", sample_rate=RATE)["mean"].values,
         ]
     for one, other in zip(found[True], found[False], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
@@ -259,7 +259,7 @@ def test_a_network_in_training_mode_is_noticed(tiny):
         with pytest.raises(ValueError, match=r"training mode.*model.network.eval\(\)"):
             call(sound(), RATE)
     model.network.eval()
-    model.family.layers[1].dropout.train()  # a part of it
+    model.architecture.layers[1].dropout.train()  # a part of it
     with pytest.raises(ValueError, match="training mode"):
         model.predict(sound(), RATE)
 
@@ -323,7 +323,7 @@ def test_what_such_heads_explain(checkpoint):
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
         pruning.evaluate(several, sound(), {(2, "ffn_hidden"): [0]}, "angry", sample_rate=RATE)
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
-        ablation.sweep(several, sound(), neurons={2: [0]}, nulls=0, target="angry", sample_rate=RATE)
+        ablation.sweep(several, sound(), neurons={2: [0]}, n_random=0, target="angry", sample_rate=RATE)
     folder = checkpoint("numbers", *OTHER_HEADS["numbers"])
     own = models.load(folder, head=nn.Linear(several.n_neurons(0), 2), labels=["calm", "angry"], device="cpu")
     assert own.outputs == "one label" and own.predict(sound(), RATE)["label"].notna().all()
@@ -339,7 +339,7 @@ def features(speakers, labels=("angry", "calm")):
     import xarray as xr
 
     rng = np.random.default_rng(0)
-    rows = [(who, label) for who in range(speakers) for label in labels for _ in range(3)]
+    rows = [(neuron_set, label) for neuron_set in range(speakers) for label in labels for _ in range(3)]
     coords = {"clip": np.arange(len(rows)), "layer": [0, 1], "label": ("clip", np.array([r[1] for r in rows], object))}
     coords["speaker"] = "clip", np.array([f"s{r[0]}" for r in rows], object)
     return xr.DataArray(rng.standard_normal((len(rows), 2, 5)), dims=("clip", "layer", "neuron"), coords=coords)

@@ -49,10 +49,10 @@ def test_neurons_whose_top_clips_share_a_caption_are_interpretable_and_random_on
     assert found["share"].dims == ("tau", "layer") or set(found["share"].dims) == {"tau", "layer"}
     random = found.sel(layer=2)
     assert ((random["low"] <= 0) & (random["high"] >= 0)).all() and (random["p"] > 0.05).all()
-    np.testing.assert_allclose(random["share"], random["null"].mean("draw"), atol=0.15)
+    np.testing.assert_allclose(random["share"], random["chance"].mean("draw"), atol=0.15)
     first = found.sel(layer=1, tau=4)
     assert float(first["p"]) < 1e-3 and float(first["high"]) < 0
-    assert float(first["difference"]) == pytest.approx(float(first["share"] - first["null"].mean("draw")))
+    assert float(first["difference"]) == pytest.approx(float(first["share"] - first["chance"].mean("draw")))
 
 
 def test_the_null_is_of_random_clips():
@@ -62,14 +62,14 @@ def test_the_null_is_of_random_clips():
         np.random.default_rng(0).standard_normal((60, 1, 400)), {"layer": [0]}, ("clip", "layer", "neuron")
     )
     found = run(captions, values.assign_coords(clip=np.arange(60)), clusters=2, k=2, tau=2, draws=60)
-    assert float(found["null"].mean()) == pytest.approx(30 / 59, abs=0.02)
+    assert float(found["chance"].mean()) == pytest.approx(30 / 59, abs=0.02)
 
 
 def test_neurons_that_share_their_clips_share_them_in_the_null(captions, activations):
     """A layer of one neuron many times over: in each draw of the null all are interpretable, or none."""
     alike = activations.copy(data=activations.isel(neuron=[0] * NEURONS).values)
-    null = run(captions, alike, tau=2)["null"].sel(layer=2)
-    assert set(np.unique(null)) == {0, 1}
+    chance = run(captions, alike, tau=2)["chance"].sel(layer=2)
+    assert set(np.unique(chance)) == {0, 1}
 
 
 def test_neurons_that_follow_voices_are_as_the_null():
@@ -90,7 +90,7 @@ def test_neurons_that_follow_voices_are_as_the_null():
 
 def test_more_is_asked_with_a_larger_tau(captions, activations):
     found = run(captions, activations, tau=(1, 2, 3, 4, 5, 6), k=(3, 5))
-    for name in ("share", "null"):
+    for name in ("share", "chance"):
         assert (found[name].sel(k=5, tau=slice(1, 5)).diff("tau") >= 0).all()
     assert (found["share"].sel(tau=1) == 0).all()
     assert found["share"].sel(k=5, tau=6).isnull().all() and found["share"].sel(k=3, tau=4).isnull().all()

@@ -214,13 +214,13 @@ def test_it_can_be_sent_to_another_process(tiny_folder, wave, head):
     model = models.load(tiny_folder("large"), head=head, labels=labels, device="cpu")
     again = pickle.loads(pickle.dumps(model))
     x = model.tensor(wave)
-    assert torch.equal(again.logits(x), model.logits(x)) and again.family.network is again.network
+    assert torch.equal(again.logits(x), model.logits(x)) and again.architecture.network is again.network
     assert (repr(again), again.trained, again.hop, again.span) == (repr(model), model.trained, model.hop, model.span)
 
 
 def test_frames_between_two_moments_are_those_whose_centres_lie_there(tiny):
     model = tiny()  # centres at 12.5 ms, 32.5 ms, 52.5 ms, …
-    assert model.between(0.03, 0.08).tolist() == [1, 2, 3]
-    assert model.between(0, 0.0125).tolist() == [] and model.between(0, 0.013).tolist() == [0]
-    assert model.between(1.0, 1.05).tolist() == [50, 51]
-    assert model.between(0.5, 0.2).tolist() == []
+    assert model.frames_between(0.03, 0.08).tolist() == [1, 2, 3]
+    assert model.frames_between(0, 0.0125).tolist() == [] and model.frames_between(0, 0.013).tolist() == [0]
+    assert model.frames_between(1.0, 1.05).tolist() == [50, 51]
+    assert model.frames_between(0.5, 0.2).tolist() == []

@@ -26,21 +26,25 @@ def test_random_sets_have_as_many_neurons_of_each_size_class(seed, k, n):
     counts = np.bincount(classes)
     assert counts.max() - counts.min() <= 1 and len(counts) == n
     assert all(size[classes == i].max() <= size[classes == i + 1].min() for i in range(n - 1))
-    chosen, *random = random_neurons.sets(60, sizes_of(size), {1: own}, nulls=8, directions=0, seed=seed, classes=n)
-    assert chosen[0] is own and len(random) == 8
+    selected, *random = random_neurons.sets_with_controls(
+        60, sizes_of(size), {1: own}, n_random=8, directions=0, seed=seed, classes=n
+    )
+    assert selected[0] is own and len(random) == 8
     for (drawn,) in random:
         assert len(np.unique(drawn)) == k
         assert (np.bincount(classes[drawn], minlength=n) == np.bincount(classes[own], minlength=n)).all()
-    again = random_neurons.sets(60, sizes_of(size), {1: own}, nulls=8, directions=0, seed=seed, classes=n)
+    again = random_neurons.sets_with_controls(
+        60, sizes_of(size), {1: own}, n_random=8, directions=0, seed=seed, classes=n
+    )
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(random, again[1:]))
-    assert random_neurons.distinct(classes, own) == np.prod(
+    assert random_neurons.count_sets(classes, own) == np.prod(
         [special.comb(a, b) for a, b in zip(counts, np.bincount(classes[own], minlength=n))]
     )
 
 
 def test_every_neuron_of_a_class_is_drawn_alike_the_selected_too():
-    drawn = np.concatenate([one for (one,) in random_neurons.sets(
-        40, sizes_of(np.arange(40.0)), {1: np.array([3, 25])}, nulls=4000, directions=0, seed=0, classes=2)[1:]])  # fmt: skip
+    drawn = np.concatenate([one for (one,) in random_neurons.sets_with_controls(
+        40, sizes_of(np.arange(40.0)), {1: np.array([3, 25])}, n_random=4000, directions=0, seed=0, classes=2)[1:]])  # fmt: skip
     shares = np.bincount(drawn, minlength=40) / 4000
     assert shares == pytest.approx(np.full(40, 1 / 20), abs=0.015)  # 0.0034 is their standard deviation
 
@@ -59,18 +63,26 @@ def test_how_many_classes():
 def test_sets_that_share_neurons_share_as_many_after_substitution():
     """So that a difference of two selections has its equals in the differences of their random sets."""
     sizes, first, second = sizes_of(np.arange(48.0)), np.arange(10, 30), np.arange(20, 40)
-    pairs = zip(*(random_neurons.sets(48, sizes, {1: own}, nulls=30, directions=0, seed=5) for own in (first, second)))
+    pairs = zip(
+        *(
+            random_neurons.sets_with_controls(48, sizes, {1: own}, n_random=30, directions=0, seed=5)
+            for own in (first, second)
+        )
+    )
     assert all(len(np.intersect1d(a, b)) == 10 for (a,), (b,) in pairs)
     nested = zip(
-        *(random_neurons.sets(48, sizes, {1: own}, nulls=30, directions=0, seed=5) for own in (first[:3], first))
+        *(
+            random_neurons.sets_with_controls(48, sizes, {1: own}, n_random=30, directions=0, seed=5)
+            for own in (first[:3], first)
+        )
     )
     assert all(set(few) <= set(many) for (few,), (many,) in nested)
 
 
 def test_a_neuron_of_several_layers_of_a_group_has_one_in_its_place():
     sizes = sizes_of(np.arange(48.0), layers=(1, 2))
-    for one, other in random_neurons.sets(
-        48, sizes, {1: np.array([4, 9]), 2: np.array([9, 40])}, nulls=20, directions=3, seed=1
+    for one, other in random_neurons.sets_with_controls(
+        48, sizes, {1: np.array([4, 9]), 2: np.array([9, 40])}, n_random=20, directions=3, seed=1
     ):
         shared = np.isin(one, other) if one.ndim == 1 else (one[..., None] == other[:, None]).all(0).any(1)
         assert shared.sum() == 1
@@ -85,13 +97,15 @@ def test_overlap_is_the_mean_share_of_two_sets():
 
 def test_the_size_of_a_set_is_its_root_mean_square():
     sizes = sizes_of([3.0, 4.0, 0.0])
-    assert random_neurons.size(sizes, [1], [[np.array([0, 1])], [np.array([2])]]) == pytest.approx([np.sqrt(12.5), 0])
+    assert random_neurons.set_sizes(sizes, [1], [[np.array([0, 1])], [np.array([2])]]) == pytest.approx(
+        [np.sqrt(12.5), 0]
+    )
 
 
 def test_the_merely_active_and_those_that_write_most(tiny, clips):
     """By hand: root mean squares of what leaves a block, and of what it changed."""
     model, some = tiny(), clips.iloc[:2]
-    moments, kept = activations.moments(model, some), []
+    activation_stats, kept = activations.activation_stats(model, some), []
     for _, waveform in model.stream(some, {}):
         with hooks.capture(model, model.sites()) as seen:
             model.logits(model.tensor(waveform))
@@ -99,8 +113,8 @@ def test_the_merely_active_and_those_that_write_most(tiny, clips):
     hidden = np.concatenate(kept, axis=1).astype(float)  # [layer, frame, neuron]
     changed = np.diff(hidden, axis=0, prepend=0)
     written = np.sqrt((changed**2).mean(1))
-    assert moments["written"].values == pytest.approx(written, rel=1e-4)
-    found = random_neurons.blind(moments, 4)
+    assert activation_stats["written"].values == pytest.approx(written, rel=1e-4)
+    found = random_neurons.target_blind(activation_stats, 4)
     for name, size in {"most active": np.sqrt((hidden**2).mean(1)), "writes most": written}.items():
         for layer, own in found[name].items():
             assert set(own) == set(np.argsort(-size[layer])[:4])
@@ -109,29 +123,33 @@ def test_the_merely_active_and_those_that_write_most(tiny, clips):
 @pytest.mark.parametrize("part", ["ffn_hidden", "heads", "attention"])
 def test_neurons_inside_a_block_write_by_their_outgoing_weights(tiny, clips, part):
     model, width = tiny(), 5
-    moments = activations.moments(model, clips.iloc[:1], part=part)
-    layer = model.family.layers[1]
+    activation_stats = activations.activation_stats(model, clips.iloc[:1], part=part)
+    layer = model.architecture.layers[1]
     weight = {"ffn_hidden": layer.feed_forward.output_dense.weight, "heads": layer.attention.out_proj.weight}.get(part)
     norm = 1 if weight is None else weight.detach().norm(dim=0).numpy()
-    size = random_neurons.rms(moments).sel(layer=2).values
-    assert moments["written"].sel(layer=2).values == pytest.approx(size * norm, rel=1e-4)
-    found = random_neurons.blind(moments, width)
+    size = random_neurons.rms(activation_stats).sel(layer=2).values
+    assert activation_stats["written"].sel(layer=2).values == pytest.approx(size * norm, rel=1e-4)
+    found = random_neurons.target_blind(activation_stats, width)
     assert list(found) == (["most active"] if part == "attention" else ["most active", "writes most"])
 
 
 def test_the_blind_choices_are_rows_of_every_sweep(tiny, clips):
     model, some = tiny(), clips
-    moments = ablation.moments(model, clips.iloc[:1])
+    activation_stats = ablation.activation_stats(model, clips.iloc[:1])
     options = {"target": "sad", "modes": ("flip", "zero"), "layers": [1, 3]}
     neurons = {1: [0, 3, 5], 3: [2, 4]}
-    found = ablation.sweep(model, some, neurons=neurons, moments=moments, nulls=2, directions=1, **options)
+    found = ablation.sweep(
+        model, some, neurons=neurons, activation_stats=activation_stats, n_random=2, directions=1, **options
+    )
     assert found["blind"].values.tolist() == ["most active", "writes most"]
-    for name, by_layer in random_neurons.blind(moments, 3).items():
+    for name, by_layer in random_neurons.target_blind(activation_stats, 3).items():
         own = {layer: by_layer[layer][: len(neurons[layer])] for layer in neurons}
-        alone = ablation.sweep(model, some, neurons=own, nulls=0, **options)
-        for variable in ("delta", "kl", "spread"):
+        alone = ablation.sweep(model, some, neurons=own, n_random=0, **options)
+        for variable in ("target_change", "kl", "relative_change"):
             expected, got = alone[variable].values, found[f"blind_{variable}"].sel(blind=name).values
             assert got == pytest.approx(expected, abs=1e-5, nan_ok=True)
-    plain = ablation.sweep(model, some, neurons=neurons, moments=moments, nulls=2, blind=False, **options)
-    assert "blind_delta" not in plain
-    assert found["null_delta"].values == pytest.approx(plain["null_delta"].values, abs=1e-5)
+    plain = ablation.sweep(
+        model, some, neurons=neurons, activation_stats=activation_stats, n_random=2, blind=False, **options
+    )
+    assert "blind_target_change" not in plain
+    assert found["random_target_change"].values == pytest.approx(plain["random_target_change"].values, abs=1e-5)

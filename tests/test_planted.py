@@ -21,17 +21,17 @@ STILL = ["zcr", "centroid", "f0", "f0_delta"]
 def buzzes(folder, seed):
     """Clips of 18 speakers whose level, pitch and brightness are drawn independently of one another."""
     rng, rows = np.random.default_rng(seed), []
-    for who in range(18):
-        for place in range(6 if who < 10 else 2):
+    for neuron_set in range(18):
+        for place in range(6 if neuron_set < 10 else 2):
             level, pitch, bright = rng.uniform(-30, -10), rng.uniform(90, 260), rng.uniform(800, 4000)
             at = np.arange(9600) / 16000
             phase = np.cumsum(pitch * (1 + 0.08 * np.sin(2 * np.pi * rng.uniform(2, 4) * at))) / 16000
             wave = signal.lfilter(*signal.butter(1, bright, fs=16000), 2 * (phase % 1) - 1)
             wave = wave * (1 + 0.5 * np.sin(2 * np.pi * rng.uniform(2, 5) * at + rng.uniform(0, 6)))
             wave = 10 ** (level / 20) * wave / np.std(wave) + 1e-5 * rng.standard_normal(len(wave))
-            path = folder / f"{who}-{place}.wav"
+            path = folder / f"{neuron_set}-{place}.wav"
             soundfile.write(path, wave.clip(-1, 1), 16000, subtype="FLOAT")
-            rows.append({"path": str(path), "label": "sad", "speaker": f"s{who:02}"})
+            rows.append({"path": str(path), "label": "sad", "speaker": f"s{neuron_set:02}"})
     return pd.DataFrame(rows)
 
 
@@ -51,19 +51,19 @@ def found(tmp_path_factory):
         clips = buzzes(tmp_path_factory.mktemp("factors"), seed)
         train, test = clips[clips["speaker"] < "s10"], clips[clips["speaker"] >= "s10"]
         with hooks.edit(model, {LAYER: plant}):
-            fitted, moments = acoustic_decoders.fit(model, train), ablation.moments(model, train[::3])
+            fitted, activation_stats = acoustic_decoders.fit(model, train), ablation.activation_stats(model, train[::3])
             valid = acoustic_decoders.validity(model, test, fitted)[
                 "training"
             ]  # few clips: a speaker's own mean says little
-            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "nulls": 40}
-            swept = ablation.sweep(model, test, moments=moments, decoders=fitted, **options)
-        after = {"layer": LAYER, "later": slice(LAYER + 1, None)}
-        draws = statistics.by_speaker(swept["null_decoded_change"].sel(after)).mean("speaker")
-        spread = 1.48 * np.abs(draws - draws.median("null")).median(
-            "null"
+            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "n_random": 40}
+            swept = ablation.sweep(model, test, activation_stats=activation_stats, decoders=fitted, **options)
+        after = {"layer": LAYER, "readout_layer": slice(LAYER + 1, None)}
+        draws = statistics.by_speaker(swept["random_decoded_change"].sel(after)).mean("speaker")
+        spread = 1.48 * np.abs(draws - draws.median("random")).median(
+            "random"
         )  # whatever the few do that are the neuron itself
         effect = ablation.summary(swept, "decoded_change", **after).assign(spread=spread)
-        every.append((valid.sel(layer=after["later"]), effect))
+        every.append((valid.sel(layer=after["readout_layer"]), effect))
     return every
 
 
@@ -71,15 +71,15 @@ def found(tmp_path_factory):
 def test_turning_it_over_moves_the_decoded_level(found, seed):
     valid, effect = found[seed]
     assert (valid.sel(feature="level") > 0.9).all() and (valid.sel(feature=["zcr", "f0"]) > 0.8).all()
-    size = np.abs(effect["mean"] - effect["null_mean"]) / effect["spread"]
+    size = np.abs(effect["mean"] - effect["random_mean"]) / effect["relative_change"]
     assert (size.sel(feature="level") > 6).all()
-    assert (effect["p_null"].sel(feature="level") < 0.1).all()  # of 36 of its size one is drawn in 40 sets, or two
+    assert (effect["p_random"].sel(feature="level") < 0.1).all()  # of 36 of its size one is drawn in 40 sets, or two
     assert (effect["mean"].sel(feature="level") < -5).all()  # dB: it was loud, and is not
     assert (size.sel(feature=STILL) < size.sel(feature="level") / 2).all()
 
 
 def test_and_what_is_independent_of_it_no_more_often_than_chance(found):
     """Later layers and modes read nearly the same of an edit: one of each counts, of every feature and seed."""
-    p = np.array([effect["p_null"].sel(mode="flip", later=LAYER + 1, feature=STILL) for _, effect in found])
+    p = np.array([effect["p_random"].sel(mode="flip", readout_layer=LAYER + 1, feature=STILL) for _, effect in found])
     beyond = int((p < 0.05).sum())
     assert p.size == 4 * SEEDS and stats.binomtest(beyond, p.size, 0.05, alternative="greater").pvalue > 0.01

@@ -94,17 +94,17 @@ def test_nobody_is_judged_by_teachers_who_have_heard_them(small, prepared):
     scores = np.load(folder / "scores.npy").astype(float)
     first = taught[taught["actor"] == 1].index
     fresh = {}
-    for who in ("left out", "heard"):
+    for neuron_set in ("left out", "heard"):
         clips = table[(table["source"] == "ravdess") & (table["actor"] <= 16)]
-        clips = clips[(clips["actor"] - 1) % 8 != 0] if who == "left out" else clips
+        clips = clips[(clips["actor"] - 1) % 8 != 0] if neuron_set == "left out" else clips
         x = pocket_teacher._inputs_of(table[table["source"] != ""].to_dict("records"), folder)
-        some = np.concatenate([one for one, who in zip(x[::9], table["actor"][::9]) if who != 17])
+        some = np.concatenate([one for one, neuron_set in zip(x[::9], table["actor"][::9]) if neuron_set != 17])
         x = [(one - some.mean(axis=0)) / some.std(axis=0) for one in x]
         kernels = [pocket_teacher.bank(seed) for seed in range(2)]
         features = np.stack(pocket_teacher._means(x, kernels), axis=1)
         labels = np.array([corpora.EMOTIONS.index(name) for name in clips["label"]])
         teachers = [pocket_teacher.ridge(one[clips.index], labels) for one in features]
-        fresh[who] = pocket_teacher._judge([x[i] for i in first], [teachers] * len(first), kernels)
+        fresh[neuron_set] = pocket_teacher._judge([x[i] for i in first], [teachers] * len(first), kernels)
     for row, left_out, heard in zip(taught.loc[first].to_dict("records"), fresh["left out"], fresh["heard"]):
         kept = scores[row["score_start"] :][: row["score_length"]]
         np.testing.assert_allclose(kept, left_out, atol=0.02)
@@ -142,8 +142,8 @@ def recordings(tmp_path, monkeypatch, espeak):
     monkeypatch.setattr(pocket_speech, "SPEECH", {**pocket_speech.SPEECH, "altered": 1, "synthetic": 0})
 
     def prepare(actors):
-        chosen = {"ravdess": real[real["actor"].isin(actors)], "sample": nothing}
-        monkeypatch.setattr(corpora, "load", lambda name, root=None: chosen[name])
+        selected = {"ravdess": real[real["actor"].isin(actors)], "sample": nothing}
+        monkeypatch.setattr(corpora, "load", lambda name, root=None: selected[name])
         return pocket_speech.prepare(None, read.parent, tmp_path / "speech", jobs=1)
 
     return prepare, real
@@ -273,7 +273,7 @@ def test_the_loss_is_finite_where_a_kind_of_clip_is_missing(small, prepared):
     speech = pocket_windows.Speech(
         taught.assign(source=taught["source"].where(taught["actor"] != 2, "synthetic")), folder
     )
-    module = torch.nn.ModuleDict({"network": pocket_wavlm.untrained(), "readers": pocket_wavlm.Readers()})
+    module = torch.nn.ModuleDict({"network": pocket_wavlm.untrained(), "readout_functions": pocket_wavlm.Readers()})
     plan = {**pocket_wavlm.LEARN, "steps": 1, "batch": {"ravdess": 2, "synthetic": 2, "librispeech": 2}}
     speech.pools["ravdess"] = [speech.pools["ravdess"][0]] * 2
     (batch,) = speech.batches(plan, 1, np.random.default_rng(0))

@@ -30,12 +30,12 @@ SOUNDS |= {"m": "nasal", "n": "nasal", "ŋ": "nasal"}
 
 def test_the_sample_corpus_has_a_manner_for_every_phoneme():
     clips = corpora.load("sample", subset="all")
-    chosen = pd.concat([clips[clips["subset"] == "main"][3:5], clips[clips["subset"] == "one_factor"][:1]])
-    found = phonemes.timed(chosen)
-    assert set(found["clip"]) == set(chosen.index) and (found["end"] > found["start"]).all()
-    raw = pd.read_csv(Path(chosen["path"].iloc[0]).parents[1] / "phonemes.csv")
-    own = raw[raw["file"] == "/".join(Path(chosen["path"].iloc[0]).parts[-2:])]
-    mine = found[found["clip"] == chosen.index[0]]
+    selected = pd.concat([clips[clips["subset"] == "main"][3:5], clips[clips["subset"] == "one_factor"][:1]])
+    found = phonemes.timed(selected)
+    assert set(found["clip"]) == set(selected.index) and (found["end"] > found["start"]).all()
+    raw = pd.read_csv(Path(selected["path"].iloc[0]).parents[1] / "phonemes.csv")
+    own = raw[raw["file"] == "/".join(Path(selected["path"].iloc[0]).parts[-2:])]
+    mine = found[found["clip"] == selected.index[0]]
     assert mine["phoneme"].tolist() == own["phoneme"].tolist() and np.allclose(mine["start"], own["start"])
     manners = {name: phonemes.manner(name) for name in raw["phoneme"].unique()}
     assert manners["ɾ"] == "tap" and manners["ŋ"] == "nasal" and manners["ɑːɹ"] == "vowel" and manners["ɡ"] == "plosive"
@@ -190,7 +190,7 @@ def test_the_interval_of_selectivity_counts_the_control_tasks():
     one_more = (ends.high - ends.low) / 2 * np.sqrt(len(each) + 1)
     half = np.hypot(float(alone["high"] - alone["mean"]), one_more)
     np.testing.assert_allclose([both["low"], both["high"]], [both["mean"] - half, both["mean"] + half])
-    np.testing.assert_allclose(one["control"], one["each_control"].mean("deal"))
+    np.testing.assert_allclose(one["control"], one["each_control"].mean("control_task"))
     every = [x.mean("layer") for x in many]
     found = [(statistics.over_speakers(x["selectivity"]), linear_probes.over_speakers_and_controls(x)) for x in every]
     alone, both = (np.mean([(x["low"] < truth) & (truth < x["high"]) for x in part]) for part in zip(*found))
@@ -320,11 +320,11 @@ def test_eta_squared_is_that_of_centred_values_where_all_is_balanced():
         variance_explained.selectivity(read, draws=3),
         read["label"].to_series().loc[read["sound_clip"].values].to_numpy(),
     )
-    who = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
+    neuron_set = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
     for layer in (0, 1):
         for neuron in (0, 13):
             values = pd.Series(read["sound_mean"].values[:, layer, neuron])
-            values = values - values.groupby(who).transform("mean")
+            values = values - values.groupby(neuron_set).transform("mean")
             here = found["eta_squared"].sel(layer=layer, neuron=neuron)
             assert here[0] == pytest.approx(statistics.eta_squared(values, read["manner"].values))
             assert here[1] == pytest.approx(statistics.eta_squared(values, about))
@@ -384,8 +384,8 @@ def test_speakers_parts_add_up_to_the_excess():
     read = made([planted]).isel(neuron=[2, 2])
     found = variance_explained.selectivity(read, draws=50).isel(neuron=0, layer=0)
     values = read["sound_mean"].values[:, 0, 0]
-    who = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
-    weight = pd.Series(values).groupby(who).var(ddof=0)
+    neuron_set = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
+    weight = pd.Series(values).groupby(neuron_set).var(ddof=0)
     for task in ("manner", "emotion"):
         parts = found["typical"].sel(task=task).to_series()[weight.index]
         assert np.average(parts, weights=weight) == pytest.approx(found["excess"].sel(task=task).item())

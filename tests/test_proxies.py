@@ -70,8 +70,8 @@ def test_where_the_edit_is_made_a_flip_cannot_be_seen(seed, neurons):
         assert torch.equal(activation_proxies.centroid(flipped), activation_proxies.centroid(hidden))
     axis, centre = torch.ones(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
     assert torch.equal(activation_proxies.zcr(-hidden, axis, centre), activation_proxies.zcr(hidden, axis, centre))
-    zeroed = edits.edit(sorted(neurons), "zero")(hidden)
-    assert activation_proxies.rms(zeroed) < activation_proxies.rms(hidden)  # while zeroing is seen
+    zero_ablation = edits.edit(sorted(neurons), "zero")(hidden)
+    assert activation_proxies.rms(zero_ablation) < activation_proxies.rms(hidden)  # while zeroing is seen
 
 
 def test_fit_finds_what_principal_component_analysis_finds(tiny, clips):
@@ -159,7 +159,7 @@ def test_validity_is_the_rank_correlation_within_speakers(monkeypatch):
 def test_proxies_of_another_model_are_refused(tiny, clips):
     fitted = activation_proxies.fit(tiny(), clips.iloc[:2])
     with pytest.raises(ValueError, match="fitted on another model"):
-        activation_proxies.readers(tiny(num_hidden_layers=2), fitted)
+        activation_proxies.readout_functions(tiny(num_hidden_layers=2), fitted)
 
 
 def test_bad_clips_are_named(tiny, clips):

@@ -55,7 +55,7 @@ def scores():
 def test_pruned_weights_do_what_the_edit_does(model, wave):
     x = model.tensor(wave)
     clean = model.logits(x)
-    with hooks.edit(model, {site: edits.edit(chosen, "zero") for site, chosen in PLAN.items()}):
+    with hooks.edit(model, {site: edits.edit(selected, "zero") for site, selected in PLAN.items()}):
         edited = model.logits(x)
     with pruning.prune(model, PLAN) as same:
         assert same is model
@@ -97,7 +97,7 @@ def _both(model, wave, plan):
     x = model.tensor(wave)
     with torch.no_grad():
         clean = model.logits(x)
-        with hooks.edit(model, {site: edits.edit(chosen, "zero") for site, chosen in plan.items()}):
+        with hooks.edit(model, {site: edits.edit(selected, "zero") for site, selected in plan.items()}):
             edited = model.logits(x)
         with pruning.prune(model, plan):
             return clean, model.logits(x), edited
@@ -121,10 +121,10 @@ def test_every_part_of_an_ast_and_module_paths(ast, wave):
 
 def test_rows_and_biases_of_the_neurons_are_zero_whatever_their_order(model):
     """The mask follows the numbers of the neurons, in any order, and no other row is touched."""
-    linear = model.family.linear(Site(2, "ffn_hidden"))
+    linear = model.architecture.linear(Site(2, "ffn_hidden"))
     weight, bias = linear.weight.clone(), linear.bias.clone()
-    for chosen in ([31, 2, 17, 8], [2, 8, 17, 31], np.array([17, 31, 8, 2])):
-        with pruning.prune(model, {Site(2, "ffn_hidden"): chosen}):
+    for selected in ([31, 2, 17, 8], [2, 8, 17, 31], np.array([17, 31, 8, 2])):
+        with pruning.prune(model, {Site(2, "ffn_hidden"): selected}):
             gone = (linear.weight == 0).all(dim=1) & (linear.bias == 0)
             assert gone.nonzero().ravel().tolist() == [2, 8, 17, 31]
             assert torch.equal(linear.weight[~gone], weight[~gone]) and torch.equal(linear.bias[~gone], bias[~gone])
@@ -213,7 +213,7 @@ def test_a_pruned_model_is_saved_and_opens_again(tiny, ast, wave, tmp_path, kind
     again = models.load(pruning.save(model, PARTS, tmp_path / "pruned"), device=str(model.device))
     torch.testing.assert_close(again.logits(x), pruned, atol=1e-5, rtol=1e-5)
     told = {(x["layer"], x["part"]): x["neurons"] for x in again.network.config.xai_pruned}
-    assert told == {tuple(site): sorted(chosen) for site, chosen in PARTS.items()}
+    assert told == {tuple(site): sorted(selected) for site, selected in PARTS.items()}
     assert pruning.fingerprint(model) == before and not hasattr(model.network.config, "xai_pruned")
     more = models.load(pruning.save(again, {Site(1, "ffn_out"): [1]}, tmp_path / "more"))
     assert len(more.network.config.xai_pruned) == len(PARTS) + 1
@@ -257,17 +257,17 @@ def test_fewer_neurons_are_chosen_where_the_class_is_soon_forgotten(tiny, clips)
 def test_a_class_is_mentioned_by_whole_words_only():
     texts = ["a train, trains and TRAINING", "heavy rain", "it rained, raining", "drainpipes", None, "", "no rainbow"]
     texts = xr.DataArray(np.array([texts], object), {"layer": [1], "neuron": range(7)}, ("layer", "neuron"))
-    said = {name: pruning.mentions(texts, name).values[0] for name in ("rain", "train")}
+    said = {name: pruning.count_mentions(texts, name).values[0] for name in ("rain", "train")}
     np.testing.assert_array_equal(said["rain"], [np.nan, 1, 2, np.nan, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(said["train"], [3, *[np.nan] * 6])
     pairs = [("sea waves", "a breaking wave"), ("baby cry", "babies"), ("crying", "it cries"), ("dog bark", "barking")]
     pairs += [("fire crackling", "crackles"), ("clock tick", "ticks"), ("water drops", "dripping drop")]
     for name, text in pairs:
-        assert float(pruning.mentions(texts[:, :1].copy(data=[[text]]), name).squeeze()) == 1, (name, text)
+        assert float(pruning.count_mentions(texts[:, :1].copy(data=[[text]]), name).squeeze()) == 1, (name, text)
     for name, text in [("cat", "catch"), ("hen", "when, then"), ("can opening", "a canary"), ("sea waves", "search")]:
-        assert np.isnan(pruning.mentions(texts[:, :1].copy(data=[[text]]), name).squeeze()), (name, text)
+        assert np.isnan(pruning.count_mentions(texts[:, :1].copy(data=[[text]]), name).squeeze()), (name, text)
     with pytest.raises(ValueError, match="three letters"):
-        pruning.mentions(texts, "a b")
+        pruning.count_mentions(texts, "a b")
 
 
 def test_neurons_of_a_concept_among_their_best(scores):
@@ -280,33 +280,39 @@ def test_neurons_of_a_concept_among_their_best(scores):
 
 
 def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tmp_path):
-    chosen = pruning.contrast(pruning.support(model, clips.iloc[:4], [Site(1, "ffn_hidden")]), "angry")
+    selected = pruning.contrast(pruning.support(model, clips.iloc[:4], [Site(1, "ffn_hidden")]), "angry")
     with pytest.raises(ValueError, match="same speaker .*s0"):
-        pruning.compare(model, clips, chosen, doses=[2], draws=1)
-    assert pruning.compare(model, clips.iloc[4:], chosen, doses=[2], draws=1).sizes["clip"] == 4
-    texts = chosen.isel(unit=[0, 1]).copy(data=np.array(["a bark", None], object))
-    several = xr.concat([chosen, -chosen], pd.Index(["bark", "hum"], name="concept"))
-    for score in (pruning.mentions(texts, "bark"), pruning.top(several, "bark", n=1), chosen.where(chosen > 0)):
+        pruning.compare(model, clips, selected, doses=[2], draws=1)
+    assert pruning.compare(model, clips.iloc[4:], selected, doses=[2], draws=1).sizes["clip"] == 4
+    texts = selected.isel(unit=[0, 1]).copy(data=np.array(["a bark", None], object))
+    several = xr.concat([selected, -selected], pd.Index(["bark", "hum"], name="concept"))
+    for score in (
+        pruning.count_mentions(texts, "bark"),
+        pruning.top(several, "bark", n=1),
+        selected.where(selected > 0),
+    ):
         with pytest.raises(ValueError, match="same speaker .*s0"):  # they tell of whom they are
             pruning.compare(model, clips, score, doses=[1], draws=0)
     with pytest.raises(ValueError, match="same speaker .*s0"):
-        pruning.compare(model, clips.iloc[:4], chosen, doses=[1], draws=0, chosen_on=clips.iloc[4:])
+        pruning.compare(model, clips.iloc[:4], selected, doses=[1], draws=0, selection_speakers=clips.iloc[4:])
     untold = texts.copy(data=[1.0, 2.0]).drop_attrs(deep=False)
     with pytest.raises(ValueError, match="same speaker .*s1"):
-        pruning.importance(model, clips, {"any": untold}, shares=[0.5], chosen_on=clips.loc[14:, ["speaker"]])
+        pruning.importance(model, clips, {"any": untold}, shares=[0.5], selection_speakers=clips.loc[14:, ["speaker"]])
     sounds = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
     found = pruning.support(model, sounds.iloc[:4], [Site(1, "ffn_hidden")])
     with pytest.raises(ValueError, match="same source .*such as b"):
         pruning.compare(model, sounds.iloc[3:], pruning.contrast(found, "angry"), doses=[1], draws=0)
     plan = {Site(1, "ffn_hidden"): [0]}
     with pytest.raises(ValueError, match="same path"):
-        pruning.evaluate(model, clips, plan, "angry", chosen_on=clips[["path", "label"]], draws=1)
+        pruning.evaluate(model, clips, plan, "angry", selection_speakers=clips[["path", "label"]], draws=1)
     copies = [shutil.copy(path, tmp_path / f"copy-{place}.wav") for place, path in enumerate(clips["path"][:3])]
     with pytest.raises(ValueError, match="on 3 of these sounds, under other names"):
-        pruning.evaluate(model, clips[["path", "label"]], plan, "angry", chosen_on=copies, draws=1)
+        pruning.evaluate(model, clips[["path", "label"]], plan, "angry", selection_speakers=copies, draws=1)
     cut = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
     with pytest.raises(ValueError, match="same source .*such as b"):
-        pruning.evaluate(model, cut.iloc[3:], plan, "angry", chosen_on=cut.iloc[:3].drop(columns="path"), draws=1)
+        pruning.evaluate(
+            model, cut.iloc[3:], plan, "angry", selection_speakers=cut.iloc[:3].drop(columns="path"), draws=1
+        )
     with pytest.warns(UserWarning, match="was not checked"):
         found = pruning.evaluate(model, cut, plan, "angry", draws=1)
     assert found["n"].sel(group="kept") == 4 and found["n"].sel(group="forgotten") == 2  # recordings
@@ -327,8 +333,8 @@ def test_reach_of_several_parts(model, scores):
     units = xr.Coordinates.from_pandas_multiindex(
         pd.MultiIndex.from_tuples(places, names=["part", "layer", "neuron"]), "unit"
     )
-    size = pruning.reach(model, xr.DataArray(np.array([1.0, 2, 3, 4]), units, ("unit",)))
-    norm = model.family.linear(Site(2, "ffn_out")).weight.norm(dim=0).cpu().numpy()
+    size = pruning.output_norm(model, xr.DataArray(np.array([1.0, 2, 3, 4]), units, ("unit",)))
+    norm = model.architecture.linear(Site(2, "ffn_out")).weight.norm(dim=0).cpu().numpy()
     np.testing.assert_allclose(size, [1, 2 * norm[7], 3, 4 * norm[0]], rtol=1e-6)
 
 
@@ -347,10 +353,12 @@ def test_many_conditions_at_once_are_the_masks_one_by_one(ast, tmp_path):
     score = xr.DataArray(rng.standard_normal(len(places)), units, ("unit",))
     compared = pruning.compare(ast, clips, score, doses=[5, 60], draws=3, batch=3)
     for dose in (5, 60):
-        chosen = pruning.neurons_of(score, dose)
-        for who, plan in zip(compared["who"].values, [chosen, *pruning.controls(chosen, ast, 3)]):
+        selected = pruning.neurons_of(score, dose)
+        for neuron_set, plan in zip(compared["neuron_set"].values, [selected, *pruning.controls(selected, ast, 3)]):
             with pruning.prune(ast, plan):
-                np.testing.assert_allclose(compared["logit"].sel(dose=dose, who=who), _logits(ast, clips), atol=2e-5)
+                np.testing.assert_allclose(
+                    compared["logit"].sel(dose=dose, neuron_set=neuron_set), _logits(ast, clips), atol=2e-5
+                )
 
 
 def test_neurons_of_takes_the_greatest(scores):
@@ -380,27 +388,27 @@ def test_contrast_is_within_speakers():
 
 
 def test_controls_are_as_many_neurons_per_layer_and_repeat(scores):
-    chosen, size = pruning.neurons_of(scores, 20), np.abs(scores)
-    sets = pruning.controls(chosen, size, 6, seed=1)
+    selected, size = pruning.neurons_of(scores, 20), np.abs(scores)
+    sets = pruning.controls(selected, size, 6, seed=1)
     assert len(sets) == 6
     for plan in sets:
-        assert plan.keys() == chosen.keys()
+        assert plan.keys() == selected.keys()
         for site, found in plan.items():
-            assert len(np.unique(found)) == len(chosen[site])
-    assert any(not np.array_equal(sets[0][site], sets[1][site]) for site in chosen)
-    again = pruning.controls(chosen, size, 6, seed=1)
-    assert all(np.array_equal(a[site], b[site]) for a, b in zip(sets, again) for site in chosen)
+            assert len(np.unique(found)) == len(selected[site])
+    assert any(not np.array_equal(sets[0][site], sets[1][site]) for site in selected)
+    again = pruning.controls(selected, size, 6, seed=1)
+    assert all(np.array_equal(a[site], b[site]) for a, b in zip(sets, again) for site in selected)
 
 
 def test_random_neurons_are_matched_in_what_they_write(model, scores):
     """Weights × 100 for half the neurons of layer 2: chosen among these, the random ones are among these too."""
     with torch.no_grad():
-        model.family.linear(Site(2, "ffn_out")).weight[:, :20] *= 100
+        model.architecture.linear(Site(2, "ffn_out")).weight[:, :20] *= 100
     flat = xr.ones_like(scores)
-    size = pruning.reach(model, flat.transpose("neuron", "layer"))
-    weights = model.family.linear(Site(2, "ffn_out")).weight.detach().cpu().numpy()
+    size = pruning.output_norm(model, flat.transpose("neuron", "layer"))
+    weights = model.architecture.linear(Site(2, "ffn_out")).weight.detach().cpu().numpy()
     np.testing.assert_allclose(size.sel(layer=2), np.linalg.norm(weights, axis=0), rtol=1e-5)
-    np.testing.assert_allclose(pruning.reach(model, 3 * flat), (3 * size).transpose("layer", "neuron"))
+    np.testing.assert_allclose(pruning.output_norm(model, 3 * flat), (3 * size).transpose("layer", "neuron"))
     wanted = flat.where((flat["layer"] == 2) & (flat["neuron"] < 2), 0)
     for plan in pruning.controls(pruning.neurons_of(wanted, 2), size, 5, classes=2):
         assert set(plan[Site(2, "ffn_hidden")]) <= set(range(20))
@@ -408,24 +416,24 @@ def test_random_neurons_are_matched_in_what_they_write(model, scores):
 
 def test_compare_is_the_pruned_model(model, clips, scores):
     compared = pruning.compare(model, clips, scores, np.abs(scores), doses=[3, 9], draws=2, batch=4)
-    assert compared["who"].values.tolist() == ["chosen", "random 1", "random 2", "most active", "writes most"]
-    assert compared["logit"].sizes == {"clip": 8, "dose": 3, "who": 5, "target": 8}
+    assert compared["neuron_set"].values.tolist() == ["selected", "random 1", "random 2", "most active", "writes most"]
+    assert compared["logit"].sizes == {"clip": 8, "dose": 3, "neuron_set": 5, "target": 8}
     with pruning.prune(model, pruning.neurons_of(scores, 9)):
         expected = _logits(model, clips)
-    np.testing.assert_allclose(compared["logit"].sel(dose=9, who="chosen"), expected, atol=1e-4)
-    size = pruning.reach(model, np.abs(scores))
+    np.testing.assert_allclose(compared["logit"].sel(dose=9, neuron_set="selected"), expected, atol=1e-4)
+    size = pruning.output_norm(model, np.abs(scores))
     control = pruning.controls(pruning.neurons_of(scores, 3), size, 2)[1]
     with pruning.prune(model, control):
         expected = _logits(model, clips)
-    np.testing.assert_allclose(compared["logit"].sel(dose=3, who="random 2"), expected, atol=1e-4)
-    np.testing.assert_allclose(compared["logit"].sel(dose=0, who="random 1"), _logits(model, clips), atol=1e-4)
-    merely = pruning.blind(pruning.neurons_of(scores, 9), np.abs(scores), size)
+    np.testing.assert_allclose(compared["logit"].sel(dose=3, neuron_set="random 2"), expected, atol=1e-4)
+    np.testing.assert_allclose(compared["logit"].sel(dose=0, neuron_set="random 1"), _logits(model, clips), atol=1e-4)
+    merely = pruning.target_blind(pruning.neurons_of(scores, 9), np.abs(scores), size)
     for name, sizes in (("most active", np.abs(scores)), ("writes most", size)):
         for site, own in merely[name].items():
             here = sizes.sel(layer=site.layer).values
             assert set(own) == set(np.argsort(-here)[: len(own)])
         with pruning.prune(model, merely[name]):
-            np.testing.assert_allclose(compared["logit"].sel(dose=9, who=name), _logits(model, clips), atol=1e-4)
+            np.testing.assert_allclose(compared["logit"].sel(dose=9, neuron_set=name), _logits(model, clips), atol=1e-4)
 
 
 def test_several_ways_to_choose_at_once_are_each_by_itself(model, clips, scores):
@@ -436,11 +444,11 @@ def test_several_ways_to_choose_at_once_are_each_by_itself(model, clips, scores)
     for name, score in ways.items():
         alone = pruning.compare(model, clips, score, size, doses=doses[name], draws=draws[name], batch=4, seed=3)
         xr.testing.assert_allclose(found[name], alone, atol=1e-5)
-        assert found[name].sizes["who"] == (5 if draws[name] else 1) and found[name].sizes["dose"] == 1 + len(
+        assert found[name].sizes["neuron_set"] == (5 if draws[name] else 1) and found[name].sizes["dose"] == 1 + len(
             doses[name]
         )
     with pytest.raises(ValueError, match="same path"):
-        pruning.compare(model, clips, ways, size, doses=doses, draws=draws, chosen_on=clips)
+        pruning.compare(model, clips, ways, size, doses=doses, draws=draws, selection_speakers=clips)
 
 
 @torch.no_grad()
@@ -459,24 +467,24 @@ def compared():
     logit[labels == "angry", 1, 0, 0] -= 2
     logit[:, 1, 1:] += rng.standard_normal((20, 3, 1))  # random sets move all logits alike
     return xr.Dataset(
-        {"logit": (("clip", "dose", "who", "target"), logit), "shared": ("dose", [0.0, 0.0])},
+        {"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": ("dose", [0.0, 0.0])},
         {
             "clip": range(20),
             "label": ("clip", labels.astype(object)),
             "dose": [0, 5],
             "target": names,
             "speaker": ("clip", np.repeat([f"s{i}" for i in range(10)], 2)),
-            "who": ["chosen", "r1", "r2", "r3"],
+            "neuron_set": ["selected", "r1", "r2", "r3"],
         },
     )
 
 
 def test_effects_are_log_odds_blind_to_a_common_shift(compared):
     effects = pruning.effects(compared, "angry")
-    np.testing.assert_allclose(effects["log_odds"].sel(group="forgotten", dose=5, who="chosen"), -2)
-    np.testing.assert_allclose(effects["log_odds"].isel(who=slice(1, None)), 0, atol=1e-9)
+    np.testing.assert_allclose(effects["log_odds"].sel(group="forgotten", dose=5, neuron_set="selected"), -2)
+    np.testing.assert_allclose(effects["log_odds"].isel(neuron_set=slice(1, None)), 0, atol=1e-9)
     np.testing.assert_allclose(effects[["log_odds", "moved"]].sel(group="kept").to_dataarray(), 0, atol=1e-9)
-    assert effects["log_odds"].sizes == {"group": 2, "speaker": 10, "dose": 2, "who": 4}
+    assert effects["log_odds"].sizes == {"group": 2, "speaker": 10, "dose": 2, "neuron_set": 4}
     np.testing.assert_allclose(effects["margin"].sel(group="forgotten", dose=5), -2)
     assert float(effects["margin_p"].sel(group="forgotten", dose=5)) == 1 / 4  # of three random sets no rank is less
 
@@ -484,9 +492,9 @@ def test_effects_are_log_odds_blind_to_a_common_shift(compared):
 def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
     """Angry falls by 2 in all clips: the odds of calm against all rise, against the others alone they stay."""
     compared["logit"][:, 1, 0] = compared["logit"][:, 0, 0] - 2.0 * (compared["target"] == "angry")
-    kept = pruning.effects(compared, "angry").sel(group="kept", dose=5, who="chosen")
+    kept = pruning.effects(compared, "angry").sel(group="kept", dose=5, neuron_set="selected")
     np.testing.assert_allclose(kept[["log_odds", "moved"]].to_dataarray(), 0, atol=1e-9)
-    full = forgetting._log_odds(compared).isel(who=0)
+    full = forgetting._log_odds(compared).isel(neuron_set=0)
     assert (full.isel(dose=1) > full.isel(dose=0) + 0.01)[compared["label"].values == "calm"].all()
 
 
@@ -500,7 +508,7 @@ def test_moved_is_the_mean_of_absolute_changes(compared):
     both = xr.concat(
         [compared.assign_coords(clip=range(20, 40)).sel(clip=range(20, 40, 2)), two], "clip", data_vars="minimal"
     )
-    kept = pruning.effects(both, "angry").sel(group="kept", dose=5, who="chosen")
+    kept = pruning.effects(both, "angry").sel(group="kept", dose=5, neuron_set="selected")
     np.testing.assert_allclose(kept["log_odds"], 0, atol=1e-9)
     np.testing.assert_allclose(kept["moved"], 1)
 
@@ -513,9 +521,9 @@ def _exchangeable(runs, planted=0.0):
     logit[:, 1:] += rng.standard_normal((1, runs, 41, 3)) + 0.1 * rng.standard_normal((20, runs, 41, 3))
     logit[:, 1:, 0, 0] -= planted
     coords = {"label": ("clip", labels.astype(object)), "speaker": ("clip", np.repeat(list("abcdefghij"), 2))}
-    coords |= {"clip": range(20), "dose": range(runs + 1), "target": names, "who": [f"r{i}" for i in range(41)]}
+    coords |= {"clip": range(20), "dose": range(runs + 1), "target": names, "neuron_set": [f"r{i}" for i in range(41)]}
     shared = ("dose", np.zeros(runs + 1))
-    return xr.Dataset({"logit": (("clip", "dose", "who", "target"), logit), "shared": shared}, coords)
+    return xr.Dataset({"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": shared}, coords)
 
 
 def test_p_is_as_rare_as_it_says_where_the_chosen_set_is_random_too():
@@ -534,21 +542,21 @@ def test_p_finds_a_planted_effect():
 
 
 def test_log_odds_are_those_of_the_probabilities(compared):
-    logp = log_softmax(compared["logit"].isel(dose=1, who=0).values, axis=-1)
+    logp = log_softmax(compared["logit"].isel(dose=1, neuron_set=0).values, axis=-1)
     own = np.array([list(compared["target"].values).index(label) for label in compared["label"].values])
     p = np.exp(logp[np.arange(20), own])
-    np.testing.assert_allclose(forgetting._log_odds(compared).isel(dose=1, who=0), np.log(p / (1 - p)))
+    np.testing.assert_allclose(forgetting._log_odds(compared).isel(dose=1, neuron_set=0), np.log(p / (1 - p)))
     unknown = compared.assign_coords(label=("clip", ["boredom"] + list(compared["label"].values[1:])))
     assert np.isnan(forgetting._log_odds(unknown)).sum() == np.isnan(forgetting._log_odds(unknown)[0]).sum() == 8
 
 
 def test_recalls_are_of_speakers(compared):
     """One speaker has three more angry clips, all right: the mean over speakers is not that over clips."""
-    best = compared["target"].values[compared["logit"].isel(dose=0, who=0).argmax("target").values]
+    best = compared["target"].values[compared["logit"].isel(dose=0, neuron_set=0).argmax("target").values]
     right = (best == compared["label"].values)[compared["label"].values == "angry"]
     more = compared.isel(clip=[int(np.flatnonzero(compared["label"].values == "angry")[right][0])] * 3)
     compared = xr.concat([compared, more.assign_coords(clip=[20, 21, 22])], "clip", data_vars="minimal")
-    found = pruning.recalls(compared).isel(dose=0, who=0)
+    found = pruning.recalls(compared).isel(dose=0, neuron_set=0)
     assert list(found["label"].values) == ["calm", "angry"] and found.sizes["speaker"] == 10
     assert float(found.sel(label="angry").mean()) == pytest.approx(right.mean())
     assert 0 < right.mean() < (right.sum() + 3) / 13
@@ -562,7 +570,7 @@ def test_under_eight_speakers_points_and_no_interval(compared):
     shown = [line for line in plots.forgetting(effects).axes[1].lines if line.get_linestyle() == "None"]
     assert len(shown) == 2 * 4  # groups × speakers
     points = np.sort([line.get_ydata()[1] for line in shown[:4]])
-    wanted = effects["log_odds"].sel(group="forgotten", dose=5, who="chosen")
+    wanted = effects["log_odds"].sel(group="forgotten", dose=5, neuron_set="selected")
     np.testing.assert_allclose(points, np.sort(wanted))
 
 
@@ -581,7 +589,7 @@ def test_figures_and_explorer(compared):
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["calm", "angry"]
     with pytest.raises(ValueError, match="the doses are"):
         plots.class_recalls(pruning.recalls(compared), 6, forgotten="calm")
-    alone = pruning.recalls(compared.isel(who=[0]))  # no random neurons were drawn
+    alone = pruning.recalls(compared.isel(neuron_set=[0]))  # no random neurons were drawn
     assert len(plots.class_recalls(alone, 5, forgotten="calm").axes[0].containers) == 2
     panel = widgets.PruningExplorer({"used": compared, "responds": compared}, "calm")
     panel.controls["neurons"].value = 0
@@ -606,10 +614,12 @@ def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
     sites = ast.sites(("attention", "ffn_hidden", "ffn_out"))
     score = pruning.greedy(ast, train, "rain", 160, sites, weight=4, recall=0.0)
     with pytest.raises(ValueError, match="same source"):
-        pruning.compare(ast, clips[heard], score, doses=[10], draws=1, chosen_on=train.drop(columns="path"))
-    chosen = pruning.neurons_of(score, int(score.count()))
-    found = pruning.evaluate(ast, clips[~heard], chosen, "rain", draws=1, chosen_on=train.drop(columns="path"))
-    found = found.sel(who="chosen")
+        pruning.compare(ast, clips[heard], score, doses=[10], draws=1, selection_speakers=train.drop(columns="path"))
+    selected = pruning.neurons_of(score, int(score.count()))
+    found = pruning.evaluate(
+        ast, clips[~heard], selected, "rain", draws=1, selection_speakers=train.drop(columns="path")
+    )
+    found = found.sel(neuron_set="selected")
     accuracy = found["value"].sel(measure="accuracy")
     assert 20 <= found["dose"][-1] <= 100
     assert accuracy.isel(dose=0).min() > 0.9 and accuracy.sel(group="forgotten").isel(dose=1) <= 0.1
@@ -624,4 +634,7 @@ def test_scores_of_dissection_know_on_whom_they_rest():
     values = values.assign_coords(clip=range(8), layer=[1], label=("clip", ["x", "y"] * 4), speaker=("clip", speakers))
     fit = xr.DataArray(rng.random((8, 2)), {"clip": range(8), "concept": ["x", "y"]}, ("clip", "concept"))
     found = dissection.identify(values, fit, draws=3)["score"]
-    assert "a" in found.attrs["chosen_on"] and "a" in dissection.selectivity(values)["mean"].attrs["chosen_on"]
+    assert (
+        "a" in found.attrs["selection_speakers"]
+        and "a" in dissection.selectivity(values)["mean"].attrs["selection_speakers"]
+    )

@@ -129,7 +129,7 @@ def test_what_is_said_of_notebooks_and_names_holds():
     for name in re.findall(r"`descriptions\.(\w+)", text):
         assert name in descriptions.__all__
     with pytest.raises(FileNotFoundError, match="available are pocket-ast, pocket-wavlm"):
-        descriptions.shipped("nothing")
+        descriptions.bundled_descriptions("nothing")
 
 
 def test_whatever_is_sound_is_taken(tmp_path, monkeypatch):

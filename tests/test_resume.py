@@ -176,7 +176,7 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
     def made(text, name):
         space = {"torch": torch, "__name__": "__main__"}
         exec(compile(text, name, "exec"), space)
-        return joblib.hash(caching.content(space["respond"]))
+        return joblib.hash(caching.hashable_content(space["respond"]))
 
     one = "def respond(hidden):\n    return max([hidden], key=lambda x: x.mean()).mean(dim=(1, 2))"
     assert made(one, "/tmp/ipykernel_1/2.py") == made("\n\n" + one, "/tmp/ipykernel_7/9.py")
@@ -189,16 +189,16 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
         sys.modules.pop("mine", None)
         importlib.invalidate_caches()
         module = importlib.import_module("mine")
-        found.append(joblib.hash(caching.content(partial(module.respond))))
+        found.append(joblib.hash(caching.hashable_content(partial(module.respond))))
     assert found[0] != found[1]
 
 
 def test_results_count_by_their_values(tiny, clips, tmp_path):
-    found = activations.moments(tiny(), clips)
+    found = activations.activation_stats(tiny(), clips)
     found.to_netcdf(tmp_path / "moments.nc")
     with xr.open_dataset(tmp_path / "moments.nc") as again:
-        assert joblib.hash(caching.content(again)) == joblib.hash(caching.content(found))
-    assert joblib.hash(caching.content(found + 1)) != joblib.hash(caching.content(found))
+        assert joblib.hash(caching.hashable_content(again)) == joblib.hash(caching.hashable_content(found))
+    assert joblib.hash(caching.hashable_content(found + 1)) != joblib.hash(caching.hashable_content(found))
 
 
 @pytest.mark.full

@@ -33,7 +33,7 @@ def phonemes():
 
 
 @pytest.fixture(scope="module")
-def heard(table, phonemes):
+def valid_frames(table, phonemes):
     """Four test voices, statement 1: what is measured in the audio, beside what was set."""
     some = table[(table.subset == "main") & table.actor.isin([17, 18, 23, 24]) & (table.statement == 1)]
     parts = dict(tuple(phonemes.groupby("file")))
@@ -172,8 +172,8 @@ def test_men_are_lower_than_women(heard):
 def test_phonemes_lie_where_the_voice_is(table, phonemes):
     assert set(phonemes.file) == set(table.file)
     assert (phonemes.end > phonemes.start).all() and (phonemes.start >= 0.1).all()
-    later = phonemes.groupby("file").start.shift(-1)
-    assert (later.isna() | (phonemes.end <= later + 1e-6)).all()
+    readout_layer = phonemes.groupby("file").start.shift(-1)
+    assert (readout_layer.isna() | (phonemes.end <= readout_layer + 1e-6)).all()
     parts = dict(tuple(phonemes.groupby("file")))
     vowels = {True: [], False: []}
     for file in table.file[::9]:

@@ -25,7 +25,7 @@ def first(output):
 def captum(model, x, count, layer, select, width=1600, baselines=None):
     """The response of `select`, of what a block returns, to each segment."""
     mask = (torch.arange(x.shape[1]) // width).clamp(max=count - 1)[None].to(x.device)
-    method = NeuronFeatureAblation(model.logits, model.family.module(model.check(layer)))
+    method = NeuronFeatureAblation(model.logits, model.architecture.module(model.check(layer)))
     found = method.attribute(x, lambda out: select(first(out)), feature_mask=mask, baselines=baselines)
     return found[0, ::width][:count].cpu().numpy()
 
@@ -86,7 +86,7 @@ def test_equals_captum_inside_a_layer(model, clips, part):
     found = segment_response(model, clips[:1], fade=0, frames="all", part=part, layers=[2])
     mask, width = (torch.arange(x.shape[1]) // 1600).clamp(max=4)[None].to(x.device), found.sizes["neuron"]
     for neuron in (0, width - 1):
-        method = NeuronFeatureAblation(model.logits, model.family.module(model.check((2, part))))
+        method = NeuronFeatureAblation(model.logits, model.architecture.module(model.check((2, part))))
         theirs = method.attribute(x, lambda out, neuron=neuron: first(out)[:, :, neuron].mean(1), feature_mask=mask)
         close(found.sel(layer=2, neuron=neuron).values[0], theirs[0, ::1600][:5].cpu().numpy())
 

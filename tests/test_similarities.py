@@ -100,7 +100,7 @@ def test_a_reader_reads_once_and_scores_many():
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((40, 6)), rng.random((3, 40, 4))
     for name in NAMES:
-        raw, usual = similarity_measures.reader(name, values)
+        raw, usual = similarity_measures.scorer(name, values)
         for one in fits:
             np.testing.assert_array_equal(raw(one) - usual(raw(one)), getattr(similarity_measures, name)(one, values))
 
@@ -195,4 +195,4 @@ def test_what_cannot_be_scored_is_refused():
         with pytest.raises(ValueError, match="NaN or infinite"):
             getattr(similarity_measures, name)(fits, values)
     with pytest.raises(ValueError, match="known are cosine, cosine_cubed, rank_reorder, wpmi, soft_wpmi"):
-        similarity_measures.reader("dot", values)
+        similarity_measures.scorer("dot", values)

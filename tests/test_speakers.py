@@ -52,7 +52,7 @@ def test_the_space_is_that_of_linear_discriminant_analysis(tiny, voices):
         fitted["projection"].shape == (4, 3, 24)
         and json.loads(fitted.attrs["speakers"]) == clips["speaker"][::3].tolist()
     )
-    x = activations.activations(model, clips, "block")["activation"].values
+    x = activations.activations(model, clips, "hidden_state")["activation"].values
     for layer in range(4):
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(
             x[:, layer].astype(float), clips["speaker"]
@@ -69,7 +69,7 @@ def test_readers_place_every_row_by_the_frames_of_speech_of_the_clean_clip(model
     waveform = np.concatenate([np.zeros(3200, np.float32), waveform])
     speech = audio.speech_mask(waveform)
     assert not speech.all()
-    reading = speaker_space.readers(model, fitted, waveform)
+    reading = speaker_space.readout_functions(model, fitted, waveform)
     seen, hidden = edited(waveform, reading)
     cosines, _ = edited(waveform, {site: speaker_space.similarity(reader) for site, reader in reading.items()})
     for site, found in seen.items():
@@ -84,11 +84,11 @@ def test_a_clip_without_speech_is_placed_by_all_its_frames(tiny, voices):
     model = tiny()
     fitted, hiss = speaker_space.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(400)
     assert not audio.speech_mask(hiss).any()
-    _, seen = execution.cascade_read(model, hiss, [], speaker_space.readers(model, fitted, hiss))
+    _, seen = execution.cascade_read(model, hiss, [], speaker_space.readout_functions(model, fitted, hiss))
     assert all(found.isfinite().all() for found in seen.values())
 
 
-@pytest.mark.parametrize("spread", [0.5, 2, 20])
+@pytest.mark.parametrize("relative_change", [0.5, 2, 20])
 def test_equal_error_rate_is_where_the_roc_curve_crosses(spread):
     rng = np.random.default_rng(0)
     same = rng.random(400) < 0.2
@@ -231,10 +231,10 @@ def test_what_cannot_be_fitted_or_rated_is_refused(tiny, voices):
         speaker_space.equal_error_rate(model, voices[8:], fitted)
     with pytest.raises(ValueError, match="clips have no speaker"):
         speaker_space.equal_error_rate(model, voices[12:].assign(speaker=None), fitted)
-    with pytest.raises(ValueError, match="expected the Dataset returned by speakers.fit.*, not a DataFrame"):
+    with pytest.raises(ValueError, match="expected the Dataset returned by speaker_space.fit.*, not a DataFrame"):
         speaker_space.equal_error_rate(model, voices[12:], voices)
     for other in (tiny(num_hidden_layers=2), tiny("large")):
-        with pytest.raises(ValueError, match="fitted on another model.*speakers.fit"):
+        with pytest.raises(ValueError, match="fitted on another model.*speaker_space.fit"):
             speaker_space.equal_error_rate(other, voices[12:], fitted)
 
 
@@ -252,7 +252,7 @@ def heads(tiny_folder, tmp_path):
         }
         config = WavLMConfig.from_pretrained(tiny_folder(size), **sizes, **options)
         network = WavLMForXVector(config).eval()
-        encoder = models.load(tiny_folder(size)).family.base
+        encoder = models.load(tiny_folder(size)).architecture.base
         network.wavlm.load_state_dict(encoder.state_dict())
         with torch.no_grad():
             for name, weight in network.named_parameters():
@@ -275,7 +275,9 @@ def test_an_xvector_is_what_its_network_gives(tiny, heads, voices, size, summed)
         network, folder = heads(size)
         waveform, space = audio.read(voices["path"][3]), speaker_space.xvector(model, folder)
         plans = [(hooks.Site(2), edits.edit([1, 5], "flip"))]
-        _, seen = execution.cascade_read(model, waveform, plans, speaker_space.readers(model, space, waveform))
+        _, seen = execution.cascade_read(
+            model, waveform, plans, speaker_space.readout_functions(model, space, waveform)
+        )
     finally:
         if summed:
             del model.network.layer_weights

@@ -168,21 +168,23 @@ def test_sign_flip_holds_its_level():
 def test_null_test_holds_its_level_and_sees_what_lies_outside():
     rng = np.random.default_rng(0)
     draws = rng.normal(3, 2, size=(5, 4000))  # 4 draws of a null and one more, which is no different
-    p = statistics.null_test(draws[0], draws[1:])
+    p = statistics.test_against_null(draws[0], draws[1:])
     assert 0.04 < np.mean(p < 0.05) < 0.06
-    x, null = 7.0, np.array([1.0, 2, 4, 3])
-    t = (x - null.mean()) / (null.std(ddof=1) * np.sqrt(1 + 1 / 4))
-    assert statistics.null_test(x, null) == pytest.approx(2 * stats.t.sf(abs(t), 3))
-    assert statistics.null_test(2 * null.mean() - x, null) == pytest.approx(statistics.null_test(x, null))
-    np.testing.assert_array_equal(statistics.null_test([1.0, 2.0], np.ones((4, 2))), [1, 0])
-    assert np.isnan(statistics.null_test([1.0], [[1.0], [2.0]])).all()
-    nan = statistics.null_test([np.nan, 1, np.nan], np.array([[1.0, 2, np.nan]] * 3))
+    x, random = 7.0, np.array([1.0, 2, 4, 3])
+    t = (x - random.mean()) / (random.std(ddof=1) * np.sqrt(1 + 1 / 4))
+    assert statistics.test_against_null(x, random) == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert statistics.test_against_null(2 * random.mean() - x, random) == pytest.approx(
+        statistics.test_against_null(x, random)
+    )
+    np.testing.assert_array_equal(statistics.test_against_null([1.0, 2.0], np.ones((4, 2))), [1, 0])
+    assert np.isnan(statistics.test_against_null([1.0], [[1.0], [2.0]])).all()
+    nan = statistics.test_against_null([np.nan, 1, np.nan], np.array([[1.0, 2, np.nan]] * 3))
     np.testing.assert_array_equal(nan, [np.nan, 0, np.nan])
 
 
 def test_a_rank_by_hand():
-    p, family = statistics.rank_test([9.0, 0.0], [[1.0, 2, 3, 4], [5, -5, 4, -4]])
-    assert p == pytest.approx([1 / 5, 1]) and family[0] == p[0]
+    p, architecture = statistics.rank_test([9.0, 0.0], [[1.0, 2, 3, 4], [5, -5, 4, -4]])
+    assert p == pytest.approx([1 / 5, 1]) and architecture[0] == p[0]
     assert statistics.rank_test(0.0, [1.0, 2, 3, 9])[0] == pytest.approx(2 / 5)  # 3 from the mean, and 9 is farther
     assert statistics.rank_test(2.0, [1.0, 2, 3, 4]) == pytest.approx((1, 1))  # 2.4 is the mean of all five
     one = statistics.rank_test(9.0, [1.0, 2, 3, 4, 9])  # a draw that is what was found
@@ -206,14 +208,14 @@ def test_ranks_hold_their_level_whatever_the_tails(draw):
     for _ in range(2000):
         every = draw(rng, (7, 41)) if draw is not heavy else heavy(rng, 7, 41)
         every *= np.geomspace(1, 1000, 7)[:, None]
-        p, family = statistics.rank_test(every[:, 0], every[:, 1:])
-        any_.append((family < 0.05).any())
+        p, architecture = statistics.rank_test(every[:, 0], every[:, 1:])
+        any_.append((architecture < 0.05).any())
         single.append((p < 0.05).mean())
-        assert (family >= p - 1e-12).all()
+        assert (architecture >= p - 1e-12).all()
     assert 0.03 < np.mean(any_) < 0.062 and 0.035 < np.mean(single) < 0.06
     if draw is heavy:  # what normal theory would have said
         every = heavy(rng, 2000, 7, 41)
-        normal = statistics.null_test(every[..., 0], every[..., 1:], axis=-1)
+        normal = statistics.test_against_null(every[..., 0], every[..., 1:], axis=-1)
         assert (normal < 0.01).mean() > 0.02
 
 
@@ -221,8 +223,8 @@ def test_a_layer_beyond_all_draws_is_told_from_the_family():
     rng = np.random.default_rng(1)
     every = rng.standard_normal((7, 41))
     every[3, 0] += 8
-    _, family = statistics.rank_test(every[:, 0], every[:, 1:])
-    assert (family < 0.05).nonzero()[0].tolist() == [3] and family[3] == pytest.approx(1 / 41)
+    _, architecture = statistics.rank_test(every[:, 0], every[:, 1:])
+    assert (architecture < 0.05).nonzero()[0].tolist() == [3] and architecture[3] == pytest.approx(1 / 41)
 
 
 @pytest.mark.parametrize("many", [20, 40, 100, 200])
@@ -281,9 +283,9 @@ def test_eta_squared():
 
 def test_unit_makes_correlations_of_products():
     x = np.random.default_rng(0).normal(3, 2, size=(9, 4))
-    np.testing.assert_allclose(statistics.unit(x).T @ statistics.unit(x), np.corrcoef(x.T))
-    np.testing.assert_allclose(statistics.unit(x.T, axis=1), statistics.unit(x).T)
-    np.testing.assert_array_equal(statistics.unit(np.full((5, 2), 7.3)), np.zeros((5, 2)))
+    np.testing.assert_allclose(statistics.standardize(x).T @ statistics.standardize(x), np.corrcoef(x.T))
+    np.testing.assert_allclose(statistics.standardize(x.T, axis=1), statistics.standardize(x).T)
+    np.testing.assert_array_equal(statistics.standardize(np.full((5, 2), 7.3)), np.zeros((5, 2)))
 
 
 def test_uar():
@@ -316,25 +318,28 @@ def test_a_chosen_quantity_is_tested_as_the_greatest_of_all():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((8, 30, 4))
     values[:, 0, 2] += 9
-    chosen = values.sum(axis=0).argmax(axis=1)
-    found = statistics.chosen_test(values, chosen, draws=256)
+    selected = values.sum(axis=0).argmax(axis=1)
+    found = statistics.selection_test(values, selected, draws=256)
     signs = np.array(list(itertools.product([1, -1], repeat=8)))
     for entry in range(1, 30):
         best = (signs @ values[:, entry]).max(axis=1)
         assert found[entry] == pytest.approx((best >= best[0] - 1e-6).mean())
-    assert chosen[0] == 2 and found[0] == pytest.approx(4 * stats.ttest_1samp(values[:, 0, 2], 0).pvalue / 2)
+    assert selected[0] == 2 and found[0] == pytest.approx(4 * stats.ttest_1samp(values[:, 0, 2], 0).pvalue / 2)
     few = values.copy()
-    few[0, 3, chosen[3]] = np.nan
-    assert np.isnan(statistics.chosen_test(few, chosen)[3]) and np.isnan(statistics.chosen_test(few[1:], chosen)).all()
-    many = statistics.chosen_test(np.concatenate([values, values, values]), chosen, draws=400, seed=1)
+    few[0, 3, selected[3]] = np.nan
+    assert (
+        np.isnan(statistics.selection_test(few, selected)[3])
+        and np.isnan(statistics.selection_test(few[1:], selected)).all()
+    )
+    many = statistics.selection_test(np.concatenate([values, values, values]), selected, draws=400, seed=1)
     assert ((many > 0) & (many <= 1)).all() and many[0] < 1e-9
 
 
 def test_the_best_of_many_quantities_of_noise_is_no_finding():
     values = np.random.default_rng(1).standard_normal((12, 2000, 10))
-    chosen = values.sum(axis=0).argmax(axis=1)
-    assert np.mean(statistics.chosen_test(values, chosen, draws=199) < 0.05) == pytest.approx(0.05, abs=0.015)
-    own = np.take_along_axis(values, chosen[None, :, None], axis=2)[..., 0]
+    selected = values.sum(axis=0).argmax(axis=1)
+    assert np.mean(statistics.selection_test(values, selected, draws=199) < 0.05) == pytest.approx(0.05, abs=0.015)
+    own = np.take_along_axis(values, selected[None, :, None], axis=2)[..., 0]
     assert np.mean(statistics.t_test_above(own) < 0.05) > 0.3
 
 
@@ -361,12 +366,12 @@ def test_deals_keep_speakers_and_whole_recordings():
     groups = [np.array(rows) for rows in ([3, 0], [1, 5], [2], [4], [6, 7, 8])]
     of = np.array([0, 1, 2, 0, 3, 1, 4, 4, 4])
     moved = np.zeros(9)
-    for rows in statistics.deals(groups, 200, 0):
+    for rows in statistics.restricted_permutations(groups, 200, 0):
         assert (of[rows] == of).all() and sorted(rows) == list(range(9))
         moved += rows != np.arange(9)
     np.testing.assert_allclose(moved / 200, [1 / 2, 1 / 2, 0, 1 / 2, 0, 1 / 2, 2 / 3, 2 / 3, 2 / 3], atol=0.15)
     came = {}
-    for rows in statistics.deals(groups, 400, 0, whole=True):
+    for rows in statistics.restricted_permutations(groups, 400, 0, whole_speakers=True):
         assert sorted(rows) == list(range(9)) and all(len(set(of[rows][own])) == 1 for own in groups)  # none is torn
         for at, own in enumerate(groups):
             came.setdefault(at, []).append(of[rows][own[0]])
@@ -374,4 +379,4 @@ def test_deals_keep_speakers_and_whole_recordings():
     assert np.mean(np.array(came[0]) == 1) == pytest.approx(0.5, abs=0.1)
     unlike = [np.arange(6), np.array([6]), np.array([7]), np.array([8])]
     with pytest.warns(UserWarning, match="6 of 9 clips .* same number of clips of each"):
-        next(statistics.deals(unlike, 1, 0, whole=True))
+        next(statistics.restricted_permutations(unlike, 1, 0, whole_speakers=True))

@@ -68,14 +68,14 @@ def test_another_seed_is_another_training(tmp_path):
 
 
 def test_the_best_epoch_is_kept_the_later_of_equals(tmp_path):
-    chosen, history = fit(tmp_path / "chosen.pt", scores=[0.2, 0.7, 0.7, 0.1], epochs=4)
+    selected, history = fit(tmp_path / "chosen.pt", scores=[0.2, 0.7, 0.7, 0.1], epochs=4)
     assert history.epoch == 3 and [row["score"] for row in history.curve] == [0.2, 0.7, 0.7, 0.1]
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "killed.pt", epochs=4, kill=16, scores=[0.2, 0.7, 0.7])
     at_three = torch.load(tmp_path / "killed.pt", weights_only=True)["average"]
-    assert all(torch.equal(value, at_three[name]) for name, value in chosen.state_dict().items())
+    assert all(torch.equal(value, at_three[name]) for name, value in selected.state_dict().items())
     resumed, history = fit(tmp_path / "killed.pt", epochs=4, scores=[0.1])
-    assert history.epoch == 3 and same(resumed, chosen)
+    assert history.epoch == 3 and same(resumed, selected)
 
 
 def test_other_settings_are_refused(tmp_path):

@@ -87,17 +87,24 @@ CALLS = {
         m, c, attribution.gradient_shap(m, c, target="angry", n=2, steps=1), target="angry", n=2
     ),
     "activations": lambda m, c: dissection.activations(m, c),
-    "moments": lambda m, c: activations.moments(m, c),
-    "zeroed": lambda m, c: dissection.zeroed(m, c, 2, 3),
+    "activation_stats": lambda m, c: activations.activation_stats(m, c),
+    "zero_ablation": lambda m, c: dissection.zero_ablation(m, c, 2, 3),
     "top_frames": lambda m, c: exemplars.top_frames(m, c, 2, 3),
     "sweep": lambda m, c: ablation.sweep(
-        m, c, neurons=scores(m, c), k=2, nulls=2, target="angry", moments=activations.moments(m, c)
+        m, c, neurons=scores(m, c), k=2, n_random=2, target="angry", activation_stats=activations.activation_stats(m, c)
     ),
     "sweep, resample": lambda m, c: ablation.sweep(
-        m, c, neurons={2: [0]}, nulls=0, target="angry", modes=["resample"], donors=donors.drawn(c, c)
+        m, c, neurons={2: [0]}, n_random=0, target="angry", modes=["resample"], donors=donors.random_donors(c, c)
     ),
     "upstream": lambda m, c: inversion.upstream(
-        m, c, neurons=scores(m, c), k=2, nulls=2, steps=2, moments=activations.moments(m, c), layers=[2]
+        m,
+        c,
+        neurons=scores(m, c),
+        k=2,
+        n_random=2,
+        steps=2,
+        activation_stats=activations.activation_stats(m, c),
+        layers=[2],
     ),
     "support": lambda m, c: neuron_selection.support(m, c, m.sites("ffn_hidden")),
     "evaluate": lambda m, c: pruning.evaluate(m, c, {(2, "ffn_hidden"): [0]}, "angry", draws=2),
@@ -173,7 +180,7 @@ def check_same(found, alone):
 def test_not_one_that_can_be_used_is_said(shared, corpus):
     model = shared()
     bad = corpus[~is_good(corpus)]
-    for name in ("predict", "features_table", "grad_x_activation", "activations", "moments", "gradient_shap"):
+    for name in ("predict", "features_table", "grad_x_activation", "activations", "activation_stats", "gradient_shap"):
         with pytest.raises(audio.NoClips, match=r"no clip could be used \(0 of 6\)"):
             CALLS[name](model, bad)
 

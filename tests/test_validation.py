@@ -39,8 +39,8 @@ def test_no_layer_of_a_sweep_of_any_neurons(k):
 def test_a_normal_null_distribution_would_not_do():
     """Effects of single neurons have far tails: p below 0.01 would be twice as frequent as it says."""
     result = sweeps.swept(some(DRAWS), speakers=8, k=1, data="by speaker")
-    units, draws = (result[name].mean("clip").values for name in ("delta", "null_delta"))
-    assert np.mean(statistics.null_test(units, draws, axis=-1) < 0.01) > 0.016
+    units, draws = (result[name].mean("clip").values for name in ("target_change", "random_target_change"))
+    assert np.mean(statistics.test_against_null(units, draws, axis=-1) < 0.01) > 0.016
 
 
 @pytest.mark.parametrize("run, effect", [(sweeps.sweep, 0.0), (sweeps.verdict, 0.9)])
@@ -60,11 +60,13 @@ def test_random_sets_are_those_of_a_sweep():
     sizes = xr.DataArray(network.size, {"layer": range(sweeps.LAYERS)}, ("layer", "neuron"))
     for layer in range(sweeps.LAYERS):
         own, seed = {layer: selected[layer]}, int(network.seeds[layer])
-        drawn = random_neurons.sets(sweeps.WIDTH, sizes, own, nulls=sweeps.SETS, directions=0, seed=seed)
-        magnitudes = random_neurons.size(sizes, [layer], drawn)
+        drawn = random_neurons.sets_with_controls(
+            sweeps.WIDTH, sizes, own, n_random=sweeps.SETS, directions=0, seed=seed
+        )
+        magnitudes = random_neurons.set_sizes(sizes, [layer], drawn)
         np.testing.assert_allclose(found["magnitudes"][layer][:-2], magnitudes)
-        assert found["null_overlap"][layer] == pytest.approx(random_neurons.mean_overlap(drawn[1:]))
-        assert found["null_sets"][layer] == random_neurons.distinct_sets(sizes, own)
+        assert found["random_overlap"][layer] == pytest.approx(random_neurons.mean_overlap(drawn[1:]))
+        assert found["random_sets"][layer] == random_neurons.count_random_sets(sizes, own)
         members = np.array([np.isin(np.arange(sweeps.WIDTH), neurons) for (neurons,) in drawn], float)
         apart = found["values"][layer][:, :-2] - network.moved(layer, members)
         np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-9)  # what clips add scales with all of the sets

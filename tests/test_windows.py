@@ -71,7 +71,7 @@ def test_what_is_refused(shared, call, options, message):
 
 def test_too_long_a_recording_is_named_and_the_others_are_heard(tiny, call, tmp_path):
     model = tiny()
-    model.longest_seconds = 2
+    model.max_seconds = 2
     for name, samples in (("short", call[:RATE]), ("long", call)):
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
     with pytest.warns(UserWarning, match=r"long.wav: 5.0 s, longer than the 2 s .* model.over_time"):
@@ -85,7 +85,7 @@ def test_too_long_a_recording_is_named_and_the_others_are_heard(tiny, call, tmp_
 def test_what_a_spectrogram_transformer_would_cut_off_is_named(device):
     model = models.load("pocket-ast", device=device)
     rng = np.random.default_rng(0)
-    columns = model.family.base.config.max_length
+    columns = model.architecture.base.config.max_length
     whole = 0.1 * rng.standard_normal(round((columns / 100 + 0.0149) * RATE))
     x = model.tensor(whole)
     assert model.prepare(x).shape[1] == columns

@@ -37,7 +37,7 @@ def stand_ins(monkeypatch, tmp_path):
                 soundfile.write(path, 0.2 * rng.standard_normal(800 + take), 16_000)
                 rows.append({"path": str(path), "label": label, "speaker": speaker})
     box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], split_called=False)
-    box.trained_on, box.head_trained_on, box.chosen_on = ["a", "b"], None, None
+    box.train_speakers, box.head_train_speakers, box.selection_speakers = ["a", "b"], None, None
     box.wrong = []  # speakers whose clips the model calls something else
 
     def target(name):
@@ -75,7 +75,7 @@ def stand_ins(monkeypatch, tmp_path):
             n_neurons=lambda site: 40 if site[1] == "ffn_hidden" else 24,
             sample_rate=16_000,
             span=400,
-            family=SimpleNamespace(timeline=True),
+            architecture=SimpleNamespace(timeline=True),
             stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
             device=torch.device("cpu"),
             **{key: value for key, value in vars(box).items() if key.endswith(("_on", "_recordings"))},
@@ -131,14 +131,14 @@ def test_who_is_heard_is_told_from_names_files_and_sound(stand_ins, tmp_path, ca
     trained = {"fingerprint": fingerprints.of_file(copy), "use": "trained", "speaker": "ravdess-03"}
     stand_ins.trained_recordings = pd.DataFrame([trained])
     corpus["speaker"] = corpus["speaker"].replace({"a": "Ravdess-01 ", "c": "P7", "d": "P8"})
-    stand_ins.trained_on = ["ravdess-01", "ravdess-03", "ravdess-07"]
+    stand_ins.train_speakers = ["ravdess-01", "ravdess-03", "ravdess-07"]
     run = workbook.setup("03_x")
     assert set(run.test["speaker"]) == {"P8"} and set(run.train["speaker"]) == {"Ravdess-01", "b", "P7"}
     said = capsys.readouterr().out
     reason = "their names are of another form than those of its training speakers"
     assert f"1; whom the encoder was trained on is not known: {reason}" in said
     assert "and none of their clips here was trained on" in said and "trained on 0" not in said
-    told = inputs.of_whom(run.model, run.clips)
+    told = inputs.describe_test_speakers(run.model, run.clips)
     assert told.startswith("speakers  4, of whom the encoder was trained on 3; of 1 more it is not known: their names")
 
 
@@ -147,7 +147,7 @@ def test_names_of_speakers_are_compared_without_blanks_and_case(stand_ins):
     odd = corpus.index % 2 == 1
     mixed = corpus["speaker"].astype(object)
     mixed[odd] = [f" {number}.0 " for number in corpus["speaker"][odd]]
-    stand_ins.corpus, stand_ins.trained_on = corpus.assign(speaker=mixed), ["1", "02"]
+    stand_ins.corpus, stand_ins.train_speakers = corpus.assign(speaker=mixed), ["1", "02"]
     run = workbook.setup("03_x")
     assert set(run.train["speaker"]) == {"1", "2"} and set(run.test["speaker"]) == {"3", "4"}
     names = stand_ins.corpus["speaker"].map(lambda name: f"Mine-{name}" if isinstance(name, int) else f"mine-{name}")
@@ -165,7 +165,10 @@ def test_one_person_of_two_names_on_both_sides_is_told_of(tmp_path):
         path = tmp_path / f"03-01-05-01-01-0{number % 2 + 1}-{actor:02d}.wav"
         soundfile.write(path, 0.2 * rng.standard_normal(900 + number), 16_000)
         rows.append({"path": str(path), "label": "angry", "speaker": speaker, "split": side})
-    model, clips = SimpleNamespace(trained_on=None, head_trained_on=None, trained_recordings=None), pd.DataFrame(rows)
+    model, clips = (
+        SimpleNamespace(train_speakers=None, head_train_speakers=None, trained_recordings=None),
+        pd.DataFrame(rows),
+    )
     with pytest.warns(
         UserWarning, match="some people are on both sides of the split: ravdess-01 is called '1a' and '1b'"
     ):
@@ -175,34 +178,38 @@ def test_one_person_of_two_names_on_both_sides_is_told_of(tmp_path):
         inputs.split(clips.assign(split=["train", "train", "test"]), model)
 
 
-@pytest.mark.parametrize("trained_on", [None, [], ["nobody"], list("abcd")])
-def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, trained_on):
-    stand_ins.trained_on = trained_on
+@pytest.mark.parametrize("train_speakers", [None, [], ["nobody"], list("abcd")])
+def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, train_speakers):
+    stand_ins.train_speakers = train_speakers
     assert set(workbook.setup("03_x").test["speaker"]) == {"d"}
 
 
 def test_recordings_of_sounds_are_no_speakers():
-    model = SimpleNamespace(trained_on=["esc10-fold-1"], head_trained_on=None, chosen_on=["esc10-fold-5"])
+    model = SimpleNamespace(
+        train_speakers=["esc10-fold-1"], head_train_speakers=None, selection_speakers=["esc10-fold-5"]
+    )
     sounds = pd.DataFrame({"speaker": ["recording-1", "recording-1", "recording-22"]})
-    assert inputs.of_whom(model, sounds).startswith("recordings  2; which the encoder was trained on is not known")
+    assert inputs.describe_test_speakers(model, sounds).startswith(
+        "recordings  2; which the encoder was trained on is not known"
+    )
     sounds = sounds.assign(corpus="esc-10", fold=[1, 1, 5])  # as a CSV file brings them back
-    assert inputs.of_whom(model, sounds) == (
+    assert inputs.describe_test_speakers(model, sounds) == (
         "recordings  2, of which the encoder was trained on 1; its weights were selected on recording-22"
     )
     sounds.loc[1, "speaker"] = "Anna"
-    assert inputs.of_whom(model, sounds).startswith("speakers  3, of whom the encoder was trained on 2;")
+    assert inputs.describe_test_speakers(model, sounds).startswith("speakers  3, of whom the encoder was trained on 2;")
 
 
 def test_what_the_model_knows_of_the_test_speakers_is_said(stand_ins, capsys):
-    stand_ins.trained_on, stand_ins.chosen_on = list("abcd"), ["d", "x"]
+    stand_ins.train_speakers, stand_ins.selection_speakers = list("abcd"), ["d", "x"]
     workbook.setup("03_x")
     assert "1, of whom the encoder was trained on 1; its weights were selected on d\n" in capsys.readouterr().out
-    stand_ins.trained_on, stand_ins.head_trained_on, stand_ins.chosen_on = None, ["a", "b"], None
+    stand_ins.train_speakers, stand_ins.head_train_speakers, stand_ins.selection_speakers = None, ["a", "b"], None
     run = workbook.setup("03_x")
     assert set(run.test["speaker"]) == {"c", "d"}
     assert "2; whom the encoder was trained on is not recorded; the head was trained on 0\n" in capsys.readouterr().out
     told = run.provenance()
-    assert told["trained_on"] == "not recorded" and told["test_speakers"] == ["c", "d"]
+    assert told["train_speakers"] == "not recorded" and told["test_speakers"] == ["c", "d"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Frames(nn.Module):
         return (logits, hidden) if self.tuples else logits
 
 
-SITES = {"ffn_hidden": "layers.{}.fc1", "ffn_out": "layers.{}.fc2", (0, "block"): "embed"}
+SITES = {"ffn_hidden": "layers.{}.fc1", "ffn_out": "layers.{}.fc2", (0, "hidden_state"): "embed"}
 
 
 def wrapped(first=False, **options):
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_in_words():
     with pytest.raises(ValueError, match="no module is called layer"):
         models.wrap(Frames(), **{**good, "sites": {"ffn_hidden": "layer.{}.fc1"}})
     with pytest.raises(ValueError, match="no module nothing"):
-        models.wrap(Frames(), **{**good, "sites": {(1, "block"): "nothing"}})
+        models.wrap(Frames(), **{**good, "sites": {(1, "hidden_state"): "nothing"}})
     with pytest.raises(ValueError, match="layout"):
         models.wrap(Frames(), layout="frame neuron", **good)
     model = models.wrap(Frames(), **good)
@@ -207,17 +207,17 @@ def windowed(axes=None, **options):
 def test_frames_of_a_window_lie_in_the_clip_or_do_not_count():
     with pytest.warns(UserWarning, match="1 s and of 2 s both give 1000 frames.* seconds="):
         model, wave = windowed()
-    assert model.heard(wave, 1000).all() and model.times(wave, 1000)[-1] < 1.5  # as nobody said otherwise
+    assert model.valid_frames(wave, 1000).all() and model.times(wave, 1000)[-1] < 1.5  # as nobody said otherwise
     model, wave = windowed(seconds=10)
-    assert np.flatnonzero(model.heard(wave, 1000)).tolist() == list(range(150))
+    assert np.flatnonzero(model.valid_frames(wave, 1000)).tolist() == list(range(150))
     np.testing.assert_allclose(model.times(wave, 1000), 0.005 + 0.01 * np.arange(1000))
     spoken = np.flatnonzero(model.speech(wave, 1000))
     assert 47 <= spoken[0] <= 50 and 99 <= spoken[-1] <= 103
-    assert model.heard(np.zeros(90_000), 1000).all()  # of a longer clip, what is left of it
-    assert model.heard(np.zeros(20), 1000).sum() == 1
+    assert model.valid_frames(np.zeros(90_000), 1000).all()  # of a longer clip, what is left of it
+    assert model.valid_frames(np.zeros(20), 1000).sum() == 1
     with hooks.capture(model, Site(1, "ffn_hidden")) as seen:
         model.logits(model.tensor(wave))
-    assert activations.counting(model, wave, "all")(1000).sum() == 150
+    assert activations.frame_selector(model, wave, "all")(1000).sum() == 150
     assert seen[Site(1, "ffn_hidden")][0, 150:].std(0).max() == 0  # padding, the same in each
 
 
@@ -228,7 +228,7 @@ def test_frames_along_two_axes_say_which_is_time(axes):
     with hooks.capture(model, Site(1, "map")) as seen, hooks.edit(model, {Site(1, "map"): lambda hidden: hidden}):
         logits = model.logits(model.tensor(wave))
     torch.testing.assert_close(logits, model.logits(model.tensor(wave)))
-    hidden, heard = seen[Site(1, "map")][0], model.heard(wave, 4000)
+    hidden, heard = seen[Site(1, "map")][0], model.valid_frames(wave, 4000)
     bands = hidden.unflatten(0, (4, 1000))
     torch.testing.assert_close(bands[:, 150:], bands[:, -1:].expand(4, 850, -1))  # padding, alike in each band
     assert heard.reshape(4, 1000)[:, :150].all() and heard.sum() == 600

@@ -28,11 +28,11 @@ __all__ = [
     "workbook",
 ]
 
-ELSEWHERE = {"heads": "activations.heads"}  # modules inside a package that are offered at the top level too
+ALIASES = {"heads": "activations.heads"}  # modules inside a package that are offered at the top level too
 
 
 def __getattr__(name):
     """Import a package when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module(f".{ELSEWHERE.get(name, name)}", __name__)
+    return importlib.import_module(f".{ALIASES.get(name, name)}", __name__)

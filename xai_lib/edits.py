@@ -66,9 +66,9 @@ def edit(
         if mode == "noise":
             raise ValueError("mode 'noise' takes neurons, not directions, whose standard deviation is not known")
     elif not isinstance(neurons, str):
-        neurons = np.unique(whole(neurons, "neurons"))
+        neurons = np.unique(as_integers(neurons, "neurons"))
     if not isinstance(frames, str):
-        frames = whole(frames, "frames")
+        frames = as_integers(frames, "frames")
     return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
 
 
@@ -88,11 +88,11 @@ def directions(width, k, n, *, seed=0) -> list[np.ndarray]:
     return [np.linalg.qr(rng.standard_normal((width, k)))[0] for _ in range(n)]
 
 
-def given(sites, moments) -> dict:
-    """Return {site: arguments of `edit` from `activations.moments`}; no arguments where these are None."""
-    if moments is None:
+def statistics_arguments(sites, activation_stats) -> dict:
+    """Return {site: arguments of `edit` from `activations.activation_stats`}; no arguments where these are None."""
+    if activation_stats is None:
         return {site: {} for site in sites}
-    statistics_at = {site: moments.sel(layer=site.layer) for site in sites}
+    statistics_at = {site: activation_stats.sel(layer=site.layer) for site in sites}
     return {
         site: {"means": statistics["mean"].values, "stds": statistics["std"].values}
         for site, statistics in statistics_at.items()
@@ -113,27 +113,29 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
     else:
         index = torch.from_numpy(neurons).to(hidden.device)
         select = partial(torch.index_select, dim=-1, index=index)
-    chosen = select(hidden)
+    selected = select(hidden)
     if mode == "flip":
-        new = -chosen
+        new = -selected
     elif mode == "zero":
-        new = torch.zeros_like(chosen)
+        new = torch.zeros_like(selected)
     elif mode == "mean":
-        new = select(_tensor_like(means, hidden)).expand_as(chosen)
+        new = select(_tensor_like(means, hidden)).expand_as(selected)
     elif mode == "noise":
-        noise = torch.as_tensor(np.random.default_rng(seed).standard_normal(chosen.shape), dtype=hidden.dtype)
-        new = chosen + scale * select(_tensor_like(stds, hidden)) * noise.to(hidden.device)
+        noise = torch.as_tensor(np.random.default_rng(seed).standard_normal(selected.shape), dtype=hidden.dtype)
+        new = selected + scale * select(_tensor_like(stds, hidden)) * noise.to(hidden.device)
     else:
-        new = select(_tensor_like(values, hidden))[_donor_frames(mode, len(values), chosen.shape[1])].expand_as(chosen)
-    new = torch.where(_frame_mask(frames, chosen, window, n_peaks, speech), new, chosen)
+        new = select(_tensor_like(values, hidden))[_donor_frames(mode, len(values), selected.shape[1])].expand_as(
+            selected
+        )
+    new = torch.where(_frame_mask(frames, selected, window, n_peaks, speech), new, selected)
     if neurons.ndim == 2:
-        return hidden + (new - chosen) @ basis.T
+        return hidden + (new - selected) @ basis.T
     out = hidden.clone()
     out[..., index] = new
     return out
 
 
-def whole(numbers, name) -> np.ndarray:
+def as_integers(numbers, name) -> np.ndarray:
     """Return numbers of neurons or frames as integers; raise ValueError for anything else, such as a mask.
 
     A mask that is read as numbers would be the first two.
@@ -155,27 +157,27 @@ def _donor_frames(mode, n, count) -> np.ndarray:
     return np.resize(np.arange(n), count) if mode == "resample" else np.linspace(0, n - 1, count).round().astype(int)
 
 
-def _frame_mask(frames, chosen, window, n_peaks, speech) -> torch.Tensor:
+def _frame_mask(frames, selected, window, n_peaks, speech) -> torch.Tensor:
     """Return which frames are edited: bool [batch, frame, selected neuron], or one that broadcasts to it."""
-    count = chosen.shape[1]
-    mask = torch.zeros_like(chosen, dtype=torch.bool)
+    count = selected.shape[1]
+    mask = torch.zeros_like(selected, dtype=torch.bool)
     if not isinstance(frames, str):
         out_of_range = frames[(frames < 0) | (frames >= count)]
         if len(out_of_range):
             raise ValueError(f"frame {out_of_range[0]} out of range: the clip has 0–{count - 1}")
-        mask[:, torch.from_numpy(frames).to(chosen.device)] = True
+        mask[:, torch.from_numpy(frames).to(selected.device)] = True
     elif frames == "all":
         return ~mask
     elif frames == "speech":
-        speech_mask = torch.as_tensor(speech, dtype=torch.bool, device=chosen.device)
+        speech_mask = torch.as_tensor(speech, dtype=torch.bool, device=selected.device)
         if speech_mask.shape != (count,):
             raise ValueError(f"the speech mask has {tuple(speech_mask.shape)} frames and the clip {count}")
         mask |= speech_mask[:, None]
     elif frames == "max_frame":
-        mask.scatter_(1, chosen.abs().argmax(1, keepdim=True), True)
+        mask.scatter_(1, selected.abs().argmax(1, keepdim=True), True)
     else:
-        peaks = chosen.abs().sum(-1, keepdim=True).topk(min(n_peaks, count), dim=1).indices
-        mask.scatter_(1, peaks.expand(-1, -1, chosen.shape[-1]), True)
+        peaks = selected.abs().sum(-1, keepdim=True).topk(min(n_peaks, count), dim=1).indices
+        mask.scatter_(1, peaks.expand(-1, -1, selected.shape[-1]), True)
     if window:
         widened = torch.nn.functional.max_pool1d(mask.transpose(1, 2).float(), 2 * window + 1, 1, window)
         mask = widened.transpose(1, 2) > 0

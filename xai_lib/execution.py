@@ -19,9 +19,9 @@ BATCH = 32
 def prefix(model, x, layer) -> State:
     """Run raw waveforms [batch, time] up to the output of block `layer`; layer 0 is what enters the first block."""
     layer = model.check(layer).layer
-    state = model.family.embed(model.prepare(x))
+    state = model.architecture.embed(model.prepare(x))
     while state.layer < layer:
-        state = model.family.step(state)
+        state = model.architecture.step(state)
     return state
 
 
@@ -29,18 +29,18 @@ def states(model, x, layer) -> list[State]:
     """Return the states of raw waveforms [batch, time] after each of the layers 0 to `layer`."""
     layer_states = [prefix(model, x, 0)]
     while layer_states[-1].layer < layer:
-        layer_states.append(model.family.step(layer_states[-1]))
+        layer_states.append(model.architecture.step(layer_states[-1]))
     return layer_states
 
 
 def suffix(model, state) -> torch.Tensor:
     """Resume after `state` and return logits [batch, label].
 
-    `state` is as returned by `prefix` or `model.family.replace(state, hidden)`.
+    `state` is as returned by `prefix` or `model.architecture.replace(state, hidden)`.
     """
     while state.layer < model.n_layers:
-        state = model.family.step(state)
-    return model.classify(model.family.finish(state))
+        state = model.architecture.step(state)
+    return model.classify(model.architecture.finish(state))
 
 
 def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
@@ -60,8 +60,8 @@ def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
 
 
 @torch.no_grad()
-def cascade_read(model, waveform, edits, readers, *, batch=None):
-    """Compute the logits of `cascade`, and what `readers` return on the way.
+def cascade_read(model, waveform, edits, readout_functions, *, batch=None):
+    """Compute the logits of `cascade`, and what `readout_functions` return on the way.
 
     Parameters
     ----------
@@ -76,14 +76,16 @@ def cascade_read(model, waveform, edits, readers, *, batch=None):
         the edited values are read.
     """
     plans = [_plan(model, edit) for edit in edits]
-    readers = {model.check(site): reader for site, reader in readers.items()}
-    if not _resumable(model, [*readers, *(site for plan in plans for site in plan)]):
-        return _hooked_forwards(model, model.tensor(waveform), [{}, *plans], readers, BATCH if batch is None else batch)
+    readout_functions = {model.check(site): reader for site, reader in readout_functions.items()}
+    if not _resumable(model, [*readout_functions, *(site for plan in plans for site in plan)]):
+        return _hooked_forwards(
+            model, model.tensor(waveform), [{}, *plans], readout_functions, BATCH if batch is None else batch
+        )
     order = sorted(range(len(plans)), key=lambda i: _join_layer(plans[i]))
-    clean, parts = _clean(model, model.tensor(waveform), readers)
-    logits = [model.classify(model.family.finish(clean[-1]))]
-    seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] for site, reader in readers.items()}
-    run = partial(_run, model, clean, [plans[i] for i in order], readers)
+    clean, parts = _clean(model, model.tensor(waveform), readout_functions)
+    logits = [model.classify(model.architecture.finish(clean[-1]))]
+    seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] for site, reader in readout_functions.items()}
+    run = partial(_run, model, clean, [plans[i] for i in order], readout_functions)
     for edited_logits, readings in in_batches(run, len(plans), BATCH if batch is None else batch):
         logits.append(edited_logits)
         for site, values in seen.items():  # rows that had joined the batch, and the clean one for the others
@@ -132,23 +134,23 @@ def _plan(model, edit) -> dict:
 
 def _resumable(model, sites) -> bool:
     """Return whether a forward can resume from below each of the sites."""
-    return model.family.resumable and all(site.part != "module" for site in sites)
+    return model.architecture.resumable and all(site.part != "module" for site in sites)
 
 
-def _hooked_forwards(model, waves, plans, readers, batch):
+def _hooked_forwards(model, waves, plans, readout_functions, batch):
     """Compute `cascade_read` by whole hooked forwards, where the model cannot resume."""
 
     def run(rows):
         batch_plans = plans[rows.start : rows.stop]
         sites = {site for plan in batch_plans for site in plan}
         edits = {site: partial(_apply_by_row, [plan.get(site) for plan in batch_plans], site) for site in sites}
-        with hooks.edit(model, edits), hooks.capture(model, list(readers)) as seen:
+        with hooks.edit(model, edits), hooks.capture(model, list(readout_functions)) as seen:
             return model.logits(waves.repeat(len(batch_plans), 1)), {
-                site: read(seen[site]) for site, read in readers.items()
+                site: read(seen[site]) for site, read in readout_functions.items()
             }
 
     logits, seen = zip(*in_batches(run, len(plans), batch))
-    return torch.cat(logits), {site: torch.cat([readings[site] for readings in seen]) for site in readers}
+    return torch.cat(logits), {site: torch.cat([readings[site] for readings in seen]) for site in readout_functions}
 
 
 def _join_layer(plan: dict) -> int:
@@ -156,51 +158,51 @@ def _join_layer(plan: dict) -> int:
 
     It is the edit's own layer for a block, and the one before for a part.
     """
-    return min(site.layer - (site.part != "block") for site in plan)
+    return min(site.layer - (site.part != "hidden_state") for site in plan)
 
 
-def _clean(model, waves, readers):
+def _clean(model, waves, readout_functions):
     """Return states of the unedited clip after every layer, and the parts that are read."""
-    with hooks.capture(model, [site for site in readers if site.part != "block"]) as parts:
+    with hooks.capture(model, [site for site in readout_functions if site.part != "hidden_state"]) as parts:
         return states(model, waves, model.n_layers), dict(parts)
 
 
-def _run(model, clean, plans, readers, rows):
+def _run(model, clean, plans, readout_functions, rows):
     """Return logits and readings of the plans in `rows`.
 
     The plans are sorted by the layer after which they join the batch; each joins after its own.
     """
     plans = plans[rows.start : rows.stop]
-    family, n_joined, state, readings = model.family, 0, None, {}
+    architecture, n_joined, state, readings = model.architecture, 0, None, {}
     for layer in range(_join_layer(plans[0]), model.n_layers + 1):
         if state is not None:
-            state, parts = _step(model, state, plans[:n_joined], readers)
-            readings |= {site: readers[site](hidden) for site, hidden in parts.items()}
+            state, parts = _step(model, state, plans[:n_joined], readout_functions)
+            readings |= {site: readout_functions[site](hidden) for site, hidden in parts.items()}
         n_new = sum(_join_layer(plan) == layer for plan in plans)
         if n_new:
-            clean_copies = clean[layer].spread(n_new)
+            clean_copies = clean[layer].repeat_rows(n_new)
             state = clean_copies if state is None else State(layer, *map(_cat, state[1:], clean_copies[1:]))
             n_joined += n_new
         site = Site(layer)
         functions = [plan.get(site) for plan in plans[:n_joined]]
         if any(functions):
-            state = family.replace(state, _apply_by_row(functions, site, state.hidden))
-        if site in readers:
-            readings[site] = readers[site](state.hidden)
-    return model.classify(family.finish(state)), readings
+            state = architecture.replace(state, _apply_by_row(functions, site, state.hidden))
+        if site in readout_functions:
+            readings[site] = readout_functions[site](state.hidden)
+    return model.classify(architecture.finish(state)), readings
 
 
-def _step(model, state, plans, readers):
+def _step(model, state, plans, readout_functions):
     """Run the next layer with the edits inside it; return the state, and the parts inside it that are read."""
     layer = state.layer + 1
     with ExitStack() as stack:
-        inside = {site for plan in plans for site in plan if site.layer == layer and site.part != "block"}
+        inside = {site for plan in plans for site in plan if site.layer == layer and site.part != "hidden_state"}
         for site in inside:
             functions = [plan.get(site) for plan in plans]
             stack.enter_context(hooks.edit(model, {site: partial(_apply_by_row, functions, site)}))
-        read = [site for site in readers if site.layer == layer and site.part != "block"]
+        read = [site for site in readout_functions if site.layer == layer and site.part != "hidden_state"]
         parts = stack.enter_context(hooks.capture(model, read))
-        return model.family.step(state), parts
+        return model.architecture.step(state), parts
 
 
 def _apply_by_row(functions, site, hidden):

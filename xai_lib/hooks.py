@@ -29,9 +29,9 @@ def capture(model, sites, reduce=None):
         def hook(module, args, output):
             passed.note(site)
             native = output[0] if isinstance(output, tuple) else output
-            if model.family.overwrites:
+            if model.architecture.overwrites:
                 native = native.clone()
-            hidden = model.family.seen(site, native)
+            hidden = model.architecture.to_frames(site, native)
             captured[site] = hidden if reduce is None else reduce(hidden)
 
         return hook
@@ -39,7 +39,7 @@ def capture(model, sites, reduce=None):
     with ExitStack() as stack:
         passed.watch(model.network, stack)
         for site in map(model.check, sites):
-            handle = stack.enter_context(model.family.opened(site)).register_forward_hook(recorder(site))
+            handle = stack.enter_context(model.architecture.hookable(site)).register_forward_hook(recorder(site))
             stack.callback(handle.remove)
         yield captured
 
@@ -68,13 +68,15 @@ def edit(model, edits):
             def hook(module, args, output, site=site, function=function):
                 passed.note(site)
                 native = output[0] if isinstance(output, tuple) else output
-                edited = apply(function, model.family.seen(site, native), site)
-                edited = model.family.given(site, edited, native)
-                if model.family.overwrites:  # so that operations in place do not change what the function has stored
+                edited = apply(function, model.architecture.to_frames(site, native), site)
+                edited = model.architecture.from_frames(site, edited, native)
+                if (
+                    model.architecture.overwrites
+                ):  # so that operations in place do not change what the function has stored
                     edited = edited.clone()
                 return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
-            handle = stack.enter_context(model.family.opened(site)).register_forward_hook(hook, prepend=True)
+            handle = stack.enter_context(model.architecture.hookable(site)).register_forward_hook(hook, prepend=True)
             stack.callback(handle.remove)
         model.edited += 1
         try:

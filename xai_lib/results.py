@@ -18,7 +18,7 @@ def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
 
 
-def heard(data) -> str:
+def speaker_ids_json(data) -> str:
     """Return whose clips a table, or a result [clip, …], holds, as JSON.
 
     These are speakers, or recordings where speakers are not known.
@@ -38,7 +38,7 @@ def speakers_known(data) -> bool:
     return "speaker" in data.coords and not pd.isna(data["speaker"].values).any()
 
 
-def activity(data) -> xr.DataArray:
+def as_activation(data) -> xr.DataArray:
     """Return the `activation` of what `activations.activations` returns, or `data` where it is that array already."""
     if isinstance(data, xr.Dataset) and "activation" not in data:
         raise ValueError(f"activations are needed, and this result holds {', '.join(map(str, data))}")

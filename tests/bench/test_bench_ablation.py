@@ -15,7 +15,7 @@ CUT = {"seconds": 0.0625, "fade": 0, "frames": "all"}  # 16 segments of one seco
 def captum(model, x, layer, neuron, at_once=1):
     """Response of one neuron to each of 16 segments."""
     mask = (torch.arange(x.shape[1]) // 1000)[None]
-    method = NeuronFeatureAblation(model.logits, model.family.layers[layer - 1].final_layer_norm)
+    method = NeuronFeatureAblation(model.logits, model.architecture.layers[layer - 1].final_layer_norm)
     found = method.attribute(
         x, lambda out: out[:, :, neuron].mean(dim=1), feature_mask=mask, perturbations_per_eval=at_once
     )

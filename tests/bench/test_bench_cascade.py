@@ -99,22 +99,24 @@ def test_bench_sweep(measure, model, noise, path):
     clips, dims, shape = noise(0.5), ("layer", "neuron"), (model.n_layers + 1, model.n_neurons(0))
     neurons, rng = {layer: np.arange(layer, layer + 5) for layer in range(shape[0])}, np.random.default_rng(0)
     ones, axis = (dims, np.ones(shape)), (dims, rng.standard_normal(shape))  # as if fitted on training clips
-    moments = xr.Dataset({"mean": ones, "std": ones, "magnitude": ones}, {"layer": range(shape[0])})
-    moments = moments.assign_attrs(part="block", model=model.name)
+    activation_stats = xr.Dataset({"mean": ones, "std": ones, "magnitude": ones}, {"layer": range(shape[0])})
+    activation_stats = activation_stats.assign_attrs(part="hidden_state", model=model.name)
     fitted = {"component": axis, "centre": (dims, np.zeros(shape)), "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}
     fitted = xr.Dataset(fitted, {"proxy": list(activation_proxies.PROXIES)})
 
     def ours():
-        found = ablation.sweep(model, clips, neurons=neurons, nulls=3, target=3, moments=moments, proxies=fitted)
+        found = ablation.sweep(
+            model, clips, neurons=neurons, n_random=3, target=3, activation_stats=activation_stats, proxies=fitted
+        )
         found = found.isel(clip=0, mode=0)
-        return found["delta"].values, found["spread"].values, found["proxy_value"].values
+        return found["target_change"].values, found["relative_change"].values, found["proxy_value"].values
 
     @torch.no_grad()
     def hooked():
-        x, sites, readers = (
+        x, sites, readout_functions = (
             model.tensor(audio.read(clips["path"][0])),
             model.sites(),
-            activation_proxies.readers(model, fitted),
+            activation_proxies.readout_functions(model, fitted),
         )
         logits, hidden = [], []
         for plan in [{}, *({hooks.Site(layer): edits.edit(own, "flip")} for layer, own in neurons.items())]:
@@ -123,13 +125,17 @@ def test_bench_sweep(measure, model, noise, path):
             hidden.append(torch.stack([seen[site][0] for site in sites]))
         odds, hidden = targets.value(torch.cat(logits).double(), (3,), "log_odds"), torch.stack(hidden)
         spread = (hidden[1:] - hidden[0]).norm(dim=(-2, -1)) / hidden[0].norm(dim=(-2, -1))
-        read = torch.stack([readers[site](hidden[1:, place]) for place, site in enumerate(sites)], dim=1)
+        read = torch.stack([readout_functions[site](hidden[1:, place]) for place, site in enumerate(sites)], dim=1)
         return (odds[1:] - odds[0]).numpy(), spread.numpy(), read.numpy()
 
     def same(found):
-        delta, spread, read = found
-        later, at = np.meshgrid(range(shape[0]), range(shape[0]))
-        parts = delta, spread[later >= at], *read[later > at, :2].T  # no centroid: all norms here are the same
+        target_change, spread, read = found
+        readout_layer, at = np.meshgrid(range(shape[0]), range(shape[0]))
+        parts = (
+            target_change,
+            spread[readout_layer >= at],
+            *read[readout_layer > at, :2].T,
+        )  # no centroid: all norms here are the same
         return np.concatenate([part / np.abs(part).max() for part in parts])
 
     run, times = (ours, 1) if path == "ours" else (hooked, 53 / 14)

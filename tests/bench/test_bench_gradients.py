@@ -15,7 +15,7 @@ LAYERS = range(1, 13)
 
 def places(model):
     """The last norm of each block gives what the block does, without the position bias, which is no activation."""
-    return [block.final_layer_norm for block in model.family.layers]
+    return [block.final_layer_norm for block in model.architecture.layers]
 
 
 def by_layer(found):

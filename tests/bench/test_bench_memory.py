@@ -12,17 +12,23 @@ from xai_lib import ablation, attribution
 from xai_lib.probing import activation_proxies
 
 
-def sweep(model, clips, *, nulls):
+def sweep(model, clips, *, n_random):
     """Two layers, with proxies read; what is fitted on training clips is made up, so that it costs nothing here."""
     dims, shape = ("layer", "neuron"), (model.n_layers + 1, model.n_neurons(0))
-    moments = xr.Dataset({"magnitude": (dims, np.ones(shape))}, {"layer": range(shape[0])})
-    moments = moments.assign_attrs(part="block", model=model.name).assign(mean=moments["magnitude"], std=0)
+    activation_stats = xr.Dataset({"magnitude": (dims, np.ones(shape))}, {"layer": range(shape[0])})
+    activation_stats = activation_stats.assign_attrs(part="hidden_state", model=model.name).assign(
+        mean=activation_stats["magnitude"], std=0
+    )
     axes = {name: (dims, np.ones(shape)) for name in ("component", "centre")}
     fitted = xr.Dataset(
         {**axes, "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}, {"proxy": list(activation_proxies.PROXIES)}
     )
-    options = {"neurons": {layer: range(5) for layer in (10, 11)}, "moments": moments, "proxies": fitted}
-    return ablation.sweep(model, clips, **options, target=3, nulls=nulls, batch=128)  # greater than the front end
+    options = {
+        "neurons": {layer: range(5) for layer in (10, 11)},
+        "activation_stats": activation_stats,
+        "proxies": fitted,
+    }
+    return ablation.sweep(model, clips, **options, target=3, n_random=n_random, batch=128)  # greater than the front end
 
 
 METHODS = {
@@ -46,7 +52,7 @@ METHODS = {
         {},
         {"part": "ffn_hidden"},
     ),
-    "ablation sweep of layers 10 and 11 with proxies, 63 null draws": (sweep, {"nulls": 63}, {"nulls": 255}),
+    "ablation sweep of layers 10 and 11 with proxies, 63 null draws": (sweep, {"n_random": 63}, {"n_random": 255}),
 }
 
 

@@ -41,7 +41,7 @@ def gradients():
         ).isel(neuron=slice(0, 16)),
         "integrated_gradients": attribution.integrated_gradients(model, few, **path, **TARGET),
         "integrated_gradients_from_the_mean": attribution.integrated_gradients(
-            model, few.head(1), baseline="mean", moments=inputs.moments(), **path, **TARGET
+            model, few.head(1), baseline="mean", activation_stats=inputs.activation_stats(), **path, **TARGET
         ),
     }
     methods = {name: found[name] for name in ("gradient", "grad_x_activation")}
@@ -52,7 +52,7 @@ def gradients():
         "top_neurons_signed": attribution.top_neurons(scores, 30, by="signed"),
         "top_neurons_of_a_layer": attribution.top_neurons(scores, 10, layer=3),
         "agreement": attribution.agreement(found["grad_x_activation"], scores),
-        "methods": attribution.methods(methods, 40),
+        "methods": attribution.compare_methods(methods, 40),
     }
 
 
@@ -108,11 +108,11 @@ def segment():
 def exhaustive():
     """Every neuron edited alone."""
     model, few = inputs.pocket(), inputs.few()
-    donor = donors.drawn(few, inputs.side("test"), seed=2)
+    donor = donors.random_donors(few, inputs.side("test"), seed=2)
     modes = {
         "zero": {},
         "flip": {"frames": "speech"},
-        "noise": {"moments": inputs.moments(), "seed": 3},
+        "noise": {"activation_stats": inputs.activation_stats(), "seed": 3},
         "resample": {"donors": donor},
     }
     return {
@@ -123,7 +123,7 @@ def exhaustive():
 
 def contrast():
     """Which neurons tell one kind of clip from another."""
-    found = activations.activations(inputs.pocket(), inputs.test(), "block")
+    found = activations.activations(inputs.pocket(), inputs.test(), "hidden_state")
     pair = inputs.EMOTION, inputs.RIVAL
     alike = inputs.side("test").query("statement == 1 and repetition == 1 and label in @pair")
     return {
@@ -144,11 +144,11 @@ def activity():
     sites = [(2, "attention"), (4, "ffn_out"), (1, "heads")]
     return {
         "train": train,
-        "maximum": activations.activations(model, few, "block", pool="max"),
-        "highest_tenth": activations.activations(model, few, "block", pool="top-0.1", frames="all"),
+        "maximum": activations.activations(model, few, "hidden_state", pool="max"),
+        "highest_tenth": activations.activations(model, few, "hidden_state", pool="top-0.1", frames="all"),
         "several_parts": activations.activations(model, few, sites),
-        "moments": inputs.moments(),
-        "moments_of_the_feed_forward": activations.moments(model, few, part="ffn_hidden").sel(layer=[3]),
+        "activation_stats": inputs.activation_stats(),
+        "moments_of_the_feed_forward": activations.activation_stats(model, few, part="ffn_hidden").sel(layer=[3]),
         "exemplars": found,
         "snippets": cut.drop(columns="waveform").assign(samples=cut["waveform"].map(len)),
         "top_frames": top.drop(columns="waveform").assign(samples=top["waveform"].map(len)),
@@ -217,7 +217,7 @@ def decoding():
         ),
         "speakers": signed(space).sel(layer=[2, 5]),
         "equal_error_rate": speaker_space.equal_error_rate(model, test, space, draws=5, seed=1),
-        "known": speaker_space.known(train),
+        "known": speaker_space.speaker_names(train),
     }
 
 

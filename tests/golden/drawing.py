@@ -26,7 +26,7 @@ def seeds():
     ]
     keys = pd.DataFrame(rows, columns=["text", "seed", "index", "first", "second"])
     first = [np.random.default_rng(targets.key(0, 7, text)).random(3) for text in texts.values()]
-    units = [(part, layer, layer) for part in ("ffn_out", "attention", "block") for layer in range(12, 0, -1)]
+    units = [(part, layer, layer) for part in ("ffn_out", "attention", "hidden_state") for layer in range(12, 0, -1)]
     modules = {sites.Site(f"layers.{place}", "module"): [0, 1, 2] for place in (3, 0)}
 
     class Sizes:
@@ -42,7 +42,7 @@ def seeds():
         "order_of_sites": inputs.neurons(neuron_selection.plan(units)),
         "sets_by_place": pd.concat([inputs.neurons(plan) for plan in neuron_selection.controls(modules, Sizes, 3)]),
         "substitutes": inputs.by_name(
-            inputs.by_place(random_neurons.substitutes(np.arange(60) % 3, 3, seed=[0, 4])), ("neuron",)
+            inputs.by_place(random_neurons.draw_substitutions(np.arange(60) % 3, 3, seed=[0, 4])), ("neuron",)
         ),
     }
 
@@ -62,9 +62,9 @@ def clips():
         "split_by_another_seed": corpora.split(corpus, test=0.4, seed=1)["split"].groupby(corpus["speaker"]).first(),
         "folds": corpora.folds(corpus, 5, seed=0).groupby(corpus["speaker"]).first(),
         "folds_by_another_seed": corpora.folds(inputs.train().drop(columns="sex"), 2, seed=4),
-        "drawn_for_a_notebook": list(sides.drawn(corpus, 30, 0).index),
+        "drawn_for_a_notebook": list(sides.subsample(corpus, 30, 0).index),
         "usable": list(sides.usable(inputs.train(), inputs.pocket(), {}).index),
-        "of_whom": sides.of_whom(inputs.pocket(), inputs.test()),
+        "describe_test_speakers": sides.describe_test_speakers(inputs.pocket(), inputs.test()),
         "summary": corpora.summary(corpus).reset_index(),
         "from_a_waveform": corpora.as_clips(np.ones(500, np.float32), 16000).drop(columns="audio", errors="ignore"),
         "phonemes": phonemes.timed(inputs.few()),
@@ -80,10 +80,10 @@ def who():
     )
     bits = fingerprints.of_files(inputs.test()["path"].iloc[:4])
     return {
-        "compared": [str(identity.compared(name)) for name in spoken],
-        "unified": identity.unified(spoken),
+        "compared": [str(identity.comparable_name(name)) for name in spoken],
+        "unified": identity.unify_spelling(spoken),
         "of_files": [str(identity.of_file(file)) for file in files],
-        "heard_before": identity.heard_before(some, ["ravdess-12", "ravdess-14"]),
+        "training_status": identity.training_status(some, ["ravdess-12", "ravdess-14"]),
         "parsed": [str(filenames.parse("ravdess", file)) for file in files[:1]],
         "ordered": filenames.ordered(["sad", "zeal", "neutral", "calm", "angry"]),
         "fingerprints": bits,
@@ -98,7 +98,7 @@ def tests():
     some, many = rng.standard_normal((9, 6)) + 0.4, rng.standard_normal((18, 6)) + 0.2
     some[0, 0] = np.nan
     other, quantities = rng.standard_normal((10, 6)), rng.standard_normal((10, 6, 4)) + 0.3
-    chosen, drawn = quantities.mean(axis=0).argmax(axis=1), rng.standard_normal((6, 40))
+    selected, drawn = quantities.mean(axis=0).argmax(axis=1), rng.standard_normal((6, 40))
     groups = np.split(np.arange(24), [4, 10, 14, 18])
     clips = xr.DataArray(other, {"speaker": ("clip", list("aabbccddee"))}, ("clip", "entry"))
     intervals = {
@@ -113,10 +113,10 @@ def tests():
         "sign_flip_test_by_draws": statistics.sign_flip_test(many, permutations=199, seed=3),
         "t_test": statistics.t_test(some),
         "t_test_above": statistics.t_test_above(some),
-        "chosen_test": statistics.chosen_test(quantities, chosen, draws=100, seed=2),
-        "chosen_test_of_all_signs": statistics.chosen_test(quantities, chosen, draws=2000),
-        "null_spread": statistics.null_spread(drawn.T),
-        "null_test": statistics.null_test(some[1], drawn.T),
+        "selection_test": statistics.selection_test(quantities, selected, draws=100, seed=2),
+        "chosen_test_of_all_signs": statistics.selection_test(quantities, selected, draws=2000),
+        "random_relative_change": statistics.prediction_sd(drawn.T),
+        "test_against_null": statistics.test_against_null(some[1], drawn.T),
         "permutation_p": statistics.permutation_p(some[1], [drawn.T[:25], drawn.T[25:]]),
         "fdr": statistics.fdr(statistics.t_test(many)),
         "cohens_d": statistics.cohens_d(some),
@@ -128,9 +128,9 @@ def tests():
         **{name: inputs.by_name(inputs.by_place(values), ("entry",)) for name, values in intervals.items()},
         "p": inputs.by_name(p, ("entry",)),
         "repeated_measures_test": statistics.repeated_measures_test(quantities),
-        "deals": list(statistics.deals(groups, 4, 7)),
-        "deals_of_wholes": list(statistics.deals(groups, 4, [7, 1], whole=True)),
-        "unit": statistics.unit(other),
+        "restricted_permutations": list(statistics.restricted_permutations(groups, 4, 7)),
+        "deals_of_wholes": list(statistics.restricted_permutations(groups, 4, [7, 1], whole_speakers=True)),
+        "unit": statistics.standardize(other),
         "uar": statistics.uar(list("aabbb"), list("ababb")),
         "by_speaker": statistics.by_speaker(clips),
         "over_speakers": statistics.over_speakers(clips),

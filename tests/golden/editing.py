@@ -47,28 +47,33 @@ def edit():
 
 def null():
     """Classes of size, stand-ins, random sets, and the neurons that a blind choice names."""
-    moments, model = inputs.moments(), inputs.pocket()
-    sizes = random_neurons.rms(moments)
+    activation_stats, model = inputs.activation_stats(), inputs.pocket()
+    sizes = random_neurons.rms(activation_stats)
     classes = random_neurons.size_classes(sizes.sel(layer=3).values)
     group = {1: np.array([3, 50, 99]), 2: np.array([3, 7])}
     one, several = (
-        random_neurons.sets(144, sizes, chosen, nulls=3, directions=2, seed=6)
-        for chosen in ({4: np.array([0, 9, 143])}, group)
+        random_neurons.sets_with_controls(144, sizes, selected, n_random=3, directions=2, seed=6)
+        for selected in ({4: np.array([0, 9, 143])}, group)
     )
     first, *drawn = [some for some in several if some[0].ndim == 1]
-    names, chosen = random_neurons.blind(moments, 12), {4: np.array([0, 9, 143])}
+    names, selected = random_neurons.target_blind(activation_stats, 12), {4: np.array([0, 9, 143])}
     return {
         "rms": sizes,
         "size_classes": classes,
         "size_classes_of_five": random_neurons.size_classes(sizes.sel(layer=3).values, 5),
         "classes_of_several_layers": random_neurons.classes_of(sizes, [1, 2], 4),
-        "substitutes": inputs.by_name(inputs.by_place(random_neurons.substitutes(classes, 4, seed=8)), ("neuron",)),
+        "substitutes": inputs.by_name(
+            inputs.by_place(random_neurons.draw_substitutions(classes, 4, seed=8)), ("neuron",)
+        ),
         "sets": inputs.listed([some[0] for some in one if some[0].ndim == 1]),
         "sets_of_several_layers": inputs.listed([own for some in (first, *drawn) for own in some]),
         "directions": inputs.by_name(inputs.by_place([some[0] for some in one[-2:]]), ("neuron", "direction")),
-        "distinct": [random_neurons.distinct(classes, [0, 9, 143]), random_neurons.distinct_sets(sizes, chosen)],
+        "distinct": [
+            random_neurons.count_sets(classes, [0, 9, 143]),
+            random_neurons.count_random_sets(sizes, selected),
+        ],
         "overlap": [random_neurons.overlap([some[0] for some in one[:4]]), random_neurons.mean_overlap(several[1:4])],
-        "size": random_neurons.size(sizes, [4], one),
+        "size": random_neurons.set_sizes(sizes, [4], one),
         "blind": [name for name in names],
         "blind_neurons": inputs.listed([own for rows in names.values() for own in rows.values()]),
         "outgoing": random_neurons.outgoing(model, "ffn_hidden", [2]),
@@ -86,7 +91,7 @@ def donor():
     others = [{**said, "label": "sad", "intensity": loud, "repetition": again} for loud, again in others]
     values, logits = donors.read(inputs.pocket(), pairs["path"].iloc[0], [sites.Site(2)])
     return {
-        "drawn": donors.drawn(test, pool, seed=3)[["path", "label", "speaker"]],
+        "drawn": donors.random_donors(test, pool, seed=3)[["path", "label", "speaker"]],
         "minimal_pairs": pairs[["path", "label", "speaker", "statement", "intensity", "repetition"]],
         "pair_that_differs": donors.minimal_pairs(clip, pd.DataFrame(others), "sad"),
         "read": values[sites.Site(2)][:10, :40].numpy(),
@@ -100,8 +105,8 @@ def sweep():
     some = pairs().index
     clips, options = inputs.test().loc[some], swept()
     found = ablation.sweep(
-        inputs.pocket(), clips, neurons=inputs.scores(), layers=[2, 5], modes=edits.MODES[:-1], nulls=2,
-        donors=donors.drawn(clips, inputs.side("test"), seed=1), null_modes=["flip", "noise"], decoders=decoder,
+        inputs.pocket(), clips, neurons=inputs.scores(), layers=[2, 5], modes=edits.MODES[:-1], n_random=2,
+        donors=donors.random_donors(clips, inputs.side("test"), seed=1), random_modes=["flip", "noise"], decoders=decoder,
         proxies=proxy, speakers=space, **options,
     )  # fmt: skip
     patch = ablation.sweep(
@@ -110,14 +115,14 @@ def sweep():
         neurons=inputs.scores(),
         layers=[2, 5],
         modes=["patch"],
-        nulls=2,
+        n_random=2,
         donors=pairs(),
         **options,
     )
     return {
         "sweep": found,
         "patch": patch,
-        "restored": effects.restored(patch),
+        "fraction_recovered": effects.patching_effect(patch),
         "recognition": effects.recognition(found),
         "distance": effects.distance(found),
     }
@@ -130,33 +135,33 @@ def sets():
     ends = {"top": scores, "bottom": scores.assign(absolute=-scores["absolute"])}
     target = {"top": inputs.EMOTION, "bottom": inputs.RIVAL}
     doses = ablation.sweep(
-        model, few.head(1), neurons=ends, layers=[3], nulls=2, directions=2, modes=["flip", "zero"],
+        model, few.head(1), neurons=ends, layers=[3], n_random=2, directions=2, modes=["flip", "zero"],
         **{**options, "k": [2, 7], "target": target},
     )  # fmt: skip
     joint = ablation.sweep(
-        model, few.head(1), neurons=scores, layers={"early": [0, 1], "late": [5, 6]}, nulls=3, directions=1, size_classes=2,
-        match=activations.moments(model, few.head(1)), **options,
+        model, few.head(1), neurons=scores, layers={"early": [0, 1], "late": [5, 6]}, n_random=3, directions=1, size_classes=2,
+        match=activations.activation_stats(model, few.head(1)), **options,
     )  # fmt: skip
     frames = {
         name: ablation.sweep(
-            model, few.head(1), neurons=scores, layers=[4], nulls=0, frames=name, n_peaks=3, window=1, **options
+            model, few.head(1), neurons=scores, layers=[4], n_random=0, frames=name, n_peaks=3, window=1, **options
         )
         for name in ("speech", "max_frame", "peak_frames")
     }
     frames = xr.concat([one["logits"] for one in frames.values()], "frames").assign_coords(frames=list(frames))
-    inside = activations.moments(model, few.head(1), part="ffn_hidden")
+    inside = activations.activation_stats(model, few.head(1), part="ffn_hidden")
     hidden = ablation.sweep(
-        model, few.head(1), neurons={3: [5, 500]}, part="ffn_hidden", modes=["mean", "noise"], nulls=2,
-        **{**options, "moments": inside},
+        model, few.head(1), neurons={3: [5, 500]}, part="ffn_hidden", modes=["mean", "noise"], n_random=2,
+        **{**options, "activation_stats": inside},
     )  # fmt: skip
-    heads = ablation.sweep(model, few, neurons={2: model.head_neurons(1)}, part="heads", modes=["zero"], nulls=0)
+    heads = ablation.sweep(model, few, neurons={2: model.head_neurons(1)}, part="heads", modes=["zero"], n_random=0)
     return {"doses": doses, "joint": joint, "frames": frames, "feed_forward": hidden, "heads": heads}
 
 
 def effect():
     """What a sweep of eight speakers comes to: summary, contrast, verdict, mean over groups, report."""
     clips = inputs.test().drop_duplicates("speaker")
-    options = {**swept(), "nulls": 24, "layers": [5, 6], "modes": ["flip"]}
+    options = {**swept(), "n_random": 24, "layers": [5, 6], "modes": ["flip"]}
     found = ablation.sweep(inputs.pocket(), clips, neurons=inputs.scores(), **options)
     rival = ablation.sweep(inputs.pocket(), clips, neurons=RIVALS, **options)
     groups = {"some": [5, 6]}
@@ -165,10 +170,10 @@ def effect():
         "summary": effects.summary(found),
         "summary_of_a_label": effects.summary(found, "log_odds").sel(label=[inputs.RIVAL]),
         "summary_of_blind": effects.summary(found, against="blind"),
-        "contrast": effects.contrast(found["delta"], rival["delta"]),
-        "between_random_sets": statistics.between_random_sets(found["null_delta"].isel(clip=0), shared=0.1),
+        "contrast": effects.contrast(found["target_change"], rival["target_change"]),
+        "between_random_sets": statistics.between_random_sets(found["random_target_change"].isel(clip=0), shared=0.1),
         "verdict": verdicts.verdict(found.sel(mode="flip", drop=True), {"rival": rival.sel(mode="flip", drop=True)}),
-        "averaged": effects.summary(effects.averaged(found, groups)),
+        "averaged": effects.summary(effects.average_over_layers(found, groups)),
         "groups": inputs.listed(ablation.groups(inputs.pocket()).values()),
         "report": effects.report(found, inputs.scores()),
     }
@@ -176,7 +181,7 @@ def effect():
 
 def swept():
     """Options of all sweeps."""
-    return {"k": 5, "target": inputs.EMOTION, "moments": inputs.moments(), "seed": 1, "batch": 64}
+    return {"k": 5, "target": inputs.EMOTION, "activation_stats": inputs.activation_stats(), "seed": 1, "batch": 64}
 
 
 def pairs():
@@ -192,7 +197,7 @@ def invert():
     return {
         "upstream": inversion.upstream(
             inputs.pocket(), inputs.few().head(1), neurons=inputs.scores(), k=3, layers=[2], modes=("flip", "zero", "noise"),
-            nulls=1, moments=inputs.moments(), steps=15,
+            n_random=1, activation_stats=inputs.activation_stats(), steps=15,
         ),
         "nearest_normed": inversion.nearest_normed(values, weight, bias).numpy(),
     }  # fmt: skip
@@ -205,7 +210,7 @@ def chosen():
     support = neuron_selection.support(model, train, places)
     magnitude = activations.activations(model, train, places)["magnitude"]
     score = neuron_selection.contrast(support, inputs.EMOTION, weight=4)
-    reach = neuron_selection.reach(model, magnitude)
+    reach = neuron_selection.output_norm(model, magnitude)
     plan, tied = (
         neuron_selection.neurons_of(score, 30),
         neuron_selection.neurons_of((score > 0).astype(float), 12, seed=2),
@@ -222,14 +227,14 @@ def chosen():
         "support": support.isel(clip=slice(0, 4)),
         "contrast": score,
         "reach": reach,
-        "reach_of_a_part": neuron_selection.reach(model, inputs.deep("train")["magnitude"]),
+        "reach_of_a_part": neuron_selection.output_norm(model, inputs.deep("train")["magnitude"]),
         "neurons_of": inputs.neurons(plan),
         "neurons_of_ties": inputs.neurons(tied),
         "neurons_of_a_part": inputs.neurons(
             neuron_selection.neurons_of(fits.sel(concept="b", drop=True), 5, part="ffn_out")
         ),
         "top": neuron_selection.top(fits, "b"),
-        "mentions": neuron_selection.mentions(texts, "rain wave"),
+        "mentions": neuron_selection.count_mentions(texts, "rain wave"),
         "controls": inputs.listed(
             [own for one in neuron_selection.controls(plan, reach, 3, seed=4) for own in one.values()]
         ),
@@ -240,7 +245,7 @@ def chosen():
             [own for one in neuron_selection.controls(plan, model, 3, seed=4) for own in one.values()]
         ),
         "blind": inputs.listed(
-            [own for one in neuron_selection.blind(plan, magnitude, reach).values() for own in one.values()]
+            [own for one in neuron_selection.target_blind(plan, magnitude, reach).values() for own in one.values()]
         ),
         "greedy": steps,
     }
@@ -254,7 +259,7 @@ def prune():
         "lift": neuron_selection.contrast(train["activation"], inputs.EMOTION),
         "rival": neuron_selection.contrast(train["activation"], inputs.RIVAL),
     }
-    options = {"chosen_on": inputs.train(), "batch": 64, "seed": 2}
+    options = {"selection_speakers": inputs.train(), "batch": 64, "seed": 2}
     compared = pruning.compare(
         model, test, scores, train["magnitude"], doses={"lift": [20, 80], "rival": [20]}, draws={"lift": 2, "rival": 0},
         **options,
@@ -281,5 +286,5 @@ def prune():
         "frontier": forgetting.frontier({inputs.EMOTION: {"lift": lift}}),
         "table": forgetting.table({inputs.EMOTION: compared, inputs.RIVAL: compared}),
         "effects": forgetting.effects(lift, inputs.EMOTION),
-        "random_sets": [str(name) for name in forgetting.random_sets(lift)["who"].values],
+        "random_sets": [str(name) for name in forgetting.random_sets(lift)["neuron_set"].values],
     }

@@ -68,9 +68,9 @@ def scores():
 
 
 @cache
-def moments():
+def activation_stats():
     """Moments of blocks over training clips."""
-    return activations.moments(pocket(), train())
+    return activations.activation_stats(pocket(), train())
 
 
 @cache

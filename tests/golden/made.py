@@ -7,7 +7,7 @@ import xarray as xr
 from xai_lib import dissection
 from xai_lib.attribution import class_contrast
 from xai_lib.corpora import emotion_profiles
-from xai_lib.dissection import adjectives, concept_matching, description_tests, interpretability, similarity_measures
+from xai_lib.dissection import concept_matching, description_tests, interpretability, open_concepts, similarity_measures
 from xai_lib.dissection.descriptions import encoders, vocabulary
 from xai_lib.probing import linear_probes, variance_explained
 
@@ -25,9 +25,9 @@ def speakers():
     captions = pd.Series([caption(row) for _, row in measured.iterrows()], measured.index)
     options = {"draws": inputs.DRAWS, "seed": 3}
     described = dissection.describe(first, captions, **options)
-    said, null = (adjectives.adjectives(described[name], least=1.0) for name in ("z", "null"))
+    said, chance = (open_concepts.adjectives(described[name], min_z=1.0) for name in ("z", "chance"))
     without = [first.isel(clip=first["speaker"].values != out) for out in np.unique(first["speaker"])]
-    without = [adjectives.adjectives(dissection.describe(one, captions, draws=1)["z"], least=1.0) for one in without]
+    without = [open_concepts.adjectives(dissection.describe(one, captions, draws=1)["z"], min_z=1.0) for one in without]
     listed = pd.Series({"angry": "a loud, fast voice", "sad": "a quiet, slow voice", "happy": "a high-pitched voice"})
     fit = encoders.match(captions, listed).sel(clip=first["clip"].values)
     named = {
@@ -36,13 +36,13 @@ def speakers():
     }
     return {
         "describe": described,
-        "predictivity": dissection.predictivity(rest, described, captions, least=1.0, **options),
+        "predictivity": dissection.predictivity(rest, described, captions, min_z=1.0, **options),
         "selectivity": dissection.selectivity(rest),
         "selectivity_of_sex": dissection.selectivity(activity, "sex"),
-        "distribution": adjectives.distribution(said, null),
-        "by_layer": adjectives.by_layer(said, null, left_out=xr.concat(without, "speaker")),
-        "check": description_tests.check(rest, said, measured, null=null, **options),
-        "predictivity_auroc": description_tests.predictivity_auroc(rest, described, captions, least=1.0, **options),
+        "distribution": open_concepts.distribution(said, chance),
+        "by_layer": open_concepts.by_layer(said, chance, left_out=xr.concat(without, "speaker")),
+        "check": description_tests.check(rest, said, measured, chance=chance, **options),
+        "predictivity_auroc": description_tests.predictivity_auroc(rest, described, captions, min_z=1.0, **options),
         **named,
         "uninterpretable": interpretability.uninterpretable(
             captions, activity, encoder=encoders.tfidf(captions), clusters=[3], k=4, tau=3, **options
@@ -90,7 +90,7 @@ def activations():
     coords = {name: ("clip", table[name].to_numpy(object)) for name in table}
     coords |= {"clip": table.index.to_numpy(), "layer": range(LAYERS), "neuron": range(NEURONS)}
     coords["first"] = "clip", (table["speaker"] < "s08").to_numpy()
-    attributes = {"model": "made", "part": "block", "frames": "speech", "skipped": "{}"}
+    attributes = {"model": "made", "part": "hidden_state", "frames": "speech", "skipped": "{}"}
     return xr.Dataset({"activation": (("clip", "layer", "neuron"), values)}, coords, attributes)
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from xai_lib import dissection
-from xai_lib.dissection import adjectives, concept_matching, description_tests, interpretability, similarity_measures
+from xai_lib.dissection import concept_matching, description_tests, interpretability, open_concepts, similarity_measures
 from xai_lib.dissection.descriptions import captioning, encoders, language_models, text_analysis, vocabulary
 
 from . import inputs
@@ -37,7 +37,7 @@ def words():
         "sentences": text_analysis.sentences("One. Two!\n- three\n4. four"),
         "calibrated": left,
         "removed": removed,
-        "said": sorted(text_analysis.said(texts[0], ["high-pitched"])),
+        "said": sorted(text_analysis.asserted_words(texts[0], ["high-pitched"])),
         "parts_of_speech": text_analysis.parts_of_speech(captions, kinds=["length"]),
     }
 
@@ -49,16 +49,22 @@ def describe():
     described = dissection.describe(train, captions, draws=inputs.DRAWS, seed=1)
     held = dissection.predictivity(test, described, captions, draws=inputs.DRAWS, seed=2)
     selective = dissection.selectivity(test)
-    zeroed = dissection.zeroed(inputs.pocket(), inputs.few(), 5, 40)
+    zero_ablation = dissection.zero_ablation(inputs.pocket(), inputs.few(), 5, 40)
     card = dissection.card(
-        5, 40, described=described, held=held, selective=selective, test=inputs.deep("test"), zeroed=zeroed
+        5,
+        40,
+        described=described,
+        held=held,
+        selective=selective,
+        test=inputs.deep("test"),
+        zero_ablation=zero_ablation,
     )
     return {
         "describe": described,
         "predictivity": held,
         "selectivity": selective,
         "selectivity_of_sex": dissection.selectivity(test, "sex"),
-        "zeroed": zeroed,
+        "zero_ablation": zero_ablation,
         "card": pd.Series({name: str(value) for name, value in card.items() if isinstance(value, (str, int, float))}),
     }
 
@@ -68,18 +74,20 @@ def claim():
     train, test = (some(inputs.deep(side)["activation"]) for side in ("train", "test"))
     captions, speaker = inputs.captions(), pd.factorize(inputs.train()["speaker"])[0]
     described = dissection.describe(train, captions, draws=inputs.DRAWS, seed=1)
-    said, null = (adjectives.adjectives(described[name], least=1.0) for name in ("z", "null"))
+    said, chance = (open_concepts.adjectives(described[name], min_z=1.0) for name in ("z", "chance"))
     without = [train.isel(clip=np.flatnonzero(speaker != out)) for out in np.unique(speaker)]
-    without = [adjectives.adjectives(dissection.describe(some, captions, draws=1)["z"], least=1.0) for some in without]
+    without = [
+        open_concepts.adjectives(dissection.describe(some, captions, draws=1)["z"], min_z=1.0) for some in without
+    ]
     options = {"draws": inputs.DRAWS, "seed": 3}
     texts = pd.Series({0: "a loud voice", 1: "not loud, but slow", 2: "high-pitched"})
     return {
         "adjectives": said,
-        "adjectives_of_texts": adjectives.adjectives(texts),
-        "distribution": adjectives.distribution(said, null),
-        "by_layer": adjectives.by_layer(said, null, left_out=xr.concat(without, "speaker")),
-        "check": description_tests.check(test, said, inputs.measured(), null=null, **options),
-        "predictivity_auroc": description_tests.predictivity_auroc(test, described, captions, least=1.0, **options),
+        "adjectives_of_texts": open_concepts.adjectives(texts),
+        "distribution": open_concepts.distribution(said, chance),
+        "by_layer": open_concepts.by_layer(said, chance, left_out=xr.concat(without, "speaker")),
+        "check": description_tests.check(test, said, inputs.measured(), chance=chance, **options),
+        "predictivity_auroc": description_tests.predictivity_auroc(test, described, captions, min_z=1.0, **options),
     }
 
 

@@ -24,7 +24,7 @@ def ast():
     model, sounds = inputs.pocket_ast(), inputs.sounds()
     train = sounds[sounds["speaker"].isin(["recording-0", "recording-1"])]
     test = sounds.drop(index=train.index)
-    moments = activations.moments(model, train)
+    activation_stats = activations.activation_stats(model, train)
     scores = attribution.grad_x_activation(model, train, target=TARGET, scale="log_odds")
     inside = activations.activations(model, sounds, [(2, "ffn_hidden"), (4, "ffn_hidden")], batch=4)
     lift = neuron_selection.contrast(inside["activation"].isel(clip=np.isin(inside["clip"], train.index)), TARGET)
@@ -32,19 +32,19 @@ def ast():
     return {
         "predict": model.predict(sounds),
         "activations": inside,
-        "class_tokens": activations.activations(model, test, "block", pool="cls"),
-        "moments": moments,
+        "class_tokens": activations.activations(model, test, "hidden_state", pool="cls"),
+        "activation_stats": activation_stats,
         "grad_x_activation": scores,
         "integrated_gradients": attribution.integrated_gradients(model, test.head(2), layers=[2], steps=4, **options),
         "exhaustive_ablation": attribution.exhaustive_ablation(
-            model, test.head(2), target=TARGET, mode="noise", moments=moments, layers=[4], batch=64
+            model, test.head(2), target=TARGET, mode="noise", activation_stats=activation_stats, layers=[4], batch=64
         ),
         "sweep": ablation.sweep(
-            model, test.head(3), neurons=scores, k=4, layers=[1, 3], modes=["flip", "noise"], nulls=2, moments=moments,
+            model, test.head(3), neurons=scores, k=4, layers=[1, 3], modes=["flip", "noise"], n_random=2, activation_stats=activation_stats,
             target=TARGET, batch=32,
         ),
         "selectivity": dissection.selectivity(inside["activation"].isel(neuron=slice(0, 60))),
-        "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, chosen_on=train, batch=32),
+        "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, selection_speakers=train, batch=32),
         "neurons": inputs.neurons(neuron_selection.neurons_of(lift, 30)),
     }  # fmt: skip
 
@@ -76,7 +76,7 @@ def files():
             "by_clip": caching.by_clip(attribution.gradient, model, some, folder=folder / "kept", **options),
             "pruned": pruned.predict(some),
             "prompt": vocabulary.prompt("yes_no", question="Is it loud?"),
-            "shown": vocabulary.shown("<b>loud</b>", most=6),
+            "shown": vocabulary.escape_html("<b>loud</b>", most=6),
         }
 
 

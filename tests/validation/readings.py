@@ -50,7 +50,7 @@ def frames_silenced(rng, *, speakers, effect, clips=4):
 
 
 def patched(rng, *, speakers, effect, k=20, clips=2):
-    """p of the share of the way to the donor that patched neurons go (`ablation.restored`), in one layer."""
+    """p of the share of the way to the donor that patched neurons go (`ablation.patching_effect`), in one layer."""
     network = Network(rng, speakers=speakers, clips=clips, data="by speaker")
     selected = network.selected("any", rng, k)
     if effect:
@@ -67,13 +67,15 @@ def patched(rng, *, speakers, effect, k=20, clips=2):
         "clean_logits": (("clip", "label"), logits(0 * whole[:, 0])),
         "donor_logits": (("clip", "label"), logits(-whole[:, 0])),
         "logits": ((*dims, "label"), own[..., 0, :]),
-        "null_logits": ((*dims, "null", "label"), own[..., 1:, :]),
-        "null_sets": ("layer", [found["null_sets"][layer]]),
+        "random_logits": ((*dims, "random", "label"), own[..., 1:, :]),
+        "random_sets": ("layer", [found["random_sets"][layer]]),
     }
     alike = np.full(len(moved), "angry", object), np.full(len(moved), "sad", object)
     coords = {"layer": [layer], "mode": ["patch"], "label": ["angry", "sad"], "speaker": ("clip", network.speaker)}
     coords |= {name: ("clip", values) for name, values in zip(("emotion", "donor_label"), alike)}
-    return ablation.summary(ablation.restored(xr.Dataset(data, coords)), "restored")["p"].values.ravel()
+    return ablation.summary(ablation.patching_effect(xr.Dataset(data, coords)), "fraction_recovered")[
+        "p"
+    ].values.ravel()
 
 
 def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=False):

@@ -55,15 +55,18 @@ class Network:
     def random(self) -> list:
         """Of each layer its size classes, [neuron], and what random sets put in the place of each neuron, [set, neuron]."""
         classes = [random_neurons.size_classes(sizes) for sizes in self.size]
-        seeds = [[int(seed), layer] for layer, seed in enumerate(self.seeds)]  # as `nulls.sets` has them
-        return [(own, np.stack(random_neurons.substitutes(own, SETS, seed=seed))) for own, seed in zip(classes, seeds)]
+        seeds = [[int(seed), layer] for layer, seed in enumerate(self.seeds)]  # as `n_random.sets` has them
+        return [
+            (own, np.stack(random_neurons.draw_substitutions(own, SETS, seed=seed)))
+            for own, seed in zip(classes, seeds)
+        ]
 
     def swept(self, selected) -> dict:
         """What a sweep of {layer: neurons} finds, as arrays by the names of `ablation.sweep`.
 
         The selected neurons come first, then the random sets, then the most active neurons and those that write most.
         """
-        found = {"values": [], "magnitudes": [], "null_sets": [], "null_overlap": []}
+        found = {"values": [], "magnitudes": [], "random_sets": [], "random_overlap": []}
         for layer, (classes, stand_ins) in enumerate(self.random):
             neurons = selected[layer]
             k, random = len(neurons), stand_ins[:, neurons]
@@ -72,8 +75,8 @@ class Network:
             np.put_along_axis(members, np.stack([neurons, *random, *blind]), 1, axis=1)
             found["values"].append(self.moved(layer, members))
             found["magnitudes"].append(np.sqrt(members @ self.size[layer] ** 2 / k))
-            found["null_sets"].append(random_neurons.distinct(classes, neurons))
-            found["null_overlap"].append(random_neurons.overlap(random))
+            found["random_sets"].append(random_neurons.count_sets(classes, neurons))
+            found["random_overlap"].append(random_neurons.overlap(random))
         return found
 
     def selected(self, how, rng, k) -> dict:
@@ -110,19 +113,19 @@ def result(found, speaker) -> xr.Dataset:
     magnitude, n = by_layer["magnitudes"], 1 + SETS
     dims, place = ("clip", "layer", "mode"), ("layer", "mode")
     data_vars = {
-        "delta": (dims, values[..., 0]),
-        "null_delta": ((*dims, "null"), values[..., 1:n]),
-        "blind_delta": ((*dims, "blind"), values[..., n:]),
-        "null_sets": (place, by_layer["null_sets"]),
-        "null_overlap": (place, by_layer["null_overlap"]),
+        "target_change": (dims, values[..., 0]),
+        "random_target_change": ((*dims, "random"), values[..., 1:n]),
+        "blind_target_change": ((*dims, "blind"), values[..., n:]),
+        "random_sets": (place, by_layer["random_sets"]),
+        "random_overlap": (place, by_layer["random_overlap"]),
         "magnitude": (place, magnitude[..., 0]),
-        "null_magnitude": ((*place, "null"), magnitude[..., 1:n]),
+        "random_magnitude": ((*place, "random"), magnitude[..., 1:n]),
         "blind_magnitude": ((*place, "blind"), magnitude[..., n:]),
     }
     coords = {
         "layer": range(LAYERS),
         "mode": range(len(found)),
-        "blind": list(random_neurons.BLIND),
+        "blind": list(random_neurons.TARGET_BLIND),
         "speaker": ("clip", speaker),
     }
     return xr.Dataset(data_vars, coords)
@@ -209,7 +212,7 @@ def forgetting(rng, *, speakers, effect, k=20, sets=SETS):
     classes = random_neurons.size_classes(size)
     drawn = [
         own,
-        *(np.sort(one[own]) for one in random_neurons.substitutes(classes, sets, seed=int(rng.integers(1e9)))),
+        *(np.sort(one[own]) for one in random_neurons.draw_substitutions(classes, sets, seed=int(rng.integers(1e9)))),
     ]
     truth = np.tile(["a", "b", "c", "a"], speakers)
     clean = rng.standard_normal((len(truth), 1, 3)) + 2 * (truth[:, None, None] == np.array(labels))
@@ -221,13 +224,13 @@ def forgetting(rng, *, speakers, effect, k=20, sets=SETS):
     logit = np.stack([np.repeat(clean, len(drawn), axis=1), pruned], axis=1)
     names = np.repeat([f"s{i}" for i in range(speakers)], 4).astype(object)
     compared = xr.Dataset(
-        {"logit": (("clip", "dose", "who", "target"), logit), "shared": ("dose", [0.0, k / width])},
+        {"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": ("dose", [0.0, k / width])},
         {
             "label": ("clip", truth.astype(object)),
             "speaker": ("clip", names),
             "dose": [0, k],
             "target": labels,
-            "who": ["chosen", *(f"random {i + 1}" for i in range(sets))],
+            "neuron_set": ["selected", *(f"random {i + 1}" for i in range(sets))],
         },
     )
     return pruning.effects(compared, "a")["margin_p"].sel(group="forgotten", dose=k).values.ravel()

@@ -14,7 +14,7 @@ from scipy import stats
 
 from xai_lib import dissection
 from xai_lib.corpora.filenames import EMOTIONS
-from xai_lib.dissection import adjectives, descriptions, interpretability
+from xai_lib.dissection import descriptions, interpretability, open_concepts
 from xai_lib.probing import variance_explained
 
 from .framework import Scenario, each
@@ -112,7 +112,7 @@ def said_to_be_loud(activations):
     """A description that was written elsewhere: loud, and not quiet."""
     coords = {"layer": activations["layer"], "neuron": activations["neuron"], "word": ["loud", "quiet"]}
     z = xr.DataArray(np.tile([3.0, -3.0], (1, activations.sizes["neuron"], 1)), coords, ("layer", "neuron", "word"))
-    return xr.Dataset({"z": z, "null": z.expand_dims(draw=1)})
+    return xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
 
 
 def describe(rng, *, speakers, effect=0.0, **design):
@@ -148,7 +148,7 @@ def predictivity_auroc(rng, *, speakers, effect=0.0, permutations=49, **design):
     """p that a description foretells which clips drive neurons."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     options = {"draws": permutations, "seed": int(rng.integers(2**31))}
-    held = adjectives.predictivity_auroc(activations, said_to_be_loud(activations), captions, **options)
+    held = open_concepts.predictivity_auroc(activations, said_to_be_loud(activations), captions, **options)
     return held["p"].values.ravel()
 
 
@@ -158,7 +158,7 @@ def check(rng, *, speakers, effect=0.0, permutations=49, **design):
     coords = {"layer": activations["layer"], "neuron": activations["neuron"], "adjective": ["loud"]}
     said = xr.DataArray(np.ones((1, activations.sizes["neuron"], 1), bool), coords, ("layer", "neuron", "adjective"))
     seed = int(rng.integers(2**31))
-    found = adjectives.check(activations, said, features, LEXICON, draws=permutations, seed=seed)
+    found = open_concepts.check(activations, said, features, LEXICON, draws=permutations, seed=seed)
     return found["p"].values.ravel()
 
 
@@ -186,8 +186,10 @@ def number_of_loud_neurons(rng, *, speakers, effect=0.0, permutations=20, **desi
     """p that more, or fewer, neurons are said to be loud than with shuffled captions (`concepts.distribution`)."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design, neurons=40)
     described = dissection.describe(activations, captions, draws=permutations, seed=int(rng.integers(2**31)))
-    said, null = (adjectives.adjectives(described[name], LEXICON).sel(adjective=["loud"]) for name in ("z", "null"))
-    return adjectives.distribution(said, null)["q"].to_numpy()
+    said, chance = (
+        open_concepts.adjectives(described[name], LEXICON).sel(adjective=["loud"]) for name in ("z", "chance")
+    )
+    return open_concepts.distribution(said, chance)["q"].to_numpy()
 
 
 def uninterpretable(rng, *, speakers, effect=0.0, permutations=20, **design):

@@ -1,19 +1,19 @@
 """Ablation: edit neurons and measure the effects downstream, compared with random and target-blind selections."""
 
-from ..activations import moments
-from .effects import averaged, contrast, distance, recognition, report, restored, summary
+from ..activations import activation_stats
+from .effects import average_over_layers, contrast, distance, patching_effect, recognition, report, summary
 from .sweeping import groups, sweep
 from .verdicts import verdict
 
 __all__ = [
-    "averaged",
+    "average_over_layers",
     "contrast",
     "distance",
     "groups",
-    "moments",
+    "activation_stats",
     "recognition",
     "report",
-    "restored",
+    "patching_effect",
     "summary",
     "sweep",
     "verdict",

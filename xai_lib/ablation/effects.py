@@ -9,15 +9,15 @@ import xarray as xr
 from .. import results, statistics
 from ..activations import random_neurons
 
-ALIKE = 1.25  # greatest ratio, in either direction, of the sizes of two edits that a `verdict` compares
+MAX_SIZE_RATIO = 1.25  # greatest ratio, in either direction, of the sizes of two edits that a `verdict` compares
 READOUTS = {  # default of `report`: variable, its name, its unit
-    "delta": ("log-odds of the target", "nats"),
+    "target_change": ("log-odds of the target", "nats"),
     "kl": ("divergence of the probabilities", "nats"),
     "changed": ("share of clips with another label", ""),
 }
 
 
-def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
+def summary(result, variable="target_change", *, against="random", **where) -> xr.Dataset:
     """Compute an effect over speakers, and its difference from that of random neurons.
 
     Parameters
@@ -35,33 +35,38 @@ def summary(result, variable="delta", *, against="null", **where) -> xr.Dataset:
     -------
     Dataset [layer, mode]
         ``speakers`` [speaker, ...], the mean of each speaker; ``mean``, ``low``, ``high`` and ``n`` over them.
-        ``difference``, selected neurons minus mean of the random sets, with its interval, ``p_null``, ``q_null``, ``p``
+        ``difference``, selected neurons minus mean of the random sets, with its interval, ``p_random``, ``q_random``, ``p``
         and ``q`` as in `contrast`: NaN without random sets, and where fewer than 20 different ones exist (`null_sets`).
-        ``null_mean``, the chance level, and ``null_low`` to ``null_high``, outside of which a value would have
-        ``p_null`` below 0.05, each averaged over the same speakers: NaN under 20 sets, which are too few for that.
+        ``random_mean``, the chance level, and ``random_low`` to ``random_high``, outside of which a value would have
+        ``p_random`` below 0.05, each averaged over the same speakers: NaN under 20 sets, which are too few for that.
     """
-    chosen, random = result[variable].sel(where), result[f"{against}_{variable}"].sel(where).rename({against: "null"})
-    units = statistics.by_speaker(chosen)
+    selected, random = (
+        result[variable].sel(where),
+        result[f"{against}_{variable}"].sel(where).rename({against: "random"}),
+    )
+    units = statistics.by_speaker(selected)
     draws = statistics.by_speaker(random).mean("speaker")
     mean, centre = (
-        values.mean("null") if values.sizes["null"] else values.sum("null") * np.nan for values in (draws, random)
+        values.mean("random") if values.sizes["random"] else values.sum("random") * np.nan for values in (draws, random)
     )
-    enough = xr.DataArray(True) if against == "direction" else _n_distinct_sets(result, where) >= random_neurons.FEWEST
-    band_dims = {"input_core_dims": [["null"]], "output_core_dims": [[], []]}
+    enough = (
+        xr.DataArray(True) if against == "direction" else _n_distinct_sets(result, where) >= random_neurons.MIN_SPEAKERS
+    )
+    band_dims = {"input_core_dims": [["random"]], "output_core_dims": [[], []]}
     low, high = xr.apply_ufunc(statistics.rank_band, draws.where(enough), **band_dims)
-    out = statistics.over_speakers(units).assign(speakers=units, null_mean=mean, null_low=low, null_high=high)
-    difference = contrast(chosen, centre, null=(random - centre).where(enough)).drop_vars("n")
+    out = statistics.over_speakers(units).assign(speakers=units, random_mean=mean, random_low=low, random_high=high)
+    difference = contrast(selected, centre, random=(random - centre).where(enough)).drop_vars("n")
     names = {"mean": "difference", "low": "difference_low", "high": "difference_high"}
     return out.assign(difference.rename(names)).assign_attrs(result.attrs, variable=variable)
 
 
-def contrast(values, others, *, null=None, sets=None) -> xr.Dataset:
+def contrast(values, others, *, random=None, sets=None) -> xr.Dataset:
     """Compare two results over the same clips as pairs, with the speaker as the unit.
 
     Parameters
     ----------
     null : DataArray, optional
-        Null distribution of the difference, centred on 0: of the same dims and `null`, the draws. A test over speakers
+        Null distribution of the difference, centred on 0: of the same dims and `random`, the draws. A test over speakers
         takes the sets of neurons as fixed, so that any two sets differ given enough speakers; a claim about how a set
         was selected requires that its difference stand out from those between random sets too.
     sets : int, optional
@@ -71,9 +76,9 @@ def contrast(values, others, *, null=None, sets=None) -> xr.Dataset:
     -------
     Dataset
         ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p_speakers`` of the t test over speakers, NaN
-        below 8. With `null`, ``p_null``, the rank among the draws, for any number of speakers, and ``q_null``,
+        below 8. With `random`, ``p_random``, the rank among the draws, for any number of speakers, and ``q_random``,
         corrected over all dims but `mode` by the greatest of each draw (`statistics.rank_test`). ``p``, the larger of
-        ``p_speakers`` and ``p_null``: both must be small. ``q``, corrected over the same dims: the larger of ``q_null``
+        ``p_speakers`` and ``p_random``: both must be small. ``q``, corrected over the same dims: the larger of ``q_random``
         and Benjamini–Hochberg's of ``p_speakers``. Modes are corrected for separately.
     """
     clips = [
@@ -85,21 +90,25 @@ def contrast(values, others, *, null=None, sets=None) -> xr.Dataset:
     out = statistics.over_speakers(units)
     last_axis = {"kwargs": {"axis": -1}}
     out["p_speakers"] = xr.apply_ufunc(statistics.t_test, units, input_core_dims=[["speaker"]], **last_axis)
-    family = [dim for dim in out["mean"].dims if dim != "mode"]
+    architecture = [dim for dim in out["mean"].dims if dim != "mode"]
     out["p"], out["q"] = out["p_speakers"], _false_discovery(out["p_speakers"])
-    if null is not None:
-        draws = statistics.by_speaker(null).mean("speaker").broadcast_like(out["mean"])
-        dims = {"input_core_dims": [family, [*family, "null"]], "output_core_dims": [family, family], "vectorize": True}
+    if random is not None:
+        draws = statistics.by_speaker(random).mean("speaker").broadcast_like(out["mean"])
+        dims = {
+            "input_core_dims": [architecture, [*architecture, "random"]],
+            "output_core_dims": [architecture, architecture],
+            "vectorize": True,
+        }
         rank_test = partial(statistics.rank_test, draws=sets)
-        out["p_null"], out["q_null"] = xr.apply_ufunc(rank_test, out["mean"], draws, **dims)
-        out["p"], out["q"] = np.maximum(out["p"], out["p_null"]), np.maximum(out["q"], out["q_null"])
+        out["p_random"], out["q_random"] = xr.apply_ufunc(rank_test, out["mean"], draws, **dims)
+        out["p"], out["q"] = np.maximum(out["p"], out["p_random"]), np.maximum(out["q"], out["q_random"])
     return out.map(lambda variable: variable.transpose(*out["mean"].dims, ...))
 
 
 def _selected_neurons(result, where) -> dict:
     """Return the selected neurons, {layer: neurons}, of the selection and number that `where` or the result picks."""
     listed = json.loads(result.attrs.get("neurons", "{}"))
-    for dim in ("chosen", "k"):
+    for dim in ("selected", "k"):
         only = result[dim].item() if dim in result.coords and result[dim].ndim == 0 else None
         pick = where.get(dim, only)
         if dim in result.dims and pick is None:
@@ -115,14 +124,14 @@ def _neuron_counts(result, where) -> dict:
 
 def _false_discovery(p):
     """Compute Benjamini and Hochberg's q over all dims but `mode`."""
-    family = [dim for dim in p.dims if dim != "mode"]
-    dims = {"input_core_dims": [family], "output_core_dims": [family], "vectorize": True}
+    architecture = [dim for dim in p.dims if dim != "mode"]
+    dims = {"input_core_dims": [architecture], "output_core_dims": [architecture], "vectorize": True}
     return xr.apply_ufunc(statistics.fdr, p, **dims).transpose(*p.dims)
 
 
 def _n_distinct_sets(result, where):
     """Return how many different random sets exist; infinitely many if the result does not record it."""
-    return _select(result.get("null_sets", xr.DataArray(np.inf)), where)
+    return _select(result.get("random_sets", xr.DataArray(np.inf)), where)
 
 
 def _select(values, where):
@@ -137,7 +146,7 @@ def recognition(result) -> xr.Dataset:
     -------
     Dataset
         ``uar`` and ``recall`` [..., emotion] with the dims of the sweep but `clip`; ``clean_uar``, ``clean_recall``;
-        and ``null_uar``. Over the clips whose true label the model knows.
+        and ``random_uar``. Over the clips whose true label the model knows.
 
     Raises
     ------
@@ -147,16 +156,16 @@ def recognition(result) -> xr.Dataset:
     if "correct" not in result or result["correct"].isnull().all():
         raise ValueError("no clip has a label that the model knows: recall is not defined")
     recognized = {}
-    for prefix in ("", "clean_", "null_"):
+    for prefix in ("", "clean_", "random_"):
         if f"{prefix}correct" in result:
             known = result[f"{prefix}correct"].dropna("clip", how="all")
             recall = known.groupby("emotion").mean()
             recognized |= {f"{prefix}recall": recall, f"{prefix}uar": recall.mean("emotion")}
-    recognized.pop("null_recall", None)
+    recognized.pop("random_recall", None)
     return xr.Dataset(recognized)
 
 
-def restored(result) -> xr.Dataset:
+def patching_effect(result) -> xr.Dataset:
     """Compute the patching effect: the fraction recovered of the logit difference between the clip and its donor.
 
     The logit difference is that of the donor's and the clip's labels. The fraction is 0 if the decision stays with the
@@ -168,7 +177,7 @@ def restored(result) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``restored`` and ``null_restored`` for `summary`, with a `clip` for each speaker.
+        ``fraction_recovered`` and ``random_fraction_recovered`` for `summary`, with a `clip` for each speaker.
 
     Raises
     ------
@@ -189,19 +198,19 @@ def restored(result) -> xr.Dataset:
 
     clean, fractions = logit_difference(result["clean_logits"]), {}
     whole = statistics.by_speaker(logit_difference(result["donor_logits"]) - clean)
-    for prefix in ("", "null_"):
+    for prefix in ("", "random_"):
         moved = statistics.by_speaker(logit_difference(result[f"{prefix}logits"]) - clean)
         overall = moved.sum("speaker") / whole.sum("speaker")
         fractions[f"{prefix}restored"] = (overall + (moved - overall * whole) / whole.mean("speaker")).rename(
             speaker="clip"
         )
     names = whole["speaker"].values
-    fractions |= {name: result[name] for name in ("null_overlap", "null_sets") if name in result}
+    fractions |= {name: result[name] for name in ("random_overlap", "random_sets") if name in result}
     by_speaker = xr.Dataset(fractions).assign_coords(clip=np.arange(len(names)), speaker=("clip", names))
     return by_speaker.assign_attrs(result.attrs)
 
 
-def averaged(result, groups) -> xr.Dataset:
+def average_over_layers(result, groups) -> xr.Dataset:
     """Average over the layers of each group, {name: layers}, each layer edited by itself: dim `group` for `layer`.
 
     The random sets differ from layer to layer, so that their mean would vary less than that of the selected neurons,
@@ -210,20 +219,20 @@ def averaged(result, groups) -> xr.Dataset:
     """
     ordered = {}
     for name, values in result.data_vars.items():
-        if name.startswith("null_") and {"clip", "null"} <= set(values.dims):
-            order = values.mean("clip").fillna(np.inf).argsort(values.mean("clip").dims.index("null"))
-            ordered[name] = values.isel(null=order).drop_vars("null", errors="ignore")
+        if name.startswith("random_") and {"clip", "random"} <= set(values.dims):
+            order = values.mean("clip").fillna(np.inf).argsort(values.mean("clip").dims.index("random"))
+            ordered[name] = values.isel(random=order).drop_vars("random", errors="ignore")
     result = result.assign(ordered)
     means = [result.sel(layer=list(layers)).mean("layer", keep_attrs=True) for layers in groups.values()]
     grouped = xr.concat(means, "group", combine_attrs="override").assign_coords(group=list(groups))
     return grouped.assign_attrs(random_sets_sorted="in each layer")
 
 
-def distance(result, variable="spread") -> xr.DataArray:
+def distance(result, variable="relative_change") -> xr.DataArray:
     """Average an effect over equal distances from the edited to the readout layer: [..., distance] for [..., later]."""
-    layers_apart = result["later"] - result["layer"]
+    layers_apart = result["readout_layer"] - result["layer"]
     distances = range(int(layers_apart.max()) + 1)
-    means = [result[variable].where(layers_apart == n).mean(["layer", "later"]) for n in distances]
+    means = [result[variable].where(layers_apart == n).mean(["layer", "readout_layer"]) for n in distances]
     return xr.concat(means, "distance").assign_coords(distance=list(distances))
 
 
@@ -248,7 +257,7 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     lines, listed = [], _selected_neurons(result, where)
     untested: dict[tuple, list] = {}
     sets = _n_distinct_sets(result, where).broadcast_like(result["layer"])
-    few = result["layer"].values[(sets < random_neurons.FEWEST).values].tolist()
+    few = result["layer"].values[(sets < random_neurons.MIN_SPEAKERS).values].tolist()
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         effects = summary(result, variable, **where, **dict(picks))
@@ -290,9 +299,9 @@ def _count(n, noun):
 
 def _reason_untested(result, effects, few):
     """Return why no layer could be tested; `few`: whether too few different random sets exist in all of them."""
-    speakers, sets = int(effects["n"].max()), result.sizes.get("null", 0)
-    if speakers < statistics.FEWEST:
-        return f"no test, {_count(speakers, 'speaker')} of the {statistics.FEWEST} that are needed"
+    speakers, sets = int(effects["n"].max()), result.sizes.get("random", 0)
+    if speakers < statistics.MIN_SPEAKERS:
+        return f"no test, {_count(speakers, 'speaker')} of the {statistics.MIN_SPEAKERS} that are needed"
     if not sets:
         return "no test, there are no random sets"
     return "no test, too few different random sets exist" if few else "no test, it has no values in some random sets"

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from .. import attribution, edits, execution, results, targets
-from ..activations import check_moments, donors, random_neurons
+from ..activations import check_activation_stats, donors, random_neurons
 from ..corpora import as_clips
 
 REACHED = 0.01  # an edit counts as reached if at most this share of it remains
@@ -25,8 +25,8 @@ def upstream(
     modes=("flip", "zero"),
     layers="all",
     frames="all",
-    nulls=20,
-    moments=None,
+    n_random=20,
+    activation_stats=None,
     steps=40,
     seed=0,
     batch=16,
@@ -48,10 +48,10 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     nulls : int
-        Random sets per layer, of about the same size (`random_neurons.sets`), the same for all clips. Each takes
+        Random sets per layer, of about the same size (`random_neurons.sets_with_controls`), the same for all clips. Each takes
         as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
     moments : Dataset, optional
-        Activation statistics of training clips, as returned by `activations.moments`: needed for nulls and for the
+        Activation statistics of training clips, as returned by `activations.activation_stats`: needed for nulls and for the
         modes "mean" and "noise".
     steps : int
         Maximum number of steps of the search, each one forward of the layer; if it does not converge, as many steps of
@@ -62,7 +62,7 @@ def upstream(
     Returns
     -------
     Dataset
-        [clip, layer, mode], and for the random sets the same with the prefix `null_` and the dim `null`:
+        [clip, layer, mode], and for the random sets the same with the prefix `random_` and the dim `random`:
 
         ``edit``, ‖y′ − y‖ / ‖y‖; ``distance``, ‖x′ − x‖ / ‖x‖, which grows with the size of the edit, and with the
         ratio of y to x; ``gain``, ‖x′ − x‖ / ‖y′ − y‖, in absolute terms: at 1 the input must move exactly as far as
@@ -73,13 +73,13 @@ def upstream(
         hardly vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be a failure of
         the search.
 
-        `ablation.summary(result, "gain")` compares with the random sets, which share ``null_overlap`` [layer] of their
+        `ablation.summary(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of their
         neurons. attrs["neurons"]: the selected neurons, as JSON.
 
     Raises
     ------
     ValueError
-        Layer 0, unknown layers, neurons, modes or frames; scores of another part; `moments` are needed and missing;
+        Layer 0, unknown layers, neurons, modes or frames; scores of another part; `activation_stats` are needed and missing;
         no clip could be used.
 
     References
@@ -90,15 +90,20 @@ def upstream(
     clips = as_clips(clips, sample_rate)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
-    chosen = _selected_neurons(model, neurons, k, layers)
-    needing = nulls or {"mean", "noise"} & set(modes)
-    check_moments(moments, model, "block", needing and "an inversion with mean, noise or nulls (nulls=0 for none)")
-    known, sizes = edits.given(model.sites(layers=list(chosen)), moments), random_neurons.rms(moments)
-    random = {"nulls": nulls, "directions": 0, "seed": seed}
+    selections = _selected_neurons(model, neurons, k, layers)
+    needing = n_random or {"mean", "noise"} & set(modes)
+    check_activation_stats(
+        activation_stats, model, "hidden_state", needing and "an inversion with mean, noise or nulls (nulls=0 for none)"
+    )
+    known, sizes = (
+        edits.statistics_arguments(model.sites(layers=list(selections)), activation_stats),
+        random_neurons.rms(activation_stats),
+    )
+    random = {"n_random": n_random, "directions": 0, "seed": seed}
     width = model.n_neurons(0)
     sets = {
-        layer: [members for (members,) in random_neurons.sets(width, sizes, {layer: selected}, **random)]
-        for layer, selected in chosen.items()
+        layer: [members for (members,) in random_neurons.sets_with_controls(width, sizes, {layer: selected}, **random)]
+        for layer, selected in selections.items()
     }
     rows, skipped = {}, {}
     for index, waveform, speech, *_ in donors.usable(model, clips, frames, skipped, None, ()):
@@ -108,26 +113,28 @@ def upstream(
         options["seed"] = targets.key(seed, index, targets.SEED_NOISE)
         for layer, lists in sets.items():
             plan = [
-                edits.edit(members, mode, **options, **known[layer, "block"]) for mode in modes for members in lists
+                edits.edit(members, mode, **options, **known[layer, "hidden_state"])
+                for mode in modes
+                for members in lists
             ]
             run = partial(_run, model, states[layer - 1], states[layer].hidden, plan, steps)
             measures.append(torch.cat([*execution.in_batches(run, len(plan), batch)]))
         rows[index] = torch.stack(measures).cpu().numpy()
-    values = np.stack(list(rows.values())).reshape(len(rows), len(sets), len(modes), 1 + nulls, -1)
-    dims, names = ("clip", "layer", "mode", "null"), ("edit", "distance", "gain", "residual", "floor")
+    values = np.stack(list(rows.values())).reshape(len(rows), len(sets), len(modes), 1 + n_random, -1)
+    dims, names = ("clip", "layer", "mode", "random"), ("edit", "distance", "gain", "residual", "floor")
     all_sets = xr.Dataset({name: (dims, values[..., column]) for column, name in enumerate(names)})
     all_sets["reached"] = all_sets["residual"] <= REACHED
     all_sets = all_sets.assign_coords(**results.coordinates(clips, rows), layer=list(sets), mode=list(modes))
-    random_sets = all_sets.isel(null=slice(1, None)).rename({name: f"null_{name}" for name in all_sets})
-    attrs = {"method": "upstream_inversion", "part": "block", "steps": steps, "seed": seed, "tolerance": REACHED}
+    random_sets = all_sets.isel(random=slice(1, None)).rename({name: f"random_{name}" for name in all_sets})
+    attrs = {"method": "upstream_inversion", "part": "hidden_state", "steps": steps, "seed": seed, "tolerance": REACHED}
     attrs["frames"] = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
-    attrs["neurons"] = json.dumps({str(layer): selected.tolist() for layer, selected in chosen.items()})
+    attrs["neurons"] = json.dumps({str(layer): selected.tolist() for layer, selected in selections.items()})
     shared = ("layer", [random_neurons.overlap(lists[1:]) for lists in sets.values()])
-    result = all_sets.isel(null=0).merge(random_sets).assign(null_overlap=shared)
+    result = all_sets.isel(random=0).merge(random_sets).assign(random_overlap=shared)
     if sizes is not None:
-        result["null_sets"] = (
+        result["random_sets"] = (
             "layer",
-            [random_neurons.distinct_sets(sizes, {layer: selected}) for layer, selected in chosen.items()],
+            [random_neurons.count_random_sets(sizes, {layer: selected}) for layer, selected in selections.items()],
         )
     return result.assign_attrs(results.attributes(model, skipped, **attrs))
 
@@ -168,8 +175,8 @@ def _selected_neurons(model, neurons, k, layers) -> dict[int, np.ndarray]:
         raise ValueError(
             f"no layer comes before layer 0, so it cannot be inverted: choose from layers 1–{model.n_layers}"
         )
-    random_neurons.check(model, neurons, [k], layers, "block")
-    selected = attribution.chosen(model, neurons, [k], layers, "block")
+    random_neurons.check(model, neurons, [k], layers, "hidden_state")
+    selected = attribution.select_neurons(model, neurons, [k], layers, "hidden_state")
     selected = {layer: members for (layer, _), members in selected.items() if layer}
     if not selected:
         raise ValueError("no neurons are given for any layer from 1 up")
@@ -195,12 +202,12 @@ def _run(model, state, y, plan, steps, rows):
 
 def _step(model, state, hidden):
     """Compute the output of the layer after `state` from inputs [row, frame, neuron]."""
-    return model.family.step(state.spread(len(hidden))._replace(hidden=hidden)).hidden
+    return model.architecture.step(state.repeat_rows(len(hidden))._replace(hidden=hidden)).hidden
 
 
 def _target(model, layer, edited):
     """Return the nearest possible output of the layer's last norm, and the factor from output to input residual."""
-    norms = model.family.norms(layer)
+    norms = model.architecture.norms(layer)
     if norms is None:  # residual stream without a last norm: input and output differ by what the layer adds
         return edited, 1
     weight = norms[0].weight * norms[1].weight

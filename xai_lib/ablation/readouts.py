@@ -8,12 +8,12 @@ import xarray as xr
 
 from ..models.sites import Site
 
-FELT = 0.1  # least relative change with which a frame counts as changed
-MOVED = ("spread", "felt")  # read at later blocks, and at an edited one
+FRAME_CHANGE_THRESHOLD = 0.1  # least relative change with which a frame counts as changed
+CHANGE_READOUTS = ("relative_change", "frames_changed")  # read at later blocks, and at an edited one
 _CLEAN = {"logits", "probability", "correct", "proxy_value", "decoded"}  # returned for the clean clip too
 
 
-def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
+def table(logits, target_change, site_values, columns, *, true_labels, sd, shape) -> xr.Dataset:
     """Compute all readouts by name.
 
     Parameters
@@ -23,7 +23,7 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     delta : array [clip, edit]
         Change of the target's log-odds.
     seen : array [clip, 1 + edit, later, column]
-        Values read by `readers`: `MOVED`, then `columns`, {variable: (dim, names)}. `later` is the readout layer.
+        Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}. `readout_layer` is the readout layer.
     own : array [clip]
         Index of each clip's true label, −1 where the model does not know it.
     sd : array [later, proxy] or None
@@ -37,7 +37,7 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     with np.errstate(divide="ignore"):  # a probability of 1
         odds = log_p - np.log1p(-np.minimum(p, 1))
     was_run = np.isfinite(logits).all(-1)
-    correct = np.where((own[:, None] >= 0) & was_run, best == own[:, None], np.nan)
+    correct = np.where((true_labels[:, None] >= 0) & was_run, best == true_labels[:, None], np.nan)
     readouts = {
         "kl": ((), (p[:, :1] * (log_p[:, :1] - log_p)).sum(-1)),
         "changed": ((), np.where(was_run, best != best[:, :1], np.nan)),
@@ -45,26 +45,28 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
         "logits": (("label",), logits),
         "log_odds": (("label",), odds - odds[:, :1]),
         "probability": (("label",), p),
-        **{name: (("later",), seen[..., i]) for i, name in enumerate(MOVED)},
+        **{name: (("readout_layer",), site_values[..., i]) for i, name in enumerate(CHANGE_READOUTS)},
     }
-    start = len(MOVED)
+    start = len(CHANGE_READOUTS)
     for name, (dim, names) in columns.items():
-        values, start = seen[..., start : start + len(names)], start + len(names)
-        readouts[name] = (("later", dim), values) if dim else (("later",), values[..., 0])
+        values, start = site_values[..., start : start + len(names)], start + len(names)
+        readouts[name] = (("readout_layer", dim), values) if dim else (("readout_layer",), values[..., 0])
     if sd is not None:
-        proxies, dims = readouts["proxy_value"][1], ("later", "proxy")
+        proxies, dims = readouts["proxy_value"][1], ("readout_layer", "proxy")
         change, clean = proxies - proxies[:, :1], np.abs(proxies[:, :1])
         readouts["proxy_sd"] = dims, change / np.where(sd > 0, sd, np.nan)
         readouts["proxy_change"] = dims, change / np.where(clean > 0, clean, np.nan)
     if "decoded" in readouts:
         dims, values = readouts["decoded"]
         readouts["decoded_change"] = dims, values - values[:, :1]
-    if "decoded_carried" in readouts:
-        readouts["decoded_computed"] = dims, readouts["decoded_change"][1] - readouts["decoded_carried"][1]
+    if "direct_effect" in readouts:
+        readouts["indirect_effect"] = dims, readouts["decoded_change"][1] - readouts["direct_effect"][1]
     clean = {
         f"clean_{name}": (("clip", *dims), values[:, 0]) for name, (dims, values) in readouts.items() if name in _CLEAN
     }
-    edited = {name: (dims, values[:, 1:]) for name, (dims, values) in readouts.items()} | {"delta": ((), delta)}
+    edited = {name: (dims, values[:, 1:]) for name, (dims, values) in readouts.items()} | {
+        "target_change": ((), target_change)
+    }
     edited = {
         name: (
             ("clip", *shape, *dims),
@@ -75,11 +77,11 @@ def table(logits, delta, seen, columns, *, own, sd, shape) -> xr.Dataset:
     return xr.Dataset(clean | edited)
 
 
-def readers(sites, every, clean=None) -> dict:
+def readout_functions(sites, readings, clean=None) -> dict:
     """Return functions for `execution.cascade_read`, which passes the clean row first at each site.
 
     {site: function} from rows [row, frame, neuron] to their change relative to the clean one, and to the values of the
-    functions of `every`, each {site: function to [row, column]}. `clean` is filled with the clean rows, by site.
+    functions of `readings`, each {site: function to [row, column]}. `clean` is filled with the clean rows, by site.
     """
     clean = {} if clean is None else clean
 
@@ -87,14 +89,14 @@ def readers(sites, every, clean=None) -> dict:
         clean_row = clean.setdefault(site, hidden)
         change, size = (hidden - clean_row).norm(dim=-1), clean_row.norm(dim=-1)
         spread = change.norm(dim=-1) / size.norm(dim=-1)
-        moved = torch.stack([spread, (change > FELT * size).float().mean(dim=-1)], dim=-1)
-        return torch.cat([moved, *(functions[site](hidden) for functions in every)], dim=-1)
+        moved = torch.stack([spread, (change > FRAME_CHANGE_THRESHOLD * size).float().mean(dim=-1)], dim=-1)
+        return torch.cat([moved, *(functions[site](hidden) for functions in readings)], dim=-1)
 
     return {site: partial(read, site) for site in sites}
 
 
-def noted(plans, ends, clean, read, kept) -> list:
-    """Return the plans, {Site: edit} each, that also store `read` of the stream's change in `kept`, by plan number.
+def with_change_readout(plans, ends, clean, read, stored) -> list:
+    """Return the plans, {Site: edit} each, that also store `read` of the stream's change in `stored`, by plan number.
 
     That is the change, relative to the row of `clean`, of the output of the layer of `ends`, the last that a plan
     edits.
@@ -102,7 +104,7 @@ def noted(plans, ends, clean, read, kept) -> list:
 
     def edit_and_read(i, site, edit, hidden):
         hidden = hidden if edit is None else edit(hidden)
-        kept[i] = read(hidden - clean[site])
+        stored[i] = read(hidden - clean[site])
         return hidden
 
     sites = map(Site, ends)
@@ -112,16 +114,16 @@ def noted(plans, ends, clean, read, kept) -> list:
     ]
 
 
-def stacked(seen, kept):
-    """Stack the values of `readers` at all sites, [1 + edit, later, column]; those of `noted`, if any, come last."""
-    seen = torch.stack(list(seen.values()), dim=1)
-    if not kept:
-        return seen
-    kept = torch.stack([kept[i] for i in range(len(kept))])
-    return torch.cat([seen, torch.cat([0 * kept[:1], kept])], dim=-1)
+def stack_values(site_values, stored):
+    """Stack the values of `readout_functions` at all sites, [1 + edit, later, column]; those of `with_change_readout`, if any, come last."""
+    site_values = torch.stack(list(site_values.values()), dim=1)
+    if not stored:
+        return site_values
+    stored = torch.stack([stored[i] for i in range(len(stored))])
+    return torch.cat([site_values, torch.cat([0 * stored[:1], stored])], dim=-1)
 
 
-def spaced(found, is_run):
+def fill_missing(found, is_run):
     """Fill in NaN for the edits that were not run, in the logits, changes and readouts of a clip.
 
     `found` is [logits [1 + edit, label], delta [edit], seen [1 + edit, later, column]], the clean clip's first, of
@@ -136,29 +138,33 @@ def spaced(found, is_run):
     return filled
 
 
-def masked(every, places, part):
+def mask_unreached(readings, places, part):
     """Set readouts to NaN at layers that the edit cannot affect, or where its effect cannot be read."""
     first, last = (
         xr.DataArray([end(layers) for layers in places.values()], {"layer": list(places)}) for end in (min, max)
     )
-    for name, values in every.items():
-        if "later" in values.dims and "layer" in values.dims:
-            readable = every["later"] >= first if name in MOVED else every["later"] - last >= (part == "block")
-            every[name] = values.where(readable)
-    return every
+    for name, values in readings.items():
+        if "readout_layer" in values.dims and "layer" in values.dims:
+            readable = (
+                readings["readout_layer"] >= first
+                if name in CHANGE_READOUTS
+                else readings["readout_layer"] - last >= (part == "hidden_state")
+            )
+            readings[name] = values.where(readable)
+    return readings
 
 
-def split(every, nulls, directions, blind):
-    """Move the random sets, the directions and the target-blind selections, all along `null`, to separate variables.
+def split_controls(readings, n_random, directions, blind):
+    """Move the random sets, the directions and the target-blind selections, all along `random`, to separate variables.
 
-    Along `null` the selected neurons come first, then `nulls` random sets, `directions`, and the names of `blind`.
+    Along `random` the selected neurons come first, then `n_random` random sets, `directions`, and the names of `blind`.
     """
-    names = [name for name in every if "null" in every[name].dims]
-    result, start = every.isel(null=0), 1
-    for dim, count in {"null": nulls, "direction": directions, "blind": len(blind)}.items():
-        controls = every[names].isel(null=slice(start, start + count))
-        controls = controls.rename({"null": dim} | {name: f"{dim}_{name}" for name in names})
+    names = [name for name in readings if "random" in readings[name].dims]
+    result, start = readings.isel(random=0), 1
+    for dim, count in {"random": n_random, "direction": directions, "blind": len(blind)}.items():
+        controls = readings[names].isel(random=slice(start, start + count))
+        controls = controls.rename({"random": dim} | {name: f"{dim}_{name}" for name in names})
         start += count
-        if dim == "null" or count:
+        if dim == "random" or count:
             result = result.assign(controls.data_vars)
     return result.assign_coords(blind=list(blind)) if blind else result

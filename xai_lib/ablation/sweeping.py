@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from .. import attribution, edits, execution, hooks, results, targets
-from ..activations import check_moments, random_neurons
+from ..activations import check_activation_stats, random_neurons
 from ..activations import donors as donors_
 from ..corpora import as_clips, identity
 from ..probing import acoustic_decoders, activation_proxies, speaker_space
@@ -35,17 +35,17 @@ def sweep(
     k=20,
     modes=("flip",),
     layers="all",
-    part="block",
+    part="hidden_state",
     frames="all",
     window=0,
     n_peaks=5,
-    nulls=40,
-    null_modes="all",
+    n_random=40,
+    random_modes="all",
     size_classes=None,
     directions=0,
     blind=True,
     target="predicted",
-    moments=None,
+    activation_stats=None,
     match=None,
     donors=None,
     proxies=None,
@@ -65,7 +65,7 @@ def sweep(
         warning.
     neurons : Dataset or dict
         Scores of any method of `attribution`, of which the `k` greatest of each layer are taken; or {layer: neurons};
-        or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `chosen`.
+        or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `selections`.
     k : int or sequence of int
         How many neurons are selected by scores; several numbers add the dim `k`.
     modes : sequence of str
@@ -74,10 +74,10 @@ def sweep(
         Of those in `neurons`. Groups by name, {"early": [0, 1, 2], ...} as returned by `groups`, are edited jointly,
         and the dim is `group`.
     part, frames, window, n_peaks, scale
-        As in `edits.edit`; `scale` is that of the noise. For the frames of a time span, `model.between(0.5, 1.0)`; for
+        As in `edits.edit`; `scale` is that of the noise. For the frames of a time span, `model.frames_between(0.5, 1.0)`; for
         attention heads the part "heads" and `model.head_neurons`.
     nulls : int
-        Random sets per layer, the same for all clips and modes (`random_neurons.sets`): each selected neuron is
+        Random sets per layer, the same for all clips and modes (`random_neurons.sets_with_controls`): each selected neuron is
         replaced by any neuron of about its size, by root mean square activation, which is the size of a flip. In a
         group a neuron that is selected in several layers has the same replacement in all. The smallest p is 1 / (1 +
         nulls): 40 make 0.024, 100 make 0.01.
@@ -90,17 +90,17 @@ def sweep(
         Number of sets of as many random directions (`edits.directions`), as a further control.
     blind : bool
         With activation statistics and random sets, also edit as many neurons of target-blind selections: the most
-        active, and those that write most into the residual stream (`random_neurons.blind`).
+        active, and those that write most into the residual stream (`random_neurons.target_blind`).
     target : str, int, pair, or dict
         A class, a contrast of two, or "predicted"; for several `neurons`, a dict with the target of each by name.
     moments : Dataset, optional
-        Activation statistics of training clips, as returned by `activations.moments`, for the same part: needed for
+        Activation statistics of training clips, as returned by `activations.activation_stats`, for the same part: needed for
         nulls and for the modes "mean" and "noise".
     match : Dataset, optional
         Activation statistics by which random neurons are matched, of clips like those that are edited, such as the
-        target's in training; default: `moments`.
+        target's in training; default: `activation_stats`.
     donors : DataFrame, optional
-        A clip for each clip, for "resample" (`donors.drawn`) and "patch" (`donors.minimal_pairs`).
+        A clip for each clip, for "resample" (`donors.random_donors`) and "patch" (`donors.minimal_pairs`).
     proxies, decoders, speakers : Dataset, optional
         As returned by `activation_proxies.fit` (hardly sensitive where blocks end in a layer norm),
         `acoustic_decoders.fit`, `speaker_space.fit` on training clips; readouts of those that are omitted are left out.
@@ -110,68 +110,78 @@ def sweep(
     Returns
     -------
     Dataset
-        [clip, (chosen), layer, mode, (k), ...], for the random sets the same with the prefix `null_` and the dim
-        `null`, for directions with the prefix `direction_`, for the target-blind selections with `blind_`:
+        [clip, (chosen), layer, mode, (k), ...], for the random sets the same with the prefix `random_` and the dim
+        `random`, for directions with the prefix `direction_`, for the target-blind selections with `blind_`:
 
-        ``delta``, change of the target's log-odds, edited minus clean (nats); ``log_odds`` [..., label], the same of
+        ``target_change``, change of the target's log-odds, edited minus clean (nats); ``log_odds`` [..., label], the same of
         every class; ``logits``, ``probability`` [..., label]; ``kl``, divergence of the edited from the clean
         probabilities (nats); ``changed``, whether the predicted label changes; ``correct``, whether the prediction is
         the clip's true label (NaN where the model does not know it).
 
-        At later blocks, [..., later]: ``spread``, the relative change ‖h′ − h‖ / ‖h‖, for a block edit that of the
-        edited layer too, which is the size of the edit; ``felt``, the share of frames in which it exceeds 10 %;
+        At later blocks, [..., later]: ``relative_change``, the relative change ‖h′ − h‖ / ‖h‖, for a block edit that of the
+        edited layer too, which is the size of the edit; ``frames_changed``, the share of frames in which it exceeds 10 %;
         ``proxy_value``, ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between training clips,
         [..., proxy]; ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit, and, where the residual
-        stream passes through the layers, the parts of that change: ``decoded_carried``, the direct effect, decoded from
+        stream passes through the layers, the parts of that change: ``direct_effect``, the direct effect, decoded from
         the stream's change after the edited layer, the last of a group (there it includes what attention and
-        feed-forward up to it made of the edits before them), and ``decoded_computed``, the indirect effect, through the
+        feed-forward up to it made of the edits before them), and ``indirect_effect``, the indirect effect, through the
         layers above; ``similarity``, cosine of the edited and the clean clip's speaker embedding. NaN below the edit,
         and, except for the first two, at the edited block.
 
         The clip's true label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
         ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors:
-        ``donor_logits`` and the coordinate ``donor_label``. Of the sets: ``magnitude`` and ``null_magnitude``, root
-        mean square activations, to check the matching; ``null_sets``, how many different random sets exist, and
-        ``null_overlap``, the share of neurons that two of those drawn have in common. attrs["neurons"]: the selected
+        ``donor_logits`` and the coordinate ``donor_label``. Of the sets: ``magnitude`` and ``random_magnitude``, root
+        mean square activations, to check the matching; ``random_sets``, how many different random sets exist, and
+        ``random_overlap``, the share of neurons that two of those drawn have in common. attrs["neurons"]: the selected
         neurons, as JSON.
 
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; unknown layers, neurons, modes, frames or target; `moments` or `donors` are needed and missing;
+        A random head; unknown layers, neurons, modes, frames or target; `activation_stats` or `donors` are needed and missing;
         no clip could be used.
     """
     named, ks, modes = _by_name(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
-    if not hasattr(model, "family") or hasattr(clips, "family"):
+    if not hasattr(model, "architecture") or hasattr(clips, "architecture"):
         raise ValueError(
             "sweep takes a model, as returned by models.load, and a table (DataFrame) of clips, in this order"
         )
     targets.require_one_label(model)
     clips = as_clips(clips, sample_rate)
     edits.check_frames(frames)
-    if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(nulls, directions) < 0:
+    if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(n_random, directions) < 0:
         raise ValueError("k must be whole numbers from 1 up, nulls and directions from 0 up")
     if size_classes is not None and size_classes < 1:
         raise ValueError(f"size_classes must be a whole number from 1 up, not {size_classes}")
-    null_modes = modes if isinstance(null_modes, str) and null_modes == "all" else np.atleast_1d(null_modes).tolist()
-    if not set(null_modes) <= set(modes):
-        raise ValueError(f"null_modes must be among the modes, {', '.join(modes)}, not {', '.join(null_modes)}")
+    random_modes = (
+        modes if isinstance(random_modes, str) and random_modes == "all" else np.atleast_1d(random_modes).tolist()
+    )
+    if not set(random_modes) <= set(modes):
+        raise ValueError(f"random_modes must be among the modes, {', '.join(modes)}, not {', '.join(random_modes)}")
     for name, values in {"k": ks, "modes": modes}.items():
         if len(set(values)) < len(values):
             raise ValueError(f"{name} contains duplicates: {', '.join(map(str, values))}")
     space = None if callable(speakers) else speakers
-    fitted = [("moments", "std", moments), ("moments", "std", match), ("proxies.fit", "component", proxies)]
-    for function, name, data in [*fitted, ("decoders.fit", "weight", decoders), ("speakers.fit", "projection", space)]:
-        speaker_space.dataset(data, function)
+    fitted = [
+        ("activation_stats", "std", activation_stats),
+        ("activation_stats", "std", match),
+        ("activation_proxies.fit", "component", proxies),
+    ]
+    for function, name, data in [
+        *fitted,
+        ("acoustic_decoders.fit", "weight", decoders),
+        ("speaker_space.fit", "projection", space),
+    ]:
+        speaker_space.require_dataset(data, function)
         if data is not None and name not in data:
             raise ValueError(f"expected the Dataset returned by {function}(model, clips); this one has no {name!r}")
     if donors is not None and not (
         isinstance(donors, pd.DataFrame) and "label" in donors and {"path", "audio"} & {*donors}
     ):
         raise ValueError(
-            "donors must be a DataFrame with the columns path and label, as returned by donors.drawn(clips, pool)"
+            "donors must be a DataFrame with the columns path and label, as returned by donors.random_donors(clips, pool)"
         )
-    _warn_on_speaker_leakage(clips, [*named.values(), moments, match, proxies, decoders, space])
+    _warn_on_speaker_leakage(clips, [*named.values(), activation_stats, match, proxies, decoders, space])
     if isinstance(target, dict) and set(target) != set(named):
         raise ValueError(
             f"target has the names {', '.join(target)} and neurons {', '.join(named) or 'none'}: use the same"
@@ -183,43 +193,50 @@ def sweep(
     requested = sorted({layer for members in layers.values() for layer in members}) if joint else layers
     for selection in named.values():
         random_neurons.check(model, selection, ks, requested, part)
-    chosen = {name: attribution.chosen(model, selection, ks, requested, part) for name, selection in named.items()}
-    edited_layers = sorted(set.intersection(*({layer for layer, _ in selected} for selected in chosen.values())))
+    selections = {
+        name: attribution.select_neurons(model, selection, ks, requested, part) for name, selection in named.items()
+    }
+    edited_layers = sorted(set.intersection(*({layer for layer, _ in selected} for selected in selections.values())))
     layers_of = (
         {name: sorted(members) for name, members in layers.items()}
         if joint
         else {layer: [layer] for layer in edited_layers}
     )
-    needing = nulls or {"mean", "noise"} & set(modes)
-    check_moments(moments, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)")
+    needing = n_random or {"mean", "noise"} & set(modes)
+    check_activation_stats(
+        activation_stats, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)"
+    )
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in edited_layers]
-    known, width = edits.given(sites, moments), model.family.width(part)
-    random = {"nulls": nulls, "directions": directions, "seed": seed, "classes": size_classes}
-    sizes = moments if match is None else match
-    check_moments(sizes, model, part)
+    known, width = edits.statistics_arguments(sites, activation_stats), model.architecture.width(part)
+    random = {"n_random": n_random, "directions": directions, "seed": seed, "classes": size_classes}
+    sizes = activation_stats if match is None else match
+    check_activation_stats(sizes, model, part)
     sizes = random_neurons.rms(sizes)
     choices = [*product(named, layers_of, ks)]
-    sets = [{layer: chosen[name][layer, k] for layer in layers_of[group]} for name, group, k in choices]
-    sets = {choice: random_neurons.sets(width, sizes, selected, **random) for choice, selected in zip(choices, sets)}
-    blind_ranking = random_neurons.blind(moments, width) if blind and nulls else {}
+    sets = [{layer: selections[name][layer, k] for layer in layers_of[group]} for name, group, k in choices]
+    sets = {
+        choice: random_neurons.sets_with_controls(width, sizes, selected, **random)
+        for choice, selected in zip(choices, sets)
+    }
+    blind_ranking = random_neurons.target_blind(activation_stats, width) if blind and n_random else {}
     for (name, group, count), sets_of_choice in sets.items():
         for ranked in blind_ranking.values():
             sets_of_choice.append(
-                [np.sort(ranked[layer][: len(chosen[name][layer, count])]) for layer in layers_of[group]]
+                [np.sort(ranked[layer][: len(selections[name][layer, count])]) for layer in layers_of[group]]
             )
-    shape = {"chosen": len(named), "layer": len(layers_of), "mode": len(modes), "k": len(ks)}
-    shape["null"] = 1 + nulls + directions + len(blind_ranking)
-    grid = [*product(named, layers_of, modes, ks, range(shape["null"]))]
-    is_run = np.array([i == 0 or mode in null_modes for _, _, mode, _, i in grid])
+    shape = {"selected": len(named), "layer": len(layers_of), "mode": len(modes), "k": len(ks)}
+    shape["random"] = 1 + n_random + directions + len(blind_ranking)
+    grid = [*product(named, layers_of, modes, ks, range(shape["random"]))]
+    is_run = np.array([i == 0 or mode in random_modes for _, _, mode, _, i in grid])
     conditions = [condition for condition, run in zip(grid, is_run) if run]
     last_layers = [layers_of[group][-1] for _, group, *_ in conditions]
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
     columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
     columns |= {} if speakers is None else {"similarity": (None, [0])}
-    carries = decoders is not None and model.family.norms(1) is None
-    columns |= {"decoded_carried": ("feature", decoders["feature"].values)} if carries else {}
-    proxy_readers = {} if proxies is None else activation_proxies.readers(model, proxies)
+    carries = decoders is not None and model.architecture.norms(1) is None
+    columns |= {"direct_effect": ("feature", decoders["feature"].values)} if carries else {}
+    proxy_readers = {} if proxies is None else activation_proxies.readout_functions(model, proxies)
     rows, names_and_donors, skipped = {}, [], {}
     for index, waveform, speech, values, donor in donors_.usable(model, clips, frames, skipped, donors, sites):
         options = {"frames": frames, "window": window, "n_peaks": n_peaks, "speech": speech, "scale": scale}
@@ -235,15 +252,19 @@ def sweep(
             }
             for name, group, mode, k, i in conditions
         ]
-        decoder_readers = None if decoders is None else acoustic_decoders.readers(model, decoders, waveform)
-        all_readers = [readers for readers in (proxy_readers, decoder_readers) if readers]
+        decoder_readers = None if decoders is None else acoustic_decoders.readout_functions(model, decoders, waveform)
+        all_readers = [readout_functions for readout_functions in (proxy_readers, decoder_readers) if readout_functions]
         all_readers += (
-            [] if speakers is None else [_similarity_readers(model, speaker_space.readers(model, speakers, waveform))]
+            []
+            if speakers is None
+            else [_similarity_readers(model, speaker_space.readout_functions(model, speakers, waveform))]
         )
-        readers, carried = readouts.readers(model.sites(), all_readers, clean := {}), {}
+        readout_functions, carried = readouts.readout_functions(model.sites(), all_readers, clean := {}), {}
         if carries:
-            plan = readouts.noted(plan, last_layers, clean, acoustic_decoders.carried(decoder_readers, clean), carried)
-        logits, values_read = execution.cascade_read(model, waveform, plan, readers, batch=batch)
+            plan = readouts.with_change_readout(
+                plan, last_layers, clean, acoustic_decoders.direct_effect(decoder_readers, clean), carried
+            )
+        logits, values_read = execution.cascade_read(model, waveform, plan, readout_functions, batch=batch)
         logits, edited_logits = logits.double(), logits[1:].double().chunk(len(named))
         classes = [targets.resolve(model, aim, logits[:1]) for aim in aims.values()]
         odds = [
@@ -253,9 +274,9 @@ def sweep(
         measured = (
             logits,
             torch.cat([values[1:] - values[0] for values in odds]),
-            readouts.stacked(values_read, carried),
+            readouts.stack_values(values_read, carried),
         )
-        rows[index] = readouts.spaced([values.cpu().double().numpy() for values in measured], is_run)
+        rows[index] = readouts.fill_missing([values.cpu().double().numpy() for values in measured], is_run)
         names_and_donors.append(
             (
                 [targets.name(model, target_class) for target_class in classes],
@@ -266,37 +287,39 @@ def sweep(
     true_labels = coords.pop("label", ("clip", np.full(len(rows), None)))[1]  # the dim `label` is that of the model
     numbers = np.array([model.labels.index(name) if name in model.labels else -1 for name in true_labels])
     sd = None if proxies is None else proxies["sd"].values
-    result = readouts.table(*map(np.stack, zip(*rows.values())), columns, own=numbers, sd=sd, shape=shape)
+    result = readouts.table(*map(np.stack, zip(*rows.values())), columns, true_labels=numbers, sd=sd, shape=shape)
     coords |= {
         "emotion": ("clip", true_labels),
-        "target": (("clip", "chosen"), [names for names, _ in names_and_donors]),
+        "target": (("clip", "selected"), [names for names, _ in names_and_donors]),
     }
     coords |= {dim: list(names) for dim, names in columns.values() if dim}
-    result = result.assign_coords(**coords, chosen=list(named), layer=list(layers_of), mode=list(modes), k=ks)
+    result = result.assign_coords(**coords, selected=list(named), layer=list(layers_of), mode=list(modes), k=ks)
     coords = {} if decoders is None else {"unit": ("feature", decoders["unit"].values)}
-    result = result.assign_coords(label=model.labels, later=range(model.n_layers + 1), **coords)
+    result = result.assign_coords(label=model.labels, readout_layer=range(model.n_layers + 1), **coords)
     if donors is not None:
         result["donor_logits"] = ("clip", "label"), [logits for _, logits in names_and_donors]
         result = result.assign_coords(donor_label=("clip", donors["label"][list(rows)].to_numpy(object)))
-    result = readouts.masked(result, layers_of, part)
+    result = readouts.mask_unreached(result, layers_of, part)
     if sizes is not None:
-        size = [random_neurons.size(sizes, layers_of[choice[1]], sets[choice]) for choice in choices]
-        shared = [random_neurons.mean_overlap(sets[choice][1 : 1 + nulls]) for choice in choices]
+        size = [random_neurons.set_sizes(sizes, layers_of[choice[1]], sets[choice]) for choice in choices]
+        shared = [random_neurons.mean_overlap(sets[choice][1 : 1 + n_random]) for choice in choices]
         distinct = [
-            random_neurons.distinct_sets(sizes, dict(zip(layers_of[choice[1]], sets[choice][0])), size_classes)
+            random_neurons.count_random_sets(sizes, dict(zip(layers_of[choice[1]], sets[choice][0])), size_classes)
             for choice in choices
         ]
-        dims, counts = ("chosen", "layer", "k"), (len(named), len(layers_of), len(ks))
-        result["magnitude"] = (*dims, "null"), np.reshape(size, (*counts, -1))
-        result["null_overlap"] = dims, np.reshape(shared, counts)
-        result["null_sets"] = dims, np.reshape(distinct, counts)
-    result = readouts.split(result, nulls, directions, [*blind_ranking]).rename({"layer": "group"} if joint else {})
-    result = result if named is neurons else result.isel(chosen=0, drop=True)
+        dims, counts = ("selected", "layer", "k"), (len(named), len(layers_of), len(ks))
+        result["magnitude"] = (*dims, "random"), np.reshape(size, (*counts, -1))
+        result["random_overlap"] = dims, np.reshape(shared, counts)
+        result["random_sets"] = dims, np.reshape(distinct, counts)
+    result = readouts.split_controls(result, n_random, directions, [*blind_ranking]).rename(
+        {"layer": "group"} if joint else {}
+    )
+    result = result if named is neurons else result.isel(selected=0, drop=True)
     result = result if np.ndim(k) else result.isel(k=0, drop=True)
     frames = frames if isinstance(frames, str) else json.dumps(np.asarray(frames).tolist())
     options = {"part": part, "frames": frames, "window": window, "seed": seed}
     options["size_classes"] = size_classes or "by width"
-    options["neurons"] = json.dumps(_neurons_for_json(chosen, ks, named is neurons, np.ndim(k)))
+    options["neurons"] = json.dumps(_neurons_for_json(selections, ks, named is neurons, np.ndim(k)))
     return result.assign_attrs(results.attributes(model, skipped, method="ablation", **options))
 
 
@@ -319,9 +342,9 @@ def _warn_on_speaker_leakage(clips, fitted):
         str(name) for data in fitted if "speaker" in data.coords for name in data["speaker"].values.ravel()
     }
     train_speakers |= {name for data in fitted for name in json.loads(data.attrs.get("speakers", "[]"))}
-    train_speakers = {identity.compared(name) for name in train_speakers}
+    train_speakers = {identity.comparable_name(name) for name in train_speakers}
     speakers = clips["speaker"].dropna().unique() if "speaker" in clips else []
-    shared_speakers = sorted(str(name) for name in speakers if identity.compared(name) in train_speakers)
+    shared_speakers = sorted(str(name) for name in speakers if identity.comparable_name(name) in train_speakers)
     if shared_speakers:
         reason = "effects are evaluated on speakers used to select neurons or to fit decoders or a speaker space"
         warnings.warn(
@@ -329,20 +352,20 @@ def _warn_on_speaker_leakage(clips, fitted):
         )
 
 
-def _similarity_readers(model, readers):
+def _similarity_readers(model, readout_functions):
     """Return functions to the similarity with the clean clip's speaker; NaN at layers without (an x-vector has one)."""
-    similarities = {site: speaker_space.similarity(reader) for site, reader in readers.items()}
+    similarities = {site: speaker_space.similarity(reader) for site, reader in readout_functions.items()}
     return {
         site: similarities.get(site, lambda hidden: hidden.new_full((len(hidden), 1), torch.nan))
         for site in model.sites()
     }
 
 
-def _neurons_for_json(chosen, ks, several, has_k_dim):
+def _neurons_for_json(selections, ks, several, has_k_dim):
     """Return the selected neurons for JSON, [name][k][layer], without the levels name and k if they are single."""
     listed = {
         name: {k: {layer: members.tolist() for (layer, size), members in selected.items() if size == k} for k in ks}
-        for name, selected in chosen.items()
+        for name, selected in selections.items()
     }
     listed = listed if has_k_dim else {name: by_k[ks[0]] for name, by_k in listed.items()}
     return listed if several else listed[""]

@@ -7,10 +7,10 @@ import pandas as pd
 import xarray as xr
 
 from .. import statistics
-from .effects import ALIKE, _false_discovery, _neuron_counts, _select, contrast, summary
+from .effects import MAX_SIZE_RATIO, _false_discovery, _neuron_counts, _select, contrast, summary
 
 
-def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
+def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     """Test whether the effect of the selected neurons exceeds that of every control, and return each comparison.
 
     Parameters
@@ -18,7 +18,7 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     result : Dataset
         As returned by `sweep`, with random sets and the target-blind selections, which need moments=.
     rivals : dict of Dataset
-        By name, at least one sweep of the same clips, target, layers, `nulls`, `size_classes` and `seed`, with as many
+        By name, at least one sweep of the same clips, target, layers, `n_random`, `size_classes` and `seed`, with as many
         neurons that were selected for something else.
 
     Returns
@@ -35,7 +35,7 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
         ``ratio`` [control, layer], the size of the selected neurons' edit to that of the control (root mean square
         activation). [layer, mode]: ``selected``, the effect of the selected neurons; and ``beyond``, the verdict: every
         q is below 0.05, every difference has the sign of ``selected``, and the size differs from that of random neurons
-        by no more than a quarter (`ALIKE`).
+        by no more than a quarter (`MAX_SIZE_RATIO`).
 
     Raises
     ------
@@ -48,10 +48,10 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     Neurons selected by their effect on any target, in either direction, are not specific to this target, and yet their
     effect exceeds that of random neurons of like size. "writes most" and a rival selected by the same procedure control
     for that: without both, such selections often exceed all other controls. "writes most" is left out where the norm
-    that neurons write is not known (`activations.moments`): then select the rival by the same procedure.
+    that neurons write is not known (`activations.activation_stats`): then select the rival by the same procedure.
     """
-    needed = {f"null_{variable}", f"blind_{variable}", "magnitude", "null_magnitude"}
-    if not needed <= set(result) or not result.sizes["null"]:
+    needed = {f"random_{variable}", f"blind_{variable}", "magnitude", "random_magnitude"}
+    if not needed <= set(result) or not result.sizes["random"]:
         raise ValueError(
             "a verdict needs random sets and target-blind selections: run sweep with nulls=40 or more, and moments="
         )
@@ -60,15 +60,15 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     effects = summary(result, variable, **where)
     selected = result[variable].sel(where)
     tested = (
-        "" if effects["n"].max() >= statistics.FEWEST else "_null"
+        "" if effects["n"].max() >= statistics.MIN_SPEAKERS else "_null"
     )  # p and q over speakers too, or over random sets alone
 
-    names = {"null_mean": "effect", "difference_low": "low", "difference_high": "high"}
+    names = {"random_mean": "effect", "difference_low": "low", "difference_high": "high"}
     names |= {f"p{tested}": "p", f"q{tested}": "q"}
     compared = {"random": effects[["difference", *names]].rename(names)}
     significant = compared["random"]["q"] < 0.05
     for control in _controls(result, rivals, variable, where):
-        comparison = contrast(selected, control.effect, null=control.chance, sets=control.sets)
+        comparison = contrast(selected, control.effect, random=control.chance, sets=control.sets)
         p = comparison[f"p{tested}"].where(significant)
         effect = statistics.by_speaker(control.effect).mean("speaker")
         compared[control.name] = xr.Dataset(
@@ -83,7 +83,7 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     controls = pd.Index(list(compared), name="control")
     out = xr.concat(compared.values(), controls, coords="minimal", compat="override")
 
-    sizes = {"random": _select(result["null_magnitude"], where).mean("null")}
+    sizes = {"random": _select(result["random_magnitude"], where).mean("random")}
     sizes |= {name: _select(rival["magnitude"], where) for name, rival in rivals.items()}
     blind = _select(result["blind_magnitude"], where)
     sizes |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
@@ -92,7 +92,7 @@ def verdict(result, rivals, *, variable="delta", **where) -> xr.Dataset:
     out["selected"] = effects["mean"]
 
     over_random = out["ratio"].sel(control="random", drop=True)
-    like_size = (over_random <= ALIKE) & (over_random >= 1 / ALIKE)
+    like_size = (over_random <= MAX_SIZE_RATIO) & (over_random >= 1 / MAX_SIZE_RATIO)
     same_sign = (np.sign(out["difference"]) == np.sign(out["selected"])).all("control")
     out["beyond"] = (out["q"] < 0.05).all("control") & same_sign & like_size
     return out.assign_attrs(result.attrs, variable=variable)
@@ -103,22 +103,22 @@ class _Control(NamedTuple):
 
     name: str
     effect: xr.DataArray  # [clip, layer, mode], effect of the control
-    chance: xr.DataArray  # the same dims and `null`: null distribution, differences of two random selections
+    chance: xr.DataArray  # the same dims and `random`: null distribution, differences of two random selections
     sets: int  # number of random sets that those differences are made of
 
 
 def _controls(result, rivals, variable, where) -> list[_Control]:
     """Return the rivals and the target-blind selections as controls."""
-    random, controls = result[f"null_{variable}"].sel(where), []
-    sets = random.sizes["null"]
+    random, controls = result[f"random_{variable}"].sel(where), []
+    sets = random.sizes["random"]
     if any("random_sets_sorted" in sweep.attrs for sweep in (result, *rivals.values())):
         raise ValueError("a verdict needs unsorted random sets, and those of averaged layers are sorted: pass sweeps")
     for name, rival in rivals.items():
-        random_of_rival = rival[f"null_{variable}"].sel(where)
+        random_of_rival = rival[f"random_{variable}"].sel(where)
         same_options = all(
             rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames")
         )
-        if random_of_rival.sizes["null"] != sets or not same_options:
+        if random_of_rival.sizes["random"] != sets or not same_options:
             raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
         target_names, rival_targets = (
             set(np.ravel(sweep["target"])) if "target" in sweep.coords else set() for sweep in (result, rival)
@@ -132,7 +132,7 @@ def _controls(result, rivals, variable, where) -> list[_Control]:
             raise ValueError(f"{name} has other numbers of neurons in its layers: select as many")
         controls.append(_Control(name, rival[variable].sel(where), random - random_of_rival, sets))
     blind = result[f"blind_{variable}"].sel(where)
-    differences = statistics.between_random_sets(random, shared=_select(result["null_overlap"], where))
+    differences = statistics.between_random_sets(random, shared=_select(result["random_overlap"], where))
     for name in blind["blind"].values:
         controls.append(_Control(str(name), blind.sel(blind=name, drop=True), differences, sets))
     return controls

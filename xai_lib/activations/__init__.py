@@ -1,7 +1,16 @@
 """Activations of every neuron on every clip; activation statistics, exemplars, donors, random neurons, heads."""
 
-from .activation_statistics import check_moments, moments
-from .extraction import activations, counting, forwards, hidden_states, usable
-from .storage import opened
+from .activation_statistics import activation_stats, check_activation_stats
+from .extraction import activations, forwards, frame_selector, hidden_states, usable
+from .storage import open_activations
 
-__all__ = ["activations", "check_moments", "counting", "forwards", "hidden_states", "moments", "opened", "usable"]
+__all__ = [
+    "activations",
+    "check_activation_stats",
+    "frame_selector",
+    "forwards",
+    "hidden_states",
+    "activation_stats",
+    "open_activations",
+    "usable",
+]

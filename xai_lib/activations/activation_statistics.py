@@ -10,7 +10,7 @@ from . import random_neurons
 from .extraction import hidden_states
 
 
-def moments(model, clips, *, part="block", sample_rate=None) -> xr.Dataset:
+def activation_stats(model, clips, *, part="hidden_state", sample_rate=None) -> xr.Dataset:
     """Compute `mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
 
     Also `written`, the root mean square of what a neuron adds to the residual stream: of a block, the change from its
@@ -29,27 +29,32 @@ def moments(model, clips, *, part="block", sample_rate=None) -> xr.Dataset:
     mean, square, magnitude, changed = (sums / n_frames).numpy()
     outgoing = random_neurons.outgoing(model, part, [site.layer for site in sites])
     written = np.full_like(mean, np.nan) if outgoing is None else np.sqrt(square) * outgoing
-    if part == "block" and model.family.residual:
+    if part == "hidden_state" and model.architecture.residual:
         written = np.sqrt(changed)
     data = {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0)), "magnitude": magnitude, "written": written}
     return xr.Dataset(
         {name: (("layer", "neuron"), values) for name, values in data.items()},
         results.axes(sites, mean),
-        results.attributes(model, skipped, method="moments", part=part, frames=n_frames),
+        results.attributes(model, skipped, method="activation_stats", part=part, frames=n_frames),
     )
 
 
-def check_moments(moments, model, part, needed_by=None) -> None:
-    """Raise ValueError if `moments` are of another model or part, or None where `needed_by` ("mean", …) needs them."""
-    if moments is None:
+def check_activation_stats(activation_stats, model, part, needed_by=None) -> None:
+    """Raise ValueError if `activation_stats` are of another model or part, or None where `needed_by` ("mean", …) needs them."""
+    if activation_stats is None:
         if needed_by:
             argument = f"moments=activations.moments(model, training clips, part={part!r})"
             raise ValueError(f"{needed_by} needs {argument}")
-    elif not {"part", "model"} <= set(getattr(moments, "attrs", ())) or "neuron" not in getattr(moments, "dims", ()):
+    elif not {"part", "model"} <= set(getattr(activation_stats, "attrs", ())) or "neuron" not in getattr(
+        activation_stats, "dims", ()
+    ):
         raise ValueError("moments must be the Dataset returned by activations.moments(model, training clips)")
-    elif moments.attrs["part"] != part:
-        raise ValueError(f"the activation statistics are of {moments.attrs['part']} instead of {part}")
-    elif (moments.attrs["model"], moments.sizes["neuron"]) != (model.name, model.family.width(part)):
+    elif activation_stats.attrs["part"] != part:
+        raise ValueError(f"the activation statistics are of {activation_stats.attrs['part']} instead of {part}")
+    elif (activation_stats.attrs["model"], activation_stats.sizes["neuron"]) != (
+        model.name,
+        model.architecture.width(part),
+    ):
         raise ValueError(
-            f"the activation statistics are of another model, {moments.attrs['model']}, instead of {model.name}"
+            f"the activation statistics are of another model, {activation_stats.attrs['model']}, instead of {model.name}"
         )

@@ -62,11 +62,14 @@ def by_clip(method, model, clips, *, folder, sample_rate=None, **options):
     """
     clips = as_clips(clips, sample_rate)
     model.require_unedited()
-    memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, state(model)])}", verbose=0)
+    memory = joblib.Memory(f"{folder}/{__version__}-{joblib.hash([CODE, model_state(model)])}", verbose=0)
     cached_method = memory.cache(_compute, ignore=["method", "model", "clip", "options"])
-    request = [content(method), {name: content(option) for name, option in options.items() if name != "batch"}]
+    request = [
+        hashable_content(method),
+        {name: hashable_content(option) for name, option in options.items() if name != "batch"},
+    ]
     rows = [clips.iloc[[position]] for position in range(len(clips))]
-    keys = [[request, content(row)] for row in rows]
+    keys = [[request, hashable_content(row)] for row in rows]
     missing = [
         i for i, row in enumerate(rows) if not cached_method.check_call_in_cache(keys[i], method, model, row, options)
     ]
@@ -137,7 +140,7 @@ def _concatenate(parts):
     return result.transpose(*parts[0].dims)
 
 
-def content(value):
+def hashable_content(value):
     """Return what is hashed of an option: functions by their code, clips by their sound, results by their values."""
     if isinstance(value, pd.DataFrame) and {"path", "audio"} & set(value):
         return value.drop(columns=["path", "audio"], errors="ignore"), [_digest(source) for source in sources(value)]
@@ -148,9 +151,9 @@ def content(value):
         return parts, {name: str(attribute) for name, attribute in value.attrs.items()}
     if isinstance(value, partial):
         return [
-            content(value.func),
-            [*map(content, value.args)],
-            {name: content(option) for name, option in value.keywords.items()},
+            hashable_content(value.func),
+            [*map(hashable_content, value.args)],
+            {name: hashable_content(option) for name, option in value.keywords.items()},
         ]
     # functions of the library are in CODE
     if isinstance(value, FunctionType) and not value.__module__.startswith("xai_lib."):
@@ -180,19 +183,20 @@ def _digest(source):
     if isinstance(source, Waveform):
         return joblib.hash([source.samples, source.sample_rate])
     if isinstance(source, Encoded):
-        return joblib.hash(source.content)
+        return joblib.hash(source.hashable_content)
     path = source
     return joblib.hash(Path(path).read_bytes()) if Path(path).is_file() else None
 
 
-def state(model):
+def model_state(model):
     """Collect all that determines the output of a model."""
     networks = [network for network in (model.network, model.head) if network is not None]
     weights = [{name: tensor.cpu().numpy() for name, tensor in network.state_dict().items()} for network in networks]
     settings = [model.labels, model.preprocessor, model.trained is None, str(model.device.type)]
-    if not model.family.resumable:
+    if not model.architecture.resumable:
         settings += [
-            content(function) for function in (model.family.preprocess, model.family.read, model.family.layout)
+            hashable_content(function)
+            for function in (model.architecture.preprocess, model.architecture.read, model.architecture.layout)
         ]
     heads = (
         []

@@ -10,25 +10,28 @@ from .. import audio, hooks
 from ..corpora import as_clips
 from . import extraction
 
-AGREE = ("intensity", "repetition")  # columns in which a minimal pair agrees besides speaker and statement, if any can
+MATCHED_COLUMNS = (
+    "intensity",
+    "repetition",
+)  # columns in which a minimal pair agrees besides speaker and statement, if any can
 
 
-def drawn(clips, pool, *, seed=0, sample_rate=None) -> pd.DataFrame:
+def random_donors(clips, pool, *, seed=0, sample_rate=None) -> pd.DataFrame:
     """Draw a random clip of `pool` for each of `clips`, never the clip itself: donors for the mode "resample".
 
     `clips`, `pool` and `sample_rate` are as in `corpora.as_clips`. The table has the rows of `clips`, by index, and the
     columns of `pool`.
     """
     clips, pool = as_clips(clips, sample_rate), as_clips(pool, sample_rate)
-    rng, chosen = np.random.default_rng(seed), []  # one draw per clip, in their order
+    rng, selected = np.random.default_rng(seed), []  # one draw per clip, in their order
     pool_identities = np.empty(len(pool), dtype=object)
     pool_identities[:] = [_identity(source) for source in audio.sources(pool)]
     for source in map(_identity, audio.sources(clips)):
         others = np.flatnonzero(pool_identities != source)
         if not len(others):
             raise ValueError("there is no other clip to draw as a donor: give a larger pool")
-        chosen.append(rng.choice(others))
-    return pool.iloc[chosen].set_axis(clips.index)
+        selected.append(rng.choice(others))
+    return pool.iloc[selected].set_axis(clips.index)
 
 
 def minimal_pairs(clips, pool, label) -> pd.DataFrame:
@@ -48,7 +51,7 @@ def minimal_pairs(clips, pool, label) -> pd.DataFrame:
                 f"minimal pairs need the column {name!r} in clips and pool, to find the same speaker and statement"
             )
     labels, pool, pairs = set(pool["label"]), pool[pool["label"] == label], {}
-    shared_columns = [name for name in AGREE if name in clips and name in pool]
+    shared_columns = [name for name in MATCHED_COLUMNS if name in clips and name in pool]
     for index, clip in clips[clips["label"] != label].iterrows():
         candidates = pool[(pool["speaker"] == clip["speaker"]) & (pool["statement"] == clip["statement"])]
         if len(candidates):
@@ -92,7 +95,7 @@ def read(model, source, sites) -> tuple[dict, torch.Tensor]:
 
 def check(donors, clips, modes) -> None:
     """Raise ValueError where a mode needs donors and a clip has none, or is its own donor."""
-    for mode, function in {"resample": "drawn", "patch": "minimal_pairs"}.items():
+    for mode, function in {"resample": "random_donors", "patch": "minimal_pairs"}.items():
         if mode in modes and (donors is None or not clips.index.isin(donors.index).all()):
             raise ValueError(f"{mode} needs a donor for each clip: pass donors=donors.{function}(clips, pool, …)")
         donor_sources = audio.sources(donors).reindex(clips.index) if mode in modes else []

@@ -6,7 +6,7 @@ import torch
 
 from .. import execution, hooks, results
 from ..corpora import as_clips
-from .extraction import counting
+from .extraction import frame_selector
 
 
 def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:
@@ -15,7 +15,7 @@ def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:
     `part` names the part, where `activations` are of several. The table is indexed by clip: `end`, `activation`, and
     the metadata of the clip.
     """
-    activations, selection = results.activity(activations), {"layer": layer, "neuron": neuron}
+    activations, selection = results.as_activation(activations), {"layer": layer, "neuron": neuron}
     if "unit" in activations.dims:
         if part is None:
             parts = ", ".join(dict.fromkeys(activations["part"].values))
@@ -81,9 +81,9 @@ def top_frames(
 def _activation_by_frame(model, waveform, site, neuron, frames):
     """Return a neuron's activation in each frame of a clip, and which frames count; the forward ends where it can."""
     with hooks.capture(model, site) as seen:
-        if model.family.resumable and site.part != "module":
+        if model.architecture.resumable and site.part != "module":
             execution.prefix(model, model.tensor(waveform), site.layer)
         else:
             model.logits(model.tensor(waveform))
     values = seen[site][0, :, neuron].cpu().numpy()
-    return values, counting(model, waveform, frames)(len(values)).cpu().numpy()
+    return values, frame_selector(model, waveform, frames)(len(values)).cpu().numpy()

@@ -24,13 +24,13 @@ def usable(model, clips, frames, skipped, *, silent="skip"):
         raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
     for index, waveform in model.stream(clips, skipped):
         speech_only = isinstance(frames, str) and frames == "speech"
-        keep = model.speech(waveform) if speech_only else model.heard(waveform)
+        keep = model.speech(waveform) if speech_only else model.valid_frames(waveform)
         out_of_range = frame_numbers[(frame_numbers < 0) | (frame_numbers >= len(keep))]
         if len(out_of_range):
             skipped[index] = f"frame {out_of_range[0]} out of range: the clip has 0–{len(keep) - 1}"
             continue
         if silent == "all" and not keep.any():
-            keep = model.heard(waveform)
+            keep = model.valid_frames(waveform)
         if keep.any():
             yield index, waveform, keep
         else:
@@ -44,11 +44,11 @@ def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
     """Yield lists of (index, {site: `read(hidden, keep)`}, logits [label]), one list per forward.
 
     A forward takes up to `batch` consecutive clips of equal length. `read` gets a clip's hidden state at one site,
-    [frame, neuron], and a function from its number of frames to a mask of those that count (`counting`), as soon as the
+    [frame, neuron], and a function from its number of frames to a mask of those that count (`frame_selector`), as soon as the
     forward has reached the site: what it leaves out is not held. Clips that cannot be read go to `skipped`.
     """
     for group in _groups(model.stream(clips, skipped), batch):
-        mask_functions = [counting(model, waveform, frames) for _, waveform in group]
+        mask_functions = [frame_selector(model, waveform, frames) for _, waveform in group]
 
         def read_rows(hidden, mask_functions=mask_functions):
             if len(hidden) != len(mask_functions):
@@ -74,7 +74,7 @@ def _groups(stream, batch):
         yield group
 
 
-def counting(model, waveform, frames="speech"):
+def frame_selector(model, waveform, frames="speech"):
     """Return a function from a number of frames to which of them count, a bool tensor: class tokens never do.
 
     `frames` is "all" of the clip or "speech"; where a clip has no speech, all its frames count.
@@ -82,7 +82,7 @@ def counting(model, waveform, frames="speech"):
 
     @cache
     def keep(n):
-        valid_frames = model.heard(waveform, n)
+        valid_frames = model.valid_frames(waveform, n)
         mask = model.speech(waveform, n) if frames == "speech" else valid_frames
         if len(mask) != n:
             raise ValueError(f"a site returned {n} frames where the model has {len(mask)}: they cannot be aligned")
@@ -151,7 +151,7 @@ def activations(
             yield [(index, *_concatenate(pooled), logits.cpu().numpy()) for index, pooled, logits in group]
 
     if file is not None:
-        return storage.written(file, model, clips, coords, dims, attrs, rows)
+        return storage.write_activations(file, model, clips, coords, dims, attrs, rows)
     skipped, outputs, total = {}, {}, 0
     for group in rows(clips, skipped):
         for index, values, size, logits in group:
@@ -165,7 +165,7 @@ def activations(
     if model.labels:
         data["logit"] = ("clip", "target"), logits
     attrs = results.attributes(model, skipped, **attrs)
-    return storage.indexed(xr.Dataset(data, {**coords, **results.coordinates(clips, outputs)}, attrs))
+    return storage.with_unit_index(xr.Dataset(data, {**coords, **results.coordinates(clips, outputs)}, attrs))
 
 
 def _sites(model, sites) -> list:
@@ -173,7 +173,7 @@ def _sites(model, sites) -> list:
     pair = isinstance(sites, tuple) and [isinstance(item, str) for item in sites] == [False, True]  # (layer, part)
     resolved = []
     for name in [sites] if pair or isinstance(sites, (str, int, np.integer, hooks.Site)) else sites:
-        resolved += model.sites(name) if name in model.family.parts else [model.check(name)]
+        resolved += model.sites(name) if name in model.architecture.parts else [model.check(name)]
     if not resolved:
         raise ValueError("no sites: name a part, or give Site, (layer, part) or paths of modules")
     return list(dict.fromkeys(resolved))
@@ -181,7 +181,7 @@ def _sites(model, sites) -> list:
 
 def _pooling(model, pool):
     """Return the function that pools a hidden state [frame, neuron] into activation and magnitude [neuron]."""
-    share, tokens = 0.0, model.family.class_tokens
+    share, tokens = 0.0, model.architecture.class_tokens
     if str(pool).startswith("top-"):
         with suppress(ValueError):
             share = float(pool.removeprefix("top-"))

@@ -21,7 +21,7 @@ from ..models.architectures.wavlm import WavLM
 from ..statistics import uar
 from .extraction import activations
 
-HEARD_BY = 20  # recordings per speaker that are compared with those of the encoder
+RECORDINGS_COMPARED = 20  # recordings per speaker that are compared with those of the encoder
 
 
 def features(model, clips, *, layers="all", sample_rate=None) -> xr.DataArray:
@@ -30,7 +30,7 @@ def features(model, clips, *, layers="all", sample_rate=None) -> xr.DataArray:
     `clips` need `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
     """
     clips = as_clips(clips, sample_rate)
-    pooled = activations(model, clips, model.sites("block", layers), frames="all")
+    pooled = activations(model, clips, model.sites("hidden_state", layers), frames="all")
     return pooled["activation"].rename("features").assign_attrs(pooled.attrs)
 
 
@@ -53,7 +53,7 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     -------
     Dataset
         `predicted` [clip], `uar` (all clips), `uar_speaker` [speaker], `uar_layer` [layer], `uar_shuffled` [shuffle],
-        `confusion` [label, predicted_label] (counts), `chosen` [fold] (layers), `chance`.
+        `confusion` [label, predicted_label] (counts), `selected` [fold] (layers), `chance`.
 
     Raises
     ------
@@ -65,15 +65,15 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     x, layers = features.values, features["layer"].values
     names = ordered(y)
     by_layer = [_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)]
-    predicted, chosen = np.empty(len(y), dtype=object), []
+    predicted, selected = np.empty(len(y), dtype=object), []
     for fold in tqdm(np.unique(split), "folds", leave=False, delay=2):
         inside, outside = split != fold, split == fold
         tried = [_predict(x[inside, i], y[inside], split[inside], C) for i in range(len(layers))]
         best = int(np.argmax([uar(y[inside], predictions) for predictions in tried]))
-        chosen.append(int(layers[best]))
+        selected.append(int(layers[best]))
         predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
     rng = np.random.default_rng(seed)
-    most_frequent = int(np.argmax(np.bincount(np.searchsorted(layers, chosen))))
+    most_frequent = int(np.argmax(np.bincount(np.searchsorted(layers, selected))))
     shuffled = []
     for _ in tqdm(range(shuffles), "shuffled labels", leave=False, delay=2):
         shuffled_labels = table.groupby("speaker")["label"].transform(lambda labels: rng.permutation(labels)).to_numpy()
@@ -88,7 +88,7 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
             "uar_layer": ("layer", [uar(y, row) for row in by_layer]),
             "uar_shuffled": ("shuffle", shuffled),
             "confusion": (("label_name", "predicted_label"), counts.to_numpy()),
-            "chosen": ("fold", chosen),
+            "selected": ("fold", selected),
             "chance": 1 / len(names),
         },
         coords={
@@ -115,7 +115,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
     folder : path
         A new folder for `config.json`, `model.safetensors` and `preprocessor_config.json`, which
         `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
-        `xai_metrics`, the speakers as `xai_head_trained_on`. Where `clips` is a DataFrame, `recordings.csv` holds the
+        `xai_metrics`, the speakers as `xai_head_train_speakers`. Where `clips` is a DataFrame, `recordings.csv` holds the
         fingerprints of its recordings beside those of the encoder, so that copies under other names are recognised.
 
     Returns
@@ -138,7 +138,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
     from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
     folder = Path(folder).expanduser()
-    if not isinstance(model.family, WavLM):
+    if not isinstance(model.architecture, WavLM):
         raise ValueError(
             f"a head can only be fitted to a WavLM, and {model.name} is none: `cross_validate` of its `features` shows "
             "what its layers encode"
@@ -151,8 +151,8 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
     fit_clips = clips.loc[head_features["clip"].values] if isinstance(clips, pd.DataFrame) else table
     recordings = _recordings(model, fit_clips)
     encoder = recordings[recordings["use"] == "trained"]
-    states = identity.heard_before(fit_clips, model.trained_on or [], encoder, most=HEARD_BY)
-    n_train_speakers = (states == identity.HEARD).sum()
+    states = identity.training_status(fit_clips, model.train_speakers or [], encoder, most=RECORDINGS_COMPARED)
+    n_train_speakers = (states == identity.IN_TRAINING).sum()
     if n_train_speakers:
         warnings.warn(
             f"the encoder was trained on {n_train_speakers} of these {len(states)} speakers, so the UAR of "
@@ -177,7 +177,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
             "classifier_proj_size": config.hidden_size,
             "use_weighted_layer_sum": True,
             "problem_type": "single_label_classification",
-            "xai_head_trained_on": sorted({*map(str, table["speaker"])}),
+            "xai_head_train_speakers": sorted({*map(str, table["speaker"])}),
             "xai_metrics": {
                 "layer": layer,
                 **{name: round(float(report[name].mean()), 4) for name in ("uar", "uar_shuffled", "chance")},
@@ -188,7 +188,7 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
         }
     )
     network = AutoModelForAudioClassification.from_config(config)
-    network.base_model.load_state_dict(model.family.base.state_dict())
+    network.base_model.load_state_dict(model.architecture.base.state_dict())
     with torch.no_grad():
         network.projector.weight.copy_(torch.eye(config.hidden_size))
         network.projector.bias.zero_()
@@ -233,7 +233,7 @@ def _labelled(features, folds):
         if column not in features.coords or pd.isna(features[column].values.astype(object)).any():
             raise ValueError(f"every clip needs its {column}: drop clips without one, or add it in a CSV file")
     y = features["label"].values.astype(object)
-    table = pd.DataFrame({"label": y, "speaker": identity.unified(features["speaker"].values)})
+    table = pd.DataFrame({"label": y, "speaker": identity.unify_spelling(features["speaker"].values)})
     if len(set(y)) < 2:
         raise ValueError(f"a head needs two classes or more, and all clips are {y[0]}")
     non_strings = [name for name in set(y) if not isinstance(name, str)]

@@ -17,26 +17,26 @@ from scipy import special
 from .. import edits
 from ..models.sites import Site
 
-CLASS = 36  # least number of neurons in a size class
-CLASSES = 12  # largest number of size classes
-FEWEST = 20  # least number of different random sets for a test: the rank among fewer cannot go below 0.05
-BLIND = ("most active", "writes most")
+MIN_CLASS_SIZE = 36  # least number of neurons in a size class
+MAX_CLASSES = 12  # largest number of size classes
+MIN_SPEAKERS = 20  # least number of different random sets for a test: the rank among fewer cannot go below 0.05
+TARGET_BLIND = ("most active", "writes most")
 
 
 def check(model, neurons, ks, layers, part) -> None:
     """Raise ValueError where the model lacks one of the layers, or has fewer neurons than are to be taken of scores."""
     model.check((model.n_layers, part))
-    if isinstance(neurons, xr.Dataset) and max(ks) > model.family.width(part):
+    if isinstance(neurons, xr.Dataset) and max(ks) > model.architecture.width(part):
         raise ValueError(
-            f"k is {max(ks)}, and there are {model.family.width(part)} neurons of {part} in a layer: give a smaller k"
+            f"k is {max(ks)}, and there are {model.architecture.width(part)} neurons of {part} in a layer: give a smaller k"
         )
     for layer in () if isinstance(layers, str) and layers == "all" else np.atleast_1d(layers).tolist():
         model.check((layer, part))
 
 
-def rms(moments):
+def rms(activation_stats):
     """Return the root mean square activation [layer, neuron], which is the size of a sign flip; None of None."""
-    return None if moments is None else np.hypot(moments["mean"], moments["std"])
+    return None if activation_stats is None else np.hypot(activation_stats["mean"], activation_stats["std"])
 
 
 def size_classes(sizes, n=None) -> np.ndarray:
@@ -45,14 +45,14 @@ def size_classes(sizes, n=None) -> np.ndarray:
     Default: as many classes as leave 36 neurons in each, from 1 to 12. With more classes, selected and random neurons
     are more alike, and there are fewer random sets.
     """
-    n = int(np.clip(len(sizes) // CLASS, 1, CLASSES)) if n is None else n
+    n = int(np.clip(len(sizes) // MIN_CLASS_SIZE, 1, MAX_CLASSES)) if n is None else n
     classes = np.empty(len(sizes), int)
     for number, members in enumerate(np.array_split(np.argsort(sizes, kind="stable"), n)):
         classes[members] = number
     return classes
 
 
-def substitutes(classes, n, *, seed=0) -> list[np.ndarray]:
+def draw_substitutions(classes, n, *, seed=0) -> list[np.ndarray]:
     """Draw `n` times, in the place of each neuron, one of its class: arrays [neuron], each a permutation.
 
     They do not depend on what is selected: several sets, put through the same substitution, go on sharing the neurons
@@ -68,36 +68,38 @@ def substitutes(classes, n, *, seed=0) -> list[np.ndarray]:
     return substitutions
 
 
-def distinct(classes, neurons) -> float:
+def count_sets(classes, neurons) -> float:
     """Count the different sets that have as many neurons of each class as `neurons` has."""
     class_size = np.bincount(classes)
     selected_size = np.bincount(np.asarray(classes)[neurons], minlength=len(class_size))
     return float(np.prod(special.comb(class_size, selected_size)))
 
 
-def overlap(sets) -> float:
+def overlap(sets_with_controls) -> float:
     """Return the mean share of neurons that two of several equally large sets have in common; 0 of fewer than two."""
-    n = len(sets)
-    if n < 2 or not len(sets[0]):
+    n = len(sets_with_controls)
+    if n < 2 or not len(sets_with_controls[0]):
         return 0.0
-    n_sets_of = Counter(neuron for neurons in sets for neuron in neurons)  # number of sets that each neuron is in
+    n_sets_of = Counter(
+        neuron for neurons in sets_with_controls for neuron in neurons
+    )  # number of sets that each neuron is in
     in_common = sum(n_sets * (n_sets - 1) for n_sets in n_sets_of.values())  # over all ordered pairs of sets
-    return in_common / (n * (n - 1) * len(sets[0]))
+    return in_common / (n * (n - 1) * len(sets_with_controls[0]))
 
 
-def blind(moments, k) -> dict:
+def target_blind(activation_stats, k) -> dict:
     """Select the `k` neurons of each layer that rank highest in measures which do not depend on the target.
 
     Returns
     -------
     dict
         {"most active": {layer: neurons}, "writes most": {layer: neurons}}: those of greatest root mean square
-        activation, and of greatest `written`, as returned by `activations.moments`, what they add to the residual
+        activation, and of greatest `written`, as returned by `activations.activation_stats`, what they add to the residual
         stream, greatest first. The second is left out where it is not known, or is the first.
     """
-    ranked = {"most active": rms(moments)}
-    if "written" in moments and moments["written"].notnull().all():
-        ranked["writes most"] = moments["written"]
+    ranked = {"most active": rms(activation_stats)}
+    if "written" in activation_stats and activation_stats["written"].notnull().all():
+        ranked["writes most"] = activation_stats["written"]
     selections = {name: {int(row["layer"]): _largest(row.values, k) for row in rows} for name, rows in ranked.items()}
     identical = len(selections) > 1 and all(
         np.array_equal(*pair) for pair in zip(*(rows.values() for rows in selections.values()))
@@ -110,20 +112,20 @@ def _largest(sizes, k) -> np.ndarray:
     return np.argsort(-np.asarray(sizes), kind="stable")[:k]
 
 
-def sets(width, sizes, chosen, *, nulls, directions, seed, classes=None) -> list:
+def sets_with_controls(width, sizes, selected, *, n_random, directions, seed, classes=None) -> list:
     """Return the selected neurons, {layer: neurons} of one layer or a group, and the controls in their place.
 
-    The list begins with the selected neurons; `nulls` random sets and `directions` sets of random directions follow.
+    The list begins with the selected neurons; `n_random` random sets and `directions` sets of random directions follow.
     Each is a list with the neurons, or directions, of each layer. `sizes` [layer, neuron], of which the size classes
     are made, are needed for random sets.
 
     One neuron, or direction, stands in the place of each selected neuron, the same in all layers: in the residual
     stream two flips of one neuron undo each other, and so must they in a random set.
     """
-    key, neurons_of_layers = [seed, *chosen], list(chosen.values())  # seeded by the layers, in their order
+    key, neurons_of_layers = [seed, *selected], list(selected.values())  # seeded by the layers, in their order
     random_sets = []
-    if nulls:
-        substitutions = substitutes(classes_of(sizes, chosen, classes), nulls, seed=key)
+    if n_random:
+        substitutions = draw_substitutions(classes_of(sizes, selected, classes), n_random, seed=key)
         random_sets = [
             [np.sort(substitution[neurons]) for neurons in neurons_of_layers] for substitution in substitutions
         ]
@@ -138,12 +140,12 @@ def classes_of(sizes, layers, n=None) -> np.ndarray:
     return size_classes(sum(sizes.sel(layer=layer).values for layer in layers) / len(layers), n)
 
 
-def distinct_sets(sizes, chosen, n=None) -> float:
+def count_random_sets(sizes, selected, n=None) -> float:
     """Count the different random sets of {layer: neurons}, of one layer or a group."""
-    return distinct(classes_of(sizes, chosen, n), np.unique(np.concatenate(list(chosen.values()))))
+    return count_sets(classes_of(sizes, selected, n), np.unique(np.concatenate(list(selected.values()))))
 
 
-def size(sizes, members, sets):
+def set_sizes(sizes, members, sets_with_controls):
     """Return the root mean square activation of each of several sets, [set]; NaN of directions."""
     rows = [sizes.sel(layer=layer).values for layer in members]
     return [
@@ -153,13 +155,15 @@ def size(sizes, members, sets):
                 for row, neurons in zip(rows, neuron_set)
             ]
         )
-        for neuron_set in sets
+        for neuron_set in sets_with_controls
     ]
 
 
-def mean_overlap(sets):
+def mean_overlap(sets_with_controls):
     """Return the mean overlap of random sets over the layers of a group."""
-    return np.mean([overlap(sets_of_layer) for sets_of_layer in zip(*sets)]) if sets else 0.0
+    return (
+        np.mean([overlap(sets_of_layer) for sets_of_layer in zip(*sets_with_controls)]) if sets_with_controls else 0.0
+    )
 
 
 def outgoing(model, part, layers) -> np.ndarray | None:
@@ -169,13 +173,13 @@ def outgoing(model, part, layers) -> np.ndarray | None:
     head writes by the column of the linear map that follows.
     """
     following_part = {"ffn_hidden": "ffn_out", "heads": "attention"}
-    if not model.family.residual:
+    if not model.architecture.residual:
         return None
     if part in ("attention", "ffn_out"):
-        return np.ones((len(layers), model.family.width(part)))
-    if part not in following_part or following_part[part] not in model.family.parts:
+        return np.ones((len(layers), model.architecture.width(part)))
+    if part not in following_part or following_part[part] not in model.architecture.parts:
         return None
-    linear_maps = [model.family.linear(Site(int(layer), following_part[part])) for layer in layers]
+    linear_maps = [model.architecture.linear(Site(int(layer), following_part[part])) for layer in layers]
     if any(not isinstance(linear_map, torch.nn.Linear) for linear_map in linear_maps):
         return None
     return np.stack([linear_map.weight.detach().norm(dim=0).cpu().numpy() for linear_map in linear_maps])

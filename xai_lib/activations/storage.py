@@ -16,10 +16,10 @@ from .. import audio, results
 from . import caching
 
 VARIABLES = {"reached": "i8", "sums": "f8", "activation": "f4", "logit": "f4", "reason": "S1"}
-LETTERS = 256  # bytes stored of the reason why a clip was skipped
+MAX_REASON_BYTES = 256  # bytes stored of the reason why a clip was skipped
 
 
-def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
+def write_activations(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
     """Write what `rows(clips, skipped)` yields for each clip, resume where another run was stopped, and open the file.
 
     `rows` yields lists of (index, activation [unit], magnitude [unit], logits), of clips in their order; `coords` are
@@ -42,7 +42,7 @@ def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
     for path in (file, part):
         _require_provenance(path, provenance)
     if file.exists():
-        return opened(file)
+        return open_activations(file)
     reached, slot, skipped, groups = 0, 0, {}, ()
     if part.exists():
         with h5py.File(part) as stored:
@@ -69,11 +69,11 @@ def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
                 out.seek(offsets[name] + row * values.nbytes)
                 out.write(values.tobytes())
 
-        def reach(row):
+        def extend_to(row):
             while skipped:
                 index, reason = skipped.popitem()
                 write("activation", row_of[index], np.full(len(total), np.nan, np.float32))
-                write("reason", row_of[index], np.array(reason.encode()[:LETTERS], f"S{LETTERS}"))
+                write("reason", row_of[index], np.array(reason.encode()[:MAX_REASON_BYTES], f"S{MAX_REASON_BYTES}"))
             write("reached", 0, np.array(2 * row + slot))
 
         def require_single_writer():
@@ -90,14 +90,14 @@ def written(file, model, clips, coords, dims, attrs, rows) -> xr.Dataset:
                 total = total + size
             slot = 1 - slot
             write("sums", slot, total)
-            reach(reached := row_of[index] + 1)
+            extend_to(reached := row_of[index] + 1)
         require_single_writer()
-        reach(len(clips))
+        extend_to(len(clips))
     os.replace(part, file)
-    return opened(file)
+    return open_activations(file)
 
 
-def opened(file) -> xr.Dataset:
+def open_activations(file) -> xr.Dataset:
     """Open a file of `activations` as a Dataset that is read lazily; of one that ends in ".part", the rows so far."""
     dataset = xr.open_dataset(file, engine="h5netcdf")
     reached, slot = divmod(int(dataset["reached"]), 2)
@@ -112,7 +112,7 @@ def opened(file) -> xr.Dataset:
             values = coordinate.values.astype(object)
             dataset[name] = "clip", np.where(values == "", np.nan, values)
     dataset.attrs = {name: value for name, value in dataset.attrs.items() if name != "made"} | {"skipped": skipped}
-    return indexed(dataset if len(done) == len(clip_names) else dataset.isel(clip=done))
+    return with_unit_index(dataset if len(done) == len(clip_names) else dataset.isel(clip=done))
 
 
 def units(model, sites) -> tuple[tuple, dict]:
@@ -126,7 +126,7 @@ def units(model, sites) -> tuple[tuple, dict]:
     }
 
 
-def indexed(found) -> xr.Dataset:
+def with_unit_index(found) -> xr.Dataset:
     """Add an index of (part, layer, neuron) where there are units: netCDF has none, and no layers of two types."""
     if "unit" not in found.dims:
         return found
@@ -145,7 +145,7 @@ def _allocate(part, skeleton, dims, model):
     if model.labels:
         shapes["logit"] = ("clip", "target")
     with h5netcdf.File(temporary, "a") as file:
-        file.dimensions["slot"], file.dimensions["letter"] = 2, LETTERS
+        file.dimensions["slot"], file.dimensions["letter"] = 2, MAX_REASON_BYTES
         for name, dtype in VARIABLES.items():
             if name in shapes:
                 variable = file.create_variable(name, shapes[name], dtype)
@@ -163,7 +163,11 @@ def _provenance(model, clips, coords, attrs) -> dict:
         },
         attrs,
     ]
-    inputs = {"weights or settings": caching.state(model), "clips": caching.content(clips), "options": options}
+    inputs = {
+        "weights or settings": caching.model_state(model),
+        "clips": caching.hashable_content(clips),
+        "options": options,
+    }
     return {name: joblib.hash(value) for name, value in inputs.items()} | {"code": caching.CODE}
 
 

@@ -20,7 +20,7 @@ CELL = ("label", "intensity", "statement")  # coordinates in which compared clip
 
 
 def activation_contrast(
-    model, clips, *, target, layers="all", part="block", frames="speech", sample_rate=None
+    model, clips, *, target, layers="all", part="hidden_state", frames="speech", sample_rate=None
 ) -> xr.Dataset:
     """Compare each neuron's activation between the clips labelled with an emotion and all others.
 
@@ -116,12 +116,12 @@ def compare(result, column, a, b=None) -> xr.Dataset:
         if len(n_speakers) and all(map(_enough, n_speakers, n_available)):
             break
     table, clips_a, clips_b = matched, matched.index[matched["first"]], matched.index[~matched["first"]]
-    speakers, who = np.unique(table["speaker"], return_inverse=True)
+    speakers, speaker_codes = np.unique(table["speaker"], return_inverse=True)
     weights = np.zeros((len(speakers), len(values)))  # of clips in each speaker's effect: one matrix product gives all
     if paired:  # the difference, averaged over the cells of each speaker
         size = table.groupby(["speaker", "cell", "first"])["cell"].transform("size")
         share = 1 / size / table.groupby("speaker")["cell"].transform("nunique")
-        weights[who, table.index] = np.where(table["first"], share, -share)
+        weights[speaker_codes, table.index] = np.where(table["first"], share, -share)
     else:
         weights[:, table.index] = _effects(table["speaker"], table["cell"])
     data = values.values.astype(float)
@@ -204,7 +204,7 @@ def _sides(column, name, a, b):
 
 def _enough(n, total):
     """Return whether `n` of `total` speakers can be compared without the others."""
-    return n >= statistics.FEWEST or 2 * n >= total
+    return n >= statistics.MIN_SPEAKERS or 2 * n >= total
 
 
 def _cells(values, column):
@@ -221,10 +221,10 @@ def _cells(values, column):
 
 def _components(units, cells):
     """Return the connected component of units and cells, a number, to which each clip belongs."""
-    (who, unit_names), (cell_codes, cells) = pd.factorize(units), pd.factorize(cells)
+    (speaker_codes, unit_names), (cell_codes, cells) = pd.factorize(units), pd.factorize(cells)
     n = len(unit_names) + len(cells)
-    edges = coo_array((np.ones(len(who)), (who, len(unit_names) + cell_codes)), shape=(n, n))
-    return pd.Series(connected_components(edges, directed=False)[1][who], units.index)
+    edges = coo_array((np.ones(len(speaker_codes)), (speaker_codes, len(unit_names) + cell_codes)), shape=(n, n))
+    return pd.Series(connected_components(edges, directed=False)[1][speaker_codes], units.index)
 
 
 def _effects(units, cells):
@@ -237,9 +237,9 @@ def _effects(units, cells):
     pairs = table.groupby(["unit", "cell"])
     membership, pair_table = pd.get_dummies(pairs.ngroup()).to_numpy(float), pairs["component"].first().reset_index()
     unit, cell = (pd.get_dummies(pair_table[name]).to_numpy(float) for name in ("unit", "cell"))
-    reach = np.equal.outer(*(table.groupby(name)["component"].first().to_numpy() for name in ("unit", "cell")))
+    connected = np.equal.outer(*(table.groupby(name)["component"].first().to_numpy() for name in ("unit", "cell")))
     fit = np.linalg.pinv(np.hstack([unit, cell]), rcond=1e-9)
-    effects = fit[: unit.shape[1]] + reach / reach.sum(axis=1, keepdims=True) @ fit[unit.shape[1] :]
+    effects = fit[: unit.shape[1]] + connected / connected.sum(axis=1, keepdims=True) @ fit[unit.shape[1] :]
     return effects @ (membership / membership.sum(axis=0)).T
 
 
@@ -249,7 +249,7 @@ def _widening(*groups):
     The groups are the units' weights [unit, clip]. For independent errors of clips, units that share those of fitted
     cells differ more in mean. 1 where units share nothing, and under 8 units.
     """
-    if min(map(len, groups)) < statistics.FEWEST:
+    if min(map(len, groups)) < statistics.MIN_SPEAKERS:
         return 1  # there is no interval
     variance = np.square(groups[0].mean(axis=0) - groups[1].mean(axis=0)).sum()
     return np.sqrt(max(variance / sum(group.var(axis=0, ddof=1).sum() / len(group) for group in groups), 1))

@@ -8,12 +8,21 @@ import torch
 import xarray as xr
 
 from .. import execution, hooks, results, targets
-from ..activations import check_moments, usable
+from ..activations import check_activation_stats, usable
 from ..corpora import as_clips
 
 
 def grad_x_activation(
-    model, clips, *, target, layers="all", part="block", frames="all", scale="logit", by_frame=False, sample_rate=None
+    model,
+    clips,
+    *,
+    target,
+    layers="all",
+    part="hidden_state",
+    frames="all",
+    scale="logit",
+    by_frame=False,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Compute gradient times activation of every neuron of every layer: one forward and one backward pass per clip.
 
@@ -55,7 +64,16 @@ def grad_x_activation(
 
 
 def gradient(
-    model, clips, *, target, layers="all", part="block", frames="all", scale="logit", by_frame=False, sample_rate=None
+    model,
+    clips,
+    *,
+    target,
+    layers="all",
+    part="hidden_state",
+    frames="all",
+    scale="logit",
+    by_frame=False,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Compute the gradient of the target by every neuron of every layer, summed over frames; as `grad_x_activation`.
 
@@ -74,10 +92,10 @@ def integrated_gradients(
     baseline="silence",
     steps=32,
     layers="all",
-    part="block",
+    part="hidden_state",
     frames="all",
     scale="logit",
-    moments=None,
+    activation_stats=None,
     by_frame=False,
     batch=16,
     sample_rate=None,
@@ -97,12 +115,12 @@ def integrated_gradients(
     baseline : str, array [time] or function
         Activations that the model has on another waveform: "silence", an array (cut or repeated to the clip's length),
         or a function from the clip's waveform to one of the same length; of 0, "zero"; or each neuron's "mean" over
-        training clips, from `moments`. A layer norm scales even the smallest activation up to full size, so beside zero
+        training clips, from `activation_stats`. A layer norm scales even the smallest activation up to full size, so beside zero
         the target jumps, and the steps miss it: see `residual`; the other baselines are smoother.
     steps : int
         Nodes of the path.
     moments : Dataset
-        Activation statistics as returned by `activations.moments` on training clips, for the same part.
+        Activation statistics as returned by `activations.activation_stats` on training clips, for the same part.
     batch : int
         Nodes that share a pass.
 
@@ -125,7 +143,7 @@ def integrated_gradients(
     captum.attr.IntegratedGradients of the layers above as a function of the activations. (The first with silence, of
     the waveform x [1, time], layer 3 and the class c, where the head reads the last layer::
 
-        method = LayerIntegratedGradients(model.logits, model.family.module(model.check(3)))
+        method = LayerIntegratedGradients(model.logits, model.architecture.module(model.check(3)))
         attribution = method.attribute(x, torch.zeros_like(x), target=c, n_steps=32, method="gausslegendre")
 
     of which the first item, summed over frames, is `signed`.)
@@ -141,8 +159,8 @@ def integrated_gradients(
         )
     baseline_name = baseline if isinstance(baseline, str) else "waveform"
     if baseline_name == "mean":
-        check_moments(moments, model, part, "baseline='mean'")
-    explain = partial(_integrate, baseline=baseline, moments=moments, steps=steps, batch=batch)
+        check_activation_stats(activation_stats, model, part, "baseline='mean'")
+    explain = partial(_integrate, baseline=baseline, activation_stats=activation_stats, steps=steps, batch=batch)
     options = {"method": "integrated_gradients", "baseline": baseline_name, "steps": steps}
     options |= {"part": part, "frames": frames, "scale": scale}
     return _layerwise(model, clips, explain, target, layers, by_frame, options)
@@ -220,14 +238,18 @@ def _backward(model, waveform, sites, target, scale, *, multiply):
 
 
 @torch.no_grad()
-def _integrate(model, waveform, sites, target, scale, *, baseline, moments, steps, batch):
+def _integrate(model, waveform, sites, target, scale, *, baseline, activation_stats, steps, batch):
     """Return integrated gradients [layer, frame, neuron] of one clip, and their residual and change [layer]."""
     states, ends = _states(model, waveform, sites)
     logits = execution.suffix(model, states[-1])
     classes = targets.resolve(model, target, logits)
-    starts, attribution, completeness = _baseline(model, waveform, sites, ends, baseline, moments), [], []
+    starts, attribution, completeness = _baseline(model, waveform, sites, ends, baseline, activation_stats), [], []
     for site in sites:
-        below, start, change = states[site.layer - (site.part != "block")], starts[site], ends[site] - starts[site]
+        below, start, change = (
+            states[site.layer - (site.part != "hidden_state")],
+            starts[site],
+            ends[site] - starts[site],
+        )
 
         def value(hidden, site=site, below=below):
             return targets.value(model, _resume(model, below, site, hidden), classes, scale)
@@ -265,19 +287,19 @@ def _resume(model, state, site, hidden):
 
     They start from a state at the site or, for a part of a block, below it.
     """
-    state = state.spread(len(hidden))
-    if site.part == "block":
-        return execution.suffix(model, model.family.replace(state, hidden))
+    state = state.repeat_rows(len(hidden))
+    if site.part == "hidden_state":
+        return execution.suffix(model, model.architecture.replace(state, hidden))
     with hooks.edit(model, {site: lambda _: hidden}):
         return execution.suffix(model, state)
 
 
-def _baseline(model, waveform, sites, ends, baseline, moments):
+def _baseline(model, waveform, sites, ends, baseline, activation_stats):
     """Return {site: activations [1, frame, neuron]} at the start of the path that leads to `ends`."""
     if isinstance(baseline, str) and baseline == "zero":
         return {site: torch.zeros_like(hidden) for site, hidden in ends.items()}
     if isinstance(baseline, str) and baseline == "mean":
-        means = {site: ends[site].new_tensor(moments["mean"].sel(layer=site.layer).values) for site in sites}
+        means = {site: ends[site].new_tensor(activation_stats["mean"].sel(layer=site.layer).values) for site in sites}
         return {site: mean.expand_as(ends[site]) for site, mean in means.items()}
     if isinstance(baseline, str):
         other = np.zeros_like(waveform)

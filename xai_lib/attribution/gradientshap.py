@@ -28,7 +28,7 @@ def gradient_shap(
     window=0.02,
     reduce="mean",
     layers=None,
-    part="block",
+    part="hidden_state",
     frames="all",
     scale="logit",
     seed=0,
@@ -145,10 +145,10 @@ def _explain(model, x, draw, target, scale, shape, sites, n, steps, batch):
     classes = targets.resolve(model, target, logits)
     before = [(end, end) for end in ends]  # hidden and gradient of the last draw of a batch: it may end inside a path
 
-    def attribute(chosen):
+    def attribute(indices):
         nonlocal before
-        alphas, baselines = draw(x, chosen)
-        first, last = ([row for row, i in enumerate(chosen) if i % steps == step] for step in (0, steps - 1))
+        alphas, baselines = draw(x, indices)
+        first, last = ([row for row, i in enumerate(indices) if i % steps == step] for step in (0, steps - 1))
         with torch.no_grad():
             start, starts = forward(baselines[first]) if first else (logits[:0], [end[:0] for end in ends])
         points = (baselines + alphas[:, None] * (x - baselines)).requires_grad_()
@@ -199,12 +199,12 @@ def _neurons(attribution, frame_mask, change):
     }
 
 
-def draws(x, chosen, *, steps, baseline, key, rate):
+def draws(x, indices, *, steps, baseline, key, rate):
     """Return α [draw] and baselines [draw, time] of draws, given by number, `steps` a path; independent of batching."""
     # The number of a path is part of its seed.
-    paths = {path: _path(x, steps, baseline, (*key, path), rate) for path in {i // steps for i in chosen}}
-    alphas = [paths[i // steps][0][i % steps] for i in chosen]
-    baselines = torch.stack([paths[i // steps][1] for i in chosen])
+    paths = {path: _path(x, steps, baseline, (*key, path), rate) for path in {i // steps for i in indices}}
+    alphas = [paths[i // steps][0][i % steps] for i in indices]
+    baselines = torch.stack([paths[i // steps][1] for i in indices])
     return torch.tensor(alphas, dtype=x.dtype, device=x.device), baselines.to(x.device)
 
 

@@ -21,7 +21,7 @@ def segment_response(
     seconds=0.1,
     baseline="silence",
     layers="all",
-    part="block",
+    part="hidden_state",
     frames="speech",
     respond=None,
     fade=0.005,
@@ -133,7 +133,7 @@ def top_segments(response, layer, neuron, k=3) -> pd.DataFrame:
     Returns
     -------
     DataFrame, strongest first within a clip: `clip`, `segment`, `start`, `stop` (s), `response`.
-        To listen to them: `deletion.gate(waveform, keep, window=response.attrs["length"])`, with `keep` true at these
+        To listen to them: `deletion_test.gate(waveform, keep, window=response.attrs["length"])`, with `keep` true at these
         segments, and to the others with `~keep`.
     """
     table = response.sel(layer=layer, neuron=neuron).to_dataframe().dropna(subset="response").reset_index()
@@ -166,8 +166,8 @@ def _replacement(baseline, waveform, edges, rng, index):
 def _respond(model, wave, replacement, edges, fade, sites, frame_mask, respond, batch):
     """Compute the responses of one clip [segment, layer, neuron]."""
 
-    def read(chosen):  # row 0 is the clean clip, row i lacks segment i − 1
-        waves = torch.stack([_without(wave, replacement, edges[i - 1], edges[i], fade) if i else wave for i in chosen])
+    def read(indices):  # row 0 is the clean clip, row i lacks segment i − 1
+        waves = torch.stack([_without(wave, replacement, edges[i - 1], edges[i], fade) if i else wave for i in indices])
         with hooks.capture(model, sites) as captured:
             execution.prefix(model, waves, sites[-1].layer)
         return torch.stack([_pooled(captured[site][:, frame_mask], respond) for site in sites], dim=1)

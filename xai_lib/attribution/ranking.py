@@ -47,7 +47,7 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def chosen(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
+def select_neurons(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
     """Return {(layer, k): neurons}, in ascending order: the `ks` best by scores, or those of {layer: neurons}.
 
     Raises ValueError if they do not fit the model or the part, or if a layer has none.
@@ -63,7 +63,7 @@ def chosen(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
         if len(ks) > 1:
             raise ValueError("several k need scores of neurons: listed neurons are all used, as one k")
         selection = {
-            (model.check((layer, part)).layer, ks[0]): np.unique(edits.whole(indices, "neurons"))
+            (model.check((layer, part)).layer, ks[0]): np.unique(edits.as_integers(indices, "neurons"))
             for layer, indices in sorted(neurons.items())
         }
     available = sorted({layer for layer, _ in selection})
@@ -91,7 +91,7 @@ def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
     return correlation.drop_vars(["target", "value"], errors="ignore")
 
 
-def methods(scores, k, *, by="absolute") -> xr.Dataset:
+def compare_methods(scores, k, *, by="absolute") -> xr.Dataset:
     """Compute how well methods agree on the neurons: [ranking, other], for {name: scores} of the same layers.
 
     `rank_correlation` is Spearman's over the neurons of a layer, averaged over layers: across layers it would mostly

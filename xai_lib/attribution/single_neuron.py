@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from .. import edits, execution, results, targets
-from ..activations import check_moments
+from ..activations import check_activation_stats
 from ..activations import donors as donors_
 from ..corpora import as_clips
 
@@ -16,10 +16,10 @@ def exhaustive_ablation(
     target,
     mode="zero",
     layers="all",
-    part="block",
+    part="hidden_state",
     frames="all",
     scale="log_odds",
-    moments=None,
+    activation_stats=None,
     donors=None,
     seed=0,
     batch=None,
@@ -40,10 +40,10 @@ def exhaustive_ablation(
     scale : {"log_odds", "logit", "probability"}
         The value that is explained.
     moments : Dataset, optional
-        Activation statistics as returned by `activations.moments` on training clips, for the same part: needed for the
+        Activation statistics as returned by `activations.activation_stats` on training clips, for the same part: needed for the
         modes "mean" and "noise".
     donors : DataFrame, optional
-        A donor for each clip, by index, as returned by `donors.drawn` or `donors.minimal_pairs`: for "resample" and
+        A donor for each clip, by index, as returned by `donors.random_donors` or `donors.minimal_pairs`: for "resample" and
         "patch".
     batch : int, optional
         Edited copies that share a forward pass.
@@ -58,7 +58,7 @@ def exhaustive_ablation(
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; an unknown target, layer, part, mode, frames or scale; `moments` or `donors` that are missing, or
+        A random head; an unknown target, layer, part, mode, frames or scale; `activation_stats` or `donors` that are missing, or
         do not fit; no usable clip.
 
     Notes
@@ -69,9 +69,9 @@ def exhaustive_ablation(
     clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     sites = model.sites(part, layers)
-    check_moments(moments, model, part, mode if mode in ("mean", "noise") else None)
+    check_activation_stats(activation_stats, model, part, mode if mode in ("mean", "noise") else None)
     donors_.check(donors, clips, [mode])
-    site_options, skipped, rows, clip_values = edits.given(sites, moments), {}, {}, []
+    site_options, skipped, rows, clip_values = edits.statistics_arguments(sites, activation_stats), {}, {}, []
     for index, waveform, speech, donor_values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
         key = targets.key(seed, index, targets.SEED_NOISE)
         options = {"mode": mode, "frames": frames, "speech": speech, "seed": key}

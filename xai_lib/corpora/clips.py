@@ -14,8 +14,8 @@ import pandas as pd
 from ..audio.reading import SUFFIXES, Encoded, Waveform, check_scale
 from . import filenames, folders
 
-MOST_CHANNELS = 8
-SHORTEST_SECONDS = 0.1  # minimum duration of the rows of a large batch; shorter rows are those of a spectrogram
+MAX_CHANNELS = 8
+MIN_SECONDS = 0.1  # minimum duration of the rows of a large batch; shorter rows are those of a spectrogram
 ALIKE = 0.5  # correlation above which two waveforms may be the channels of one clip
 RATE_COLUMNS = ("sample_rate", "sampling_rate")  # the second is Hugging Face's name
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "actor")
@@ -220,7 +220,7 @@ def _waveforms_of(samples):
         )
     if samples.ndim == 2 and samples.shape[1] == 1 < samples.shape[0]:
         return [samples[:, 0]]
-    if samples.ndim == 2 and samples.shape[1] <= MOST_CHANNELS < samples.shape[0]:
+    if samples.ndim == 2 and samples.shape[1] <= MAX_CHANNELS < samples.shape[0]:
         raise ValueError(
             f"an array of shape {samples.shape} looks like [time, channel], but waveforms must be [time] or [clip, "
             "time]: pass the mean of the channels, waveform.mean(axis=1)"
@@ -231,9 +231,9 @@ def _waveforms_of(samples):
 def _check_rows(rows, sample_rate):
     """Raise ValueError for a spectrogram; warn where two waveforms look like two channels of one clip."""
     if (
-        len(rows) > MOST_CHANNELS
+        len(rows) > MAX_CHANNELS
         and sample_rate
-        and 0 < len(rows[0]) / _validated_rate(sample_rate, "a batch") < SHORTEST_SECONDS
+        and 0 < len(rows[0]) / _validated_rate(sample_rate, "a batch") < MIN_SECONDS
     ):
         raise ValueError(
             f"an array of shape {(len(rows), len(rows[0]))} would be {len(rows)} waveforms of "

@@ -34,7 +34,7 @@ OTHER_SOUND = (
 
 
 @dataclass
-class Found:
+class FolderContents:
     """Contents of a folder and its subfolders."""
 
     files: list[Path] = field(default_factory=list)  # with the requested endings, sorted
@@ -47,7 +47,7 @@ class Found:
         return ", ".join(counts) or "nothing"
 
 
-def walk(root, endings) -> Found:
+def walk(root, endings) -> FolderContents:
     """Return the files with these endings below a folder, with counts of all others.
 
     Parameters
@@ -63,7 +63,7 @@ def walk(root, endings) -> Found:
     root = Path(os.path.abspath(os.path.expanduser(root)))
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
-    contents = Found()
+    contents = FolderContents()
     entered = {os.path.realpath(root)}
     pending = [root]
     while pending:

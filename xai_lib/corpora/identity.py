@@ -11,7 +11,7 @@ import pandas as pd
 from ..audio import reading
 from . import filenames, fingerprints
 
-HEARD, NOT_HEARD, NOT_KNOWN = "heard", "not heard", "not known"
+IN_TRAINING, NOT_IN_TRAINING, UNKNOWN = "heard", "not heard", "not known"
 
 # Corpora whose speakers are known one by one: pattern of what follows the corpus's name, as in "ravdess-07".
 _SPEAKER_PATTERNS = {
@@ -39,7 +39,7 @@ _FILE_NAME_PATTERNS = {
 }
 
 
-def compared(speaker) -> str | None:
+def comparable_name(speaker) -> str | None:
     """Return the name of a speaker as it is compared: without blanks at its ends, and without case.
 
     A whole number is the same name in any form: 1, 1.0, "1", "01" and " 1.0 " are all "1". None where it is missing.
@@ -51,12 +51,12 @@ def compared(speaker) -> str | None:
     return number[1] if number else name or None
 
 
-def unified(speakers) -> pd.Series:
+def unify_spelling(speakers) -> pd.Series:
     """Return each speaker in one spelling, the first that occurs, without blanks at its ends; missing ones are None."""
     speakers = pd.Series(speakers)
     first_spellings, spellings = {}, []
     for speaker in speakers:
-        name = compared(speaker)
+        name = comparable_name(speaker)
         stripped = speaker.strip() if isinstance(speaker, str) else name
         spellings.append(None if name is None else first_spellings.setdefault(name, stripped))
     return pd.Series(spellings, index=speakers.index, name=speakers.name, dtype=object)
@@ -65,7 +65,10 @@ def unified(speakers) -> pd.Series:
 @lru_cache(maxsize=100_000)
 def corpus_of(name) -> str | None:
     """Return the corpus of a compared name: "ravdess" for "ravdess-07", None for a name of no known corpus."""
-    return next((corpus for corpus, who in _SPEAKER_PATTERNS.items() if re.fullmatch(f"{corpus}-({who})", name)), None)
+    return next(
+        (corpus for corpus, neuron_set in _SPEAKER_PATTERNS.items() if re.fullmatch(f"{corpus}-({neuron_set})", name)),
+        None,
+    )
 
 
 def of_file(path, *, speaker=None, corpus=None) -> str | None:
@@ -88,11 +91,11 @@ def of_file(path, *, speaker=None, corpus=None) -> str | None:
     file_name = Path(path.name)  # folders do not count, except where they are checked below
 
     actor = filenames.parse("ravdess", file_name)
-    if actor and (compared(corpus) == "sample" or any(map(_holds_sample, path.parents[1:3]))):
+    if actor and (comparable_name(corpus) == "sample" or any(map(_holds_sample, path.parents[1:3]))):
         return f"sample-{actor['actor']:02d}"
     for corpus_name in ("ravdess", "crema-d", "emodb", "tess", "savee"):
         fields = filenames.parse(corpus_name, file_name)
-        name = fields and compared(fields["speaker"])
+        name = fields and comparable_name(fields["speaker"])
         if name and corpus_of(name):
             return name
 
@@ -118,7 +121,7 @@ def _librispeech_reader(path, speaker):
     folders = [folder.name for folder in path.parents]
     by_chapter = folders[:2] == [chapter, reader]
     by_reader = reader in folders[:2] and any("librispeech" in name.casefold() for name in folders)
-    by_table = compared(speaker) == compared(reader)
+    by_table = comparable_name(speaker) == comparable_name(reader)
     return f"librispeech-{reader}" if by_chapter or by_reader or by_table else None
 
 
@@ -149,7 +152,7 @@ def of_clips(clips) -> pd.Series:
     files all name the same person, and one whom no other speaker's files name: two people whose files bear the names of
     one actor are two people.
     """
-    table_names = pd.Series([compared(speaker) for speaker in clips["speaker"]], index=clips.index, dtype=object)
+    table_names = pd.Series([comparable_name(speaker) for speaker in clips["speaker"]], index=clips.index, dtype=object)
     if "path" not in clips:
         return table_names
 
@@ -163,7 +166,7 @@ def of_clips(clips) -> pd.Series:
     return identified.where(agree, table_names)
 
 
-def heard_before(clips, trained, recordings=None, *, most=None) -> pd.Series:
+def training_status(clips, trained, recordings=None, *, most=None) -> pd.Series:
     """Determine for each speaker whether a model was trained on him or her.
 
     Parameters
@@ -180,20 +183,20 @@ def heard_before(clips, trained, recordings=None, *, most=None) -> pd.Series:
     Returns
     -------
     Series
-        By speaker, spelled as in `unified`: one of this module's constants `HEARD`, `NOT_HEARD` and `NOT_KNOWN`. The
+        By speaker, spelled as in `unify_spelling`: one of this module's constants `IN_TRAINING`, `NOT_IN_TRAINING` and `UNKNOWN`. The
         first means that the speaker bears the name of a training speaker, that the files bear the names of one
         (`of_file`), or that one recording is a training recording (`fingerprints`). The second means that the speaker
         can be compared with the training speakers and is none of them: a speaker of a known corpus, where those are of
         known corpora; or one whose name is built like theirs ("P9" beside "P1" and "P2"). All others are not known:
         "P9" beside "ravdess-01" may be anybody, even where the model was trained on none of these recordings.
     """
-    trained = {compared(name) for name in trained} - {None}
+    trained = {comparable_name(name) for name in trained} - {None}
     if recordings is not None:
-        trained |= {compared(name) for name in recordings["speaker"]} - {None}
+        trained |= {comparable_name(name) for name in recordings["speaker"]} - {None}
     schemes = {_scheme(name) for name in trained}
 
-    table = pd.DataFrame({"speaker": unified(clips["speaker"]), "known_as": of_clips(clips)})
-    table["name"] = [compared(name) for name in table["speaker"]]
+    table = pd.DataFrame({"speaker": unify_spelling(clips["speaker"]), "known_as": of_clips(clips)})
+    table["name"] = [comparable_name(name) for name in table["speaker"]]
     table["fold"] = _fold_names(clips)
     states = {}
     for speaker, rows in table.dropna(subset="speaker").groupby("speaker", sort=False):
@@ -202,7 +205,7 @@ def heard_before(clips, trained, recordings=None, *, most=None) -> pd.Series:
             _is_comparable(name, schemes) or _is_comparable(fold, schemes)
             for name, fold in zip(rows["known_as"], rows["fold"])
         )
-        states[speaker] = HEARD if known_as & trained else NOT_HEARD if comparable else NOT_KNOWN
+        states[speaker] = IN_TRAINING if known_as & trained else NOT_IN_TRAINING if comparable else UNKNOWN
     states = pd.Series(states, dtype=object)
 
     if recordings is None or recordings.empty or not {"path", "audio"} & set(clips):
@@ -211,10 +214,10 @@ def heard_before(clips, trained, recordings=None, *, most=None) -> pd.Series:
     for speaker, state in states.items():
         rows = table[table["speaker"] == speaker]
         of_known_corpus = all(map(corpus_of, rows["known_as"]))
-        if state != HEARD and not of_known_corpus:
+        if state != IN_TRAINING and not of_known_corpus:
             compared_rows = rows if most is None or len(rows) <= most else _evenly_spaced(rows, most)
             if _are_copies(compared_rows["sound"], recordings).any():
-                states[speaker] = HEARD
+                states[speaker] = IN_TRAINING
     return states
 
 
@@ -233,7 +236,7 @@ def _fold_names(clips):
     """Return the fold of each clip, named like training folds ("esc10-fold-1"); None where it is not known."""
     if "fold" not in clips or "corpus" not in clips:
         return [None] * len(clips)
-    pairs = [(compared(corpus), compared(fold)) for corpus, fold in zip(clips["corpus"], clips["fold"])]
+    pairs = [(comparable_name(corpus), comparable_name(fold)) for corpus, fold in zip(clips["corpus"], clips["fold"])]
     return [f"{corpus.replace('-', '')}-fold-{fold}" if corpus and fold else None for corpus, fold in pairs]
 
 

@@ -91,7 +91,7 @@ def _from_folders_and_tables(paths) -> pd.DataFrame:
         left_out["the same file again"] += int(is_duplicate.sum())
         clips = clips[~is_duplicate].reset_index(drop=True)
         if "speaker" in clips:
-            clips = clips.assign(speaker=identity.unified(clips["speaker"]))
+            clips = clips.assign(speaker=identity.unify_spelling(clips["speaker"]))
         clips.attrs["left_out"] = dict(+left_out)
         return clips
     path = os.path.expanduser(paths)
@@ -366,7 +366,7 @@ def from_csv(path, *, path_column="path", label_column="label", speaker_column="
     """Load a table of clips, CSV (or tab-separated, .tsv) with one row per clip; all its columns are kept.
 
     Each speaker is spelled in one way: "mine-17 " and "Mine-17" become "mine-17" where that comes first
-    (`identity.unified`).
+    (`identity.unify_spelling`).
 
     Parameters
     ----------
@@ -424,7 +424,7 @@ def _finish(clips, left_out):
         [name for name in leading_columns if name in clips] + [name for name in clips if name not in leading_columns]
     ]
     if "speaker" in clips:
-        clips = clips.assign(speaker=identity.unified(clips["speaker"]))
+        clips = clips.assign(speaker=identity.unify_spelling(clips["speaker"]))
     clips.attrs["left_out"] = dict(left_out)
     if left_out:
         counts = ", ".join(f"{count} ({reason})" for reason, count in left_out.items())

@@ -17,7 +17,7 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
     Raises KeyError where the clips lack a column or value (the message lists those that they have), ValueError where
     fewer than `n` clips match.
     """
-    chosen = np.ones(len(clips), bool)
+    selected = np.ones(len(clips), bool)
     for column, value in where.items():
         if value is None:
             continue
@@ -26,10 +26,10 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
         if not (clips[column] == value).any():
             known = ", ".join(map(str, ordered(clips[column].dropna()))) or "none"
             raise KeyError(f"no clip has {column} {value!r}: known are {known}")
-        chosen &= (clips[column] == value).to_numpy()
-    if chosen.sum() < n:
-        raise ValueError(f"only {chosen.sum()} clips match {where}, not {n}")
-    return clips[chosen].sample(n, random_state=seed)
+        selected &= (clips[column] == value).to_numpy()
+    if selected.sum() < n:
+        raise ValueError(f"only {selected.sum()} clips match {where}, not {n}")
+    return clips[selected].sample(n, random_state=seed)
 
 
 def balanced(clips, n, *, seed=0) -> pd.DataFrame:
@@ -37,7 +37,9 @@ def balanced(clips, n, *, seed=0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     labels = pd.factorize(clips["label"])[0] + 1  # 0: no label
     speakers = (
-        pd.factorize(identity.unified(clips["speaker"]))[0] + 1 if "speaker" in clips else np.zeros(len(clips), int)
+        pd.factorize(identity.unify_spelling(clips["speaker"]))[0] + 1
+        if "speaker" in clips
+        else np.zeros(len(clips), int)
     )
     remaining = list(rng.permutation(len(clips)))
     label_counts, speaker_counts, cell_counts, drawn = Counter(), Counter(), Counter(), []
@@ -76,7 +78,7 @@ def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     ValueError where speakers are not known, there is only one, or `test` is not between 0 and 1.
     """
     strata = _strata(clips)
-    speakers = identity.unified(clips["speaker"])
+    speakers = identity.unify_spelling(clips["speaker"])
     counts = pd.crosstab(speakers, strata)
     if len(counts) < 2 or not 0 < test < 1:
         raise ValueError(
@@ -86,14 +88,14 @@ def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     n_test = min(max(round(test * len(counts)), 1), len(counts) - 1)
     draws = np.stack([rng.permutation(len(counts)) < n_test for _ in range(500)])
     deviations = (draws @ counts.to_numpy() - test * counts.sum().to_numpy()) ** 2
-    chosen = counts.index[draws[deviations.sum(axis=1).argmin()]]
-    return clips.assign(split=np.where(speakers.isin(chosen), "test", "train"))
+    selected = counts.index[draws[deviations.sum(axis=1).argmin()]]
+    return clips.assign(split=np.where(speakers.isin(selected), "test", "train"))
 
 
 def folds(clips, n=5, *, seed=0) -> pd.Series:
     """Return the fold of each clip, 0 to n - 1, indexed like `clips`: whole speakers, labels and sexes even."""
     strata = _strata(clips)
-    speakers = identity.unified(clips["speaker"])
+    speakers = identity.unify_spelling(clips["speaker"])
     if not 2 <= n <= speakers.nunique():
         raise ValueError(
             f"{n} folds are not possible with {speakers.nunique()} speakers: n must be from 2 to the number of speakers"

@@ -1,8 +1,8 @@
 """Descriptions of what each neuron responds to, and tests of them on speakers whose clips were not used for them."""
 
-from ..activations import activations, opened
+from ..activations import activations, open_activations
 from ..activations.exemplars import exemplars, snippets, top_frames
-from .cards import card, zeroed
+from .cards import card, zero_ablation
 from .concept_matching import accuracy, choose, concept_fit, identify
 from .describing import describe, predictivity
 from .selectivity import selectivity
@@ -16,10 +16,10 @@ __all__ = [
     "describe",
     "exemplars",
     "identify",
-    "opened",
+    "open_activations",
     "predictivity",
     "selectivity",
     "snippets",
     "top_frames",
-    "zeroed",
+    "zero_ablation",
 ]

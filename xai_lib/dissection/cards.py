@@ -9,7 +9,7 @@ from ..corpora import as_clips
 from . import descriptions
 
 
-def zeroed(
+def zero_ablation(
     model, clips, layer, neuron, *, part="ffn_hidden", scale="log_odds", batch=None, sample_rate=None
 ) -> xr.Dataset:
     """Compute the change in each class when one neuron is set to zero.
@@ -55,7 +55,7 @@ def card(
     selective=None,
     test=None,
     exemplars=None,
-    zeroed=None,
+    zero_ablation=None,
 ) -> dict:
     """Collect the results for one neuron, for `plots.neuron_card` and `widgets.NeuronCard`; None for those not passed.
 
@@ -74,7 +74,7 @@ def card(
     exemplars : DataFrame
         As returned by `snippets`.
     zeroed : Dataset
-        As returned by `zeroed`, on clips that were not used for the description.
+        As returned by `zero_ablation`, on clips that were not used for the description.
     """
     coords = {"layer": layer, "neuron": neuron}
 
@@ -83,8 +83,8 @@ def card(
 
     z, chance_z, prediction = None, None, select(held)
     if described is not None:
-        z, chance_z = select(described["z"]), float(np.abs(select(described["null"])).max("word").quantile(0.95))
-    threshold = {} if held is None else {"least": held.attrs["least"]}
+        z, chance_z = select(described["z"]), float(np.abs(select(described["chance"])).max("word").quantile(0.95))
+    threshold = {} if held is None else {"min_z": held.attrs["min_z"]}
     if isinstance(summaries, pd.Series):
         summaries = {index: text for index, text in summaries.items()}.get(
             (part, layer, neuron)[-summaries.index.nlevels :]
@@ -97,7 +97,7 @@ def card(
         **coords,
         "part": part,
         "z": z,
-        "null_z": chance_z,
+        "chance_z": chance_z,
         "sentence": None if z is None else descriptions.sentence(z, **threshold),
         "summary": summaries,
         "named": select(named),
@@ -105,5 +105,5 @@ def card(
         **{key: None if held is None else float(prediction[key]) for key in ("rho", "p", "q")},
         "test": None if test is None else select(test["activation"]),
         "exemplars": exemplars,
-        "zeroed": zeroed,
+        "zero_ablation": zero_ablation,
     }

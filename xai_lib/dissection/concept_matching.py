@@ -3,7 +3,7 @@
 After Audio Network Dissection: DB uses the captions of the clips, TAB their sound, ICL a language model that reads a
 description of the neuron. The controls shuffle captions, or sounds, among the clips of each speaker, so that speaker
 identity alone gains nothing; where each speaker, or recording, has clips of one label only, whole speakers are permuted
-among those with equally many clips (`statistics.deals`). Clips without a coordinate `speaker` are treated as
+among those with equally many clips (`statistics.restricted_permutations`). Clips without a coordinate `speaker` are treated as
 independent.
 """
 
@@ -20,8 +20,8 @@ from . import descriptions, similarity_measures
 from .descriptions import encoders, language_models
 from .descriptions.vocabulary import each
 
-BEST = 5  # concepts returned for each neuron
-PRIOR = 100  # maximum number of draws for the baseline that a neuron is compared with for its p
+N_BEST = 5  # concepts returned for each neuron
+MAX_BASELINE_DRAWS = 100  # maximum number of draws for the baseline that a neuron is compared with for its p
 
 
 def concept_fit(concepts, *, captions=None, clips=None, encoder=None) -> xr.DataArray:
@@ -95,7 +95,7 @@ def identify(
     -------
     Dataset
         `score` […, concept] (ICL: 1 / rank of the answer, else 0); `name` and `best` […], the concept that fits best
-        and its score; `top` […, rank], the five that fit best. Controls: `null` […], the chance level: the best score
+        and its score; `top` […, rank], the five that fit best. Controls: `chance` […], the chance level: the best score
         with captions or sounds shuffled, averaged over draws; `shuffled` [within, …, concept], the share of draws in
         which a concept is the best, or within the best five; `p` […], see below; `q`, that at a false discovery rate
         over all neurons.
@@ -106,7 +106,7 @@ def identify(
     That assumes clips of a speaker to be alike only in their speaker, and is too small where a speaker's clips of one
     emotion are alike in both activation and caption. So, over speakers: the correlation of the activation with the fit
     of the concept that is named, within each speaker, is tested to be above 0 on average, with the concept selected
-    anew in every draw (`statistics.chosen_test`, whichever the similarity: by rank reorder and mutual information,
+    anew in every draw (`statistics.selection_test`, whichever the similarity: by rank reorder and mutual information,
     whose best concept need not be the one that correlates most, p is rather too large). p is NaN where the correlation
     is defined for fewer than eight speakers. Where whole recordings are permuted, these are already the units of the
     first p, and it stands alone; so it does where speakers are not known, and clips are treated as independent.
@@ -126,7 +126,7 @@ def identify(
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; Oikarinen and Weng (2023), CLIP-Dissect, ICLR.
     """
-    activations = results.activity(activations).transpose("clip", ...)
+    activations = results.as_activation(activations).transpose("clip", ...)
     if method == "ICL":
         return _identify_with_llm(activations, summaries, concepts, llm)
     if method not in ("DB", "TAB"):
@@ -142,23 +142,23 @@ def identify(
     activations = activations if len(matched) == activations.sizes["clip"] else activations.isel(clip=matched)
     fit = fit.sel(clip=activations["clip"].to_numpy()).transpose("clip", "concept")
     options = {"top": top} if top and not similarity.startswith("cosine") else {}
-    score, baseline = similarity_measures.reader(similarity, activations, **options)
+    score, baseline = similarity_measures.scorer(similarity, activations, **options)
     raw = score(fit.values)
     scores, neuron_baseline = raw - baseline(raw), 0
     if np.ndim(baseline(raw)):
-        n_baseline = min(draws, PRIOR)
+        n_baseline = min(draws, MAX_BASELINE_DRAWS)
         # The 1 keeps these draws apart from those of p.
         row_orders = _restricted_permutations(activations, n_baseline, [seed, 1])
         neuron_baseline = sum(score(fit.values[rows]) for rows in row_orders) / max(n_baseline, 1)
     observed = (raw - neuron_baseline).max(-1)
     margin = 1e-6 * np.maximum(np.abs(observed), 1)  # ties broken by rounding
-    as_good, chance_level, chosen = 0, 0, np.zeros((2, *scores.shape), np.float32)
+    as_good, chance_level, selected = 0, 0, np.zeros((2, *scores.shape), np.float32)
     for rows in _restricted_permutations(activations, draws, seed):
         shuffled = score(fit.values[rows])
         as_good = as_good + ((shuffled - neuron_baseline).max(-1) >= observed - margin)
         shuffled = shuffled - baseline(shuffled)
         chance_level, best = chance_level + shuffled.max(-1), _best_concepts(shuffled)
-        for counts, indices in zip(chosen, (best[:, :1], best)):
+        for counts, indices in zip(selected, (best[:, :1], best)):
             counts[np.arange(len(best))[:, None], indices] += 1
     n_draws = draws or np.nan
     attrs = {"method": method, "similarity": similarity, "draws": draws, "seed": seed}
@@ -168,7 +168,7 @@ def identify(
     best = _best_concepts(scores)
     if draws:
         p = _p_over_speakers(p, activations, fit.values, best[:, 0], draws, seed)
-    return _result(activations, fit["concept"].values, scores, best, p, chance_level, chosen / n_draws, attrs)
+    return _result(activations, fit["concept"].values, scores, best, p, chance_level, selected / n_draws, attrs)
 
 
 def accuracy(named, truth=None, *, concepts=None, encoder=None) -> pd.DataFrame:
@@ -211,11 +211,11 @@ def accuracy(named, truth=None, *, concepts=None, encoder=None) -> pd.DataFrame:
     cosine_to_truth = np.vstack([vectors @ vectors.T, np.zeros(n)])[:, true_indices]
     shuffled_shares = named["shuffled"].values.reshape(2, len(truth), n)
     rows = {}
-    for index, within in enumerate((1, min(BEST, n))):
+    for index, within in enumerate((1, min(N_BEST, n))):
         hits = sum(true_index in row[:within] for true_index, row in zip(true_indices, predicted))
         interval = stats.binomtest(hits, len(true_indices)).proportion_ci(method="wilson")
         shuffled = shuffled_shares[index][np.arange(len(true_indices)), true_indices].mean()
-        rows[f"top{(1, BEST)[index]}"] = (hits / len(true_indices), *interval, within / n, shuffled)
+        rows[f"top{(1, N_BEST)[index]}"] = (hits / len(true_indices), *interval, within / n, shuffled)
     cosines = cosine_to_truth[[row[0] for row in predicted], np.arange(len(true_indices))]
     shuffled_cosines = (shuffled_shares[0].T * cosine_to_truth[:n]).sum(0)
     rows["cosine"] = (*statistics.interval(cosines), cosine_to_truth[:n].mean(), shuffled_cosines.mean())
@@ -247,7 +247,9 @@ def _p_over_speakers(p, activations, fits, named, draws, seed):
     block_p, start = [], 0
     for block in similarity_measures.blocks(activations, size=2**22):
         concepts = named[start : start + block.shape[1]]
-        block_p.append(statistics.chosen_test(_correlations(block, fits, speakers), concepts, draws=draws, seed=seed))
+        block_p.append(
+            statistics.selection_test(_correlations(block, fits, speakers), concepts, draws=draws, seed=seed)
+        )
         start += block.shape[1]
     return np.maximum(p, np.concatenate(block_p))
 
@@ -260,7 +262,7 @@ def _correlations(values, fits, groups):
     out = np.full((len(groups), values.shape[1], fits.shape[1]), np.nan, values.dtype)
     for index, rows in enumerate(groups):
         unit_values, unit_fits = (
-            similarity_measures.unit(array[rows]).astype(values.dtype) for array in (values, fits)
+            similarity_measures.standardize(array[rows]).astype(values.dtype) for array in (values, fits)
         )
         varies = unit_values.any(axis=0)[:, None] & unit_fits.any(axis=0)
         out[index] = np.where(varies, unit_values.T @ unit_fits, np.nan)
@@ -280,7 +282,7 @@ def _identify_with_llm(activations, summaries, concepts, llm) -> xr.Dataset:
         raise ValueError(
             f"{len(texts)} descriptions for {activations[0].size} neurons: give one for each, in their order"
         )
-    k, has_text = min(BEST, len(names)), [isinstance(text, str) and bool(text.strip()) for text in texts]
+    k, has_text = min(N_BEST, len(names)), [isinstance(text, str) and bool(text.strip()) for text in texts]
     distinct_texts = {text: text for text in texts[has_text]}  # identical descriptions are queried once
     answers = each(lambda text: language_models.choose(llm, text, concepts, k), distinct_texts.items(), "descriptions")
     index_by_name = {name: index for index, name in enumerate(names)}
@@ -294,18 +296,20 @@ def _identify_with_llm(activations, summaries, concepts, llm) -> xr.Dataset:
     np.put_along_axis(scores, best, 1 / (1 + np.arange(k)), 1)
     scores = scores[:, :-1]
     first_share = (best[:, :1] == np.arange(len(names))).mean(0)
-    chosen = np.stack([np.tile(share, (len(texts), 1)) for share in (first_share, (scores > 0).mean(0))])
+    selected = np.stack([np.tile(share, (len(texts), 1)) for share in (first_share, (scores > 0).mean(0))])
     p = np.where(best[:, 0] >= 0, np.append(first_share, np.nan)[best[:, 0]], np.nan)
     attrs = {"method": "ICL", "similarity": "", "draws": 0, "seed": 0}
-    return _result(activations, names, scores, best, p, np.full(len(p), np.nan), chosen, attrs)
+    return _result(activations, names, scores, best, p, np.full(len(p), np.nan), selected, attrs)
 
 
-def _result(activations, names, scores, best, p, chance_level, chosen, attrs) -> xr.Dataset:
+def _result(activations, names, scores, best, p, chance_level, selected, attrs) -> xr.Dataset:
     """Assemble the Dataset that `identify` returns; `best` holds indices of concepts [unit, rank], −1 for none."""
     reshape, top = _unit_reshaper(activations), np.append(names.astype(object), "")[best]
     best_scores = np.where(best[:, 0] >= 0, scores[np.arange(len(scores)), best[:, 0]], np.nan)
-    parts = {"name": top[:, 0], "best": best_scores, "null": chance_level, "p": p, "q": statistics.fdr(p)}
-    shuffled = xr.concat([reshape(shares, "concept", names) for shares in chosen], pd.Index((1, BEST), name="within"))
+    parts = {"name": top[:, 0], "best": best_scores, "chance": chance_level, "p": p, "q": statistics.fdr(p)}
+    shuffled = xr.concat(
+        [reshape(shares, "concept", names) for shares in selected], pd.Index((1, N_BEST), name="within")
+    )
     tables = {"score": reshape(scores, "concept", names), "top": reshape(top, "rank", 1 + np.arange(top.shape[1]))}
     return xr.Dataset(
         {**tables, **{key: reshape(part) for key, part in parts.items()}, "shuffled": shuffled}, attrs=attrs
@@ -314,13 +318,15 @@ def _result(activations, names, scores, best, p, chance_level, chosen, attrs) ->
 
 def _best_concepts(scores) -> np.ndarray:
     """Return the indices of the best concepts, best first, [unit, rank]."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :BEST]
+    return np.argsort(-scores, axis=1, kind="stable")[:, :N_BEST]
 
 
 def _unit_reshaper(data):
     """Return a function that gives values [unit] or [unit, extra] the dims and coordinates of the units of `data`."""
     template = data.transpose("clip", ...).isel(clip=0, drop=True).reset_coords(drop=True)
-    attrs = {"chosen_on": results.heard(data)}  # the speakers whose clips scores depend on, for `pruning.compare`
+    attrs = {
+        "selection_speakers": results.speaker_ids_json(data)
+    }  # the speakers whose clips scores depend on, for `pruning.compare`
 
     def reshape(values, extra=None, names=None):
         values = np.asarray(values).reshape(*template.shape, *([-1] if extra else []))
@@ -365,4 +371,6 @@ def _restricted_permutations(data, draws, seed):
     if not draws:
         return []
     speakers = _speaker_rows(data)
-    return statistics.deals(speakers, draws, seed, whole=len(_comparison_groups(data)) < len(speakers))
+    return statistics.restricted_permutations(
+        speakers, draws, seed, whole_speakers=len(_comparison_groups(data)) < len(speakers)
+    )

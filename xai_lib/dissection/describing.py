@@ -39,7 +39,7 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `z` […, word], see `descriptions.terms`; `null` [draw, …, word], the same with captions shuffled among the clips
+        `z` […, word], see `descriptions.terms`; `chance` [draw, …, word], the same with captions shuffled among the clips
         of each speaker, or permuted by whole recordings: a neuron that responds only to voices is described in both.
         `p` […, word], two-sided, see below; `q`, that at a false discovery rate over all neurons and words.
 
@@ -47,7 +47,7 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     -----
     z selects words and is no test: it treats clips as independent, so |z| ≥ 1.96 may occur in well over 5 % of neurons
     that are unrelated to the captions, where a speaker's clips of one emotion are alike in both activation and caption;
-    and `null`, in which captions are shuffled clip by clip, has fewer such words than these neurons do. p is that of z,
+    and `chance`, in which captions are shuffled clip by clip, has fewer such words than these neurons do. p is that of z,
     or, where greater, that of the correlation of activation and word in the direction of z: a t test over speakers of
     the correlations within each, NaN with fewer than eight; where whole recordings are permuted or speakers are not
     known, that between the means of recordings or between clips, from eight up. As in `identify`, emotions and
@@ -72,16 +72,16 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     above, below = _word_p(activations, values, words.values)
     one_sided = np.where(observed.values.reshape(above.shape) > 0, above, below)
     p = np.maximum(2 * stats.norm.sf(np.abs(observed)), np.minimum(2 * one_sided, 1).reshape(observed.shape))
-    parts = {"z": observed, "null": xr.concat(null_distribution, "draw"), "p": observed.copy(data=p)}
+    parts = {"z": observed, "chance": xr.concat(null_distribution, "draw"), "p": observed.copy(data=p)}
     parts["q"] = observed.copy(data=statistics.fdr(p))
     return xr.Dataset(parts, attrs={"k": k, "seed": seed})
 
 
-def predictivity(activations, described, captions, *, least=1.96, draws=400, seed=0) -> xr.Dataset:
+def predictivity(activations, described, captions, *, min_z=1.96, draws=400, seed=0) -> xr.Dataset:
     """Compute how well descriptions predict activations of clips whose speakers were not used for the descriptions.
 
     A clip's caption is scored by the words that the description asserts (+1 each) and denies (−1 each), those with |z|
-    ≥ `least`; the score is compared with the neuron's activation.
+    ≥ `min_z`; the score is compared with the neuron's activation.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
     ranks = _ranks(values, groups)
 
     def predicted_ranks(z):
-        return _ranks(words @ (np.sign(z) * (np.abs(z) >= least)).reshape(-1, words.shape[1]).T, groups)
+        return _ranks(words @ (np.sign(z) * (np.abs(z) >= min_z)).reshape(-1, words.shape[1]).T, groups)
 
     def rho(predicted):
         varied = sum((np.abs(predicted[rows]).any(0) & np.abs(ranks[rows]).any(0)).astype(float) for rows in groups)
@@ -129,10 +129,10 @@ def predictivity(activations, described, captions, *, least=1.96, draws=400, see
         p = np.maximum(p, statistics.t_test_above(rho_by_speaker(predicted)))
     swapped = z[_neighbours(_layer_ids(activations.isel(clip=0, drop=True)), seed)]
     parts = {"rho": observed, "p": p, "q": statistics.fdr(p), "other": rho(predicted_ranks(swapped))}
-    null_distribution = xr.concat([reshape(rho(predicted_ranks(z))) for z in described["null"].values], "draw")
+    null_distribution = xr.concat([reshape(rho(predicted_ranks(z))) for z in described["chance"].values], "draw")
     return xr.Dataset(
         {**{name: reshape(value) for name, value in parts.items()}, "shuffled": null_distribution},
-        attrs={"least": least, "draws": draws, "seed": seed},
+        attrs={"min_z": min_z, "draws": draws, "seed": seed},
     )
 
 
@@ -147,7 +147,7 @@ def _word_p(activations, values, words):
             count += finite
             total += np.where(finite, correlations, 0)
             square += np.where(finite, correlations, 0) ** 2
-        n = np.where(count >= statistics.FEWEST, count, np.nan)
+        n = np.where(count >= statistics.MIN_SPEAKERS, count, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):  # the error is 0 where all speakers agree
             error = np.sqrt(np.maximum(square - total**2 / n, 0) / (n - 1) / n)
             t = np.where(total == 0, 0 * n, total / n / error)
@@ -156,7 +156,7 @@ def _word_p(activations, values, words):
         recordings = _speaker_rows(activations)
         values, words = (np.stack([array[rows].mean(0) for rows in recordings]) for array in (values, words))
     (r,) = _correlations(values, words, [np.arange(len(values))])
-    freedom = len(values) - 2 if len(values) >= statistics.FEWEST else np.nan
+    freedom = len(values) - 2 if len(values) >= statistics.MIN_SPEAKERS else np.nan
     with np.errstate(divide="ignore", invalid="ignore"):  # |r| is 1 where a word determines the activation
         t = r * np.sqrt(freedom / np.maximum(1 - r**2, 0))
     return stats.t.sf(t, freedom), stats.t.cdf(t, freedom)
@@ -175,7 +175,7 @@ def _captioned(activations, captions):
 
 def _flatten(data):
     """Return values as [clip, unit], and a function that gives [unit, …] the dims of the units."""
-    data = results.activity(data).transpose("clip", ...)
+    data = results.as_activation(data).transpose("clip", ...)
     return data.values.reshape(data.sizes["clip"], -1).astype(float), _unit_reshaper(data)
 
 
@@ -183,7 +183,7 @@ def _ranks(values, groups) -> np.ndarray:
     """Rank each column within each group, centred, of norm 1, so that products are Spearman's; 0 if all are equal."""
     out = np.zeros(values.shape)
     for rows in groups:
-        out[rows] = statistics.unit(stats.rankdata(values[rows], axis=0))
+        out[rows] = statistics.standardize(stats.rankdata(values[rows], axis=0))
     return out
 
 

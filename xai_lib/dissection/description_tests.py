@@ -12,7 +12,7 @@ from .concept_matching import _restricted_permutations, _speaker_rows, _tested_s
 from .describing import _comparison_groups, _layer_ids, _neighbours, _ranks
 
 
-def check(activations, adjectives, features, lexicon=None, *, null=None, draws=400, seed=0) -> xr.Dataset:
+def check(activations, adjectives, features, lexicon=None, *, chance=None, draws=400, seed=0) -> xr.Dataset:
     """Test adjectives against measured quantities: does the activation of a "loud" neuron follow the level of clips?
 
     Parameters
@@ -35,13 +35,13 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
         Of each neuron and adjective, assigned or not: `rho`, Spearman's with the quantity ("quiet": with less of it)
         over the clips of a speaker, averaged over speakers; one-sided `p`, the greater of two, with the quantity
         permuted as in `concept_matching` and of a t test over speakers of their rho; `q`, at a false discovery rate
-        over all; `said`, whether the adjective is assigned. p is NaN where fewer than eight speakers have a rho; where
+        over all; `assigned`, whether the adjective is assigned. p is NaN where fewer than eight speakers have a rho; where
         whole recordings are permuted, or speakers are not known, the first p stands alone. As in
         `dissection.predictivity`, emotions and sentences are treated as fixed.
 
         Of each adjective: `neurons` that it is assigned to; `passed`, the share of them with q < 0.05, beside that
-        among neurons of the same layers that it is not assigned to (`other`) and among the `null_neurons` that shuffled
-        captions assign it to (`null` [draw]); `mean` rho of its neurons, `low` and `high`, over `n` speakers;
+        among neurons of the same layers that it is not assigned to (`other`) and among the `chance_neurons` that shuffled
+        captions assign it to (`chance` [draw]); `mean` rho of its neurons, `low` and `high`, over `n` speakers;
         `mean_other`; and `gap`, how far the first exceeds the second, with `gap_low` and `gap_high`.
     """
     lexicon = descriptions.lexicon() if lexicon is None else lexicon
@@ -84,21 +84,21 @@ def check(activations, adjectives, features, lexicon=None, *, null=None, draws=4
     parts |= dict(zip(("mean", "low", "high"), statistics.interval(mean_rho[0])))
     parts |= {"n": np.isfinite(mean_rho[0]).sum(0), "mean_other": statistics.interval(mean_rho[1])[0]}
     parts |= dict(zip(("gap", "gap_low", "gap_high"), statistics.interval(mean_rho[0] - mean_rho[1])))
-    per_neuron = {"rho": rho, "p": p, "q": q, "said": assigned}
+    per_neuron = {"rho": rho, "p": p, "q": q, "assigned": assigned}
     result = xr.Dataset({key: _like(template, part, adjective=names) for key, part in per_neuron.items()})
     result = result.assign({key: ("adjective", part) for key, part in parts.items()})
     result = result.assign_coords(feature=("adjective", [meaning[name][0] for name in names]))
-    if null is not None:
-        shuffled_assigned = [_flatten_with(draw, template, "adjective") for draw in null.sel(adjective=names)]
-        result["null"] = ("draw", "adjective"), np.array([_weighted_mean(passed, draw) for draw in shuffled_assigned])
-        result["null_neurons"] = ("draw", "adjective"), np.array([draw.sum(0) for draw in shuffled_assigned])
+    if chance is not None:
+        shuffled_assigned = [_flatten_with(draw, template, "adjective") for draw in chance.sel(adjective=names)]
+        result["chance"] = ("draw", "adjective"), np.array([_weighted_mean(passed, draw) for draw in shuffled_assigned])
+        result["chance_neurons"] = ("draw", "adjective"), np.array([draw.sum(0) for draw in shuffled_assigned])
     unchecked = [name for name in adjectives["adjective"].values.tolist() if name not in meaning]
     return result.assign_attrs(unchecked=json.dumps(unchecked), draws=draws, seed=seed)
 
 
 def _feature_correlations(values, feature, groups, speakers, draws, seed):
     """Return Spearman's rho [unit] of values [clip, unit] and a feature [clip], p by sign, and rho [speaker, unit]."""
-    measured, whole = np.flatnonzero(np.isfinite(feature)), len(groups) < len(speakers)
+    measured, whole_speakers = np.flatnonzero(np.isfinite(feature)), len(groups) < len(speakers)
     group_rows, speakers = (
         [np.searchsorted(measured, np.intersect1d(rows, measured)) for rows in grouping]
         for grouping in (groups, speakers)
@@ -112,14 +112,19 @@ def _feature_correlations(values, feature, groups, speakers, draws, seed):
             speaker_rho[index] = np.where(value_ranks[rows].any(0), feature_ranks[rows] @ value_ranks[rows], np.nan)
     n = np.isfinite(speaker_rho).sum(0)
     rho = np.nansum(speaker_rho, 0) / np.where(n > 0, n, np.nan)
-    shuffled = np.array([feature_ranks[rows] for rows in statistics.deals(speakers, draws, seed, whole=whole)])
+    shuffled = np.array(
+        [
+            feature_ranks[rows]
+            for rows in statistics.restricted_permutations(speakers, draws, seed, whole_speakers=whole_speakers)
+        ]
+    )
     # 64 draws × all neurons at a time
     sums = (batch @ value_ranks for batch in np.array_split(shuffled, max(draws // 64, 1)))
     p = statistics.permutation_p(np.stack([rho * n, -rho * n]), (np.stack([batch, -batch], 1) for batch in sums))
     return rho, {1: p[0], -1: p[1]}, speaker_rho
 
 
-def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25, draws=400, seed=0) -> xr.Dataset:
+def predictivity_auroc(activations, described, captions, *, min_z=1.96, top=0.25, draws=400, seed=0) -> xr.Dataset:
     """Compute how well descriptions predict which clips of speakers not used for them activate a neuron most (AUROC).
 
     Positive are, within each speaker, the share `top` of the clips, those that activate the neuron most, and ties; they
@@ -146,7 +151,7 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
     pairs = np.array([positive[rows].sum(0) * (~positive[rows]).sum(0) for rows in groups], float)
 
     def predicted_ranks(z):
-        scores = words @ (np.sign(z) * (np.abs(z) >= least)).T
+        scores = words @ (np.sign(z) * (np.abs(z) >= min_z)).T
         out = np.zeros(scores.shape)
         for rows in groups:  # centred on their mean, so that 0 is chance
             out[rows] = stats.rankdata(scores[rows], axis=0) - (len(rows) + 1) / 2
@@ -171,18 +176,18 @@ def predictivity_auroc(activations, described, captions, *, least=1.96, top=0.25
     other = statistics.interval(auroc_by_speaker(predicted_ranks(z[_neighbours(_layer_ids(template), seed)])))[0]
     parts = {"auroc": mean, "low": low, "high": high, "n": np.isfinite(observed).sum(0)}
     parts |= {"p": p, "q": statistics.fdr(p), "other": other}
-    shuffled_z = (_flatten_with(draw, template, "word") for draw in described["null"])
+    shuffled_z = (_flatten_with(draw, template, "word") for draw in described["chance"])
     null_distribution = [
         _like(template, statistics.interval(auroc_by_speaker(predicted_ranks(draw)))[0]) for draw in shuffled_z
     ]
     parts = {name: _like(template, value) for name, value in parts.items()}
-    attrs = {"least": least, "top": top, "draws": draws, "seed": seed}
+    attrs = {"min_z": min_z, "top": top, "draws": draws, "seed": seed}
     return xr.Dataset({**parts, "shuffled": xr.concat(null_distribution, "draw")}, attrs=attrs)
 
 
 def _flatten(data):
     """Return values [clip, unit], and one clip as a template of the units' dims and coordinates."""
-    data = results.activity(data).transpose("clip", ...)
+    data = results.as_activation(data).transpose("clip", ...)
     return data.values.reshape(data.sizes["clip"], -1).astype(float), data.isel(clip=0, drop=True)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import xarray as xr
 
 from .. import statistics
-from .adjectives import _layer_means, _prediction_band
 from .concept_matching import _restricted_permutations
 from .description_tests import _flatten, _like
 from .descriptions import text_analysis
+from .open_concepts import _layer_means, _prediction_band
 
 
 def uninterpretable(
@@ -34,11 +34,11 @@ def uninterpretable(
     Returns
     -------
     Dataset
-        `share` [clusters, k, tau, layer] (and part); NaN where tau exceeds k. `null` [draw, …], the same with captions
+        `share` [clusters, k, tau, layer] (and part); NaN where tau exceeds k. `chance` [draw, …], the same with captions
         permuted as in `concept_matching`, among the clips of each speaker: each neuron gets k random clips of the
         speakers of its own clips, and neurons that share clips still do.
-        `difference` of the share from the chance level (the mean of `null`), `low` and `high`, between which it lies in
-        95 % of further draws, and `p` of `statistics.null_test`: they compare the share with chance for these clips and
+        `difference` of the share from the chance level (the mean of `chance`), `low` and `high`, between which it lies in
+        95 % of further draws, and `p` of `statistics.test_against_null`: they compare the share with chance for these clips and
         captions, and do not generalise to other clips or speakers. They assume clips of a speaker to be alike only in
         their speaker; where those of one emotion are alike in both activation and caption, more neurons are
         interpretable than with captions permuted clip by clip, although nothing relates the two, and p is too small.
@@ -108,12 +108,12 @@ def uninterpretable(
     null_distribution = null_distribution.transpose("draw", ...)
     mean, low, high = _prediction_band(null_distribution.values)
     parts = {"difference": share - mean, "low": share - high, "high": share - low}
-    parts["p"] = share.copy(data=statistics.null_test(share.values, null_distribution.values))
+    parts["p"] = share.copy(data=statistics.test_against_null(share.values, null_distribution.values))
     values = np.reshape(support, (*shape, *template.shape))
     support = xr.DataArray(values, template.coords.assign(axes), (*axes, *template.dims))
     support = support.unstack("unit") if "unit" in support.dims else support
     attrs = {"skipped": json.dumps(skipped), "sentences": len(distinct), "clips": len(captioned), "seed": seed}
-    return xr.Dataset({"share": share, "null": null_distribution, **parts, "support": support}, attrs=attrs)
+    return xr.Dataset({"share": share, "chance": null_distribution, **parts, "support": support}, attrs=attrs)
 
 
 def _below_tau(best, taus, size):

@@ -60,9 +60,9 @@ def selectivity(activations, by="label") -> xr.Dataset:
         error = (high - mean) / stats.t.ppf(0.975, strata - 1)
         p = np.fmax(p, 2 * stats.t.sf(np.abs(mean - 0.5) / error, strata - 1))
     if results.speakers_known(activations) and not between:
-        p = np.where(strata < statistics.FEWEST, np.nan, p)
+        p = np.where(strata < statistics.MIN_SPEAKERS, np.nan, p)
     if between:
-        strata, p = strata * len(membership), np.where(len(membership) < statistics.FEWEST, np.nan, p)
+        strata, p = strata * len(membership), np.where(len(membership) < statistics.MIN_SPEAKERS, np.nan, p)
     parts = {"mean": mean, "low": low, "high": high, "p": p, "q": statistics.fdr(p)}
     out = xr.Dataset({key: reshape(value, "concept", names) for key, value in parts.items()}, attrs={"by": by})
     return out.assign(n=("concept", strata))

@@ -64,7 +64,7 @@ def soft_wpmi(fits, values, *, top=None, a=10, lam=1, first=0.998, last=0.97) ->
     return _scores("soft_wpmi", fits, values, top=top, a=a, lam=lam, first=first, last=last)
 
 
-def reader(similarity, values, **options):
+def scorer(similarity, values, **options):
     """Read the activations once, and return functions that score many fits.
 
     Returns
@@ -94,7 +94,7 @@ def blocks(values, size=2**24):
 
 
 def _scores(similarity, fits, values, **options):
-    score, baseline = reader(similarity, values, **options)
+    score, baseline = scorer(similarity, values, **options)
     raw = score(fits)
     return raw - baseline(raw)
 
@@ -104,20 +104,20 @@ def _no_baseline(raw):
 
 
 def _cosine(values, cubed=False):
-    unit_blocks = [unit(block, cubed) for block in blocks(values)]
+    unit_blocks = [standardize(block, cubed) for block in blocks(values)]
 
     def score(fits):
-        unit_fits = unit(np.asarray(fits, float), cubed)
+        unit_fits = standardize(np.asarray(fits, float), cubed)
         return np.concatenate([block.T @ unit_fits.astype(block.dtype) for block in unit_blocks])
 
     return score, _no_baseline
 
 
-def unit(x, cubed=False):
+def standardize(x, cubed=False):
     """Centre the columns, cube them if `cubed`, and scale them to norm 1; 0 where they vary by rounding at most."""
     size, x = np.linalg.norm(x, axis=0), x - x.mean(axis=0)
     x[:, np.linalg.norm(x, axis=0) <= 8 * np.finfo(x.dtype).eps * size] = 0
-    x = statistics.unit(x, least=0)
+    x = statistics.standardize(x, min_norm=0)
     if cubed:
         x = x * x * x
         norm = np.linalg.norm(x, axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..corpora import fingerprints
 from . import checkpoints, torch_pair
-from .architectures import FAMILIES, Wrapped
+from .architectures import ARCHITECTURES, Wrapped
 from .model import Model
 
 
@@ -36,9 +36,9 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     torch_pair.check()
     folder = checkpoints.folder(name_or_path)
     config = checkpoints.config(folder)
-    if config.model_type not in FAMILIES:
+    if config.model_type not in ARCHITECTURES:
         raise ValueError(
-            f"{name_or_path} has the architecture {config.model_type}; supported are {', '.join(FAMILIES)}: "
+            f"{name_or_path} has the architecture {config.model_type}; supported are {', '.join(ARCHITECTURES)}: "
             "open others with models.wrap(network, …)"
         )
     network, trained = checkpoints.network(folder, config, bare=head is not None)
@@ -109,7 +109,7 @@ def wrap(
     ValueError
         A path does not exist, or a layout or the logits do not fit: they are checked with two short waveforms.
     """
-    family = Wrapped(
+    architecture = Wrapped(
         module, sites, layout=layout, preprocess=preprocess, read=read, n_labels=len(labels), seconds=seconds
     )
     properties = {
@@ -122,7 +122,7 @@ def wrap(
         **properties,
         preprocessor={"sampling_rate": sample_rate},
         device=checkpoints.device(device),
-        family=family,
+        architecture=architecture,
     )
-    family.probe(model)
+    architecture.probe(model)
     return model

@@ -14,11 +14,11 @@ import xarray as xr
 from .. import audio
 from ..corpora import as_clips
 from . import windows
-from .architectures import FAMILIES
+from .architectures import ARCHITECTURES
 from .sites import PassedSites, Site
 
 OUTPUTS = {"multi_label_classification": "several labels", "regression": "numbers"}  # by transformers' problem_type
-LONGEST_SECONDS = 60  # longest clip in one forward pass: memory grows with the square of its length
+MAX_SECONDS = 60  # longest clip in one forward pass: memory grows with the square of its length
 
 
 class UntrainedHead(ValueError):
@@ -54,40 +54,40 @@ class Model:
         can be set where the architecture has no window of its own and memory suffices.
     """
 
-    def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None, family=None):
+    def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None, architecture=None):
         self.network = network.eval().requires_grad_(False).to(device)
-        self.family = family or FAMILIES[network.config.model_type](network)
+        self.architecture = architecture or ARCHITECTURES[network.config.model_type](network)
         self.head = head if head is None else head.eval().requires_grad_(False).to(device)
         self.labels, self.name, self.trained, self.device = labels, name, trained, device
         problem = getattr(getattr(network, "config", None), "problem_type", None)
         self.outputs = OUTPUTS.get(problem, "one label") if head is None else "one label"
         self.edited = 0  # number of active `hooks.edit` contexts
         self._widths = {}  # of modules given by path
-        for attribute in ("trained_on", "head_trained_on", "chosen_on"):
+        for attribute in ("train_speakers", "head_train_speakers", "selection_speakers"):
             setattr(self, attribute, getattr(getattr(network, "config", None), f"xai_{attribute}", None))
         self.trained_recordings = None
         self.preprocessor, self.sample_rate = preprocessor, preprocessor.get("sampling_rate", 16_000)
-        self.n_layers, self.span = len(self.family.layers), self.family.span
-        self.longest_seconds = min(LONGEST_SECONDS, self.family.window or LONGEST_SECONDS)
+        self.n_layers, self.span = len(self.architecture.layers), self.architecture.span
+        self.max_seconds = min(MAX_SECONDS, self.architecture.window or MAX_SECONDS)
         if head is not None:
             self._check_head()
 
     def __reduce__(self):
         """Pickle configuration and weights: a network with a parametrised convolution cannot be pickled as it is."""
         self.require_unedited()
-        attributes = {name: value for name, value in vars(self).items() if name not in ("network", "family")}
-        if not self.family.resumable:
+        attributes = {name: value for name, value in vars(self).items() if name not in ("network", "architecture")}
+        if not self.architecture.resumable:
             return copyreg.__newobj__, (Model,), vars(self)
         return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), attributes)
 
     def __repr__(self):
-        kind = type(self.family).__name__
+        kind = type(self.architecture).__name__
         return f"<{self.name}: {kind}, layers 0–{self.n_layers}, {', '.join(self.labels) or 'no labels'}>"
 
     @property
     def hop(self) -> int:
         """Return the samples between frames; raise ValueError if frames do not follow one another in time."""
-        return self.family.hop
+        return self.architecture.hop
 
     @property
     def frame_seconds(self) -> float:
@@ -96,44 +96,44 @@ class Model:
 
     def n_frames(self, n_samples: int) -> int:
         """Return the number of frames of a waveform of `n_samples`."""
-        return self.family.n_frames(n_samples)
+        return self.architecture.n_frames(n_samples)
 
     def times(self, waveform, n=None) -> np.ndarray:
         """Return the centre of each frame in seconds, NaN for class tokens; `n`, the number, is needed if wrapped."""
         return self._frame_times(waveform, n)[0]
 
-    def heard(self, waveform, n=None) -> np.ndarray:
+    def valid_frames(self, waveform, n=None) -> np.ndarray:
         """Return the mask of valid frames, bool [frame]: those in the clip, neither class tokens nor padding."""
         return self._frame_times(waveform, n)[1]
 
     def _frame_times(self, waveform, n):
         """Return the centre of each frame in seconds and the mask of valid frames, both [frame]."""
-        count = () if n is None or self.family.resumable else (n,)
-        return self.family.places(np.shape(waveform)[-1], self.sample_rate, *count)
+        count = () if n is None or self.architecture.resumable else (n,)
+        return self.architecture.frame_times(np.shape(waveform)[-1], self.sample_rate, *count)
 
     def stream(self, clips, skipped=None):
-        """Yield what `audio.stream` does at the model's rate, for clips of one frame up to `longest_seconds`."""
-        options = {"shortest": self.span, "longest": self.longest_seconds * self.sample_rate, "skipped": skipped}
+        """Yield what `audio.stream` does at the model's rate, for clips of one frame up to `max_seconds`."""
+        options = {"shortest": self.span, "longest": self.max_seconds * self.sample_rate, "skipped": skipped}
         return audio.stream(clips, self.sample_rate, **options)
 
     def speech(self, waveform, n=None) -> np.ndarray:
         """Return the mask of frames that contain speech, bool [frame]: `audio.speech_mask` at their centres."""
         times, valid_frames = self._frame_times(waveform, n)
         grid = audio.grid(self.sample_rate)
-        if self.family.timeline:
+        if self.architecture.timeline:
             return audio.speech_mask(waveform, self.sample_rate, hop=self.hop, span=self.span)
         mask = audio.speech_mask(waveform, self.sample_rate)
         nearest = np.round((np.nan_to_num(times) * self.sample_rate - grid["span"] / 2) / grid["hop"]).astype(int)
         return valid_frames & mask[np.clip(nearest, 0, len(mask) - 1)]
 
-    def sites(self, part="block", layers="all") -> list[Site]:
+    def sites(self, part="hidden_state", layers="all") -> list[Site]:
         """Return the sites of one or more parts, lowest layer first; `layers` is "all", an int or a sequence of int."""
         parts = (part,) if isinstance(part, str) else part
         if isinstance(layers, str) and layers == "all":
             for name in parts:
                 self._check_part(name)
             candidates = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
-            return [site for site in candidates if self.family.has(site)]
+            return [site for site in candidates if self.architecture.has(site)]
         sites = sorted({self.check((layer, part)) for layer in np.atleast_1d(layers).tolist() for part in parts})
         if not sites:
             raise ValueError('layers is empty: give at least one layer, or "all"')
@@ -143,19 +143,19 @@ class Model:
         """Return the number of neurons of a site."""
         site = self.check(site)
         if site.part != "module":
-            return self.family.width(site.part) if self.family.resumable else self.family.widths[site]
+            return self.architecture.width(site.part) if self.architecture.resumable else self.architecture.widths[site]
         if site not in self._widths:  # not in the configuration, but in the output of a short forward pass
-            shapes, _ = self.tried([site], self.noise(1))
+            shapes, _ = self.trace_shapes([site], self.dummy_input(1))
             self._widths[site] = shapes[site][-1]
         return self._widths[site]
 
-    def noise(self, rows, seconds=None) -> torch.Tensor:
+    def dummy_input(self, rows, seconds=None) -> torch.Tensor:
         """Return noise [batch, time] as a test input; default: one second, or the only length that the model takes."""
-        n = round((seconds or self.family.seconds or 1) * self.sample_rate)
+        n = round((seconds or self.architecture.seconds or 1) * self.sample_rate)
         return 0.1 * torch.randn(rows, n, generator=torch.Generator().manual_seed(0)).to(self.device)
 
     @torch.no_grad()
-    def tried(self, sites, x) -> tuple[dict, torch.Size]:
+    def trace_shapes(self, sites, x) -> tuple[dict, torch.Size]:
         """Return the shapes {site: [batch, frame, neuron]} and that of the logits for waveforms `x`.
 
         Raises ValueError if the forward pass does not reach a site.
@@ -168,9 +168,11 @@ class Model:
 
                 def note(module, args, output, site=site):
                     passed.note(site)
-                    shapes[site] = self.family.seen(site, output[0] if isinstance(output, tuple) else output).shape
+                    shapes[site] = self.architecture.to_frames(
+                        site, output[0] if isinstance(output, tuple) else output
+                    ).shape
 
-                module = stack.enter_context(self.family.opened(site))
+                module = stack.enter_context(self.architecture.hookable(site))
                 stack.callback(module.register_forward_hook(note).remove)
             logits = self.logits(x).shape
         for site in sites:
@@ -182,13 +184,13 @@ class Model:
 
     def head_neurons(self, heads) -> np.ndarray:
         """Return the neurons of the part `heads` that belong to the given attention heads, numbered from 0."""
-        n, width = self.family.n_heads, self.family.width("heads")
+        n, width = self.architecture.n_heads, self.architecture.width("heads")
         out_of_range = [head for head in np.atleast_1d(heads) if not 0 <= head < n]
         if out_of_range:
             raise ValueError(f"head {out_of_range[0]} out of range: each layer has 0–{n - 1}")
         return np.arange(width).reshape(n, -1)[np.atleast_1d(heads)].ravel()
 
-    def between(self, start, stop) -> np.ndarray:
+    def frames_between(self, start, stop) -> np.ndarray:
         """Return the frames whose centres lie in the interval from `start` to before `stop` in seconds."""
         frames = np.arange(int(np.ceil(max(stop, 0) / self.frame_seconds)) + 1)
         times = audio.frame_times(len(frames), self.sample_rate, hop=self.hop, span=self.span)
@@ -196,8 +198,8 @@ class Model:
 
     def _check_part(self, part):
         """Raise ValueError if the architecture has no such part."""
-        if part not in self.family.parts:
-            raise ValueError(f"unknown part {part!r}: the parts are {', '.join(self.family.parts)}")
+        if part not in self.architecture.parts:
+            raise ValueError(f"unknown part {part!r}: the parts are {', '.join(self.architecture.parts)}")
 
     def check(self, site, neuron=None) -> Site:
         """Return the `Site` of a `Site`, (layer, part), a layer or a module's path.
@@ -217,11 +219,11 @@ class Model:
             raise ValueError(f"layer must be an integer, not {site.layer!r}")
         if not 0 <= site.layer <= self.n_layers:
             raise ValueError(f"layer {site.layer} out of range: this model has 0–{self.n_layers}")
-        if not self.family.has(site):
+        if not self.architecture.has(site):
             layer_name = "layer 0 is the input of the first layer: it" if site.layer == 0 else f"layer {site.layer}"
             raise ValueError(
                 f"{layer_name} has no {site.part}, only "
-                f"{', '.join(part for part in self.family.parts if self.family.has(Site(site.layer, part)))}"
+                f"{', '.join(part for part in self.architecture.parts if self.architecture.has(Site(site.layer, part)))}"
             )
         return self._check_neuron(site, neuron)
 
@@ -252,7 +254,7 @@ class Model:
 
     def require_unedited(self) -> None:
         """Raise ValueError inside `hooks.edit`, or while attention heads are hooked: such changes are not recorded."""
-        if self.edited or self.family.is_open:
+        if self.edited or self.architecture.has_hooked_heads:
             raise ValueError("the model is edited, which cannot be pickled or cached: leave `with hooks.edit(…)` first")
 
     def tensor(self, waveform) -> torch.Tensor:
@@ -274,7 +276,7 @@ class Model:
         Raises ValueError if the network is in training mode, in which forward passes are random.
         """
         self._require_eval()
-        return self.family.prepare(x, self.preprocessor)
+        return self.architecture.prepare(x, self.preprocessor)
 
     def _require_eval(self) -> None:
         """Raise ValueError if a module is in training mode."""
@@ -290,7 +292,7 @@ class Model:
         Clips of unequal length must not share a batch: padding changes the activations of `base` models.
         """
         if self.head is None:
-            return self.family.logits(self.prepare(x))
+            return self.architecture.logits(self.prepare(x))
         return self.classify(self.network(self.prepare(x)).last_hidden_state)
 
     def scores(self, logits: torch.Tensor) -> torch.Tensor:
@@ -312,7 +314,7 @@ class Model:
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
         """Apply the head to its input [batch, frame, neuron]: logits [batch, label]."""
         if self.head is None:
-            return self.family.classify(hidden)
+            return self.architecture.classify(hidden)
         logits = self.head(hidden)
         return logits.mean(dim=1) if logits.ndim == 3 else logits
 
@@ -355,14 +357,14 @@ class Model:
     def over_time(self, recordings, sample_rate=None, *, window=None, step=1.0, batch=8) -> xr.Dataset:
         """Compute probabilities through a long recording, in overlapping windows: `windows.over_time`.
 
-        The default window is 4 s, or `longest_seconds` if that is less. `plots.over_time` draws the result.
+        The default window is 4 s, or `max_seconds` if that is less. `plots.over_time` draws the result.
         """
-        window = min(4.0, self.longest_seconds) if window is None else window
+        window = min(4.0, self.max_seconds) if window is None else window
         return windows.over_time(self, recordings, sample_rate, window=window, step=step, batch=batch)
 
     def _check_head(self):
         """Raise ValueError if a user's head does not fit the encoder and the labels."""
-        width, n = self.family.width("block"), len(self.labels)
+        width, n = self.architecture.width("hidden_state"), len(self.labels)
         try:
             with torch.no_grad():
                 shape = tuple(self.classify(torch.zeros(1, 4, width, device=self.device)).shape)
@@ -379,6 +381,6 @@ def _unpickled(kind, config, state, attributes):
         model, network = Model.__new__(Model), kind(config)
     network.load_state_dict(state)
     model.network = network.eval().requires_grad_(False).to(attributes["device"])
-    model.family = FAMILIES[config.model_type](network)
+    model.architecture = ARCHITECTURES[config.model_type](network)
     vars(model).update(attributes)
     return model

@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 import torch
 
-PARTS = ("block", "attention", "ffn_hidden", "ffn_out")
+PARTS = ("hidden_state", "attention", "ffn_hidden", "ffn_out")
 
 
 class Site(NamedTuple):
     """A position in the network: `layer` 0…L and `part`.
 
-    `block` is the hidden state after the layer (layer 0: the input of the first one), `attention` and `ffn_out` are the
+    `hidden_state` is the hidden state after the layer (layer 0: the input of the first one), `attention` and `ffn_out` are the
     outputs added to it, `ffn_hidden` is the inside of the feed-forward network, after the non-linearity. `heads`, where
     the architecture allows it, is the concatenated output of the attention heads, before their projection to
     `attention`. Any other position is the path of its module, in place of the layer, and the part `module`.
     """
 
     layer: int | str
-    part: str = "block"
+    part: str = "hidden_state"
 
 
 class State(NamedTuple):
@@ -30,7 +30,7 @@ class State(NamedTuple):
     bias: torch.Tensor | None = None  # of attention, by relative position [batch * heads, frame, frame]
     total: torch.Tensor | None = None  # weighted sum of the layers so far, where the head reads one
 
-    def spread(self, rows: int) -> State:
+    def repeat_rows(self, rows: int) -> State:
         """Return a state of `rows` copies of this one, which has one row."""
         tensors = [None if tensor is None else tensor.repeat(rows, 1, 1) for tensor in self[1:]]
         return State(self.layer, *tensors)

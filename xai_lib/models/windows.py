@@ -48,9 +48,9 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
         raise ValueError(
             f"step must lie between one sample and the window of {window:g} s, not {step!r}: no sound may be skipped"
         )
-    if window > model.longest_seconds:
+    if window > model.max_seconds:
         raise ValueError(
-            f"a window of {window:g} s is longer than the {model.longest_seconds:g} s that {model.name} takes in one "
+            f"a window of {window:g} s is longer than the {model.max_seconds:g} s that {model.name} takes in one "
             "forward pass: use a shorter window"
         )
     clips = as_clips(recordings, sample_rate)

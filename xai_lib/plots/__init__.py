@@ -31,9 +31,9 @@ from .neuron_groups import neuron_groups
 from .over_time import over_time
 from .proxy_changes import proxy_changes
 from .recognition import recognition
+from .relative_change import relative_change
 from .segment_map import segment_map
 from .selective_neurons import selective_neurons
 from .selectivity_scatter import selectivity_scatter
-from .spread import spread
 from .uninterpretable import uninterpretable
 from .upstream import upstream

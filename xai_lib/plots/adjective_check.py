@@ -7,7 +7,7 @@ from . import style
 def adjective_check(result, *, units="speakers"):
     """Plot how many neurons follow the quantity their adjective names, on clips not used for the descriptions.
 
-    `result` is as returned by `adjectives.check`. Left: the share of neurons that do. Right: their mean correlation
+    `result` is as returned by `open_concepts.check`. Left: the share of neurons that do. Right: their mean correlation
     over speakers. Adjectives that no neuron has are left out. `units` is the title's word for speakers.
     """
     result = result.sel(adjective=result["neurons"].values > 0)
@@ -18,14 +18,14 @@ def adjective_check(result, *, units="speakers"):
         ax.set_title("No neuron has an adjective")
         return figure
     figure, (share_axes, rho_axes) = style.panels(1, 2, height=1.5 + 0.26 * len(rows), sharey=True)
-    if "null" in result:
+    if "chance" in result:
         random_shares, random_counts = (
-            result[name].transpose("draw", "adjective") for name in ("null", "null_neurons")
+            result[name].transpose("draw", "adjective") for name in ("chance", "chance_neurons")
         )
         for row, draws in zip(rows, random_shares.values.T):
             if np.isfinite(draws).any():
                 ends = np.nanquantile(100 * draws, [0.025, 0.975])
-                share_axes.plot(ends, [row, row], color=style.NULL_COLOR, lw=5, alpha=0.5, zorder=0)
+                share_axes.plot(ends, [row, row], color=style.RANDOM_COLOR, lw=5, alpha=0.5, zorder=0)
         pooled = (random_shares * random_counts).sum("draw") / random_counts.sum("draw").where(lambda n: n > 0)
         share_axes.plot(100 * pooled, rows, "|", ms=11, mew=2, color="#555555")
     share_axes.plot(100 * result["other"], rows, "D", ms=5, color=other_color, mfc="white")
@@ -36,7 +36,7 @@ def adjective_check(result, *, units="speakers"):
     )
     label_options = {"label": "other neurons of the same layers"} if np.isfinite(result["mean_other"]).any() else {}
     rho_axes.plot(result["mean_other"], rows, "D", ms=5, color=other_color, mfc="white", **label_options)
-    if "null" in result and np.isfinite(result["null"]).any():
+    if "chance" in result and np.isfinite(result["chance"]).any():
         rho_axes.plot(
             [], [], "|", ms=11, mew=2, color="#555555", label="shuffled captions: all draws (bar: 95 % of them)"
         )
@@ -50,7 +50,7 @@ def adjective_check(result, *, units="speakers"):
     n = int(result["n"].max())
     interval_note = (
         f", 95 % interval over {n} {units}"
-        if n >= statistics.FEWEST
+        if n >= statistics.MIN_SPEAKERS
         else (f", mean over {n} {units}, no interval" if n > 1 else ", all together: no interval")
     )
     rho_axes.set(xlabel="ρ with the quantity", title=f"Held-out clips{interval_note}")

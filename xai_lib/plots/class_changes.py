@@ -21,26 +21,26 @@ def class_changes(compared, dose, *, forgotten, measure="logit", units="speakers
         raise ValueError(
             f"there are no clips of {forgotten!r}: the classes are {', '.join(values['label'].values)}; choose one"
         )
-    before = values.sel(dose=0, who="chosen").mean("speaker")
+    before = values.sel(dose=0, neuron_set="selected").mean("speaker")
     values = values.isel(label=np.argsort(-before.values, kind="stable"))
     names, summary = values["label"].values, statistics.over_speakers(values)
     positions, is_forgotten = np.arange(len(names)), names == forgotten
     figure, ax = style.panels(height=4.0)
     random = random_sets(summary["mean"].sel(dose=dose))
-    if random.sizes["who"]:
-        options = {"color": style.NULL_COLOR, "lw": 7, "label": "random neurons pruned (range)"}
-        ax.vlines(positions, random.min("who"), random.max("who"), **options)
+    if random.sizes["neuron_set"]:
+        options = {"color": style.RANDOM_COLOR, "lw": 7, "label": "random neurons pruned (range)"}
+        ax.vlines(positions, random.min("neuron_set"), random.max("neuron_set"), **options)
     conditions = (
         (0, -0.12, "o", "white", "unpruned"),
         (dose, 0.12, "s", style.COLORS[0], f"{dose} selected neurons pruned"),
     )
     for at_dose, shift, marker, fill, label in conditions:
-        interval = summary.sel(dose=at_dose, who="chosen")
+        interval = summary.sel(dose=at_dose, neuron_set="selected")
         options = {"ls": "", "marker": marker, "ms": 6, "mec": "black"}
         style.interval(ax, positions + shift, interval, color="black", mfc=fill, label=label, **options)
         speaker_values = (
-            values.sel(dose=at_dose, who="chosen")
-            .where(interval["n"] < statistics.FEWEST)
+            values.sel(dose=at_dose, neuron_set="selected")
+            .where(interval["n"] < statistics.MIN_SPEAKERS)
             .transpose("label", "speaker")
         )
         ax.plot(positions + 2 * shift, speaker_values, ls="", marker=marker, ms=3, color="#555555", mfc=fill, alpha=0.6)
@@ -55,7 +55,7 @@ def class_changes(compared, dose, *, forgotten, measure="logit", units="speakers
     for tick, highlighted in zip(ax.get_xticklabels(), is_forgotten):
         tick.set(color=style.COLORS[1] if highlighted else "black", fontweight="bold" if highlighted else "normal")
     ax.set(ylabel=f"{measure} of the true class, mean over {units}")
-    few = bool((summary["n"].sel(dose=0, who="chosen") < statistics.FEWEST).any())
+    few = bool((summary["n"].sel(dose=0, neuron_set="selected") < statistics.MIN_SPEAKERS).any())
     ax.set_title(f"To forget: {forgotten}" + (f" (small: single {units}, too few for an interval)" if few else ""))
     figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -22,12 +22,14 @@ def class_recalls(recalls, dose, *, forgotten):
     random = random_sets(mean_recalls.sel(dose=dose))
     figure, ax = style.panels()
     options = {"width": 0.25, "edgecolor": "black", "lw": 0.8}
-    ax.bar(positions - 0.27, mean_recalls.sel(dose=0, who="chosen"), color="white", label="unpruned", **options)
-    if random.sizes["who"]:
+    ax.bar(
+        positions - 0.27, mean_recalls.sel(dose=0, neuron_set="selected"), color="white", label="unpruned", **options
+    )
+    if random.sizes["neuron_set"]:
         label = "random neurons pruned (line: range)"
-        ax.bar(positions, random.mean("who"), color=style.NULL_COLOR, label=label, **options)
-        ax.vlines(positions, random.min("who"), random.max("who"), color="black", lw=1.2)
-    after, label = mean_recalls.sel(dose=dose, who="chosen"), "selected neurons pruned"
+        ax.bar(positions, random.mean("neuron_set"), color=style.RANDOM_COLOR, label=label, **options)
+        ax.vlines(positions, random.min("neuron_set"), random.max("neuron_set"), color="black", lw=1.2)
+    after, label = mean_recalls.sel(dose=dose, neuron_set="selected"), "selected neurons pruned"
     ax.bar(positions + 0.27, after, color=list(colors.values()), label=label, **options)
     ax.set_xticks(positions, names, **({} if len(names) < 9 else {"rotation": 30, "ha": "right"}))
     ax.set(ylabel="recall, mean over speakers", xlabel="class (the first is the one to forget)", ylim=(0, 1.02))

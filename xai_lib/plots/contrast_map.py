@@ -5,11 +5,11 @@ from . import style
 _EFFECTS = {"cohens_d": ("Cohen's d", 0), "auroc": ("AUROC", 0.5), "difference": ("difference of activations", 0)}
 
 
-def contrast_map(contrast, chosen=None, *, variable="cohens_d", level=0.05):
+def contrast_map(contrast, selected=None, *, variable="cohens_d", level=0.05):
     """Plot how far every neuron of every layer distinguishes two kinds of clips, and the share of each layer that does.
 
     `contrast` is as returned by `attribution.activation_contrast` or `attribution.compare`, `variable` is "cohens_d",
-    "auroc" or "difference". Neurons with q ≥ `level` are pale. Those in the table `chosen` (as returned by
+    "auroc" or "difference". Neurons with q ≥ `level` are pale. Those in the table `selected` (as returned by
     `attribution.top_neurons`) are ringed.
     """
     contrast, (label, chance) = contrast.transpose("layer", "neuron"), _EFFECTS[variable]
@@ -20,9 +20,9 @@ def contrast_map(contrast, chosen=None, *, variable="cohens_d", level=0.05):
     limits = {"vmin": chance - largest, "vmax": chance + largest}
     image = axes.imshow(contrast[variable].values, cmap=style.DIVERGING, alpha=opacity, **limits)
     axes.set(xlabel="neuron", ylabel="layer", yticks=range(len(layers)), yticklabels=layers)
-    if chosen is not None:
-        rows = [list(layers).index(layer) for layer in chosen["layer"]]
-        axes.scatter(chosen["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
+    if selected is not None:
+        rows = [list(layers).index(layer) for layer in selected["layer"]]
+        axes.scatter(selected["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
     for side, shade in ((1, 0.9), (-1, 0.1)):
         share = 100 * (significant & (side * deviation > 0)).mean("neuron")
         share_axes.barh(range(len(layers)), side * share, color=image.cmap(shade))

@@ -14,12 +14,12 @@ def courses(course, neurons, consistency=None):
     figure, panels = style.panels(rows, 3, height=0.7 + 2.2 * rows, squeeze=False)
     for axes, row in zip(panels.flat, neurons.itertuples()):
         indexers, level_axes = {"layer": row.layer, "neuron": row.neuron}, axes.twinx()
-        level_axes.plot(positions, results.average(course["level"]), color=style.NULL_COLOR, lw=3)
+        level_axes.plot(positions, results.average(course["level"]), color=style.RANDOM_COLOR, lw=3)
         level_axes.set_ylim(-80, 0)
         level_axes.tick_params(labelsize=7, colors="#888888", labelright=axes in panels[:, 2])
         units = results.units(course["activation"].sel(indexers))
         units = units - units.mean("position")
-        if "speaker" in units.dims and units.sizes["speaker"] >= statistics.FEWEST:
+        if "speaker" in units.dims and units.sizes["speaker"] >= statistics.MIN_SPEAKERS:
             interval = statistics.over_speakers(units)
             axes.fill_between(positions, interval["low"], interval["high"], color=style.COLORS[0], alpha=0.25, lw=0)
         else:

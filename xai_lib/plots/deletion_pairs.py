@@ -14,7 +14,7 @@ def deletion_pairs(drop):
     figure, axes = style.panels()
     figure.set_figwidth(0.6 * style.WIDTH)
     positions = range(units.shape[1])
-    axes.plot(positions, units.T, color=style.NULL_COLOR, lw=0.8, marker="o", ms=3)
+    axes.plot(positions, units.T, color=style.RANDOM_COLOR, lw=0.8, marker="o", ms=3)
     style.interval(axes, positions, interval, color=style.EMOTION_COLORS["angry"], marker="D", ls="", capsize=4, lw=2)
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(positions, drop["mode"].values)

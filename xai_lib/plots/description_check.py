@@ -12,7 +12,7 @@ def description_check(held):
     groups = (
         ("the neuron's own", held["rho"], style.COLORS[0]),
         ("another neuron's", held["other"], style.COLORS[4]),
-        ("from shuffled captions", held["shuffled"], style.NULL_COLOR),
+        ("from shuffled captions", held["shuffled"], style.RANDOM_COLOR),
     )
     layers = held["layer"].values
     options = {"widths": 0.22, "whis": (5, 95), "showfliers": False, "patch_artist": True}

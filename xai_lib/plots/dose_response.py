@@ -22,18 +22,18 @@ def dose_response(curves, directions=None, *, ylabel="change of the target's log
     """
     if "k" not in curves["mean"].dims:
         raise ValueError("a dose–response curve needs the dim k: run the sweep with several k, e.g. k=(1, 5, 20)")
-    curves = curves if "chosen" in curves.dims else curves.expand_dims(chosen=["selected neurons"])
+    curves = curves if "selected" in curves.dims else curves.expand_dims(selected=["selected neurons"])
     figure, axes = style.panels(height=4.2)
-    k, names = curves["k"].values, curves["chosen"].values.tolist()
+    k, names = curves["k"].values, curves["selected"].values.tolist()
     if directions is not None:  # directions depend on k alone: the same for all selections
-        ends = (directions[name] for name in ("null_low", "null_high", "null_mean"))
-        low, high, mean = (end.isel(chosen=0) if "chosen" in end.dims else end for end in ends)
+        ends = (directions[name] for name in ("random_low", "random_high", "random_mean"))
+        low, high, mean = (end.isel(selected=0) if "selected" in end.dims else end for end in ends)
         options = {"facecolor": "none", "edgecolor": "#777777", "hatch": "....", "lw": 0}
         axes.fill_between(k, low, high, **options, label="95 % of random directions")
         axes.plot(k, mean, color="#777777", ls="--", lw=1)
     for index, (name, offset) in enumerate(zip(names, style.apart(len(names), 0.012 * np.log(k[-1] / k[0])))):
-        curve = curves.isel(chosen=index)
-        draw(axes, k, curve, at=k * np.exp(offset), place=index, name=name, alone=len(names) == 1)
+        curve = curves.isel(selected=index)
+        draw(axes, k, curve, positions=k * np.exp(offset), index=index, name=name, alone=len(names) == 1)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(xscale="log", xlabel="neurons edited (number, log axis)", ylabel=ylabel, title=over(curves))
     axes.set_xticks(k, k)

@@ -46,9 +46,9 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
     names = [f"{name}{r2}" for name, r2 in zip(names, cycle(r2_labels))]
     means = colored = effects["mean"].values
     if mixed:
-        half_width = (effects["null_high"] - effects["null_low"]) / 2
+        half_width = (effects["random_high"] - effects["random_low"]) / 2
         colored = (effects["difference"] / np.sqrt((half_width**2).mean(row))).values
-        if (effects["mean"].notnull() & effects["null_mean"].isnull()).any():
+        if (effects["mean"].notnull() & effects["random_mean"].isnull()).any():
             raise ValueError(
                 "columns of different units are coloured relative to random neurons: run the sweep with nulls"
             )
@@ -68,9 +68,13 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
     axes.set_yticks(range(len(rows)), rows)
     n, tested = int(effects["n"].max()), effects["q"].notnull().any()
     reason = (
-        f"fewer than {statistics.FEWEST} speakers" if n < statistics.FEWEST else "too few or too similar random sets"
+        f"fewer than {statistics.MIN_SPEAKERS} speakers"
+        if n < statistics.MIN_SPEAKERS
+        else "too few or too similar random sets"
     )
-    axes.set(title=f"Mean over {n} speakers" + ("" if tested else f"; {reason}: no test"), ylabel=style.EDITED[row])
+    axes.set(
+        title=f"Mean over {n} speakers" + ("" if tested else f"; {reason}: no test"), ylabel=style.EDIT_DIM_LABELS[row]
+    )
     for index, (name, layers) in enumerate((groups or {}).items()):
         group_rows = [i for i, layer in enumerate(effects[row].values) if layer in layers]
         options = {
@@ -93,7 +97,7 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
 
 def _r2(effects, validity):
     """Return the decoder's R² as text for each column, or for the only one; an empty text where nothing is decoded."""
-    if validity is None or not {"feature", "later"} <= set(effects.coords):
+    if validity is None or not {"feature", "readout_layer"} <= set(effects.coords):
         return [""]
-    scores = validity["mean"].sel(layer=effects["later"], feature=effects["feature"])
+    scores = validity["mean"].sel(layer=effects["readout_layer"], feature=effects["feature"])
     return [f"\nR² {r2:.1f}" for r2 in np.atleast_1d(scores)]

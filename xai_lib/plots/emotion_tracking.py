@@ -20,7 +20,7 @@ def emotion_tracking(sweep, *, mode="flip", title=None):
         axes.plot([start, layers[0]], [clean.sel(label=label), edited.sel(label=label)[0]], color=color, lw=0.5, ls=":")
         axes.plot(start, clean.sel(label=label), "D", ms=6, color=color)
     axes.set_xticks([start, *layers], ["clean", *names])
-    axes.set(xlabel=style.EDITED[row], ylabel="probability", ylim=(0, None))
+    axes.set(xlabel=style.EDIT_DIM_LABELS[row], ylabel="probability", ylim=(0, None))
     axes.set_title(title or f"{mode} of the selected neurons, mean of {sweep.sizes['clip']} clips")
     figure.legend(loc="outside right upper")
     return figure

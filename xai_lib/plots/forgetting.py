@@ -24,20 +24,20 @@ def forgetting(effects, *, units="speakers"):
     }
     for ax, (measure, label) in zip(axes, _MEASURES.items()):
         for group, (shift, color, marker, name) in groups.items():
-            speaker_values = effects[measure].sel(group=group).transpose("dose", "speaker", "who")
+            speaker_values = effects[measure].sel(group=group).transpose("dose", "speaker", "neuron_set")
             summary = statistics.over_speakers(speaker_values)
-            selected, random = summary.sel(who="chosen"), random_sets(summary["mean"])
-            ax.fill_between(positions, random.min("who"), random.max("who"), color=color, alpha=0.2, lw=0)
-            ax.plot(positions, random.mean("who"), color=color, ls=":", lw=1.2)
+            selected, random = summary.sel(neuron_set="selected"), random_sets(summary["mean"])
+            ax.fill_between(positions, random.min("neuron_set"), random.max("neuron_set"), color=color, alpha=0.2, lw=0)
+            ax.plot(positions, random.mean("neuron_set"), color=color, ls=":", lw=1.2)
             ax.plot(positions + shift, selected["mean"], color=color, marker=marker, label=name)
             low, high = (
                 np.clip(selected[end], 0, 1) if measure == "recall" else selected[end] for end in ("low", "high")
             )
             ax.vlines(positions + shift, low, high, color=color, lw=1)
-            if bool((selected["n"] < statistics.FEWEST).any()):  # too few for an interval
+            if bool((selected["n"] < statistics.MIN_SPEAKERS).any()):  # too few for an interval
                 ax.plot(
                     positions + 2 * shift,
-                    speaker_values.sel(who="chosen"),
+                    speaker_values.sel(neuron_set="selected"),
                     ls="",
                     marker=marker,
                     ms=3,

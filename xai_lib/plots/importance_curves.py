@@ -4,20 +4,20 @@ from .. import statistics
 from . import style
 
 
-def importance_curves(found):
+def importance_curves(result):
     """Plot accuracy against the share of neurons pruned, for each ranking; dotted: random neurons of the same layers.
 
-    `found` is as returned by `pruning.importance`. Lines are means over draws and speakers, shades the range of the
+    `result` is as returned by `pruning.importance`. Lines are means over draws and speakers, shades the range of the
     draws.
     """
-    n = found.sizes["ranking"]
+    n = result.sizes["ranking"]
     columns = min(n, 3)
     figure, axes = style.panels(-(-n // columns), columns, height=2.7 * -(-n // columns), sharey=True, squeeze=False)
-    units = statistics.by_speaker(found["right"]).mean("speaker")
-    percentages = 100 * found["share"].values
-    for ax, name in zip(axes.flat, found["ranking"].values):
-        for who, color, linestyle in (("random", "#777777", ":"), ("chosen", style.COLORS[0], "-")):
-            curves = units.sel(ranking=name, who=who).transpose("draw", "share").values
+    units = statistics.by_speaker(result["right"]).mean("speaker")
+    percentages = 100 * result["share"].values
+    for ax, name in zip(axes.flat, result["ranking"].values):
+        for neuron_set, color, linestyle in (("random", "#777777", ":"), ("selected", style.COLORS[0], "-")):
+            curves = units.sel(ranking=name, neuron_set=neuron_set).transpose("draw", "share").values
             finite = np.isfinite(curves).all(axis=0)
             ax.fill_between(
                 percentages[finite], curves[:, finite].min(0), curves[:, finite].max(0), color=color, alpha=0.2, lw=0
@@ -29,7 +29,7 @@ def importance_curves(found):
                 ls=linestyle,
                 marker="o",
                 ms=3,
-                label=f"{who} neurons",
+                label=f"{neuron_set} neurons",
             )
         ax.set_title(name, fontsize=10)
         ax.set(xlim=(percentages.min() - 0.5, percentages.max() + 0.5), ylim=(-0.02, 1.02))

@@ -4,7 +4,9 @@ from .. import results
 from . import style
 
 
-def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change of the target's log-odds (nats)"):
+def layer_effect(
+    sweep, layer, *, mode="flip", variable="target_change", xlabel="change of the target's log-odds (nats)"
+):
     """Plot one edited layer, or group: each speaker, each random draw, and the probabilities before and after.
 
     `sweep` is as returned by `ablation.sweep`, `variable` is "delta", "kl" or "changed". Raise ValueError if the sweep
@@ -15,7 +17,7 @@ def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change 
         raise ValueError(f"{row} {layer} is not in the sweep: choose from {', '.join(map(str, sweep[row].values))}")
     condition = sweep.sel({row: layer, "mode": mode})
     figure, (effect_axes, probability_axes) = style.panels(1, 2)
-    effect, random_effect = results.units(condition[variable]), results.average(condition[f"null_{variable}"])
+    effect, random_effect = results.units(condition[variable]), results.average(condition[f"random_{variable}"])
     effect_axes.plot(effect, 1 + style.apart(effect.size, 0.2), "o", ms=5, alpha=0.6, color=style.COLORS[0])
     effect_axes.plot(effect.mean(), 1, "|", ms=26, mew=2.5, color=style.COLORS[0])
     effect_axes.plot(random_effect, style.apart(random_effect.size, 0.25), ".", color="#777777", alpha=0.7)
@@ -25,7 +27,7 @@ def layer_effect(sweep, layer, *, mode="flip", variable="delta", xlabel="change 
     effect_axes.set(xlabel=xlabel, ylim=(-0.6, 1.6), title=f"{row.capitalize()} {layer}, {mode}")
     positions, colors = np.arange(sweep.sizes["label"]), style.colors(sweep["label"].values.tolist())
     probability_axes.barh(
-        positions - 0.2, results.average(condition["clean_probability"]), 0.38, color=style.NULL_COLOR
+        positions - 0.2, results.average(condition["clean_probability"]), 0.38, color=style.RANDOM_COLOR
     )
     probability_axes.barh(positions + 0.2, results.average(condition["probability"]), 0.38, color=list(colors.values()))
     probability_axes.set(xlabel="probability", xlim=(0, None), title="Grey: clean. Colour: edited")

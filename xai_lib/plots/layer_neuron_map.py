@@ -3,11 +3,11 @@ import numpy as np
 from . import style
 
 
-def layer_neuron_map(mean, chosen=None):
+def layer_neuron_map(mean, selected=None):
     """Plot the signed attribution of every neuron of every layer as an image.
 
     `mean` is as returned by `attribution.mean_score(…, by="signed")`. Each layer is divided by its largest absolute
-    value, printed at the right, since layers differ in scale. Neurons in the table `chosen`, as returned by
+    value, printed at the right, since layers differ in scale. Neurons in the table `selected`, as returned by
     `attribution.top_neurons`, are ringed.
     """
     mean = mean.transpose("layer", "neuron")
@@ -18,9 +18,9 @@ def layer_neuron_map(mean, chosen=None):
     axes.set(xlabel="neuron", ylabel="layer", yticks=range(len(layers)), yticklabels=layers)
     for row, value in enumerate(peak):
         axes.text(mean.sizes["neuron"] + 0.2, row, f" {value:.2g}", va="center", fontsize=8)
-    if chosen is not None:
-        rows = [list(layers).index(layer) for layer in chosen["layer"]]
-        axes.scatter(chosen["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
+    if selected is not None:
+        rows = [list(layers).index(layer) for layer in selected["layer"]]
+        axes.scatter(selected["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
     axes.set_title("Attribution of each neuron (right: maximum of the layer; ringed: selected)")
     figure.colorbar(image, ax=axes, pad=0.07, label="fraction of the layer's maximum")
     return figure

@@ -26,7 +26,7 @@ def layer_probes(result):
             (panels[0], "control", open_style),
             (panels[1], "selectivity", filled_style),
         ):
-            if n < statistics.FEWEST and name != "control":
+            if n < statistics.MIN_SPEAKERS and name != "control":
                 axes.plot(positions, task_result[name].transpose("layer", "speaker"), ".", color=color, alpha=0.4, ms=4)
             if name == "accuracy":
                 interval = statistics.over_speakers(task_result[name])
@@ -40,6 +40,6 @@ def layer_probes(result):
     for axes, title in zip(panels, ("Filled: accuracy; open: control; dotted: chance", "Selectivity")):
         axes.set(xlabel="layer", xticks=layers, title=title)
     interval_note = ", 95 % intervals over them and over control tasks"
-    speaker_note = f"{n} unseen speakers" + (interval_note if n >= statistics.FEWEST else ", each a dot")
+    speaker_note = f"{n} unseen speakers" + (interval_note if n >= statistics.MIN_SPEAKERS else ", each a dot")
     figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, title=speaker_note)
     return figure

@@ -6,7 +6,7 @@ from .. import statistics
 from . import style
 from .layer_curves import BAND, draw, over
 
-_X_LABELS = style.EDITED | {"k": "neurons edited"}
+_X_LABELS = style.EDIT_DIM_LABELS | {"k": "neurons edited"}
 _COLOR = style.COLORS[0]
 
 
@@ -45,11 +45,11 @@ def mode_comparison(effects, *, ylabel="change of the target's log-odds (nats)")
 def _points(axes, effects):
     """Draw a point per mode; right: band of random neurons; left: each speaker, if too few for an interval."""
     positions = np.arange(effects.sizes["mode"])
-    low, high, mean = (effects[name].values for name in ("null_low", "null_high", "null_mean"))
+    low, high, mean = (effects[name].values for name in ("random_low", "random_high", "random_mean"))
     if np.isfinite(low).any():
-        axes.bar(positions + 0.18, high - low, 0.2, low, color=style.NULL_COLOR, alpha=0.6, label=BAND)
+        axes.bar(positions + 0.18, high - low, 0.2, low, color=style.RANDOM_COLOR, alpha=0.6, label=BAND)
         axes.hlines(mean, positions + 0.08, positions + 0.28, color="#777777", lw=1, ls=":")
-    if effects["n"].max() < statistics.FEWEST:
+    if effects["n"].max() < statistics.MIN_SPEAKERS:
         axes.plot(positions - 0.15, effects["speakers"].transpose("mode", "speaker"), ".", color=_COLOR, alpha=0.5)
     style.interval(axes, positions, effects, color=_COLOR, marker="o", ms=5, ls="", capsize=4, label="selected neurons")
     _mark_not_significant(axes, positions, effects)

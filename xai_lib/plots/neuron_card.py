@@ -13,7 +13,7 @@ def neuron_card(card, *, marks=None, units="speakers"):
     """
     sections = [(_draw_words, 1, card["z"] is not None), (_draw_concepts, 0.9, card["named"] is not None)]
     sections += [(_draw_clips, 1.3, card["test"] is not None and bool(card["selective"]))]
-    sections += [(_draw_zeroed, 0.8, card["zeroed"] is not None and "mean" in card["zeroed"])]
+    sections += [(_draw_zeroed, 0.8, card["zero_ablation"] is not None and "mean" in card["zero_ablation"])]
     sections = [(draw, width) for draw, width, available in sections if available]
     rows, widths = (2, [1, 1]) if len(sections) > 3 else (1, [width for _, width in sections] or [1])
     figure, panels = style.panels(rows, len(widths), height=3.6 * rows + 0.4, squeeze=False, width_ratios=widths)
@@ -35,7 +35,7 @@ def _draw_words(ax, card):
     z = z[np.sort(np.argsort(-np.abs(z.values), kind="stable")[:20])]  # more would be unreadable
     ax.barh(range(z.size), z.values, color=np.where(z.values > 0, *style.COLORS[:2]))
     for side in (-1, 1):
-        ax.axvline(side * card["null_z"], color="black", lw=1, ls=":")
+        ax.axvline(side * card["chance_z"], color="black", lw=1, ls=":")
     ax.set_yticks(range(z.size), [_plain(word) for word in z["word"].values], size=8)
     ax.set(
         xlabel="z, high against low exemplars\n(dotted: 95 % of shuffled captions)", title="Words of the description"
@@ -55,8 +55,8 @@ def _draw_concepts(ax, card):
     ax.scatter(score, range(score.size), s=60, color=list(colors.values()), edgecolor="black", lw=0.3, zorder=3)
     ax.hlines(range(score.size), 0, 1, transform=ax.get_yaxis_transform(), color="#DDDDDD", lw=0.8)
     dotted = ""
-    if np.isfinite(named["null"]):
-        ax.axvline(float(named["null"]), color="black", lw=1, ls=":")
+    if np.isfinite(named["chance"]):
+        ax.axvline(float(named["chance"]), color="black", lw=1, ls=":")
         dotted = "\n(dotted: best of shuffled)"
     ax.set_yticks(range(score.size), [_plain(name) for name in colors], size=8)
     ax.invert_yaxis()
@@ -92,7 +92,7 @@ def _draw_clips(ax, card, marks):
 
 def _draw_zeroed(ax, card, units):
     """Draw the change of each class under zero ablation of the neuron."""
-    effect = card["zeroed"]
+    effect = card["zero_ablation"]
     colors = style.colors(effect["target"].values)
     error = [effect["mean"] - effect["low"], effect["high"] - effect["mean"]]
     ax.barh(range(len(colors)), effect["mean"], xerr=error, color=list(colors.values()), ecolor="black", capsize=2)
@@ -103,12 +103,12 @@ def _draw_zeroed(ax, card, units):
     ax.locator_params(axis="x", nbins=5)
     ax.set(xlabel=f"change in the {scale}\nof each class, on its clips", title="Zero ablation")
     if "n" in effect and bool(((effect["n"] > 0) & ~np.isfinite(effect["low"])).any()):
-        ax.set_title(f"Zero ablation (no interval: needs {statistics.FEWEST} {units})", fontsize=10)
+        ax.set_title(f"Zero ablation (no interval: needs {statistics.MIN_SPEAKERS} {units})", fontsize=10)
 
 
 def _in_order(card, names) -> list:
     """Return names in the order of the panel of classes, so that all panels agree; others follow in their own order."""
-    effect = card["zeroed"]
+    effect = card["zero_ablation"]
     first = [] if effect is None else effect["target"].values.tolist()
     return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 

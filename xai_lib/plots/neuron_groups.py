@@ -16,7 +16,7 @@ def neuron_groups(*tables, ylabel="mean activation"):
         colors = style.colors(names) if set(names) & set(EMOTIONS) else dict.fromkeys(names, "#777777")
         joined = len(names) == 2 and len(table.dropna()) > 0
         if joined:
-            axes.plot([0, 1], table.dropna().T, color=style.NULL_COLOR, lw=0.8, zorder=0)
+            axes.plot([0, 1], table.dropna().T, color=style.RANDOM_COLOR, lw=0.8, zorder=0)
         for index, (name, values) in enumerate(zip(names, (table[column].dropna() for column in table))):
             positions = index + style.apart(len(values), 0 if joined else 0.15)
             axes.plot(positions, values, "o", ms=4.5, color=colors[name], mec="black", mew=0.3, alpha=0.85)

@@ -3,7 +3,7 @@ import numpy as np
 from . import style
 
 
-def over_time(result, *, clip=None, most=4):
+def over_time(result, *, clip=None, max_classes=4):
     """Plot the probability of each class through a recording, in each window, at the window's middle.
 
     Parameters
@@ -21,12 +21,14 @@ def over_time(result, *, clip=None, most=4):
     probability = recording["probability"]
     peaks = probability.max("window").fillna(0).to_series().sort_values(ascending=False)
     winners = probability.dropna("window", how="all").idxmax("target").values
-    colored = {*peaks.index[:most], *winners}
+    colored = {*peaks.index[:max_classes], *winners}
     colors = style.colors([str(name) for name in probability["target"].values])
 
     figure, axes = style.panels(height=3.2)
     for name in reversed(peaks.index):
-        options = {"color": colors[name], "label": name} if name in colored else {"color": style.NULL_COLOR, "lw": 0.8}
+        options = (
+            {"color": colors[name], "label": name} if name in colored else {"color": style.RANDOM_COLOR, "lw": 0.8}
+        )
         axes.plot(
             recording["time"],
             probability.sel(target=name),

@@ -17,14 +17,14 @@ def proxy_changes(changes, validity):
     limits = {"vmin": -largest, "vmax": largest} if np.isfinite(largest) else {}
     for (change_axes, validity_axes), name in zip(panels.T, names):
         change, proxy_validity = changes.sel(proxy=name), validity.sel(proxy=name)
-        options = {"digits": 1, "told": change["q"] < 0.05, "cmap": style.DIVERGING}
+        options = {"digits": 1, "significant": change["q"] < 0.05, "cmap": style.DIVERGING}
         style.layer_tiles(change_axes, change["mean"], f"{_NAMES[name]}, change in SD", **options, **limits)
         change_axes.set_xlabel("")
-        validity_axes.bar(range(len(layers)), proxy_validity["mean"], color=style.NULL_COLOR)
+        validity_axes.bar(range(len(layers)), proxy_validity["mean"], color=style.RANDOM_COLOR)
         style.interval(validity_axes, range(len(layers)), proxy_validity, color="black", ls="")
         validity_axes.axhline(0, color="black", lw=0.6)
         validity_axes.set(ylim=(-1, 1), xlabel="readout layer", xticks=range(len(layers)), xticklabels=layers)
-    panels[0, 0].set_ylabel(style.EDITED[style.edited(changes["mean"], "proxy", "later")])
+    panels[0, 0].set_ylabel(style.EDIT_DIM_LABELS[style.edited(changes["mean"], "proxy", "readout_layer")])
     panels[1, 0].set_ylabel("rank corr.\nwith feature")
     figure.supxlabel("hatched: n.s. against random neurons (q ≥ 0.05), or not tested", fontsize=9)
     return figure

@@ -35,7 +35,7 @@ def selectivity_scatter(result, neurons=None):
         low, middle, high = np.nanquantile(shares.sel(task=task), [0.25, 0.5, 0.75], axis=1)
         layer_axes.fill_between(layers, low, high, color=color, alpha=0.2, lw=0)
         interval = statistics.over_speakers(result["typical"].sel(task=task))
-        if result.sizes["speaker"] < statistics.FEWEST:
+        if result.sizes["speaker"] < statistics.MIN_SPEAKERS:
             interval["mean"] = "layer", middle
         style.interval(layer_axes, layers, interval, color=color, marker="o", ms=5, label=name)
     layer_axes.axhline(0, color="black", lw=0.6)

@@ -24,8 +24,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MORE_COLORS = ("#882255", "#332288", "#44AA99", "#999933")  # Paul Tol's, distinct from the above
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
-NULL_COLOR = "#BBBBBB"  # random neurons and null distributions
-EDITED = {"layer": "edited layer", "group": "edited layers"}  # axis labels of the dims of edits
+RANDOM_COLOR = "#BBBBBB"  # random neurons and null distributions
+EDIT_DIM_LABELS = {"layer": "edited layer", "group": "edited layers"}  # axis labels of the dims of edits
 WIDTH = 9.0  # inches, a notebook's column
 
 
@@ -67,10 +67,10 @@ def panels(rows=1, columns=1, *, height=3.6, **options):
     return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
 
 
-def interval(axes, at, over, **options):
+def interval(axes, positions, over, **options):
     """Draw means with error bars where finite; `over` is as returned by `statistics.over_speakers`: mean, low, high."""
     error = [over["mean"] - over["low"], over["high"] - over["mean"]]
-    axes.errorbar(at, over["mean"], error, **{"capsize": 2, **options})
+    axes.errorbar(positions, over["mean"], error, **{"capsize": 2, **options})
 
 
 def apart(n, width):
@@ -107,7 +107,7 @@ def tiles(axes, grid, text, *, fontsize=10, **limits):
 
 def edited(values, *others) -> str:
     """Return the dim of the edits, "layer" or "group"; raise ValueError if the dims are not that one and `others`."""
-    row = next((dim for dim in EDITED if dim in values.dims), "layer")
+    row = next((dim for dim in EDIT_DIM_LABELS if dim in values.dims), "layer")
     for dim in sorted({*values.dims} ^ {row, *others}):
         too_many = f"this figure cannot show the dim {dim}: pick one with .sel({dim}=…)"
         missing = f"this figure needs the dim {dim}: keep it, e.g. with .sel({dim}=[…])"
@@ -123,18 +123,22 @@ def of_mode(sweep, name, mode):
     return average(sweep[name].sel(mode=mode) if sweep["mode"].ndim else sweep[name])
 
 
-def layer_tiles(axes, values, title, *, digits=2, told=None, **limits):
-    """Draw [layer (or group), later] as numbered tiles: empty where not finite, hatched where `told` is False."""
-    row = edited(values, "later")
-    grid = values.transpose(row, "later").values
+def layer_tiles(axes, values, title, *, digits=2, significant=None, **limits):
+    """Draw [layer (or group), later] as numbered tiles: empty where not finite, hatched where `significant` is False."""
+    row = edited(values, "readout_layer")
+    grid = values.transpose(row, "readout_layer").values
     few = grid.size <= 120  # more numbers would be unreadable
     text = np.where(np.isfinite(grid) & few, np.char.mod(f"%.{digits}f", grid), "")
     image = tiles(axes, grid, text, fontsize=8, **limits)
     if not few:
         axes.figure.colorbar(image, ax=axes)
-    for i, j in () if told is None else np.argwhere(np.isfinite(grid) & ~told.transpose(row, "later").values):
+    for i, j in (
+        ()
+        if significant is None
+        else np.argwhere(np.isfinite(grid) & ~significant.transpose(row, "readout_layer").values)
+    ):
         axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#555555", lw=0))
-    axes.set_xticks(range(values.sizes["later"]), values["later"].values)
+    axes.set_xticks(range(values.sizes["readout_layer"]), values["readout_layer"].values)
     axes.set_yticks(range(values.sizes[row]), values[row].values)
     axes.set_xlabel("readout layer")
     axes.set_title(title, fontsize=10)

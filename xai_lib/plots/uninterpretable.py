@@ -10,7 +10,7 @@ def uninterpretable(result):
     values, each in its panel. Raise ValueError if more than one of them has.
     """
     choices = [name for name in ("part", "clusters", "k") if name in result["share"].dims]
-    result = result[["share", "null"]].squeeze([name for name in choices if result.sizes[name] == 1])
+    result = result[["share", "chance"]].squeeze([name for name in choices if result.sizes[name] == 1])
     varied = [name for name in choices if name in result.dims]
     if len(varied) > 1:
         raise ValueError(f"only one of {', '.join(varied)} may have several values: pick with .sel(…)")
@@ -22,7 +22,7 @@ def uninterpretable(result):
         for index, tau in enumerate(facet_result["tau"].values.tolist()):
             percentages = 100 * facet_result.sel(tau=tau).dropna("layer", subset=["share"])
             layers, options = percentages["layer"].values, {"color": style.COLORS[index % len(style.COLORS)]}
-            null_distribution = percentages["null"].transpose("draw", "layer")
+            null_distribution = percentages["chance"].transpose("draw", "layer")
             if len(layers):
                 ax.fill_between(
                     layers, *np.quantile(null_distribution, [0.025, 0.975], axis=0), alpha=0.25, lw=0, **options

@@ -23,11 +23,11 @@ def upstream(result):
             for bar in np.array(bars.patches)[not_reached]:
                 bar.set(hatch="///", edgecolor="white", linewidth=0)
             units = results.units(mode_result[name])
-            if "speaker" in units.dims and units.sizes["speaker"] >= statistics.FEWEST:
+            if "speaker" in units.dims and units.sizes["speaker"] >= statistics.MIN_SPEAKERS:
                 style.interval(axis, positions, statistics.over_speakers(units), color=color, ls="")
             else:
                 axis.plot(positions, units.transpose(..., "layer").values.T, "_", color=color, ms=9)
-            random_values = results.average(mode_result[f"null_{name}"]).transpose("layer", "null").values
+            random_values = results.average(mode_result[f"random_{name}"]).transpose("layer", "random").values
             axis.plot(
                 positions[:, None] + style.apart(random_values.shape[1], 0.25 * width),
                 random_values,

@@ -91,7 +91,7 @@ def fit(model, clips, *, frames=6000, seed=0, sample_rate=None) -> xr.Dataset:
     all strengths and folds.
     """
     clips = as_clips(clips, sample_rate)
-    speaker_space.known(clips, speaker_space.FEWEST)
+    speaker_space.speaker_names(clips, speaker_space.MIN_TRAIN_SPEAKERS)
     skipped, quota, samples, means = {}, max(frames // len(clips), 1), {}, []
     for index, hidden, true in _read(model, clips, skipped):
         rng = np.random.default_rng(targets.key(seed, index, targets.SEED_DECODERS))
@@ -99,13 +99,13 @@ def fit(model, clips, *, frames=6000, seed=0, sample_rate=None) -> xr.Dataset:
         drawn = rng.choice(speech, min(quota, len(speech)), replace=False)  # in random order
         samples[index] = hidden[:, drawn].cpu().numpy(), true[:, drawn].T
         means.append(_means(true))
-    train_speakers = speaker_space.known(clips.loc[list(samples)], speaker_space.FEWEST)
+    train_speakers = speaker_space.speaker_names(clips.loc[list(samples)], speaker_space.MIN_TRAIN_SPEAKERS)
     # The order of clips depends on their positions only, the fold of a speaker on that of the speaker's first clip.
     order = np.random.default_rng(seed).permutation(len(samples))
     hidden, true = zip(*(list(samples.values())[i] for i in order))
-    who = identity.unified(clips.loc[list(samples), "speaker"])
-    fold = {name: i % FOLDS for i, name in enumerate(np.random.default_rng(seed).permutation(who.unique()))}
-    split = np.repeat(who.map(fold).to_numpy()[order], list(map(len, true)))
+    speakers = identity.unify_spelling(clips.loc[list(samples), "speaker"])
+    fold = {name: i % FOLDS for i, name in enumerate(np.random.default_rng(seed).permutation(speakers.unique()))}
+    split = np.repeat(speakers.map(fold).to_numpy()[order], list(map(len, true)))
     x, true = np.concatenate(hidden, axis=1), np.concatenate(true)
     true_and_shuffled = np.concatenate([true, true], axis=1)
     # Clips and their frames are in random order: rolled by half, the features share nothing with the frames.
@@ -134,14 +134,14 @@ def fit(model, clips, *, frames=6000, seed=0, sample_rate=None) -> xr.Dataset:
     )
 
 
-def readers(model, fitted, waveform) -> dict:
+def readout_functions(model, fitted, waveform) -> dict:
     """Return readouts for `execution.cascade_read` of this clip: {Site: [row, frame, neuron] to [row, feature]}.
 
     At every layer, means of what is decoded over the frames that have a value in the waveform, regardless of what an
     edit does to them; NaN where no frame has one. Of `f0_delta` the mean magnitude: how fast the pitch moves, since
     rises and falls cancel out.
     """
-    speaker_space.check(model, fitted, "decoders.fit")
+    speaker_space.check(model, fitted, "acoustic_decoders.fit")
     counts = np.isfinite(truth(model, waveform)).astype(float)
     total = counts.sum(axis=1, keepdims=True)
     share = torch.as_tensor(counts / np.where(total, total, np.nan)).float().to(model.device)
@@ -152,17 +152,17 @@ def readers(model, fitted, waveform) -> dict:
     }
 
 
-def carried(readers, clean):
+def direct_effect(readout_functions, clean):
     """Return a function from a change of the stream [1, frame, neuron] to its direct effect [layer, feature].
 
     That is what is read at each layer of `clean`, {Site: [1, frame, neuron]}, with the change added, minus what is read
     without. `clean` may be empty until the function is called.
     """
-    weight, bias, share = map(torch.stack, zip(*(reader.args for reader in readers.values())))
+    weight, bias, share = map(torch.stack, zip(*(reader.args for reader in readout_functions.values())))
 
     @cache
     def before():
-        return torch.cat([clean[site] for site in readers]) @ weight.mT + bias[:, None]
+        return torch.cat([clean[site] for site in readout_functions]) @ weight.mT + bias[:, None]
 
     def read(change):
         difference = _with_slope_magnitude(before() + change @ weight.mT) - _with_slope_magnitude(before())
@@ -189,8 +189,8 @@ def validity(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
         A clip has no speaker, or one of the training speakers of `fit`; the decoders are of another model.
     """
     clips = as_clips(clips, sample_rate)
-    speaker_space.check(model, fitted, "decoders.fit")
-    speaker_space.known(clips, heard=json.loads(fitted.attrs["speakers"]))
+    speaker_space.check(model, fitted, "acoustic_decoders.fit")
+    speaker_space.speaker_names(clips, train_speakers=json.loads(fitted.attrs["speakers"]))
     weight, bias = (np.stack([fitted[name], fitted[f"shuffled_{name}"]]) for name in ("weight", "bias"))
     weight, bias = torch.as_tensor(weight).mT, torch.as_tensor(bias)[:, :, None]
     skipped, rows, centre = {}, {}, fitted["mean"].values
@@ -252,21 +252,21 @@ def _ridge(x, y, split):
         scale[scale == 0] = 1
         standardised, true = np.insert((x - centre) / scale, 0, 1, axis=1), y[:, columns]
         z, error = np.hstack([standardised, true]), 0
-        moments = [z[fold].T @ z[fold] for fold in folds]
-        for fold, products in zip(folds, moments):
-            tried = standardised[fold] @ _solve(sum(moments) - products, len(scale))
-            error = error + np.square(tried - true[fold]).sum(axis=1)
+        sums = [z[fold].T @ z[fold] for fold in folds]
+        for fold, products in zip(folds, sums):
+            predicted = standardised[fold] @ _solve(sum(sums) - products, len(scale))
+            error = error + np.square(predicted - true[fold]).sum(axis=1)
         best = error.argmin(axis=0)
-        solution = _solve(sum(moments), len(scale))[best, :, range(len(columns))]
+        solution = _solve(sum(sums), len(scale))[best, :, range(len(columns))]
         weight[columns], strength[columns] = solution[:, 1:] / scale, STRENGTHS[best]
         bias[columns] = solution[:, 0] - weight[columns] @ centre
     return weight, bias, strength
 
 
-def _solve(moments, width):
+def _solve(sums, width):
     """Solve for bias and weights [strength, 1 + neuron, column], given sums of products of (1, neurons, columns)."""
-    mean = moments[0, 1:] / moments[0, 0]
-    spread = moments[1:, 1:] - np.outer(mean, moments[0, 1:])
-    penalised = spread[:width, :width] + STRENGTHS[:, None, None] * np.eye(width)
-    weight = np.linalg.solve(penalised, spread[None, :width, width:])
+    mean = sums[0, 1:] / sums[0, 0]
+    covariation = sums[1:, 1:] - np.outer(mean, sums[0, 1:])
+    penalised = covariation[:width, :width] + STRENGTHS[:, None, None] * np.eye(width)
+    weight = np.linalg.solve(penalised, covariation[None, :width, width:])
     return np.insert(weight, 0, mean[width:] - mean[:width] @ weight, axis=1)

@@ -2,7 +2,7 @@
 
 A proxy must be read after the edit: a norm is the same whatever the signs of its neurons, so at the edited site `rms`
 and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped. Where a block ends in a
-layer norm (`model.family.norms(1)` is not None, as in wavlm-base), they are nearly blind after every block, edited or
+layer norm (`model.architecture.norms(1)` is not None, as in wavlm-base), they are nearly blind after every block, edited or
 not: it makes the norm nearly the same in all frames, but for its weights.
 """
 
@@ -48,10 +48,10 @@ def centroid(hidden, *, frame_seconds=0.02) -> torch.Tensor:
     return torch.where(constant, torch.nan, (spectrum * hertz).sum(dim=-1) / torch.where(constant, 1, total))
 
 
-def readers(model, fitted) -> dict:
+def readout_functions(model, fitted) -> dict:
     """Return readouts for `execution.cascade_read`, at every layer: {Site: [row, frame, neuron] to [row, proxy]}."""
     if (fitted.sizes["layer"], fitted.sizes["neuron"]) != (model.n_layers + 1, model.n_neurons(0)):
-        raise ValueError("these proxies were fitted on another model: use proxies.fit(model, clips)")
+        raise ValueError("these proxies were fitted on another model: use activation_proxies.fit(model, clips)")
 
     def read(component, centre, hidden):
         step = {"frame_seconds": model.frame_seconds}
@@ -98,7 +98,7 @@ def measure(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
     averaged over the encoder's frames.
     """
     clips = as_clips(clips, sample_rate)
-    site_readouts, skipped, values, true = readers(model, fitted), {}, {}, []
+    site_readouts, skipped, values, true = readout_functions(model, fitted), {}, {}, []
     for index, waveform in model.stream(clips, skipped):
         _, outputs = execution.cascade_read(model, waveform, [], site_readouts)
         values[index] = torch.cat([outputs[site] for site in site_readouts]).cpu().numpy()

@@ -25,11 +25,11 @@ TASKS = {  # the column that is predicted, and those that define the types which
     "statement": ("statement", ("statement", "label")),
     "emotion": ("label", ("label", "intensity")),
 }
-FEWEST = 5  # training examples of a type, on average, for a control task that can be learnt
+MIN_EXAMPLES_PER_TYPE = 5  # training examples of a type, on average, for a control task that can be learnt
 
 
 @torch.no_grad()
-def read(model, clips, *, part="block", layers="all", sample_rate=None) -> xr.Dataset:
+def read(model, clips, *, part="hidden_state", layers="all", sample_rate=None) -> xr.Dataset:
     """Read the inputs of the probes, from one forward pass per clip.
 
     Returns
@@ -104,7 +104,9 @@ def layer_probes(train, test, *, components=16, controls=20, seed=0) -> xr.Datas
     """
     if not all(map(results.speakers_known, (train, test))):
         raise ValueError("every clip needs its speaker: probes are tested on speakers outside their training set")
-    train_speakers, test_speakers = ({identity.compared(name) for name in d["speaker"].values} for d in (train, test))
+    train_speakers, test_speakers = (
+        {identity.comparable_name(name) for name in d["speaker"].values} for d in (train, test)
+    )
     common = train_speakers & test_speakers
     if common:
         raise ValueError(f"speaker {min(common)} is in training and in test: split the clips by speaker")
@@ -123,37 +125,40 @@ def layer_probes(train, test, *, components=16, controls=20, seed=0) -> xr.Datas
             for class_of_type in [types, *shuffled]
         ]
         accuracy, *control = _recalls(x, x_test, tasks, test_examples["speaker"], components)
-        learnable = len(types) > types.nunique() and len(examples) >= FEWEST * examples["type"].nunique()
+        learnable = len(types) > types.nunique() and len(examples) >= MIN_EXAMPLES_PER_TYPE * examples["type"].nunique()
         control = np.where(learnable, np.reshape(control, (controls, *accuracy.shape)), np.nan)
         variables = {
             "accuracy": (("speaker", "layer"), accuracy),
-            "each_control": (("deal", "speaker", "layer"), control),
+            "each_control": (("control_task", "speaker", "layer"), control),
         }
         coords = {"speaker": accuracy.index.to_numpy(), "layer": train["layer"].values}
         datasets[task] = xr.Dataset({**variables, "chance": 1 / classes}, coords)
     if not datasets:
         raise ValueError("no task has two classes: the clips need different labels, statements or phonemes")
     result = xr.concat(datasets.values(), pd.Index([*datasets], dtype=object, name="task"), join="outer")
-    control, attrs = result["each_control"].mean("deal"), {"components": components or "all", "controls": controls}
+    control, attrs = (
+        result["each_control"].mean("control_task"),
+        {"components": components or "all", "controls": controls},
+    )
     result = result.assign(control=control, selectivity=result["accuracy"] - control)
-    return result.transpose("task", "layer", "speaker", "deal").assign_attrs(attrs)
+    return result.transpose("task", "layer", "speaker", "control_task").assign_attrs(attrs)
 
 
-def over_speakers_and_controls(found, name="selectivity") -> xr.Dataset:
+def over_speakers_and_controls(probes, name="selectivity") -> xr.Dataset:
     """Compute the mean of `selectivity` or `control` of `layer_probes`, and its 95 % interval.
 
     The interval is for other speakers and control tasks. All speakers have the same control tasks, whose variance an
     interval over speakers leaves out: here both half widths, each by its own t, are added in quadrature. Of `control`
     that is the error of their mean. Of `selectivity` it is the SD of one more control task: classes that have nothing
     in common are one more shuffle of the types, as easy or as hard as it happens to be, so that only an interval above
-    0 shows that the classes are more than a shuffle. For the mean over layers give `found.mean("layer")`. The result is
+    0 shows that the classes are more than a shuffle. For the mean over layers give `linear_probes.mean("layer")`. The result is
     a Dataset as returned by `statistics.over_speakers`, with no interval under 8 speakers or 2 control tasks.
     """
-    interval, n = statistics.over_speakers(found[name]), found.sizes["deal"]
-    spread = found["each_control"].mean("speaker").std("deal", ddof=1) * stats.t.ppf(0.975, n - 1)
-    spread = spread * np.sqrt(1 / n if name == "control" else 1 + 1 / n)
+    interval, n = statistics.over_speakers(probes[name]), probes.sizes["control_task"]
+    control_half_width = probes["each_control"].mean("speaker").std("control_task", ddof=1) * stats.t.ppf(0.975, n - 1)
+    control_half_width = control_half_width * np.sqrt(1 / n if name == "control" else 1 + 1 / n)
     # The interval is slightly too wide, if anything: what both half widths share counts twice.
-    half = np.hypot(interval["high"] - interval["mean"], spread)
+    half = np.hypot(interval["high"] - interval["mean"], control_half_width)
     return interval.assign(low=interval["mean"] - half, high=interval["mean"] + half)
 
 

@@ -17,29 +17,31 @@ from ..corpora import as_clips, identity
 from ..models import checkpoints
 from ..models.sites import State
 
-FEWEST = 3  # speakers, to fit on
+MIN_TRAIN_SPEAKERS = 3  # speakers, to fit on
 
 
-def known(clips, fewest=1, *, heard=()) -> list[str]:
+def speaker_names(clips, min_speakers=1, *, train_speakers=()) -> list[str]:
     """Return the names of the speakers, sorted.
 
     Raises ValueError if a clip has no speaker, if a speaker is among those of an earlier fit, or if there are fewer
-    than `fewest`. Names are compared as by `identity.compared`.
+    than `min_speakers`. Names are compared as by `identity.comparable_name`.
     """
     missing = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
     if missing:
         raise ValueError(f"{missing} of {len(clips)} clips have no speaker: add a column `speaker`, or leave them out")
-    names = sorted(set(identity.unified(clips["speaker"])))
-    if len(names) < fewest:
-        raise ValueError(f"this must be fitted on {fewest} speakers or more, and there are {len(names)}: add clips")
-    train_speakers = {identity.compared(name) for name in heard}
-    common = [name for name in names if identity.compared(name) in train_speakers]
+    names = sorted(set(identity.unify_spelling(clips["speaker"])))
+    if len(names) < min_speakers:
+        raise ValueError(
+            f"this must be fitted on {min_speakers} speakers or more, and there are {len(names)}: add clips"
+        )
+    fitted_speakers = {identity.comparable_name(name) for name in train_speakers}
+    common = [name for name in names if identity.comparable_name(name) in fitted_speakers]
     if common:
         raise ValueError(f"it was fitted on speaker {common[0]}: use clips of speakers outside its training set")
     return names
 
 
-def dataset(fitted, by) -> None:
+def require_dataset(fitted, by) -> None:
     """Raise ValueError unless `fitted` is None or a Dataset, as returned by the function `by`."""
     if not (fitted is None or isinstance(fitted, xr.Dataset)):
         raise ValueError(f"expected the Dataset returned by {by}(model, clips), not a {type(fitted).__name__}")
@@ -47,7 +49,7 @@ def dataset(fitted, by) -> None:
 
 def check(model, fitted, by) -> None:
     """Raise ValueError if `fitted`, as returned by the function `by`, is of another model, or no Dataset."""
-    dataset(fitted, by)
+    require_dataset(fitted, by)
     sizes = fitted.sizes["layer"], fitted.sizes["neuron"]
     if fitted.attrs["model"] != model.name or sizes != (model.n_layers + 1, model.n_neurons(0)):
         raise ValueError(f"this was fitted on another model, {fitted.attrs['model']}: use {by}(model, clips)")
@@ -71,18 +73,18 @@ def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
         A clip has no speaker, or fewer than three speakers have two clips or more.
     """
     clips = as_clips(clips, sample_rate)
-    known(clips, FEWEST)
-    result = activations(model, clips, "block")
-    names = identity.unified(result["speaker"].to_series())
+    speaker_names(clips, MIN_TRAIN_SPEAKERS)
+    result = activations(model, clips, "hidden_state")
+    names = identity.unify_spelling(result["speaker"].to_series())
     several = names.duplicated(keep=False)
     single = {str(index): "its speaker has no other clip" for index in names.index[~several]}
     names, x = names[several], result["activation"].values[several].astype(float)
-    train_speakers, projection, centre = known(names.to_frame(), FEWEST), [], []
+    fitted_speakers, projection, centre = speaker_names(names.to_frame(), MIN_TRAIN_SPEAKERS), [], []
     for layer in tqdm(range(x.shape[1]), "layers", leave=False, delay=2):
         lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(x[:, layer], names)
-        projection.append(lda.scalings_[:, : len(train_speakers) - 1].T)
+        projection.append(lda.scalings_[:, : len(fitted_speakers) - 1].T)
         centre.append(lda.means_.mean(axis=0))
-    attrs = {"method": "speakers", "clips": len(x), "speakers": json.dumps(train_speakers)}
+    attrs = {"method": "speakers", "clips": len(x), "speakers": json.dumps(fitted_speakers)}
     return xr.Dataset(
         {"projection": (("layer", "axis", "neuron"), projection), "centre": (("layer", "neuron"), centre)},
         {"layer": result["layer"].values, "neuron": result["neuron"].values},
@@ -90,7 +92,7 @@ def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
     )
 
 
-def readers(model, space, waveform) -> dict:
+def readout_functions(model, space, waveform) -> dict:
     """Return readouts for `execution.cascade_read` of this clip: {Site: [row, frame, neuron] to [row, axis]}.
 
     They give the clip's position in the space. A space of `fit` is read at every layer, from the frames in which the
@@ -98,7 +100,7 @@ def readers(model, space, waveform) -> dict:
     """
     if callable(space):
         return {hooks.Site(model.n_layers): space}
-    check(model, space, "speakers.fit")
+    check(model, space, "speaker_space.fit")
     speech = model.speech(waveform)
     speech = torch.as_tensor(speech | ~speech.any(), device=model.device)
 
@@ -156,11 +158,11 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
     """
     clips = as_clips(clips, sample_rate)
     if not callable(space):
-        check(model, space, "speakers.fit")
-    known(clips, heard=() if callable(space) else json.loads(space.attrs["speakers"]))
+        check(model, space, "speaker_space.fit")
+    speaker_names(clips, train_speakers=() if callable(space) else json.loads(space.attrs["speakers"]))
     skipped, rows = {}, {}
     for index, waveform in model.stream(clips, skipped):
-        site_readouts = readers(model, space, waveform)
+        site_readouts = readout_functions(model, space, waveform)
         _, outputs = execution.cascade_read(model, waveform, [], site_readouts)
         positions = torch.cat([outputs[site] for site in site_readouts]).cpu().double().numpy()
         if np.isfinite(positions).all():
@@ -170,19 +172,19 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
     if not rows:
         raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
     x, table = np.stack(list(rows.values()), axis=1), clips.loc[list(rows)]
-    who = pd.factorize(identity.unified(table["speaker"]))[0]
+    speaker_codes = pd.factorize(identity.unify_spelling(table["speaker"]))[0]
     statements = pd.factorize(table["statement"])[0] if "statement" in table else np.full(len(table), -1)
     first, second = np.triu_indices(len(table), 1)
     counted = (statements[first] != statements[second]) | (statements[first] < 0)
     first, second = first[counted], second[counted]
-    cosines, same = (x[:, first] * x[:, second]).sum(axis=-1), who[first] == who[second]
-    n = {"speakers": len(set(who)), "same_pairs": int(same.sum()), "different_pairs": int((~same).sum())}
+    cosines, same = (x[:, first] * x[:, second]).sum(axis=-1), speaker_codes[first] == speaker_codes[second]
+    n = {"speakers": len(set(speaker_codes)), "same_pairs": int(same.sum()), "different_pairs": int((~same).sum())}
     rng, reason = np.random.default_rng(seed), ""
-    if n["speakers"] < statistics.FEWEST:
-        reason = f"{n['speakers']} unseen speakers are too few: {statistics.FEWEST} are needed"
+    if n["speakers"] < statistics.MIN_SPEAKERS:
+        reason = f"{n['speakers']} unseen speakers are too few: {statistics.MIN_TRAIN_SPEAKERS} are needed"
     elif same.all() or not same.any():
         reason = "no two clips of one speaker, or of two, have different statements"
-    labellings = [who] + [rng.permutation(who) for _ in range(draws)]
+    labellings = [speaker_codes] + [rng.permutation(speaker_codes) for _ in range(draws)]
     rates = [
         [_rate(speakers[first] == speakers[second], layer) for layer in cosines]
         for speakers in labellings
@@ -233,7 +235,7 @@ def xvector(model, name_or_path):
     if missing:
         raise ValueError(f"{name_or_path} has no trained x-vector head: it lacks {missing[0]}")
     encoder = network.base_model.state_dict()
-    for name, weight in model.family.base.state_dict().items():
+    for name, weight in model.architecture.base.state_dict().items():
         if name != "masked_spec_embed" and not (name in encoder and torch.equal(weight.cpu(), encoder[name])):
             raise ValueError(f"{name_or_path} has another encoder than {model.name}: {name} differs")
     network.eval().requires_grad_(False).to(model.device)
@@ -243,7 +245,7 @@ def xvector(model, name_or_path):
     def embed(hidden):
         if hidden.shape[1] < min_frames:
             return hidden.new_full((len(hidden), last.out_features), torch.nan)
-        x = projector(model.family.finish(State(model.n_layers, hidden)))
+        x = projector(model.architecture.finish(State(model.n_layers, hidden)))
         for layer in tdnn:
             x = layer(x)
         return last(torch.cat([x.mean(dim=1), x.std(dim=1)], dim=-1))

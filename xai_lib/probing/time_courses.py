@@ -20,7 +20,9 @@ COURSES = ("whole", "beyond_level", "other_words")
 
 
 @torch.no_grad()
-def course(model, clips, *, bins=10, layers="all", part="block", frames="speech", shuffles=3, seed=0, sample_rate=None):
+def course(
+    model, clips, *, bins=10, layers="all", part="hidden_state", frames="speech", shuffles=3, seed=0, sample_rate=None
+):
     """Compute the mean activation of every neuron by relative position between the first and the last selected frame.
 
     Pauses in between belong to the course. Clips with fewer than `bins` frames are in attrs["skipped"]. What is between
@@ -120,7 +122,7 @@ def consistency(courses, *, draws=9999, seed=0) -> xr.Dataset:
         r, exceeding = pairs.sum(axis=0) / count, 0
         for batch in np.array_split(flips, -(-len(flips) // 512)):
             exceeding = exceeding + ((batch[:, first] * batch[:, second]) @ pairs / count >= r - 1e-9).sum(axis=0)
-        p = exceeding / (len(flips) if n >= statistics.FEWEST else np.nan)
+        p = exceeding / (len(flips) if n >= statistics.MIN_SPEAKERS else np.nan)
         for name, value in {"r": r, "p": p, "q": statistics.fdr(p)}.items():
             tests[name].append(value.reshape(shape))
     return xr.Dataset(
@@ -134,10 +136,11 @@ def _courses(values, level, names):
     """Return courses [speaker, position, unit] of unit length, and what the level leaves of them."""
     means = (statistics.by_speaker(part).reindex(speaker=names).values.astype(float) for part in (values, level))
     whole, loudness = (
-        statistics.unit(np.nan_to_num(part.reshape(*part.shape[:2], -1)), axis=1, least=1e-9) for part in means
+        statistics.standardize(np.nan_to_num(part.reshape(*part.shape[:2], -1)), axis=1, min_norm=1e-9)
+        for part in means
     )
     explained = loudness * (whole * loudness).sum(axis=1, keepdims=True)
-    return whole, statistics.unit(whole - explained, axis=1, least=1e-9)
+    return whole, statistics.standardize(whole - explained, axis=1, min_norm=1e-9)
 
 
 def _pieces(waveform, start, stop, rate, piece=0.08, fade=0.005):

@@ -9,10 +9,10 @@ from .. import results, statistics
 from .linear_probes import TASKS, _metadata, _typical
 
 
-def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
+def selectivity(data, *, draws=400, seed=0) -> xr.Dataset:
     """Compute the shares of each neuron's variance within speakers that phonetics and emotion explain.
 
-    Both are shares of the same variance: that over the sounds of all clips (of `read`), minus each speaker's mean.
+    Both are shares of the same variance: that over the sounds of all clips (of `data`), minus each speaker's mean.
     Where no phonemes are timed it is that over clips, and the statement replaces phonetics. Any labels explain some,
     and more of them more: so compare what exceeds the chance level, `excess`. The null distribution is of `draws`
     shuffles: of manners among the phonemes, the same way in all clips, since a neuron may know phonemes and nothing of
@@ -39,8 +39,8 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
     ValueError
         Neither phonetics nor emotion have two classes.
     """
-    dim = "sound" if "sound_mean" in read else "clip"
-    table, values = _metadata(read, dim), read[f"{dim}_mean"].transpose(dim, "layer", "neuron").values.astype(float)
+    dim = "sound" if "sound_mean" in data else "clip"
+    table, values = _metadata(data, dim), data[f"{dim}_mean"].transpose(dim, "layer", "neuron").values.astype(float)
     datasets = {}
     for task in ("manner" if dim == "sound" else "statement", "emotion"):
         column, kind = TASKS[task]
@@ -73,7 +73,7 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
             chance_level = chance_level + _typical(explained / total, shape) / draws
         eta, null_distribution = real.sum(axis=0) / whole, np.array(null_distribution)
         p = (1 + (null_distribution >= eta - 1e-9).sum(axis=0)) / np.where(np.isnan(eta), np.nan, 1 + draws)
-        if results.speakers_known(read):
+        if results.speakers_known(data):
             class_means = _class_means(y, examples["speaker"], examples[column])
             p = np.maximum(p, statistics.repeated_measures_test(class_means))
         variables = {"eta_squared": eta, "excess": eta - null_distribution.mean(axis=0)}
@@ -84,7 +84,7 @@ def selectivity(read, *, draws=400, seed=0) -> xr.Dataset:
     if not datasets:
         raise ValueError("no task has two classes: the clips need different labels, statements or phonemes")
     result = xr.concat(datasets.values(), pd.Index([*datasets], dtype=object, name="task"), join="outer")
-    result = result.assign_coords(layer=read["layer"].values, neuron=read["neuron"].values)
+    result = result.assign_coords(layer=data["layer"].values, neuron=data["neuron"].values)
     result = result.transpose("task", "layer", "neuron", "speaker")
     q = result["p"].dims, statistics.fdr(result["p"])
     return result.assign(q=q).assign_attrs(over=dim, draws=draws, seed=seed)

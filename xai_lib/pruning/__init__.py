@@ -2,11 +2,21 @@
 
 from .evaluation import compare, evaluate, importance
 from .forgetting import effects, frontier, random_sets, recalls, selectivity, summary, table
-from .neuron_selection import blind, contrast, controls, greedy, mentions, neurons_of, reach, support, top
+from .neuron_selection import (
+    contrast,
+    controls,
+    count_mentions,
+    greedy,
+    neurons_of,
+    output_norm,
+    support,
+    target_blind,
+    top,
+)
 from .weights import fingerprint, prune, save
 
 __all__ = [
-    "blind",
+    "target_blind",
     "compare",
     "contrast",
     "controls",
@@ -16,11 +26,11 @@ __all__ = [
     "frontier",
     "greedy",
     "importance",
-    "mentions",
+    "count_mentions",
     "neurons_of",
     "prune",
     "random_sets",
-    "reach",
+    "output_norm",
     "recalls",
     "save",
     "selectivity",

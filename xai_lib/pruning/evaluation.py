@@ -12,7 +12,7 @@ from ..activations import random_neurons
 from ..audio.reading import content_hash, sources
 from ..corpora import as_clips, identity
 from .forgetting import correct, summary
-from .neuron_selection import blind, controls, neurons_of, reach, with_units
+from .neuron_selection import controls, fill_speakers, neurons_of, output_norm, target_blind
 from .weights import _linear
 
 
@@ -25,7 +25,7 @@ def compare(
     doses,
     part="ffn_hidden",
     draws=40,
-    chosen_on=None,
+    selection_speakers=None,
     batch=None,
     seed=0,
     sample_rate=None,
@@ -39,7 +39,7 @@ def compare(
     scores : DataArray [layer, neuron] or [unit], or dict of them
         See `neurons_of`. Several scores share the forwards of the unpruned model.
     magnitude : DataArray, optional
-        Mean |activation| of the same neurons, by which the random ones are matched in size, see `reach`; without it
+        Mean |activation| of the same neurons, by which the random ones are matched in size, see `output_norm`; without it
         they are any of the same layer and part, see `controls`.
     doses : sequence of int, or {name of a score: sequence}
         Numbers of neurons.
@@ -47,13 +47,13 @@ def compare(
         Random sets; 0 for none. The smallest p is 1 / (1 + draws): 40 make 0.024, under 20 none is below 0.05.
     chosen_on : DataFrame, optional
         The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
-        record their speakers themselves as long as xarray keeps `attrs["chosen_on"]`, which is checked in any case.
+        record their speakers themselves as long as xarray keeps `attrs["selection_speakers"]`, which is checked in any case.
 
     Returns
     -------
     Dataset, or {name of a score: Dataset}
-        `logit` [clip, dose, who, target], `who` being "chosen", "random 1" … and, with `magnitude` and random sets, the
-        target-blind selections, "most active" and "writes most" (`blind`); dose 0 is the unpruned model.
+        `logit` [clip, dose, who, target], `neuron_set` being "chosen", "random 1" … and, with `magnitude` and random sets, the
+        target-blind selections, "most active" and "writes most" (`target_blind`); dose 0 is the unpruned model.
         `shared` [dose]: the share of neurons that two random sets have in common.
     """
     clips = as_clips(clips, sample_rate)
@@ -61,31 +61,51 @@ def compare(
     for name, score in by_name.items():
         score_doses, n_draws = (option[name] if isinstance(option, dict) else option for option in (doses, draws))
         plans[name] = [neurons_of(score, dose, part=part, seed=seed) for dose in score_doses], score_doses, n_draws
-        _check_disjoint(clips, chosen_on, json.loads(score.attrs.get("chosen_on", "[]")))
+        _check_disjoint(clips, selection_speakers, json.loads(score.attrs.get("selection_speakers", "[]")))
     compared = _logits(model, clips, plans, magnitude, batch, seed)
     return compared if isinstance(scores, dict) else compared[None]
 
 
 def evaluate(
-    model, clips, neurons, label, magnitude=None, *, draws=40, chosen_on=None, batch=None, seed=0, sample_rate=None
+    model,
+    clips,
+    neurons,
+    label,
+    magnitude=None,
+    *,
+    draws=40,
+    selection_speakers=None,
+    batch=None,
+    seed=0,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Compute what a model without `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
 
     Other parameters as in `compare`. If no clip has a label, as for a waveform, all are taken to be of `label`. A dict
-    does not record the clips on which it was selected: without `chosen_on`, a warning.
+    does not record the clips on which it was selected: without `selection_speakers`, a warning.
     """
     clips = as_clips(clips, sample_rate)
     if "label" not in clips or clips["label"].isna().all():
         clips = clips.assign(label=label)
-    if chosen_on is None:
+    if selection_speakers is None:
         warnings.warn("it was not checked that the neurons were selected on other clips: pass chosen_on=", stacklevel=2)
-    _check_disjoint(clips, chosen_on, [])
+    _check_disjoint(clips, selection_speakers, [])
     plans = [neurons], [sum(map(len, neurons.values()))], draws
     return summary(_logits(model, clips, {None: plans}, magnitude, batch, seed)[None], label)
 
 
 def importance(
-    model, clips, scores, *, shares, part="ffn_hidden", seeds=3, chosen_on=None, batch=None, seed=0, sample_rate=None
+    model,
+    clips,
+    scores,
+    *,
+    shares,
+    part="ffn_hidden",
+    seeds=3,
+    selection_speakers=None,
+    batch=None,
+    seed=0,
+    sample_rate=None,
 ) -> xr.Dataset:
     """Compute accuracy against the share of neurons pruned, by rankings and by random neurons of the same layers.
 
@@ -106,7 +126,7 @@ def importance(
     Returns
     -------
     Dataset
-        `right` [ranking, clip, share, draw, who], whether a clip is classified correctly, `who` being "chosen" and
+        `right` [ranking, clip, share, draw, who], whether a clip is classified correctly, `neuron_set` being "chosen" and
         "random"; NaN where fewer neurons are ranked than a share requires. `neurons` [ranking, share].
 
     References
@@ -120,11 +140,14 @@ def importance(
         name: sorted({dose for dose in counts[name] if 0 < dose <= np.isfinite(score.values).sum()})
         for name, score in scores.items()
     }
-    options = {"doses": doses, "part": part, "draws": 1, "chosen_on": chosen_on, "batch": batch}
+    options = {"doses": doses, "part": part, "draws": 1, "selection_speakers": selection_speakers, "batch": batch}
     draws = range(seed, seed + seeds)
     compared, curves = [compare(model, clips, scores, **options, seed=draw) for draw in draws], []
     for name, counts_of_ranking in counts.items():
-        rows = [correct(by_name[name]).isel(who=[0, 1]).assign_coords(who=["chosen", "random"]) for by_name in compared]
+        rows = [
+            correct(by_name[name]).isel(neuron_set=[0, 1]).assign_coords(neuron_set=["selected", "random"])
+            for by_name in compared
+        ]
         right = xr.concat(rows, "draw")
         available = xr.DataArray(
             [dose if dose in [0, *doses[name]] else -1 for dose in counts_of_ranking], dims="share"
@@ -134,23 +157,25 @@ def importance(
     return xr.concat(curves, pd.Index(list(scores), name="ranking"))
 
 
-def _check_disjoint(clips, chosen_on, selection_units):
+def _check_disjoint(clips, selection_speakers, selection_units):
     """Raise ValueError if neurons were selected on these clips, or on others of their speakers or recordings."""
     unit = "speaker" if "speaker" in clips else "source"
     used = {"path": set(), "speaker": set(), "source": set()} | {unit: set(selection_units)}
-    if chosen_on is not None:
-        chosen_on = chosen_on if isinstance(chosen_on, pd.DataFrame) else as_clips(chosen_on)
-        for name in used.keys() & set(chosen_on):
-            used[name] |= set(chosen_on[name].dropna().astype(str))
+    if selection_speakers is not None:
+        selection_speakers = (
+            selection_speakers if isinstance(selection_speakers, pd.DataFrame) else as_clips(selection_speakers)
+        )
+        for name in used.keys() & set(selection_speakers):
+            used[name] |= set(selection_speakers[name].dropna().astype(str))
     for name, values in used.items():
-        normalize = identity.compared if name == "speaker" else str
+        normalize = identity.comparable_name if name == "speaker" else str
         values = set(map(normalize, values))
         evaluated = clips[name].dropna().unique() if name in clips else []
         shared = sorted(str(value) for value in evaluated if normalize(value) in values)
         if shared:
             examples = f"{len(shared)} of them, such as {shared[0]}"
             raise ValueError(f"neurons were selected on clips of the same {name} ({examples}): evaluate on others")
-    copies = set() if chosen_on is None else set(_hashes(clips)) & set(_hashes(chosen_on))
+    copies = set() if selection_speakers is None else set(_hashes(clips)) & set(_hashes(selection_speakers))
     if copies:
         raise ValueError(
             f"neurons were selected on {len(copies)} of these sounds, under other names: evaluate on others"
@@ -172,42 +197,47 @@ def _logits(model, clips, plans_by_name, magnitude, batch, seed):
     """Compute the Datasets of `compare`; `plans_by_name` are {name: (plan for each dose, doses, draws)}."""
     model.require_trained()
     targets.require_one_label(model)
-    size = model if magnitude is None else reach(model, magnitude)
+    size = model if magnitude is None else output_norm(model, magnitude)
 
     def control_plans(plan, draws):
         """Return random sets in place of the plan, and, where sizes are known, target-blind selections."""
         random = controls(plan, size, draws, seed=seed)
         known = magnitude is not None and draws
-        return [*random, *blind(plan, magnitude, size).values()] if known else random
+        return [*random, *target_blind(plan, magnitude, size).values()] if known else random
 
     sets = {
         name: [[plan, *control_plans(plan, draws)] for plan in plans]
         for name, (plans, _, draws) in plans_by_name.items()
     }
     for plan in (plan for plans, _, _ in plans_by_name.values() for plan in plans):
-        for site, chosen in plan.items():
-            _linear(model, site, chosen)  # raises ValueError for neurons that `prune` refuses
+        for site, selected in plan.items():
+            _linear(model, site, selected)  # raises ValueError for neurons that `prune` refuses
     all_plans = [plan for doses in sets.values() for plans in doses for plan in plans]
     all_edits = [{site: edits.edit(neurons, "zero") for site, neurons in plan.items()} for plan in all_plans]
     skipped, rows, compared, start = {}, {}, {}, 1
     for index, waveform in model.stream(clips, skipped):
         rows[index] = execution.cascade(model, waveform, all_edits, batch=batch).cpu().numpy()
-    logits, coords = np.stack(list(rows.values())), results.coordinates(with_units(clips), rows)
+    logits, coords = np.stack(list(rows.values())), results.coordinates(fill_speakers(clips), rows)
     for name, (_, doses, draws) in plans_by_name.items():
-        who = ["chosen", *(f"random {i + 1}" for i in range(draws))]
-        who += random_neurons.BLIND if magnitude is not None and draws else ()
-        n = len(doses) * len(who)
-        values = np.concatenate([np.repeat(logits[:, :1], len(who), axis=1), logits[:, start : start + n]], axis=1)
+        neuron_set = ["selected", *(f"random {i + 1}" for i in range(draws))]
+        neuron_set += random_neurons.TARGET_BLIND if magnitude is not None and draws else ()
+        n = len(doses) * len(neuron_set)
+        values = np.concatenate(
+            [np.repeat(logits[:, :1], len(neuron_set), axis=1), logits[:, start : start + n]], axis=1
+        )
         shared = [
             0.0,
             *(random_neurons.overlap([_pairs(plan) for plan in plans[1 : 1 + draws]]) for plans in sets[name]),
         ]
         compared[name] = xr.Dataset(
             {
-                "logit": (("clip", "dose", "who", "target"), values.reshape(len(values), 1 + len(doses), len(who), -1)),
+                "logit": (
+                    ("clip", "dose", "neuron_set", "target"),
+                    values.reshape(len(values), 1 + len(doses), len(neuron_set), -1),
+                ),
                 "shared": ("dose", shared),
             },
-            {**coords, "dose": [0, *doses], "who": who, "target": model.labels},
+            {**coords, "dose": [0, *doses], "neuron_set": neuron_set, "target": model.labels},
             results.attributes(model, skipped, method="prune", draws=draws, seed=seed),
         )
         start += n

@@ -77,7 +77,7 @@ def summary(compared, label) -> xr.Dataset:
         raise ValueError(f"none of the {len(has_label)} clips has the label {label!r}: add clips of it")
     logp = compared["logit"].copy(data=log_softmax(compared["logit"].values, axis=-1))
     clean = logp.isel(dose=0)
-    kl, groups = (np.exp(clean) * (clean - logp)).sum("target").transpose("clip", "dose", "who"), []
+    kl, groups = (np.exp(clean) * (clean - logp)).sum("target").transpose("clip", "dose", "neuron_set"), []
     for rows in [has_label] if has_label.all() else [has_label, ~has_label]:
         units = statistics.by_speaker(measures[:, rows])
         over = {
@@ -95,7 +95,7 @@ def summary(compared, label) -> xr.Dataset:
     out["selectivity"] = selectivity(forgotten, kept)
     predicted = compared["target"].values[compared["logit"].argmax("target").values]
     score = partial(f1_score, compared["label"].values, average="macro", zero_division=0.0)
-    out["macro_f1"] = (("dose", "who"), np.apply_along_axis(score, 0, predicted))
+    out["macro_f1"] = (("dose", "neuron_set"), np.apply_along_axis(score, 0, predicted))
     return out.assign_attrs(forgotten=label)
 
 
@@ -126,7 +126,7 @@ def frontier(compared) -> xr.Dataset:
 
     def selected_and_random(result, label):
         effects = summary(result, label)[["value", "change"]]
-        sides = [effects.sel(who="chosen", drop=True), random_sets(effects).mean("who")]
+        sides = [effects.sel(neuron_set="selected", drop=True), random_sets(effects).mean("neuron_set")]
         return xr.concat(sides, pd.Index([False, True], name="random"))
 
     rows = [
@@ -168,12 +168,14 @@ def table(compared, *, dose=-1) -> pd.DataFrame:
     for label, by_strategy in compared.items():
         for position, (strategy, result) in enumerate(by_strategy.items()):
             at_dose = summary(result, label)["change"].isel(dose=dose)
-            chosen, random = at_dose.sel(who="chosen"), random_sets(at_dose).mean("who")
-            sides = [(strategy, chosen)]
-            if position == 0 and random_sets(at_dose).sizes["who"]:
+            selected, random = at_dose.sel(neuron_set="selected"), random_sets(at_dose).mean("neuron_set")
+            sides = [(strategy, selected)]
+            if position == 0 and random_sets(at_dose).sizes["neuron_set"]:
                 sides += [("random", random)]
                 sides += [
-                    (name, at_dose.sel(who=name)) for name in random_neurons.BLIND if name in at_dose["who"].values
+                    (name, at_dose.sel(neuron_set=name))
+                    for name in random_neurons.TARGET_BLIND
+                    if name in at_dose["neuron_set"].values
                 ]
             for name, change in sides:
                 for measure in MEASURES:
@@ -230,21 +232,21 @@ def effects(compared, label) -> xr.Dataset:
         change = odds - odds.isel(dose=0)
         measures = {"recall": correct(part), "log_odds": change, "moved": np.abs(change)}
         by_speaker = {name: statistics.by_speaker(data) for name, data in measures.items()}
-        chosen, random = by_speaker["log_odds"].isel(who=0, drop=True), random_sets(by_speaker["log_odds"])
-        by_speaker["margin"] = chosen - random.mean("who")
-        sets = random.mean("speaker").transpose("dose", "who")
-        p_sets = _rank_p_values(chosen.mean("speaker"), sets)
+        selected, random = by_speaker["log_odds"].isel(neuron_set=0, drop=True), random_sets(by_speaker["log_odds"])
+        by_speaker["margin"] = selected - random.mean("neuron_set")
+        sets = random.mean("speaker").transpose("dose", "neuron_set")
+        p_sets = _rank_p_values(selected.mean("speaker"), sets)
         p_speakers = statistics.sign_flip_test(by_speaker["margin"].transpose("dose", "speaker").values, axis=1)
         tests = {"across_p": ("dose", p_sets), "margin_p": ("dose", np.maximum(p_sets, p_speakers))}
-        names = [name for name in random_neurons.BLIND if name in compared["who"].values]
+        names = [name for name in random_neurons.TARGET_BLIND if name in compared["neuron_set"].values]
         if names:
-            differences = (chosen - by_speaker["log_odds"].sel(who=names)).rename(who="control")
+            differences = (selected - by_speaker["log_odds"].sel(neuron_set=names)).rename(neuron_set="control")
             by_speaker["beyond_blind"] = differences
-            pairs = statistics.between_random_sets(sets.rename(who="null"), shared=compared["shared"]).transpose(
-                "dose", "null"
-            )
+            pairs = statistics.between_random_sets(
+                sets.rename(neuron_set="random"), shared=compared["shared"]
+            ).transpose("dose", "random")
             p_pairs = [
-                _rank_p_values(difference, pairs, sets.sizes["who"])
+                _rank_p_values(difference, pairs, sets.sizes["neuron_set"])
                 for difference in differences.mean("speaker").transpose("control", "dose")
             ]
             p_speakers = statistics.sign_flip_test(differences.transpose("control", "dose", "speaker").values, axis=2)
@@ -255,9 +257,11 @@ def effects(compared, label) -> xr.Dataset:
 
 
 def random_sets(compared):
-    """Select the random sets from results along `who`, of which the first are the selected neurons'."""
-    names = compared["who"].values[1:].tolist()
-    return compared.isel(who=[index for index, name in enumerate(names, 1) if name not in random_neurons.BLIND])
+    """Select the random sets from results along `neuron_set`, of which the first are the selected neurons'."""
+    names = compared["neuron_set"].values[1:].tolist()
+    return compared.isel(
+        neuron_set=[index for index, name in enumerate(names, 1) if name not in random_neurons.TARGET_BLIND]
+    )
 
 
 def _rank_p_values(values, random, draws=None) -> np.ndarray:

@@ -41,7 +41,7 @@ def support(model, clips, sites, *, sample_rate=None) -> xr.DataArray:
     neurons = [(site.part, site.layer, neuron) for site in sites for neuron in range(hidden_states[site].shape[-1])]
     units = pd.MultiIndex.from_tuples(neurons, names=["part", "layer", "neuron"])
     coords = {**results.coordinates(clips, rows, right=right), **xr.Coordinates.from_pandas_multiindex(units, "unit")}
-    attrs = results.attributes(model, skipped, method="support", chosen_on=results.heard(clips))
+    attrs = results.attributes(model, skipped, method="support", selection_speakers=results.speaker_ids_json(clips))
     return xr.DataArray(np.stack(list(rows.values())), coords, ("clip", "unit"), attrs=attrs)
 
 
@@ -58,15 +58,18 @@ def contrast(scores, label, *, weight=1.0) -> xr.DataArray:
         raise ValueError(
             f"a contrast needs clips of {label!r} and of others: {int(has_label.sum())} of {len(has_label)} are of it"
         )
-    of_label, others = (scores.isel(clip=np.flatnonzero(chosen)) for chosen in (has_label, ~has_label))
-    difference, speakers = of_label.mean("clip") - weight * others.mean("clip"), scores.attrs.get("chosen_on", "[]")
+    of_label, others = (scores.isel(clip=np.flatnonzero(selected)) for selected in (has_label, ~has_label))
+    difference, speakers = (
+        of_label.mean("clip") - weight * others.mean("clip"),
+        scores.attrs.get("selection_speakers", "[]"),
+    )
     if results.speakers_known(scores):
         within = statistics.by_speaker(of_label) - weight * statistics.by_speaker(others)
         difference, speakers = (
             within.mean("speaker") if within.sizes["speaker"] else difference,
-            results.heard(scores),
+            results.speaker_ids_json(scores),
         )
-    return difference.assign_attrs(chosen_on=speakers)
+    return difference.assign_attrs(selection_speakers=speakers)
 
 
 def top(scores, concept, *, n=3) -> xr.DataArray:
@@ -78,7 +81,7 @@ def top(scores, concept, *, n=3) -> xr.DataArray:
     return scores.sel(concept=concept, drop=True).where(rank < n)
 
 
-def mentions(texts, name) -> xr.DataArray:
+def count_mentions(texts, name) -> xr.DataArray:
     """Count the words of a class's name in each neuron's description (OCP), 0 as NaN: a score for `neurons_of`.
 
     `texts` [layer, neuron] or [unit] are strings, or None. Whole words are compared, without their endings (-s, -ing,
@@ -103,7 +106,7 @@ def neurons_of(scores, k, *, part="ffn_hidden", seed=0) -> dict:
     Parameters
     ----------
     scores : DataArray [layer, neuron] of a `part`, or [unit]
-        Of the concept to forget, as returned by `contrast`, `greedy`, `top`, `mentions`, a concept's `score` of
+        Of the concept to forget, as returned by `contrast`, `greedy`, `top`, `count_mentions`, a concept's `score` of
         `dissection.identify`, its `mean` of `dissection.selectivity`; from training speakers, if effects are to be
         reported on others. Neurons with NaN are never selected: ValueError if fewer than k have a score.
     """
@@ -120,14 +123,14 @@ def neurons_of(scores, k, *, part="ffn_hidden", seed=0) -> dict:
     return plan(units[order[:k]])
 
 
-def reach(model, magnitude) -> xr.DataArray:
+def output_norm(model, magnitude) -> xr.DataArray:
     """Compute the output norm of each neuron: mean |activation|, of `ffn_hidden` × norm of its outgoing weights.
 
     It measures how much a neuron writes into the residual stream. The `magnitude` is that of `activations`:
     [layer, neuron] of `ffn_hidden`, or [unit].
     """
     if "unit" not in magnitude.dims:
-        weights = [model.family.linear(Site(int(layer), "ffn_out")).weight for layer in magnitude["layer"]]
+        weights = [model.architecture.linear(Site(int(layer), "ffn_out")).weight for layer in magnitude["layer"]]
         norms = np.stack([weight.detach().norm(dim=0).cpu().numpy() for weight in weights])
         return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)
     sizes = magnitude.copy()
@@ -135,7 +138,7 @@ def reach(model, magnitude) -> xr.DataArray:
         magnitude["unit"].to_index().to_frame(index=False).groupby(["part", "layer"]).groups.items()
     ):
         if part == "ffn_hidden":
-            norm = model.family.linear(Site(layer, "ffn_out")).weight.detach().norm(dim=0).cpu().numpy()
+            norm = model.architecture.linear(Site(layer, "ffn_out")).weight.detach().norm(dim=0).cpu().numpy()
             sizes[{"unit": rows}] = sizes[{"unit": rows}] * norm[magnitude["neuron"].values[rows]]
     return sizes
 
@@ -143,36 +146,36 @@ def reach(model, magnitude) -> xr.DataArray:
 def controls(neurons, size, draws, *, seed=0, classes=None) -> list[dict]:
     """Draw random neurons in place of the selected ones: as many in each site, of like size, [{Site: neurons}, …].
 
-    `size` is as returned by `reach`; substitutes are drawn by `random_neurons.substitutes`. It may be a Model instead:
+    `size` is as returned by `output_norm`; substitutes are drawn by `random_neurons.draw_substitutions`. It may be a Model instead:
     then they are any neurons of each site. The selected neurons may be among them. `classes` is the number of size
     classes, as in `random_neurons.size_classes`.
     """
     sets = {}
-    for index, (site, chosen) in enumerate(neurons.items()):
+    for index, (site, selected) in enumerate(neurons.items()):
         if isinstance(size, xr.DataArray):
             numbers = random_neurons.size_classes(_of_site(size, site), classes)
             # Seeded by the layer, or, for modules, by the index among the sites.
             key = [seed, site.layer if isinstance(site.layer, (int, np.integer)) else index]
             sets[site] = [
-                np.sort(stand_in[chosen]) for stand_in in random_neurons.substitutes(numbers, draws, seed=key)
+                np.sort(stand_in[selected]) for stand_in in random_neurons.draw_substitutions(numbers, draws, seed=key)
             ]
         else:
             # Seeded by the index among the sites.
             rng, width = np.random.default_rng([seed, index]), size.n_neurons(site)
-            sets[site] = [rng.choice(width, len(chosen), replace=False) for _ in range(draws)]
+            sets[site] = [rng.choice(width, len(selected), replace=False) for _ in range(draws)]
     return [{site: sets_of_site[draw] for site, sets_of_site in sets.items()} for draw in range(draws)]
 
 
-def blind(neurons, magnitude, written) -> dict:
+def target_blind(neurons, magnitude, written) -> dict:
     """Select as many neurons in each site regardless of the class: {"most active": {Site: neurons}, "writes most": …}.
 
-    These are the neurons of the greatest `magnitude`, and of the greatest `written`, as returned by `reach`.
+    These are the neurons of the greatest `magnitude`, and of the greatest `written`, as returned by `output_norm`.
     """
     ranked = {"most active": magnitude, "writes most": written}
     return {
         name: {
-            site: np.sort(np.argsort(-_of_site(sizes, site), kind="stable")[: len(chosen)])
-            for site, chosen in neurons.items()
+            site: np.sort(np.argsort(-_of_site(sizes, site), kind="stable")[: len(selected)])
+            for site, selected in neurons.items()
         }
         for name, sizes in ranked.items()
     }
@@ -195,7 +198,8 @@ def plan(units):
 
 def _sort_key(site) -> str:
     """Return the text by which sites are sorted; do not change it, since the index of a site seeds `controls`."""
-    return f"Site(layer={site.layer!r}, part={site.part!r})"
+    part = "block" if site.part == "hidden_state" else site.part  # as it was called when the seeds were fixed
+    return f"Site(layer={site.layer!r}, part={part!r})"
 
 
 def _stems(text):
@@ -213,7 +217,7 @@ def _stem(word):
     return re.sub("(?<=..)(e|i|y)$", "", word) if len(word) > 2 else word
 
 
-def with_units(clips):
+def fill_speakers(clips):
     """Use as `speaker`, where it is not known, the recording that each clip was cut from, else the clip itself."""
     return clips if "speaker" in clips else clips.assign(speaker=clips.get("source", clips.index).astype(str))
 

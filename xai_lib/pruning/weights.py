@@ -29,9 +29,9 @@ def prune(model, neurons):
     saved = []
     try:
         with torch.no_grad():
-            for site, chosen in neurons.items():
-                linear = _linear(model, site, chosen)
-                rows = torch.as_tensor(np.asarray(chosen, int), device=linear.weight.device)
+            for site, selected in neurons.items():
+                linear = _linear(model, site, selected)
+                rows = torch.as_tensor(np.asarray(selected, int), device=linear.weight.device)
                 for values in filter(lambda values: values is not None, (linear.weight, linear.bias)):
                     saved.append((values, values.detach().clone()))
                     values[rows] = 0
@@ -60,7 +60,7 @@ def save(model, neurons, folder) -> Path:
     if (folder / "config.json").exists():
         raise FileExistsError(f"{folder} contains a model already: choose another folder")
     before = getattr(config, "xai_pruned", None)
-    sites = {model.check(site): np.unique(np.asarray(chosen, int)).tolist() for site, chosen in neurons.items()}
+    sites = {model.check(site): np.unique(np.asarray(selected, int)).tolist() for site, selected in neurons.items()}
     with prune(model, sites):
         try:
             config.xai_pruned = [*(before or []), *({**site._asdict(), "neurons": n} for site, n in sites.items())]
@@ -81,23 +81,23 @@ def fingerprint(model) -> str:
     return digest.hexdigest()
 
 
-def _linear(model, site, chosen):
+def _linear(model, site, selected):
     """Return the linear map whose rows compute the site's neurons; ValueError where `prune` raises it."""
-    site = model.check(site, chosen)
+    site = model.check(site, selected)
     network = model.network
-    linear = network.get_submodule(site.layer) if site.part == "module" else model.family.linear(site)
+    linear = network.get_submodule(site.layer) if site.part == "module" else model.architecture.linear(site)
     name = site.layer if site.part == "module" else f"{site.part} of layer {site.layer}"
     if not isinstance(linear, torch.nn.Linear) or torch.nn.utils.parametrize.is_parametrized(linear):
         raise ValueError(
             f"no single linear map computes the neurons of {name}, so they cannot be pruned: use edits.edit"
         )
-    if model.family.is_open:
+    if model.architecture.has_hooked_heads:
         raise ValueError("the attention heads are being edited or captured: leave that `with` block before pruning")
     if _classifies(model, linear):
         raise ValueError(
             f"{name} is the classifier: its rows are the classes themselves and are never pruned; prune other neurons"
         )
-    if site.part == "ffn_hidden" and model.family.module(site) is not linear:
+    if site.part == "ffn_hidden" and model.architecture.module(site) is not linear:
         from transformers.activations import ACT2FN
 
         activation = ACT2FN[network.config.hidden_act]
@@ -114,7 +114,7 @@ def _classifies(model, linear):
     n = len(model.labels)
     if linear.out_features != n:
         return False
-    waveform = model.noise(1)
+    waveform = model.dummy_input(1)
 
     def logits(shift):
         hook = linear.register_forward_hook(lambda module, args, output: output + shift)

@@ -1,24 +1,24 @@
 """Intervals, hypothesis tests and effect sizes with the speaker as the unit, built on scipy."""
 
 from .effect_sizes import auroc, cohens_d, eta_squared, uar
-from .hypothesis_tests import FEWEST, fdr, repeated_measures_test, t_test, t_test_above, unit
+from .hypothesis_tests import MIN_SPEAKERS, fdr, repeated_measures_test, standardize, t_test, t_test_above
 from .intervals import by_speaker, interval, over_speakers, welch
-from .permutation import chosen_test, deals, permutation_p, sign_flip_test
-from .random_sets import between_random_sets, null_spread, null_test, rank_band, rank_test
+from .permutation import permutation_p, restricted_permutations, selection_test, sign_flip_test
+from .random_sets import between_random_sets, prediction_sd, rank_band, rank_test, test_against_null
 
 __all__ = [
-    "FEWEST",
+    "MIN_SPEAKERS",
     "auroc",
     "between_random_sets",
     "by_speaker",
-    "chosen_test",
+    "selection_test",
     "cohens_d",
-    "deals",
+    "restricted_permutations",
     "eta_squared",
     "fdr",
     "interval",
-    "null_spread",
-    "null_test",
+    "prediction_sd",
+    "test_against_null",
     "over_speakers",
     "permutation_p",
     "rank_band",
@@ -28,6 +28,6 @@ __all__ = [
     "t_test",
     "t_test_above",
     "uar",
-    "unit",
+    "standardize",
     "welch",
 ]

@@ -9,7 +9,7 @@ from scipy import stats
 
 from .effect_sizes import _moments
 
-FEWEST = 8  # minimum number of speakers for an interval or a test
+MIN_SPEAKERS = 8  # minimum number of speakers for an interval or a test
 
 
 def t_test(values, *, axis=0):
@@ -22,7 +22,7 @@ def t_test(values, *, axis=0):
     mean, square, n = _moments(values, axis)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, 0, mean / np.sqrt(square / (n - 1) / n))
-    return np.where(n >= FEWEST, 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1)), np.nan)[()]
+    return np.where(n >= MIN_SPEAKERS, 2 * stats.t.sf(np.abs(t), np.maximum(n - 1, 1)), np.nan)[()]
 
 
 def t_test_above(values, *, axis=0):
@@ -63,7 +63,7 @@ def repeated_measures_test(values) -> np.ndarray:
     complete = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     values = values[complete]
     n, conditions = values.shape[:2]
-    if n < FEWEST:
+    if n < MIN_SPEAKERS:
         return np.full(values.shape[2:], np.nan)
     deviations = values - values.mean(axis=1, keepdims=True)
     mean = deviations.mean(axis=0)
@@ -88,11 +88,11 @@ def fdr(p) -> np.ndarray:
     return adjusted
 
 
-def unit(x, *, axis=0, least=1e-12) -> np.ndarray:
+def standardize(x, *, axis=0, min_norm=1e-12) -> np.ndarray:
     """Return `x` centred along `axis` and scaled to norm 1, so that sums of products are correlations.
 
-    The result is 0 where the norm is `least` or less.
+    The result is 0 where the norm is `min_norm` or less.
     """
     x = x - x.mean(axis=axis, keepdims=True)
     norm = np.linalg.norm(x, axis=axis, keepdims=True)
-    return x / np.where(norm > least, norm, np.inf)
+    return x / np.where(norm > min_norm, norm, np.inf)

@@ -5,7 +5,7 @@ import xarray as xr
 from scipy import stats
 
 from .effect_sizes import _moments
-from .hypothesis_tests import FEWEST
+from .hypothesis_tests import MIN_SPEAKERS
 
 
 def interval(values, confidence=0.95, *, axis=0):
@@ -14,7 +14,7 @@ def interval(values, confidence=0.95, *, axis=0):
     The bounds are NaN where there are fewer than 8 units.
     """
     mean, square, n = _moments(np.asarray(values, float), axis)
-    freedom = np.where(n >= FEWEST, n - 1, np.nan)
+    freedom = np.where(n >= MIN_SPEAKERS, n - 1, np.nan)
     half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(square / freedom / n)
     return tuple(estimate[()] for estimate in (mean, mean - half, mean + half))
 
@@ -31,7 +31,7 @@ def welch(a, b, confidence=0.95, *, axis=0):
     scipy.stats.ttest_ind, equal_var=False, which it equals.
     """
     (mean_a, square_a, n_a), (mean_b, square_b, n_b) = (_moments(np.asarray(group, float), axis) for group in (a, b))
-    f_a, f_b = (np.where((n_a >= FEWEST) & (n_b >= FEWEST), n - 1.0, np.nan) for n in (n_a, n_b))
+    f_a, f_b = (np.where((n_a >= MIN_SPEAKERS) & (n_b >= MIN_SPEAKERS), n - 1.0, np.nan) for n in (n_a, n_b))
     v_a, v_b, difference = square_a / f_a / n_a, square_b / f_b / n_b, mean_a - mean_b
     with np.errstate(divide="ignore", invalid="ignore"):  # groups that do not vary
         freedom = (v_a + v_b) ** 2 / (v_a**2 / f_a + v_b**2 / f_b)

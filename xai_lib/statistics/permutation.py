@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 from scipy import stats
 
-from .hypothesis_tests import FEWEST, t_test_above
+from .hypothesis_tests import MIN_SPEAKERS, t_test_above
 
 
 def sign_flip_test(values, *, axis=0, permutations=9999, seed=0):
@@ -29,7 +29,7 @@ def sign_flip_test(values, *, axis=0, permutations=9999, seed=0):
     values = values / np.maximum(np.abs(values).max(axis=0, initial=0), 1e-300)
     values = np.take_along_axis(values, np.argsort(~finite, axis=0, kind="stable"), axis=0)  # NaN units last
     p, counts = np.full(values.shape[1], np.nan), finite.sum(axis=0)
-    for n in np.unique(counts[counts >= FEWEST]):
+    for n in np.unique(counts[counts >= MIN_SPEAKERS]):
         exact = n <= 14 or 2**n <= permutations
         if exact:
             flips = np.arange(2**n)[:, None] >> np.arange(n) & 1
@@ -46,7 +46,7 @@ def sign_flip_test(values, *, axis=0, permutations=9999, seed=0):
     return p.reshape(shape)[()]
 
 
-def chosen_test(values, chosen, *, draws=400, seed=0) -> np.ndarray:
+def selection_test(values, selected, *, draws=400, seed=0) -> np.ndarray:
     """Return the one-sided p that the mean over units of one quantity, selected for its size among several, is above 0.
 
     A t test on the same units that served for the selection finds effects in noise. So the signs of whole units are
@@ -68,12 +68,12 @@ def chosen_test(values, chosen, *, draws=400, seed=0) -> np.ndarray:
     array [entry]
         NaN where fewer than 8 units have a value of the selected quantity.
     """
-    values, chosen = np.asarray(values), np.asarray(chosen)
-    selected = np.take_along_axis(values, chosen[None, :, None], axis=2)[..., 0]
+    values, selected = np.asarray(values), np.asarray(selected)
+    selected_values = np.take_along_axis(values, selected[None, :, None], axis=2)[..., 0]
     values = np.where(np.isfinite(values), values, 0)
     signs = _sign_patterns(len(values), draws, seed).astype(values.dtype)
 
-    observed = np.nansum(selected, axis=0)
+    observed = np.nansum(selected_values, axis=0)
     margin = 1e-5 * np.maximum(np.abs(observed), 1)  # ties that rounding broke
     as_great = np.zeros(len(observed))
     block = max(2**22 // max(values[0].size, 1), 1)  # draws at a time, 16 or 32 MiB of sums
@@ -82,9 +82,9 @@ def chosen_test(values, chosen, *, draws=400, seed=0) -> np.ndarray:
         as_great += (sums.max(axis=-1) >= observed - margin).sum(axis=0)
 
     smallest = 1 / (1 + len(signs))
-    bound = t_test_above(selected) * values.shape[2]
+    bound = t_test_above(selected_values) * values.shape[2]
     p = np.where(as_great == 0, np.minimum(bound, smallest), smallest * (1 + as_great))
-    return np.where(np.isfinite(selected).sum(axis=0) >= FEWEST, p, np.nan)
+    return np.where(np.isfinite(selected_values).sum(axis=0) >= MIN_SPEAKERS, p, np.nan)
 
 
 def _sign_patterns(n, draws, seed):
@@ -96,10 +96,10 @@ def _sign_patterns(n, draws, seed):
     return 1 - 2 * negative[negative.any(axis=1)]
 
 
-def deals(groups, draws, seed, *, whole=False):
+def restricted_permutations(groups, draws, seed, *, whole_speakers=False):
     """Yield row orders that shuffle rows within speakers (restricted permutation), so that speaker effects are kept.
 
-    `groups` holds the row indices of each speaker. By default the rows of each speaker are shuffled. With `whole`, for
+    `groups` holds the row indices of each speaker. By default the rows of each speaker are shuffled. With `whole_speakers`, for
     values that do not vary within a speaker (then usually a recording that clips were cut from), speakers are exchanged
     as wholes with those that have as many clips: exchanged with others, their clips would be split up, and split-up
     recordings are less alike than the observed ones. The rows of a speaker that can be exchanged with no other stay in
@@ -107,9 +107,9 @@ def deals(groups, draws, seed, *, whole=False):
     """
     size = np.array([len(rows) for rows in groups])
     equal_sizes = [np.stack([groups[i] for i in np.flatnonzero(size == n)]) for n in np.unique(size)]
-    strata = equal_sizes if whole else [rows[None] for rows in groups]
+    strata = equal_sizes if whole_speakers else [rows[None] for rows in groups]
     fixed = sum(rows.size for rows in equal_sizes if len(rows) == 1)
-    if whole and len(groups) > 1 and 2 * fixed >= size.sum():
+    if whole_speakers and len(groups) > 1 and 2 * fixed >= size.sum():
         warnings.warn(
             f"{fixed} of {size.sum()} clips are of recordings whose number of clips no other recording has: they are "
             "not shuffled, and p is too large; use the same number of clips of each recording",
@@ -123,20 +123,20 @@ def deals(groups, draws, seed, *, whole=False):
         yield order
 
 
-def permutation_p(found, drawn) -> np.ndarray:
-    """Return the one-sided p of a permutation test in which greater is better; NaN where `found` is NaN.
+def permutation_p(observed, null_draws) -> np.ndarray:
+    """Return the one-sided p of a permutation test in which greater is better; NaN where `observed` is NaN.
 
-    `drawn` yields arrays [draw, …], any number of them. Where no draw is as great as `found`, p continues as the tail
+    `random_draws` yields arrays [draw, …], any number of them. Where no draw is as great as `observed`, p continues as the tail
     of a Student distribution with the mean and standard deviation of the draws: 400 draws cannot go below 0.0025, which
     is not significant after correction over thousands of neurons, however true a few effects are.
     """
-    found = np.asarray(found, float)
-    as_great, total, square, draws = np.zeros((4, *found.shape))
-    for batch in drawn:
-        draws, as_great = draws + len(batch), as_great + (batch >= found - 1e-9).sum(0)
+    observed = np.asarray(observed, float)
+    as_great, total, square, draws = np.zeros((4, *observed.shape))
+    for batch in null_draws:
+        draws, as_great = draws + len(batch), as_great + (batch >= observed - 1e-9).sum(0)
         total, square = total + batch.sum(0), square + (batch**2).sum(0)
     mean, freedom = total / np.maximum(draws, 1), np.maximum(draws - 1, 1)
-    spread = np.sqrt(np.maximum(square - draws * mean**2, 0) / freedom * (1 + 1 / np.maximum(draws, 1)))
-    tail = stats.t.sf((found - mean) / np.where(spread > 0, spread, np.nan), freedom)
+    sd = np.sqrt(np.maximum(square - draws * mean**2, 0) / freedom * (1 + 1 / np.maximum(draws, 1)))
+    tail = stats.t.sf((observed - mean) / np.where(sd > 0, sd, np.nan), freedom)
     p = np.where(as_great == 0, np.fmin(tail, 1 / (1 + draws)), (1 + as_great) / (1 + draws))
-    return np.where(np.isnan(found), np.nan, p)
+    return np.where(np.isnan(observed), np.nan, p)

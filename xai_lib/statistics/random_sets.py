@@ -39,9 +39,9 @@ def rank_test(found, drawn, *, draws=None):
     untested = ~np.isfinite(values).all(axis=-1)
     values = np.where(untested[..., None], 0, values)
     deviations = np.abs(values - values.mean(axis=-1, keepdims=True))
-    spread = values.std(axis=-1, keepdims=True)
-    varies = spread > 1e-12 * np.abs(values).max(axis=-1, keepdims=True)
-    deviations = np.where(varies, deviations / np.where(varies, spread, 1), 0)
+    sd = values.std(axis=-1, keepdims=True)
+    varies = sd > 1e-12 * np.abs(values).max(axis=-1, keepdims=True)
+    deviations = np.where(varies, deviations / np.where(varies, sd, 1), 0)
     observed, null_distribution = deviations[..., :1] - 1e-9, deviations[..., 1:]
     greatest = null_distribution.reshape(-1, n_drawn).max(axis=0)
     p, family_p = (
@@ -66,37 +66,41 @@ def rank_band(drawn):
     return mean - half, mean + half
 
 
-def null_spread(null, *, axis=0):
-    """Return the SD of one more draw of a normal null distribution about the mean of the draws in `null`."""
-    n = np.shape(null)[axis]
-    sd = np.std(null, axis=axis, ddof=1) if n > 1 else np.full(np.shape(np.take(null, 0, axis) if n else null), np.nan)
+def prediction_sd(random, *, axis=0):
+    """Return the SD of one more draw of a normal null distribution about the mean of the draws in `random`."""
+    n = np.shape(random)[axis]
+    sd = (
+        np.std(random, axis=axis, ddof=1)
+        if n > 1
+        else np.full(np.shape(np.take(random, 0, axis) if n else random), np.nan)
+    )
     return sd * np.sqrt(1 + 1 / max(n, 1))
 
 
-def null_test(value, null, *, axis=0):
+def test_against_null(value, random, *, axis=0):
     """Return the two-sided p that one more draw of a normal null distribution lies as far from its mean as `value`.
 
     For values that are means of many, such as a share of a layer's neurons, and so are nearly normal; effects of a few
     neurons are not: use `rank_test`. t = (value − mean) / SD, with n − 1 degrees of freedom and the SD of
-    `null_spread`. `null` has the draws along `axis`; p is NaN where there are fewer than 3 draws, or NaN among them.
+    `prediction_sd`. `random` has the draws along `axis`; p is NaN where there are fewer than 3 draws, or NaN among them.
     """
-    null = np.moveaxis(np.asarray(null, float), axis, 0)
-    n = len(null)
+    random = np.moveaxis(np.asarray(random, float), axis, 0)
+    n = len(random)
     if n < 3:
         return np.full(np.shape(value), np.nan)[()]
-    deviation, sd = np.abs(value - null.mean(axis=0)), null_spread(null)
+    deviation, sd = np.abs(value - random.mean(axis=0)), prediction_sd(random)
     with np.errstate(divide="ignore", invalid="ignore"):  # draws that do not vary
         t = np.where(deviation == 0, 0, deviation / sd)
     return 2 * stats.t.sf(t, n - 1)
 
 
-def between_random_sets(null, *, shared=0.0) -> xr.DataArray:
-    """Return all differences of two random sets, along the dim `null`: the null distribution of such a difference.
+def between_random_sets(random, *, shared=0.0) -> xr.DataArray:
+    """Return all differences of two random sets, along the dim `random`: the null distribution of such a difference.
 
     They are divided by √(1 − shared), `shared` being the share of neurons that two random sets have in common: so they
     vary as differences of sets without common neurons.
     """
-    first, second = np.triu_indices(null.sizes["null"], 1)
-    null = null.drop_vars("null", errors="ignore")
-    differences = (null.isel(null=first) - null.isel(null=second)) / np.sqrt(1 - shared)
-    return xr.concat([differences, -differences], "null")
+    first, second = np.triu_indices(random.sizes["random"], 1)
+    random = random.drop_vars("random", errors="ignore")
+    differences = (random.isel(random=first) - random.isel(random=second)) / np.sqrt(1 - shared)
+    return xr.concat([differences, -differences], "random")

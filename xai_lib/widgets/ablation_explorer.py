@@ -4,7 +4,7 @@ from .. import plots
 from .panel import Panel
 
 READOUTS = {
-    "log-odds of the target": ("delta", "change of the target's log-odds (nats)"),
+    "log-odds of the target": ("target_change", "change of the target's log-odds (nats)"),
     "divergence from clean": ("kl", "KL divergence from clean (nats)"),
     "decision changed": ("changed", "share of clips with another label"),
 }

@@ -11,15 +11,15 @@ from .. import audio, corpora
 from ..audio import reading
 from ..corpora import fingerprints, folders, identity
 
-MOST = 20  # maximum number of recordings per speaker that are compared by sound before the split
+MAX_RECORDINGS = 20  # maximum number of recordings per speaker that are compared by sound before the split
 
 
 def split(corpus, model, *, seed=0) -> pd.DataFrame:
     """Add the column `split`: training speakers (or folds) of the model are "train", all others "test".
 
     If all or none of the speakers are training speakers, the split is drawn by speaker. Training speakers are
-    recognised by name, by the files' names, and by sound (`identity.heard_before`; at most 20 recordings of each
-    speaker are compared). The spelling of speakers is unified (`identity.unified`). An existing column `split` is kept.
+    recognised by name, by the files' names, and by sound (`identity.training_status`; at most 20 recordings of each
+    speaker are compared). The spelling of speakers is unified (`identity.unify_spelling`). An existing column `split` is kept.
 
     Raises
     ------
@@ -27,13 +27,17 @@ def split(corpus, model, *, seed=0) -> pd.DataFrame:
         Some clip has no speaker; an existing column `split` has a speaker on both sides, lacks values or has only one
         side; one file, or files of equal bytes, are on both sides.
     """
-    missing = sum(identity.compared(name) is None for name in corpus["speaker"]) if "speaker" in corpus else len(corpus)
+    missing = (
+        sum(identity.comparable_name(name) is None for name in corpus["speaker"])
+        if "speaker" in corpus
+        else len(corpus)
+    )
     if missing:
         raise ValueError(
             f"{missing} of {len(corpus)} clips have no speaker, but all statistics are computed over speakers: "
             "give the corpus (as a CSV file) a column `speaker`, or leave those clips out"
         )
-    corpus = corpus.assign(speaker=identity.unified(corpus["speaker"]))
+    corpus = corpus.assign(speaker=identity.unify_spelling(corpus["speaker"]))
     if "split" in corpus:
         split_corpus = _validated_split(corpus)
     else:
@@ -62,15 +66,15 @@ def _warn_on_shared_person(corpus):
 
 def _new_split(corpus, model, seed):
     """Return the corpus with training speakers of the model in train and others in test, or else a drawn split."""
-    trained = [*(model.trained_on or []), *(model.head_trained_on or [])]
-    states = identity.heard_before(corpus, trained, _recordings(model, "trained", "head"), most=MOST)
-    in_training = corpus["speaker"].isin(states.index[states == identity.HEARD])
+    trained = [*(model.train_speakers or []), *(model.head_train_speakers or [])]
+    states = identity.training_status(corpus, trained, _recordings(model, "trained", "head"), most=MAX_RECORDINGS)
+    in_training = corpus["speaker"].isin(states.index[states == identity.IN_TRAINING])
     if in_training.any() and not in_training.all():
         return corpus.assign(split=np.where(in_training, "train", "test"))
     return corpora.split(corpus, seed=seed)
 
 
-def drawn(clips, n, seed) -> pd.DataFrame:
+def subsample(clips, n, seed) -> pd.DataFrame:
     """Draw at most `n` clips, balanced over label and speaker."""
     return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
 
@@ -120,38 +124,38 @@ def _matching_files(pattern, skipped) -> list[str]:
     return [str(path) for path in content.files]
 
 
-def of_whom(model, test) -> str:
+def describe_test_speakers(model, test) -> str:
     """Describe the number of test speakers (or of recordings of sounds), and how many of them the model was trained on.
 
     The description has a number where that can be determined: "trained on 0" means that these speakers can be compared
-    with the training speakers, and none of them is among those (`identity.heard_before`). If names and files do not
+    with the training speakers, and none of them is among those (`identity.training_status`). If names and files do not
     determine it, the description says "not known", even if none of these recordings was trained on: others of the same
     people may have been.
     """
-    test = test.assign(speaker=identity.unified(test["speaker"]))
+    test = test.assign(speaker=identity.unify_spelling(test["speaker"]))
     speakers = set(test["speaker"].dropna())
     are_sounds = bool(speakers) and all(name.startswith("recording-") for name in speakers)
     kind, whom = ("recordings", "which") if are_sounds else ("speakers", "whom")
     description = f"{kind}  {len(speakers)}"
 
-    if model.trained_on is None:
+    if model.train_speakers is None:
         description += f"; {whom} the encoder was trained on is not recorded"
     else:
-        description += _training_overlap(model, test, "trained", model.trained_on, whom)
-    if model.head_trained_on is not None:
-        description += _training_overlap(model, test, "head", model.head_trained_on, whom)
+        description += _training_overlap(model, test, "trained", model.train_speakers, whom)
+    if model.head_train_speakers is not None:
+        description += _training_overlap(model, test, "head", model.head_train_speakers, whom)
 
-    chosen_on = identity.heard_before(test, model.chosen_on or [], _recordings(model, "chosen"))
-    names = sorted(chosen_on.index[chosen_on == identity.HEARD])
+    selection_speakers = identity.training_status(test, model.selection_speakers or [], _recordings(model, "selected"))
+    names = sorted(selection_speakers.index[selection_speakers == identity.IN_TRAINING])
     return description + (f"; its weights were selected on {', '.join(names)}" if names else "")
 
 
 def _training_overlap(model, test, use, trained, whom):
     """Describe how many test speakers the encoder (`use` "trained") or the head ("head") was trained on."""
     recordings = _recordings(model, use)
-    states = identity.heard_before(test, trained, recordings)
-    n_trained = (states == identity.HEARD).sum()
-    unknown = (states == identity.NOT_KNOWN).sum()
+    states = identity.training_status(test, trained, recordings)
+    n_trained = (states == identity.IN_TRAINING).sum()
+    unknown = (states == identity.UNKNOWN).sum()
     part = "encoder" if use == "trained" else "head"
     if not unknown:
         return (

@@ -88,7 +88,7 @@ def setup(name: str, **parameters) -> Run:
     model = models.load(values["model"], device=values["device"])
     model.require_trained()
     model.target(values["emotion"])
-    if name[:2] in ("01", "02", "03", "04") and not model.family.timeline:
+    if name[:2] in ("01", "02", "03", "04") and not model.architecture.timeline:
         raise ValueError(
             f"{model.name} represents sound as patches of time and frequency, but this notebook needs a sequence of "
             "frames: use notebook 05 or 06, or a WavLM"
@@ -105,7 +105,7 @@ def setup(name: str, **parameters) -> Run:
     if values["neuron"] is not None and values["neuron"] >= widest:
         raise ValueError(f"neuron {values['neuron']} out of range: the widest part of this model has 0–{widest - 1}")
     corpus = inputs.split(corpus, model, seed=values["seed"])
-    sides = [inputs.drawn(corpus[corpus["split"] == side], values["max_clips"], values["seed"]) for side in SIDES]
+    sides = [inputs.subsample(corpus[corpus["split"] == side], values["max_clips"], values["seed"]) for side in SIDES]
     skipped = {}
     clips = inputs.usable(pd.concat(sides).sort_index(), model, skipped)
     inputs.check_sounds(clips)
@@ -124,7 +124,7 @@ def setup(name: str, **parameters) -> Run:
         f"model   {model.name}: {', '.join(model.labels)}; layers 0–{model.n_layers}\n"
         f"corpus  {Path(values['corpus']).name}: {len(corpus)} clips; "
         f"drawn {len(run.train)} train, {len(run.test)} test\n"
-        f"test {inputs.of_whom(model, run.test)}\n"
+        f"test {inputs.describe_test_speakers(model, run.test)}\n"
         f"target  {run.emotion}: the model recognises it in {len(correct)} of {len(of_target)} test clips of it\n"
         f"explained      {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}{drawn_from}",
         *(f"left out       {Path(path).name}: {reason}" for path, reason in skipped.items()),
@@ -180,9 +180,9 @@ class Run(SimpleNamespace):
             speakers = self.test["speaker"].dropna() if "speaker" in self.test else []
             self._provenance = {
                 "model": self.model.name,
-                "trained_on": self.model.trained_on or "not recorded",
-                "head_trained_on": self.model.head_trained_on,
-                "chosen_on": self.model.chosen_on,
+                "train_speakers": self.model.train_speakers or "not recorded",
+                "head_train_speakers": self.model.head_train_speakers,
+                "selection_speakers": self.model.selection_speakers,
                 "test_speakers": sorted({str(name) for name in speakers}),
                 "revision": getattr(config, "_commit_hash", None),
                 "corpus": self.corpus_fingerprint,

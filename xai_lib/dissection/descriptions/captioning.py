@@ -106,10 +106,10 @@ class AudioLanguageModel:
         Maximum number of tokens of an answer; a longer one is rejected (BadAnswer).
     """
 
-    def __init__(self, model="Qwen/Qwen2-Audio-7B-Instruct", *, ask=None, most=128, device="auto"):
+    def __init__(self, model="Qwen/Qwen2-Audio-7B-Instruct", *, ask=None, max_tokens=128, device="auto"):
         from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-        self.ask, self.most, self.device = ask or prompt("describe")[-1], most, checkpoints.device(device)
+        self.ask, self.max_tokens, self.device = ask or prompt("describe")[-1], max_tokens, checkpoints.device(device)
         self.network, self.processor = _load(model, AutoModelForMultimodalLM, AutoProcessor, self.device, "auto")
         self.sample_rate = self.processor.feature_extractor.sampling_rate
 
@@ -119,24 +119,24 @@ class AudioLanguageModel:
         text = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         options = {"sampling_rate": self.sample_rate, "return_tensors": "pt"}
         inputs = self.processor(text=[text], audio=[waveform], **options).to(self.device, self.network.dtype)
-        return generated(self.network, self.processor.tokenizer, inputs, self.most)
+        return generated(self.network, self.processor.tokenizer, inputs, self.max_tokens)
 
     def __call__(self, clips) -> pd.Series:
         return _caption_clips(self._describe, clips, self.sample_rate)
 
 
-def generated(network, tokenizer, inputs, most) -> str:
-    """Return the greedy answer of a language model; raise BadAnswer if it is empty or longer than `most` tokens."""
+def generated(network, tokenizer, inputs, max_tokens) -> str:
+    """Return the greedy answer of a language model; raise BadAnswer if it is empty or longer than `max_tokens` tokens."""
     import torch
 
     n_prompt, limit = inputs["input_ids"].shape[1], network.config.get_text_config().max_position_embeddings
-    if n_prompt + most > limit:
+    if n_prompt + max_tokens > limit:
         raise BadAnswer(
-            f"a prompt of {n_prompt} tokens and an answer of {most} exceed the model's context of {limit} tokens"
+            f"a prompt of {n_prompt} tokens and an answer of {max_tokens} exceed the model's context of {limit} tokens"
         )
     with torch.inference_mode():
         tokens = network.generate(
-            **inputs, do_sample=False, temperature=None, top_p=None, top_k=None, max_new_tokens=most
+            **inputs, do_sample=False, temperature=None, top_p=None, top_k=None, max_new_tokens=max_tokens
         )
     new_tokens = tokens[0, n_prompt:]
     end_tokens = network.generation_config.eos_token_id
@@ -144,8 +144,8 @@ def generated(network, tokenizer, inputs, most) -> str:
     answer = tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
     if not answer:
         raise BadAnswer("the answer is empty")
-    if len(new_tokens) == most and new_tokens[-1].item() not in end_tokens:
-        raise BadAnswer(f"the answer is cut off after {most} tokens: {answer!r}")
+    if len(new_tokens) == max_tokens and new_tokens[-1].item() not in end_tokens:
+        raise BadAnswer(f"the answer is cut off after {max_tokens} tokens: {answer!r}")
     return answer
 
 

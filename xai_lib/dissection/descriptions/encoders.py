@@ -15,7 +15,7 @@ import xarray as xr
 from ... import audio, corpora
 from ...corpora import emotion_profiles
 from ...models import checkpoints
-from .vocabulary import STOP, WORD, lexicon, told
+from .vocabulary import STOP, WORD, as_texts, lexicon
 
 
 def match(texts, concepts, encoder=None) -> xr.DataArray:
@@ -33,7 +33,7 @@ def match(texts, concepts, encoder=None) -> xr.DataArray:
     ValueError
         A text is missing, or (TF-IDF) no text contains a word that counts.
     """
-    texts, concepts = told(texts), _named_descriptions(concepts)
+    texts, concepts = as_texts(texts), _named_descriptions(concepts)
     encoder = encoder or tfidf(texts)
     return _cosines(texts.index, encoder(list(texts)), concepts, encoder)
 
@@ -51,7 +51,7 @@ def match_sound(clips, concepts, encoder) -> xr.DataArray:
 def _named_descriptions(concepts) -> pd.Series:
     """Return descriptions by name; a word without a description describes itself."""
     has_names = isinstance(concepts, (pd.Series, dict))
-    return told(concepts if has_names else dict(zip(concepts, concepts)))
+    return as_texts(concepts if has_names else dict(zip(concepts, concepts)))
 
 
 def tfidf(texts):

@@ -31,8 +31,8 @@ class Contrastive:
     least, most : as in `sentence`.
     """
 
-    def __init__(self, background, *, least=1.96, most=3):
-        self.words, self.options = counts(pd.Series(list(background), dtype=object)), {"least": least, "most": most}
+    def __init__(self, background, *, min_z=1.96, most=3):
+        self.words, self.options = counts(pd.Series(list(background), dtype=object)), {"min_z": min_z, "most": most}
 
     def __call__(self, texts, low=None) -> str:
         def count(texts):

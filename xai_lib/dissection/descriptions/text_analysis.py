@@ -59,7 +59,7 @@ def calibrate(high, low, *, encoder, threshold=0.9):
     return *remaining, pd.DataFrame(removed, columns=["side", "sentence", "partner", "cosine"])
 
 
-def said(text, known=()) -> set:
+def asserted_words(text, known=()) -> set:
     """Return the words of a text, in lower case, that occur at least once without negation.
 
     A word is negated if "not", "no", "without" or the like is one of the four words before it in its clause. Hyphenated
@@ -80,7 +80,7 @@ def said(text, known=()) -> set:
     return asserted
 
 
-def kept(words, yes_no) -> list:
+def confirmed_words(words, yes_no) -> list:
     """Return the words for which `yes_no` returns True; warn of those for which it returns neither True nor False."""
     answers = {word: yes_no(word) for word in words}
     unclear = [word for word, answer in answers.items() if answer not in (True, False)]

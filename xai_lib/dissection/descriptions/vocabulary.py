@@ -39,7 +39,7 @@ def concepts(name="emotions") -> pd.Series:
     return pd.read_csv(path, index_col="name")["description"]
 
 
-def shipped(model) -> pd.DataFrame:
+def bundled_descriptions(model) -> pd.DataFrame:
     """Return the bundled descriptions of the neurons of "pocket-wavlm" or "pocket-ast": a row by (part, layer, neuron).
 
     The columns are documented in data/README.md; `attrs` hold the clips that they were derived from and tested on, and
@@ -65,7 +65,7 @@ def prompt(name, **values) -> list[str]:
     return [part.strip().format(**values) for part in parts]
 
 
-def shown(text, most=300) -> str:
+def escape_html(text, most=300) -> str:
     """Escape an untrusted text for HTML and truncate it to `most` characters, with the number of those left out.
 
     Control characters, including those that change the direction of writing, become spaces.
@@ -90,7 +90,7 @@ def each(function, items, what="items") -> pd.Series:
     return pd.Series(values, dtype=object)
 
 
-def told(texts) -> pd.Series:
+def as_texts(texts) -> pd.Series:
     """Convert texts to a Series; raise ValueError if one of them is missing."""
     texts = texts if isinstance(texts, pd.Series) else pd.Series(texts, dtype=object)  # a dict gives its keys as index
     missing = [key for key, text in texts.items() if not isinstance(text, str)]
@@ -104,7 +104,7 @@ def counts(texts) -> xr.DataArray:
     """Return which words each text contains, 0 or 1: [clip, word]; stop words such as "very" are left out."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    texts = told(texts)
+    texts = as_texts(texts)
     vectorizer = CountVectorizer(token_pattern=WORD, stop_words=STOP, binary=True)
     try:
         occurs = vectorizer.fit_transform(texts).toarray()
@@ -143,15 +143,15 @@ def terms(high, low, background):
     return np.where(np.isfinite(z), z, 0.0)
 
 
-def sentence(z, *, least=1.96, most=3) -> str:
+def sentence(z, *, min_z=1.96, most=3) -> str:
     """Return terms [word] as a short sentence with their z: "loud (+3.1), fast (+2.2); not slow (−2.4)".
 
-    Words with |z| below `least` are left out, and at most `most` words of either sign are listed.
+    Words with |z| below `min_z` are left out, and at most `most` words of either sign are listed.
     """
     words, z = z["word"].values, z.values
     order = np.argsort(-np.abs(z), kind="stable")
-    more = [f"{words[i]} (+{z[i]:.1f})" for i in order if z[i] >= least][:most]
-    less = [f"{words[i]} (−{-z[i]:.1f})" for i in order if z[i] <= -least][:most]
+    more = [f"{words[i]} (+{z[i]:.1f})" for i in order if z[i] >= min_z][:most]
+    less = [f"{words[i]} (−{-z[i]:.1f})" for i in order if z[i] <= -min_z][:most]
     if not more and not less:
-        return f"no word tells its high clips from its low ones (no |z| from {least:g} up)"
+        return f"no word tells its high clips from its low ones (no |z| from {min_z:g} up)"
     return "; ".join(filter(None, [", ".join(more), less and "not " + ", ".join(less)]))

@@ -1,10 +1,10 @@
 """Architectures: one file each with the positions of a network's parts, which no other module knows."""
 
 from .ast import AST
-from .base import Family
+from .base import Architecture
 from .generic import Wrapped
 from .wavlm import WavLM
 
-FAMILIES = {"wavlm": WavLM, "audio-spectrogram-transformer": AST}
+ARCHITECTURES = {"wavlm": WavLM, "audio-spectrogram-transformer": AST}
 
-__all__ = ["AST", "FAMILIES", "Family", "WavLM", "Wrapped"]
+__all__ = ["AST", "ARCHITECTURES", "Architecture", "WavLM", "Wrapped"]

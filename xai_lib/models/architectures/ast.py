@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from ..sites import Site, State
-from .base import Family
+from .base import Architecture
 
 
-class AST(Family):
+class AST(Architecture):
     """Audio Spectrogram Transformer: frames are patches of time and frequency, after two class tokens."""
 
     class_tokens = 2
@@ -47,7 +47,7 @@ class AST(Family):
         """Return the number of class tokens and patches, the same for all clips."""
         return self.class_tokens + self.grid[0] * self.grid[1]
 
-    def places(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    def frame_times(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the centre of each patch in seconds, NaN for class tokens, and the mask of valid frames."""
         config, step = self.base.config, sample_rate / 100
         column = np.arange(self.grid[1]) * config.time_stride + (config.patch_size - 1) / 2
@@ -63,7 +63,7 @@ class AST(Family):
             return self.base.embeddings.dropout
         layer = self.layers[site.layer - 1]
         ffn = layer.mlp
-        return {"block": layer, "attention": layer.attention, "ffn_hidden": ffn.activation_fn, "ffn_out": ffn}[
+        return {"hidden_state": layer, "attention": layer.attention, "ffn_hidden": ffn.activation_fn, "ffn_out": ffn}[
             site.part
         ]
 

@@ -9,7 +9,7 @@ import torch
 from ..sites import PARTS, Site, State
 
 
-class Family:
+class Architecture:
     """Base class of architectures, with the defaults that they share.
 
     `parts`; `class_tokens`, number of initial frames that stand for the whole clip; `timeline`, True if frames follow
@@ -24,7 +24,7 @@ class Family:
     residual = True
     overwrites = False
     timeline = False
-    is_open = False
+    has_hooked_heads = False
     window = None  # seconds of a clip that the network takes, if it would cut off the rest
     seconds = None  # that a forward pass covers, if fixed for all clips and specified by the user
 
@@ -33,24 +33,24 @@ class Family:
         self.base = getattr(network, network.base_model_prefix, network)
 
     @contextmanager
-    def opened(self, site: Site):
+    def hookable(self, site: Site):
         """Yield the module whose output, or its first item, is the site, within the context."""
         yield self.network.get_submodule(site.layer) if site.part == "module" else self.module(site)
 
     def has(self, site: Site) -> bool:
-        """Return True if the site exists: layer 0, the input of the first layer, has the part `block` only."""
-        return site.layer > 0 or site.part == "block"
+        """Return True if the site exists: layer 0, the input of the first layer, has the part `hidden_state` only."""
+        return site.layer > 0 or site.part == "hidden_state"
 
     def width(self, part: str) -> int:
         """Return the number of neurons of a part."""
         config = self.base.config
         return config.intermediate_size if part == "ffn_hidden" else config.hidden_size
 
-    def seen(self, site: Site, output: torch.Tensor) -> torch.Tensor:
+    def to_frames(self, site: Site, output: torch.Tensor) -> torch.Tensor:
         """Convert the output of the site's module to [batch, frame, neuron]."""
         return output if output.ndim > 2 else output[:, None]
 
-    def given(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def from_frames(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Convert [batch, frame, neuron] to the layout of the module's `output`, to replace it."""
         return hidden.reshape(output.shape)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..sites import Site
-from .base import Family
+from .base import Architecture
 
 _AXES = ("batch", "frame", "time", "neuron")
 
@@ -15,7 +15,7 @@ _AXES = ("batch", "frame", "time", "neuron")
 _UNFIT = (RuntimeError, AssertionError, IndexError)  # raised for a length that a module does not take
 
 
-class Wrapped(Family):
+class Wrapped(Architecture):
     """The architecture of one module; its arguments are those of `models.wrap`."""
 
     resumable = False
@@ -81,7 +81,7 @@ class Wrapped(Family):
         module = self.module(site)
         return module if isinstance(module, torch.nn.Linear) else None
 
-    def seen(self, site: Site, output: torch.Tensor) -> torch.Tensor:
+    def to_frames(self, site: Site, output: torch.Tensor) -> torch.Tensor:
         """Convert the output of the site's module to [batch, frame, neuron]."""
         axes, time = self._axes(site, output)
         hidden = output.permute(axes).flatten(1, -2) if len(axes) > 2 else output.permute(axes)[:, None]
@@ -89,7 +89,7 @@ class Wrapped(Family):
             self.steps[hidden.shape[1]] = output.shape[time[0]]
         return hidden
 
-    def given(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    def from_frames(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Convert [batch, frame, neuron] to the layout of the module's `output`, to replace it."""
         axes, _ = self._axes(site, output)
         return hidden.reshape([output.shape[axis] for axis in axes]).permute([*np.argsort(axes)])
@@ -124,7 +124,7 @@ class Wrapped(Family):
         output = getattr(output, "logits", output)
         return output[0] if isinstance(output, tuple) else output
 
-    def places(self, n_samples: int, sample_rate: int, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def frame_times(self, n_samples: int, sample_rate: int, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the centre of each of `n` frames in seconds, and the mask of valid frames (in the clip).
 
         Frames are spread evenly over the clip, or a window of `seconds`.
@@ -162,9 +162,9 @@ class Wrapped(Family):
 
         Raises ValueError if a layout or the logits do not fit.
         """
-        x = model.noise(2)
+        x = model.dummy_input(2)
         try:
-            shapes, logits = model.tried(self.sites, x)
+            shapes, logits = model.trace_shapes(self.sites, x)
         except _UNFIT as error:
             problem = f"the module does not take {x.shape[1] / model.sample_rate:g} s of sound ({error})"
             raise ValueError(f"{problem}: if it takes one length only, give it as seconds=") from error
@@ -184,7 +184,9 @@ class Wrapped(Family):
     def _check_window(self, model, shapes):
         """Warn or raise ValueError if frames of a clip of another length contradict `seconds`, or look like neurons."""
         try:
-            other_shapes, _ = model.tried(self.sites, model.noise(2, self.seconds / 2 if self.seconds else 2))
+            other_shapes, _ = model.trace_shapes(
+                self.sites, model.dummy_input(2, self.seconds / 2 if self.seconds else 2)
+            )
         except (*_UNFIT, ValueError):  # it takes one length only
             return
         for site, shape in shapes.items():

@@ -9,10 +9,10 @@ import torch
 
 from ... import audio
 from ..sites import PARTS, Site, State
-from .base import Family
+from .base import Architecture
 
 
-class WavLM(Family):
+class WavLM(Architecture):
     """WavLM, base (post-norm) and large (pre-norm). Its blocks return (hidden, position bias)."""
 
     parts = (*PARTS, "heads")
@@ -43,7 +43,7 @@ class WavLM(Family):
         """Return the number of frames of a waveform of `n_samples`."""
         return audio.n_frames(n_samples, hop=self.hop, span=self.span)
 
-    def places(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    def frame_times(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the centre of each frame in seconds, and the mask of valid frames (all)."""
         n = self.n_frames(n_samples)
         return audio.frame_times(n, sample_rate, hop=self.hop, span=self.span), np.ones(n, bool)
@@ -54,7 +54,12 @@ class WavLM(Family):
             return self.encoder.dropout
         layer = self.layers[site.layer - 1]
         ffn = layer.feed_forward
-        parts = {"block": layer, "attention": layer.dropout, "ffn_hidden": ffn.intermediate_dropout, "ffn_out": ffn}
+        parts = {
+            "hidden_state": layer,
+            "attention": layer.dropout,
+            "ffn_hidden": ffn.intermediate_dropout,
+            "ffn_out": ffn,
+        }
         return parts[site.part]
 
     def linear(self, site: Site) -> torch.nn.Linear | None:
@@ -74,19 +79,19 @@ class WavLM(Family):
         return None if self.stable else (block.layer_norm, block.final_layer_norm)
 
     @property
-    def is_open(self) -> bool:
-        """Return True while attention heads of a layer are hooked (see `opened`)."""
+    def has_hooked_heads(self) -> bool:
+        """Return True while attention heads of a layer are hooked (see `hookable`)."""
         return bool(self._open)
 
     @contextmanager
-    def opened(self, site: Site):
+    def hookable(self, site: Site):
         """Yield the module whose output, or its first item, is the site; `heads` has one within this context only.
 
         Attention projects its heads with the weights of `out_proj` inside one function. Within the context these
         weights are the identity, and `out_proj` follows as a separate step.
         """
         if site.part != "heads":
-            with super().opened(site) as module:
+            with super().hookable(site) as module:
                 yield module
             return
         attention = self.layers[site.layer - 1].attention
@@ -103,13 +108,13 @@ class WavLM(Family):
                 lambda *arguments: (projection(heads(arguments[2][0])), *arguments[2][1:]), prepend=True
             )
             self._open[site.layer] = [heads, 0, lambda: (setattr(attention, "out_proj", projection), hook.remove())]
-        opened = self._open[site.layer]
-        opened[1] += 1
+        entry = self._open[site.layer]
+        entry[1] += 1
         try:
-            yield opened[0]
+            yield entry[0]
         finally:
-            opened[1] -= 1
-            if not opened[1]:
+            entry[1] -= 1
+            if not entry[1]:
                 self._open.pop(site.layer)[2]()
 
     def weights(self) -> torch.Tensor | None:
