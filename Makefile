@@ -70,8 +70,8 @@ pocket: $(STAMP)
 	@for corpus in esc10 librispeech; do test -d "$$XAI_REAL_DATA/$$corpus" || { \
 		echo "make pocket REAL=~/corpora, a folder that holds esc10/, librispeech/ and ravdess/ (see data/README.md): there is no $$XAI_REAL_DATA/$$corpus" >&2; exit 1; }; done
 	$(BIN)/python tests/librosa_cache.py
-	$(BIN)/python data/pocket_ast.py
-	$(BIN)/python data/pocket_wavlm.py
+	$(BIN)/python data/recipes/pocket_ast.py
+	$(BIN)/python data/recipes/pocket_wavlm.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .benchmarks .ruff_cache

@@ -55,7 +55,7 @@ def espeak():
     """The library of espeak-ng, with which the sample corpus was spoken."""
     import sys
 
-    sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "recipes"))
     import synthesis
 
     try:

@@ -218,7 +218,7 @@ def test_what_is_no_model_is_named(tmp_path):
 @pytest.mark.real
 def test_captions_and_sounds_of_esc10_are_nearest_to_their_own_concept(real):
     """Half of the clips or more, of ten concepts, in each of folds 1 to 4 among the other three's quantiles."""
-    sys.path.insert(0, str(descriptions.CONCEPTS.parent))
+    sys.path.insert(0, str(descriptions.CONCEPTS.parent / "recipes"))
     from pocket_ast import corpus
 
     clips = corpus(real / "esc10")

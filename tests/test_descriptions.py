@@ -217,7 +217,7 @@ def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
     ]
     assert table.index.tolist() == units
     weights = (ROOT / "data" / name / "model.safetensors").read_bytes()
-    assert table.attrs["weights_sha256"] == hashlib.sha256(weights).hexdigest(), "run data/describe_pocket.py"
+    assert table.attrs["weights_sha256"] == hashlib.sha256(weights).hexdigest(), "run data/recipes/describe_pocket.py"
     assert set(table["concept"]) <= set(descriptions.concepts(listed).index) and table.attrs["concepts"] == listed
     words = set(descriptions.lexicon()[["low", "high"]].to_numpy().ravel())
     for said, adjectives in zip(table["description"], table["adjectives"].str.split()):

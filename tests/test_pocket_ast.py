@@ -13,7 +13,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 DATA = Path(__file__).parents[1] / "data"
-sys.path.insert(0, str(DATA))
+sys.path.insert(0, str(DATA / "recipes"))
 
 import pocket_ast
 

@@ -14,7 +14,7 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import recall_score
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "recipes"))
 
 import pocket_speech
 import pocket_teacher

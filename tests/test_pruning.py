@@ -19,7 +19,7 @@ from xai_lib.models.sites import Site
 from xai_lib.pruning import forgetting
 from xai_lib.statistics import sign_flip_test
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "recipes"))
 
 import pocket_ast
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 DATA = Path(__file__).parents[1] / "data"
-sys.path.insert(0, str(DATA))
+sys.path.insert(0, str(DATA / "recipes"))
 
 import card
 import make_sample

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "recipes"))
 
 import training
 

@@ -1,6 +1,6 @@
 """Write what the neurons of the bundled models respond to: descriptions/<model>.csv and .json.
 
-python data/describe_pocket.py ~/corpora/esc10    # pocket-wavlm from the sample corpus, pocket-ast from ESC-10; minutes
+python data/recipes/describe_pocket.py ~/corpora/esc10    # pocket-wavlm from the sample corpus, pocket-ast from ESC-10; minutes
 
 Words and concepts are written from the clips that the model was trained on, and tested on those that it was not.
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+DATA = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(DATA.parent))
 
 from xai_lib import corpora, dissection, models
 from xai_lib.dissection import descriptions, open_concepts
@@ -57,18 +57,18 @@ def main(esc10):
     """Both models."""
     for name, concept_list in LISTS.items():
         speech = name == "pocket-wavlm"
-        model = models.load(HERE / name, device="cpu")
+        model = models.load(DATA / name, device="cpu")
         corpus = corpora.load("sample") if speech else corpora.load("esc-10", root=esc10)
         clips = inputs.split(corpus, model)
         frames = "speech" if speech else "all"
         found = table(model, clips, concept_list, "voice" if speech else "sound", frames)
-        file = HERE / "descriptions" / f"{name}.csv"
+        file = DATA / "descriptions" / f"{name}.csv"
         file.parent.mkdir(exist_ok=True)
         found.to_csv(file, index=False, float_format="%.6g")
         about = {
             "model": name,
-            "weights_sha256": hashlib.sha256((HERE / name / "model.safetensors").read_bytes()).hexdigest(),
-            "made_by": "data/describe_pocket.py",
+            "weights_sha256": hashlib.sha256((DATA / name / "model.safetensors").read_bytes()).hexdigest(),
+            "made_by": "data/recipes/describe_pocket.py",
             "corpus": "sample" if speech else "esc-10",
             "written_from": {"clips": int((clips["split"] == "train").sum()), "of": _whom(clips, "train")},
             "tested_on": {"clips": int((clips["split"] == "test").sum()), "of": _whom(clips, "test")},

@@ -23,7 +23,7 @@ pipeline_tag: audio-classification
 
 A WavLM for emotion recognition with {parameters:.2f} M parameters, small enough to travel with the workbook. Trained from scratch in
 {minutes:.0f} minutes on {where} (after some ten minutes in which speech and teachers are prepared), seed {seed}, by
-`data/pocket_wavlm.py` (its settings: `data/pocket_wavlm_settings.py`). Raw audio at 16 kHz goes in as it is (`do_normalize: false`), so the
+`data/recipes/pocket_wavlm.py` (its settings: `data/recipes/pocket_wavlm_settings.py`). Raw audio at 16 kHz goes in as it is (`do_normalize: false`), so the
 model hears how loud a clip is.
 
 ```python
@@ -60,7 +60,7 @@ took no part in anything: they are left for you.
 1. **Listening** ({listen} epochs): log-mel bands and F0 are read from layer 2, hidden frames are guessed from the last one, and
    synthetic speech is recognised. No emotion of a recording is named.
 2. **Learning** ({learn} epochs): emotions, from the labels, and frame by frame from teachers: ridge regressions on random convolutions of
-   log-mel bands and F0 (`data/pocket_teacher.py`). Every training actor is judged by teachers who have not heard that actor; those
+   log-mel bands and F0 (`data/recipes/pocket_teacher.py`). Every training actor is judged by teachers who have not heard that actor; those
    judgements have a UAR of {teacher_training:.3f} on actors 1–16 and {teacher_choosing:.3f} on 17–18. They judge LibriSpeech, too.
 
 Recordings are heard with {voices} voices: the actor's own, and others that Praat made of it (vocal tract, F0, tempo). The

@@ -49,7 +49,7 @@ from transformers.models.wavlm.modeling_wavlm import _compute_mask_indices
 from xai_lib import audio, corpora, statistics
 from xai_lib.workbook import seed_everything
 
-HERE = Path(__file__).resolve().parent
+DATA = Path(__file__).resolve().parents[1]
 
 
 def untrained() -> WavLMForSequenceClassification:
@@ -207,7 +207,7 @@ def train(rank: int | None, given: argparse.Namespace, processes: int) -> tuple:
 
 def main() -> None:
     data = Path(os.environ["XAI_REAL_DATA"]) if os.environ.get("XAI_REAL_DATA") else None
-    results = HERE.parent / "results"
+    results = DATA.parent / "results"
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--ravdess", help="folder with Actor_01 … Actor_20 (default: where corpora.load looks)")
     options.add_argument(
@@ -216,7 +216,7 @@ def main() -> None:
         default=data / "librispeech" if data else None,
         help="folder with .flac files, an hour or more (default: librispeech in the folder XAI_REAL_DATA)",
     )
-    options.add_argument("--out", type=Path, default=HERE / "pocket-wavlm", help="folder for weights and card")
+    options.add_argument("--out", type=Path, default=DATA / "pocket-wavlm", help="folder for weights and card")
     options.add_argument("--speech", type=Path, default=results / "pocket-speech", help="folder for what is prepared")
     options.add_argument(
         "--checkpoint", type=Path, default=results / "pocket-wavlm", help="how the names of the two checkpoints begin"

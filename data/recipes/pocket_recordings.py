@@ -1,4 +1,4 @@
-"""Write which recordings the bundled models were trained on: `python data/pocket_recordings.py`.
+"""Write which recordings the bundled models were trained on: `python data/recipes/pocket_recordings.py`.
 
 Fingerprints of them stand in `recordings.csv` beside the weights, so that the workbook knows a copy under any name.
 """
@@ -14,7 +14,7 @@ import pandas as pd
 from xai_lib import corpora
 from xai_lib.corpora import fingerprints, identity
 
-HERE = Path(__file__).resolve().parent
+DATA = Path(__file__).resolve().parents[1]
 
 
 def write_wavlm(folder: Path, ravdess: Path | None, librispeech: Path) -> pd.DataFrame:
@@ -60,8 +60,8 @@ def main() -> None:
     if given.real is None:
         options.error("name the folder that holds ravdess/, librispeech/ and esc10/ with --real, or set XAI_REAL_DATA")
     tables = {
-        "pocket-wavlm": write_wavlm(HERE / "pocket-wavlm", given.real / "ravdess", given.real / "librispeech"),
-        "pocket-ast": write_ast(HERE / "pocket-ast", given.real / "esc10"),
+        "pocket-wavlm": write_wavlm(DATA / "pocket-wavlm", given.real / "ravdess", given.real / "librispeech"),
+        "pocket-ast": write_ast(DATA / "pocket-ast", given.real / "esc10"),
     }
     for name, table in tables.items():
         print(f"{name}: {table['use'].value_counts().to_dict()}")

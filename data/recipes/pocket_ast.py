@@ -1,4 +1,4 @@
-"""Train the bundled AST on ESC-10: `python data/pocket_ast.py --esc10 ~/esc10`.
+"""Train the bundled AST on ESC-10: `python data/recipes/pocket_ast.py --esc10 ~/esc10`.
 
 Trained on folds 1–4 for a fixed number of epochs; fold 5 is reported once, at the end. The settings were chosen before,
 by training on three of folds 1–4 and listening to the fourth. Killed and started again, it goes on after the last epoch.
@@ -24,7 +24,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from xai_lib import audio
 from xai_lib.workbook import fingerprint, seed_everything
 
-HERE = Path(__file__).resolve().parent
+DATA = Path(__file__).resolve().parents[1]
 RATE, SAMPLES = 16_000, 80_000
 BANDS, FRAMES = 64, 498  # mel bands; frames of 10 ms in five seconds
 ARCHITECTURE = {
@@ -231,9 +231,9 @@ def main() -> None:
         default=Path(real) / "esc10" if real else None,
         help="folder with '001 - Dog bark' … '010 - Fire crackling' (default: esc10 in the folder XAI_REAL_DATA)",
     )
-    options.add_argument("--out", type=Path, default=HERE / "pocket-ast")
+    options.add_argument("--out", type=Path, default=DATA / "pocket-ast")
     options.add_argument(
-        "--checkpoint", type=Path, default=HERE.parent / "results" / "pocket-ast", help="how its name begins"
+        "--checkpoint", type=Path, default=DATA.parent / "results" / "pocket-ast", help="how its name begins"
     )
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument("--epochs", type=int, default=EPOCHS)

@@ -1,8 +1,8 @@
 """Make the bundled sample corpus: synthetic emotional speech with known factors (see data/README.md).
 
-    python data/make_sample.py                     # all of data/sample, about a minute
-    python data/make_sample.py --only 1 2          # some actors only
-    python data/make_sample.py --card              # then measure the clips and print the data card's tables
+    python data/recipes/make_sample.py                     # all of data/sample, about a minute
+    python data/recipes/make_sample.py --only 1 2          # some actors only
+    python data/recipes/make_sample.py --card              # then measure the clips and print the data card's tables
 
 Every clip has random generators of its own, so that order and company never change a sample.
 """
@@ -101,7 +101,7 @@ def write(recipe, out):
 def main():
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "sample")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "sample")
     parser.add_argument("--only", type=int, nargs="+", metavar="ACTOR", default=list(prosody.VOICES))
     parser.add_argument("--card", action="store_true", help="measure the clips and print the data card's tables")
     parser.add_argument("--jobs", type=int, default=4)

@@ -23,7 +23,7 @@ pipeline_tag: audio-classification
 
 An Audio Spectrogram Transformer for ten everyday sounds with {parameters:.2f} M parameters, small enough to travel with the
 workbook: {layers} layers of {width}, {bands} mel bands, patches of {patch} × {patch}, one every {step}. Trained from scratch, {epochs} epochs in
-{minutes:.0f} minutes, seed {seed}, by `data/pocket_ast.py`; no pre-training. It takes five seconds at 16 kHz; the feature extractor
+{minutes:.0f} minutes, seed {seed}, by `data/recipes/pocket_ast.py`; no pre-training. It takes five seconds at 16 kHz; the feature extractor
 beside it makes the log-mel spectrogram that it was trained on. It is meant for dissecting and pruning a network of sounds.
 
 ```python
