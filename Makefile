@@ -38,7 +38,7 @@ $(STAMP): requirements.txt pyproject.toml
 run: $(STAMP)
 	@$(BIN)/python -m xai_lib.workbook
 
-# What opens no model, starts no process and takes no seconds.
+# Tests that load no model, start no process and take no seconds.
 check: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT) $(PYTEST) tests -m "not heavy and not browser and not full and not bench" $(SIDE_BY_SIDE)
 
@@ -56,7 +56,7 @@ lab: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/limit.py $(LIMIT_ALL) $(PYTEST) tests/bench -m bench -q --benchmark-quiet
 
-# How often every test calls chance an effect: takes hours; writes the table of docs/validation.md.
+# False-positive rate and power of every test: takes hours; writes the table of docs/validation.md.
 validation: $(STAMP)
 	$(BIN)/python -m tests.validation
 

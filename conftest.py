@@ -57,7 +57,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.pluginmanager.hasplugin("nbval"):
         prepare_nbval()
-    if not hasattr(config, "workerinput"):  # told to stop, it says what was running, as when it is interrupted
+    if not hasattr(config, "workerinput"):  # asked to stop, it reports what was running, as when it is interrupted
         signal.signal(signal.SIGTERM, interrupt)
     if getattr(config.option, "numprocesses", None):  # this process starts workers
         from tests import librosa_cache
@@ -120,7 +120,7 @@ def pytest_collectstart(collector):
         collector.skip_compare += ("text/html", "image/png", "image/svg+xml", WIDGET)
 
 
-# ---------- what is said of a run that is ended from outside, whose workers die, or which compiled side by side
+# ---------- reports of a run that is ended from outside, whose workers die, or which compiled side by side
 
 
 def pytest_runtest_logstart(nodeid):
@@ -145,7 +145,7 @@ def pytest_sessionfinish(session):
 
         for path in sorted({*librosa_cache.files()} - {*compiled}):
             troubles.append(f"{path.name} was compiled by a worker: let tests/librosa_cache.py call that function")
-    if troubles and not session.exitstatus:  # also a worker that died between two tests, which no report tells of
+    if troubles and not session.exitstatus:  # also a worker that died between two tests, which is in no report
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

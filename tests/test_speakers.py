@@ -88,7 +88,7 @@ def test_a_clip_without_speech_is_placed_by_all_its_frames(tiny, voices):
     assert all(found.isfinite().all() for found in seen.values())
 
 
-@pytest.mark.parametrize("relative_change", [0.5, 2, 20])
+@pytest.mark.parametrize("spread", [0.5, 2, 20])
 def test_equal_error_rate_is_where_the_roc_curve_crosses(spread):
     rng = np.random.default_rng(0)
     same = rng.random(400) < 0.2

@@ -168,17 +168,17 @@ def test_sign_flip_holds_its_level():
 def test_null_test_holds_its_level_and_sees_what_lies_outside():
     rng = np.random.default_rng(0)
     draws = rng.normal(3, 2, size=(5, 4000))  # 4 draws of a null and one more, which is no different
-    p = statistics.test_against_null(draws[0], draws[1:])
+    p = statistics.prediction_test(draws[0], draws[1:])
     assert 0.04 < np.mean(p < 0.05) < 0.06
     x, random = 7.0, np.array([1.0, 2, 4, 3])
     t = (x - random.mean()) / (random.std(ddof=1) * np.sqrt(1 + 1 / 4))
-    assert statistics.test_against_null(x, random) == pytest.approx(2 * stats.t.sf(abs(t), 3))
-    assert statistics.test_against_null(2 * random.mean() - x, random) == pytest.approx(
-        statistics.test_against_null(x, random)
+    assert statistics.prediction_test(x, random) == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert statistics.prediction_test(2 * random.mean() - x, random) == pytest.approx(
+        statistics.prediction_test(x, random)
     )
-    np.testing.assert_array_equal(statistics.test_against_null([1.0, 2.0], np.ones((4, 2))), [1, 0])
-    assert np.isnan(statistics.test_against_null([1.0], [[1.0], [2.0]])).all()
-    nan = statistics.test_against_null([np.nan, 1, np.nan], np.array([[1.0, 2, np.nan]] * 3))
+    np.testing.assert_array_equal(statistics.prediction_test([1.0, 2.0], np.ones((4, 2))), [1, 0])
+    assert np.isnan(statistics.prediction_test([1.0], [[1.0], [2.0]])).all()
+    nan = statistics.prediction_test([np.nan, 1, np.nan], np.array([[1.0, 2, np.nan]] * 3))
     np.testing.assert_array_equal(nan, [np.nan, 0, np.nan])
 
 
@@ -215,7 +215,7 @@ def test_ranks_hold_their_level_whatever_the_tails(draw):
     assert 0.03 < np.mean(any_) < 0.062 and 0.035 < np.mean(single) < 0.06
     if draw is heavy:  # what normal theory would have said
         every = heavy(rng, 2000, 7, 41)
-        normal = statistics.test_against_null(every[..., 0], every[..., 1:], axis=-1)
+        normal = statistics.prediction_test(every[..., 0], every[..., 1:], axis=-1)
         assert (normal < 0.01).mean() > 0.02
 
 

@@ -40,7 +40,7 @@ def test_a_normal_null_distribution_would_not_do():
     """Effects of single neurons have far tails: p below 0.01 would be twice as frequent as it says."""
     result = sweeps.swept(some(DRAWS), speakers=8, k=1, data="by speaker")
     units, draws = (result[name].mean("clip").values for name in ("target_change", "random_target_change"))
-    assert np.mean(statistics.test_against_null(units, draws, axis=-1) < 0.01) > 0.016
+    assert np.mean(statistics.prediction_test(units, draws, axis=-1) < 0.01) > 0.016
 
 
 @pytest.mark.parametrize("run, effect", [(sweeps.sweep, 0.0), (sweeps.verdict, 0.9)])

@@ -65,7 +65,7 @@ def cascade_read(model, waveform, edits, readout_functions, *, batch=None):
 
     Parameters
     ----------
-    readers : dict
+    readout_functions : dict
         {Site: function from [rows, frame, neuron] to [rows, …]}.
 
     Returns

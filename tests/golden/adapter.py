@@ -17,7 +17,7 @@ ITEMS: dict[str, str] = {
     "training_status": "heard_before",
     "selection_test": "chosen_test",
     "prediction_sd": "null_spread",
-    "test_against_null": "null_test",
+    "prediction_test": "null_test",
     "restricted_permutations": "deals",
     "output_norm": "reach",
     "zero_ablation": "zeroed",
@@ -111,8 +111,10 @@ TEXTS: dict[str, str] = {
     "describe/chance_z": "null_z",
     "activation_stats": "moments",
     "tests/selection_test_of_all_signs": "chosen_test_of_all_signs",
-    "tests/test_against_null": "null_test",
+    "tests/prediction_test": "null_test",
     "hidden_state": "block",
+    "in training": "heard",
+    "not in training": "not heard",
     "clips/speakers  8, of whom the encoder was trained on 0": "speakers  8, of whom the encoder has heard 0",
 }
 

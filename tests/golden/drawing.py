@@ -116,7 +116,7 @@ def tests():
         "selection_test": statistics.selection_test(quantities, selected, draws=100, seed=2),
         "chosen_test_of_all_signs": statistics.selection_test(quantities, selected, draws=2000),
         "random_relative_change": statistics.prediction_sd(drawn.T),
-        "test_against_null": statistics.test_against_null(some[1], drawn.T),
+        "prediction_test": statistics.prediction_test(some[1], drawn.T),
         "permutation_p": statistics.permutation_p(some[1], [drawn.T[:25], drawn.T[25:]]),
         "fdr": statistics.fdr(statistics.t_test(many)),
         "cohens_d": statistics.cohens_d(some),

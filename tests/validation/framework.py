@@ -1,4 +1,4 @@
-"""Count how often a test calls chance an effect, and how often it finds a planted one."""
+"""Estimate how often a test has a false positive, and how often it finds a planted effect."""
 
 import zlib
 from collections.abc import Callable

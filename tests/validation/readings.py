@@ -79,7 +79,7 @@ def patched(rng, *, speakers, effect, k=20, clips=2):
 
 
 def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=False):
-    """p of one neuron's course (`courses.consistency`), each speaker with one.
+    """p of one neuron's course (`time_courses.consistency`), each speaker with one.
 
     Beyond the level: all follow that of the level, too, in proportion, or exponentially (`curved`).
     """
@@ -98,7 +98,7 @@ def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=Fa
 
 
 def of_acoustics(rng, *, speakers, effect):
-    """q of three labels against the base in two quantities (`acoustics.differences`), each speaker with a bent."""
+    """q of three labels against the base in two quantities (`emotion_profiles.differences`), each speaker with a bent."""
     cells = rng.standard_t(4, (2, 4, speakers))
     cells[:, 1:] += effect
     coords = {"factor": ["level_db", "f0_range"], "label": ["neutral", "a", "b", "c"], "speaker": names(speakers, 1)}
@@ -107,7 +107,7 @@ def of_acoustics(rng, *, speakers, effect):
 
 
 def of_layers(rng, *, speakers, effect, neurons=6, sentences=3, emotions=6):
-    """0 where the interval of a probe's selectivity leaves out 0 (`probes.over_speakers_and_controls`), 1 elsewhere.
+    """0 where the interval of a probe's selectivity leaves out 0 (`linear_probes.over_speakers_and_controls`), 1 elsewhere.
 
     A type of clip (an emotion in a sentence) has activations of its own, so that probes of the sentence learn types by
     heart; with an effect, sentences have some too. Half of the speakers train.

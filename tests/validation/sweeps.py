@@ -55,7 +55,9 @@ class Network:
     def random(self) -> list:
         """Of each layer its size classes, [neuron], and what random sets put in the place of each neuron, [set, neuron]."""
         classes = [random_neurons.size_classes(sizes) for sizes in self.size]
-        seeds = [[int(seed), layer] for layer, seed in enumerate(self.seeds)]  # as `n_random.sets` has them
+        seeds = [
+            [int(seed), layer] for layer, seed in enumerate(self.seeds)
+        ]  # as `random_neurons.sets_with_controls` has them
         return [
             (own, np.stack(random_neurons.draw_substitutions(own, SETS, seed=seed)))
             for own, seed in zip(classes, seeds)
@@ -181,7 +183,7 @@ def flip_and_zero(rng, *, speakers, effect, clips=2):
 
 
 def groups(rng, *, speakers, effect, between=False, unequal=False):
-    """p of one neuron between two kinds of clips (`contrasts.compare`), with random effects of speaker × emotion."""
+    """p of one neuron between two kinds of clips (`class_contrast.compare`), with random effects of speaker × emotion."""
     emotions, takes = 4, 3
     rows = [(s, e, t) for s in range(speakers) for e in range(emotions) for t in range(takes)]
     if unequal:  # some cells have one clip, some none

@@ -1,8 +1,8 @@
-"""Do p values of words hold their level? Data without an effect, in which clips are alike for other reasons.
+"""Do p values of descriptions hold their level? Data without an effect, in which clips are alike for other reasons.
 
-Each test makes clips and captions, and gives p of some neurons: of a true null, where `effect` is 0, or of neurons that
-do follow the word. Beside the same captions, neurons have nothing to do with each other, and count as a data set each.
-`SCENARIOS` lists the tests with the kinds of data (`Clips`), numbers of speakers, and the effect at which power is told.
+Each test makes clips and captions, and gives p of some neurons: of a true null hypothesis, where `effect` is 0, or of neurons
+that do follow the word. Beside the same captions, neurons are independent of each other, and count as a data set each.
+`SCENARIOS` lists the tests with the kinds of data (`Clips`), numbers of speakers, and the effect at which power is given.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def identify(rng, *, speakers, effect=0.0, permutations=49, **design):
 
 
 def predictivity(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p that a description foretells activations."""
+    """p that a description predicts activations."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     options = {"draws": permutations, "seed": int(rng.integers(2**31))}
     held = dissection.predictivity(activations, said_to_be_loud(activations), captions, **options)
@@ -145,7 +145,7 @@ def predictivity(rng, *, speakers, effect=0.0, permutations=49, **design):
 
 
 def predictivity_auroc(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p that a description foretells which clips drive neurons."""
+    """p that a description predicts which clips drive neurons."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design)
     options = {"draws": permutations, "seed": int(rng.integers(2**31))}
     held = open_concepts.predictivity_auroc(activations, said_to_be_loud(activations), captions, **options)
@@ -175,7 +175,7 @@ def selectivity_by_label(rng, *, speakers, effect=0.0, **design):
 
 
 def selectivity_of_variance(rng, *, speakers, effect=0.0, permutations=49, **design):
-    """p that neurons vary with emotion (`probes.selectivity`)."""
+    """p that neurons vary with emotion (`variance_explained.selectivity`)."""
     activations = emotion_neurons(rng, speakers, effect, design)
     read = activations.drop_vars("statement").to_dataset(name="clip_mean")
     found = variance_explained.selectivity(read, draws=permutations, seed=int(rng.integers(2**31)))
@@ -183,7 +183,7 @@ def selectivity_of_variance(rng, *, speakers, effect=0.0, permutations=49, **des
 
 
 def number_of_loud_neurons(rng, *, speakers, effect=0.0, permutations=20, **design):
-    """p that more, or fewer, neurons are said to be loud than with shuffled captions (`concepts.distribution`)."""
+    """p that more, or fewer, neurons are said to be loud than with shuffled captions (`open_concepts.distribution`)."""
     activations, captions, _ = neurons_and_captions(rng, speakers, effect, design, neurons=40)
     described = dissection.describe(activations, captions, draws=permutations, seed=int(rng.integers(2**31)))
     said, chance = (
@@ -200,22 +200,22 @@ def uninterpretable(rng, *, speakers, effect=0.0, permutations=20, **design):
     return interpretability.uninterpretable(captions, activations, **options)["p"].values.ravel()
 
 
-TESTS = {  # each with the effect at which its power is told, in standard deviations of the clips
+TESTS = {  # each with the effect at which its power is given, in standard deviations of the clips
     "describe": (describe, 0.5),
     "identify": (identify, 0.5),
     "predictivity": (predictivity, 0.3),
     "predictivity_auroc": (predictivity_auroc, 0.3),
-    "claims.check": (check, 0.3),
+    "description_tests.check": (check, 0.3),
     "dissection.selectivity": (selectivity_by_label, 0.8),
-    "probes.selectivity": (selectivity_of_variance, 0.8),
+    "variance_explained.selectivity": (selectivity_of_variance, 0.8),
 }
-OF_CLIPS = {"concepts.distribution": (number_of_loud_neurons, 0.3), "uninterpretable": (uninterpretable, 0.5)}
+OF_CLIPS = {"open_concepts.distribution": (number_of_loud_neurons, 0.3), "uninterpretable": (uninterpretable, 0.5)}
 KINDS = ("speaker × emotion", "independent clips", "speaker × sentence", "drift")
-FIXED = {  # what no test over speakers tells from an association: it is the same in all of them
-    "sentence": "sentences are taken as fixed: neuron and words that both follow a few sentences do go together in these",
-    "shared drift": "a drift that all speakers share is taken as fixed: neuron and words that both drift go together",
+FIXED = {  # what no test over speakers distinguishes from an association: it is the same in all of them
+    "sentence": "sentences are treated as fixed: neuron and words that both follow a few sentences do go together in these",
+    "shared drift": "a drift that all speakers share is treated as fixed: neuron and words that both drift go together",
 }
-BY_LABEL = ("dissection.selectivity", "probes.selectivity")
+BY_LABEL = ("dissection.selectivity", "variance_explained.selectivity")
 
 
 def side_by_side(run):
@@ -241,7 +241,7 @@ SCENARIOS = [_scenario(test, kind) for test in TESTS for kind in KINDS]
 SCENARIOS += [_scenario(test, kind) for test in BY_LABEL for kind in FIXED]
 # Not so a test of words: "limit" says why the level is not held, and is no failure.
 SCENARIOS += [_scenario(test, kind, limit=why) for test in TESTS if test not in BY_LABEL for kind, why in FIXED.items()]
-# What counts neurons of a layer beside captions dealt out clip by clip is about these clips, and says so.
+# What counts neurons of a layer beside captions shuffled clip by clip is about these clips, and says so.
 SCENARIOS += [_scenario(test, "independent clips", speakers=(8,)) for test in OF_CLIPS]
 SCENARIOS += [
     _scenario(test, "speaker × emotion", speakers=(8,), limit="clips are the units of this count") for test in OF_CLIPS

@@ -25,11 +25,11 @@ def summary(result, variable="target_change", *, against="random", **where) -> x
     result : Dataset
         As returned by `sweep`.
     variable : str
-        One of its variables, such as "delta", "kl" or "changed".
-    against : {"null", "direction"}
+        One of its variables, such as "target_change", "kl" or "changed".
+    against : {"random", "direction"}
         Random neurons, or random directions if the sweep had any.
     **where
-        Selection along further dims: label="angry", later=6, proxy="rms".
+        Selection along further dims: label="angry", readout_layer=6, proxy="rms".
 
     Returns
     -------
@@ -50,7 +50,7 @@ def summary(result, variable="target_change", *, against="random", **where) -> x
         values.mean("random") if values.sizes["random"] else values.sum("random") * np.nan for values in (draws, random)
     )
     enough = (
-        xr.DataArray(True) if against == "direction" else _n_distinct_sets(result, where) >= random_neurons.MIN_SPEAKERS
+        xr.DataArray(True) if against == "direction" else _n_distinct_sets(result, where) >= random_neurons.MIN_SETS
     )
     band_dims = {"input_core_dims": [["random"]], "output_core_dims": [[], []]}
     low, high = xr.apply_ufunc(statistics.rank_band, draws.where(enough), **band_dims)
@@ -65,7 +65,7 @@ def contrast(values, others, *, random=None, sets=None) -> xr.Dataset:
 
     Parameters
     ----------
-    null : DataArray, optional
+    random : DataArray, optional
         Null distribution of the difference, centred on 0: of the same dims and `random`, the draws. A test over speakers
         takes the sets of neurons as fixed, so that any two sets differ given enough speakers; a claim about how a set
         was selected requires that its difference stand out from those between random sets too.
@@ -201,7 +201,7 @@ def patching_effect(result) -> xr.Dataset:
     for prefix in ("", "random_"):
         moved = statistics.by_speaker(logit_difference(result[f"{prefix}logits"]) - clean)
         overall = moved.sum("speaker") / whole.sum("speaker")
-        fractions[f"{prefix}restored"] = (overall + (moved - overall * whole) / whole.mean("speaker")).rename(
+        fractions[f"{prefix}fraction_recovered"] = (overall + (moved - overall * whole) / whole.mean("speaker")).rename(
             speaker="clip"
         )
     names = whole["speaker"].values
@@ -257,7 +257,7 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
     lines, listed = [], _selected_neurons(result, where)
     untested: dict[tuple, list] = {}
     sets = _n_distinct_sets(result, where).broadcast_like(result["layer"])
-    few = result["layer"].values[(sets < random_neurons.MIN_SPEAKERS).values].tolist()
+    few = result["layer"].values[(sets < random_neurons.MIN_SETS).values].tolist()
     for key, (name, unit) in readouts.items():
         variable, picks = key if isinstance(key, tuple) else (key, {})
         effects = summary(result, variable, **where, **dict(picks))

@@ -47,10 +47,10 @@ def upstream(
         As in `edits.edit`.
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
-    nulls : int
+    n_random : int
         Random sets per layer, of about the same size (`random_neurons.sets_with_controls`), the same for all clips. Each takes
         as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
-    moments : Dataset, optional
+    activation_stats : Dataset, optional
         Activation statistics of training clips, as returned by `activations.activation_stats`: needed for nulls and for the
         modes "mean" and "noise".
     steps : int
@@ -93,7 +93,10 @@ def upstream(
     selections = _selected_neurons(model, neurons, k, layers)
     needing = n_random or {"mean", "noise"} & set(modes)
     check_activation_stats(
-        activation_stats, model, "hidden_state", needing and "an inversion with mean, noise or nulls (nulls=0 for none)"
+        activation_stats,
+        model,
+        "hidden_state",
+        needing and "an inversion with mean, noise or nulls (n_random=0 for none)",
     )
     known, sizes = (
         edits.statistics_arguments(model.sites(layers=list(selections)), activation_stats),

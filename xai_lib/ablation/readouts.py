@@ -20,13 +20,13 @@ def table(logits, target_change, site_values, columns, *, true_labels, sd, shape
     ----------
     logits : array [clip, 1 + edit, label]
         Those of the clean clip come first.
-    delta : array [clip, edit]
+    target_change : array [clip, edit]
         Change of the target's log-odds.
     seen : array [clip, 1 + edit, later, column]
         Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}. `readout_layer` is the readout layer.
     own : array [clip]
         Index of each clip's true label, −1 where the model does not know it.
-    sd : array [later, proxy] or None
+    sd : array [readout_layer, proxy] or None
         Standard deviations of proxies between training clips.
     shape : dict
         Dims of the edits, and their sizes.
@@ -88,8 +88,8 @@ def readout_functions(sites, readings, clean=None) -> dict:
     def read(site, hidden):
         clean_row = clean.setdefault(site, hidden)
         change, size = (hidden - clean_row).norm(dim=-1), clean_row.norm(dim=-1)
-        spread = change.norm(dim=-1) / size.norm(dim=-1)
-        moved = torch.stack([spread, (change > FRAME_CHANGE_THRESHOLD * size).float().mean(dim=-1)], dim=-1)
+        relative_change = change.norm(dim=-1) / size.norm(dim=-1)
+        moved = torch.stack([relative_change, (change > FRAME_CHANGE_THRESHOLD * size).float().mean(dim=-1)], dim=-1)
         return torch.cat([moved, *(functions[site](hidden) for functions in readings)], dim=-1)
 
     return {site: partial(read, site) for site in sites}

@@ -76,12 +76,12 @@ def sweep(
     part, frames, window, n_peaks, scale
         As in `edits.edit`; `scale` is that of the noise. For the frames of a time span, `model.frames_between(0.5, 1.0)`; for
         attention heads the part "heads" and `model.head_neurons`.
-    nulls : int
+    n_random : int
         Random sets per layer, the same for all clips and modes (`random_neurons.sets_with_controls`): each selected neuron is
         replaced by any neuron of about its size, by root mean square activation, which is the size of a flip. In a
         group a neuron that is selected in several layers has the same replacement in all. The smallest p is 1 / (1 +
         nulls): 40 make 0.024, 100 make 0.01.
-    null_modes : "all" or sequence of str
+    random_modes : "all" or sequence of str
         The modes in which random sets, directions and target-blind selections are edited too; NaN in the others.
     size_classes : int, optional
         Number of size classes into which the neurons of a layer are divided, and from which random neurons are drawn
@@ -93,7 +93,7 @@ def sweep(
         active, and those that write most into the residual stream (`random_neurons.target_blind`).
     target : str, int, pair, or dict
         A class, a contrast of two, or "predicted"; for several `neurons`, a dict with the target of each by name.
-    moments : Dataset, optional
+    activation_stats : Dataset, optional
         Activation statistics of training clips, as returned by `activations.activation_stats`, for the same part: needed for
         nulls and for the modes "mean" and "noise".
     match : Dataset, optional
@@ -110,7 +110,7 @@ def sweep(
     Returns
     -------
     Dataset
-        [clip, (chosen), layer, mode, (k), ...], for the random sets the same with the prefix `random_` and the dim
+        [clip, (selected), layer, mode, (k), ...], for the random sets the same with the prefix `random_` and the dim
         `random`, for directions with the prefix `direction_`, for the target-blind selections with `blind_`:
 
         ``target_change``, change of the target's log-odds, edited minus clean (nats); ``log_odds`` [..., label], the same of
@@ -204,7 +204,7 @@ def sweep(
     )
     needing = n_random or {"mean", "noise"} & set(modes)
     check_activation_stats(
-        activation_stats, model, part, needing and "a sweep with mean, noise or nulls (set nulls=0 for none)"
+        activation_stats, model, part, needing and "a sweep with mean, noise or nulls (set n_random=0 for none)"
     )
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in edited_layers]

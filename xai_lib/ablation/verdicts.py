@@ -16,7 +16,7 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     Parameters
     ----------
     result : Dataset
-        As returned by `sweep`, with random sets and the target-blind selections, which need moments=.
+        As returned by `sweep`, with random sets and the target-blind selections, which need activation_stats=.
     rivals : dict of Dataset
         By name, at least one sweep of the same clips, target, layers, `n_random`, `size_classes` and `seed`, with as many
         neurons that were selected for something else.
@@ -53,14 +53,14 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     needed = {f"random_{variable}", f"blind_{variable}", "magnitude", "random_magnitude"}
     if not needed <= set(result) or not result.sizes["random"]:
         raise ValueError(
-            "a verdict needs random sets and target-blind selections: run sweep with nulls=40 or more, and moments="
+            "a verdict needs random sets and target-blind selections: run sweep with n_random=40 or more, and activation_stats="
         )
     if not rivals or isinstance(rivals, xr.Dataset):
         raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")
     effects = summary(result, variable, **where)
     selected = result[variable].sel(where)
     tested = (
-        "" if effects["n"].max() >= statistics.MIN_SPEAKERS else "_null"
+        "" if effects["n"].max() >= statistics.MIN_SPEAKERS else "_random"
     )  # p and q over speakers too, or over random sets alone
 
     names = {"random_mean": "effect", "difference_low": "low", "difference_high": "high"}

@@ -68,8 +68,8 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     predicted, selected = np.empty(len(y), dtype=object), []
     for fold in tqdm(np.unique(split), "folds", leave=False, delay=2):
         inside, outside = split != fold, split == fold
-        tried = [_predict(x[inside, i], y[inside], split[inside], C) for i in range(len(layers))]
-        best = int(np.argmax([uar(y[inside], predictions) for predictions in tried]))
+        layer_predictions = [_predict(x[inside, i], y[inside], split[inside], C) for i in range(len(layers))]
+        best = int(np.argmax([uar(y[inside], predictions) for predictions in layer_predictions]))
         selected.append(int(layers[best]))
         predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
     rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ from ..models.sites import Site
 
 MIN_CLASS_SIZE = 36  # least number of neurons in a size class
 MAX_CLASSES = 12  # largest number of size classes
-MIN_SPEAKERS = 20  # least number of different random sets for a test: the rank among fewer cannot go below 0.05
+MIN_SETS = 20  # least number of different random sets for a test: the rank among fewer cannot go below 0.05
 TARGET_BLIND = ("most active", "writes most")
 
 

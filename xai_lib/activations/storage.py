@@ -126,15 +126,15 @@ def units(model, sites) -> tuple[tuple, dict]:
     }
 
 
-def with_unit_index(found) -> xr.Dataset:
+def with_unit_index(dataset) -> xr.Dataset:
     """Add an index of (part, layer, neuron) where there are units: netCDF has none, and no layers of two types."""
-    if "unit" not in found.dims:
-        return found
-    if found["layer"].dtype.kind in "OUT":
-        pairs = zip(found["layer"].values, found["part"].values)
+    if "unit" not in dataset.dims:
+        return dataset
+    if dataset["layer"].dtype.kind in "OUT":
+        pairs = zip(dataset["layer"].values, dataset["part"].values)
         layers = [layer if part == "module" else int(layer) for layer, part in pairs]
-        found = found.assign_coords(layer=("unit", np.array(layers, object)))
-    return found.set_index(unit=["part", "layer", "neuron"])
+        dataset = dataset.assign_coords(layer=("unit", np.array(layers, object)))
+    return dataset.set_index(unit=["part", "layer", "neuron"])
 
 
 def _allocate(part, skeleton, dims, model):

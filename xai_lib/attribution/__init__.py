@@ -21,7 +21,7 @@ __all__ = [
     "gradient_shap",
     "integrated_gradients",
     "mean_score",
-    "methods",
+    "compare_methods",
     "segment_response",
     "top_neurons",
 ]

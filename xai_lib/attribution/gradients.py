@@ -33,7 +33,7 @@ def grad_x_activation(
     target : str, int, or pair
         A class, "predicted" (that of each clip, reported in the coordinate `target`), or a contrast of two.
     layers : "all", int or sequence of int
-    part : {"block", "attention", "ffn_hidden", "ffn_out"}
+    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out"}
     frames : {"all", "speech"}
         Frames that are summed: all, including class tokens and padding, or those of speech by `audio.speech_mask`.
     scale : {"logit", "log_odds", "probability"}
@@ -119,7 +119,7 @@ def integrated_gradients(
         the target jumps, and the steps miss it: see `residual`; the other baselines are smoother.
     steps : int
         Nodes of the path.
-    moments : Dataset
+    activation_stats : Dataset
         Activation statistics as returned by `activations.activation_stats` on training clips, for the same part.
     batch : int
         Nodes that share a pass.

@@ -36,10 +36,10 @@ def exhaustive_ablation(
     mode, frames
         As in `edits.edit`; frames of "speech" are those of each clip. The mode "noise" draws the same for each neuron.
     layers : "all", int or sequence of int
-    part : {"block", "attention", "ffn_hidden", "ffn_out"}
+    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out"}
     scale : {"log_odds", "logit", "probability"}
         The value that is explained.
-    moments : Dataset, optional
+    activation_stats : Dataset, optional
         Activation statistics as returned by `activations.activation_stats` on training clips, for the same part: needed for the
         modes "mean" and "noise".
     donors : DataFrame, optional

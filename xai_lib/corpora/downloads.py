@@ -26,12 +26,12 @@ def fetch(url, known_hash, folder) -> Path:
 def unpack(archive, folder) -> None:
     """Unpack a zip file; raise ValueError, with nothing unpacked, where a member has an absolute path or ".."."""
     folder = Path(folder)
-    with zipfile.ZipFile(archive) as opened:
-        for name in opened.namelist():
+    with zipfile.ZipFile(archive) as archive_file:
+        for name in archive_file.namelist():
             for member_path in (PurePosixPath(name), PureWindowsPath(name)):
                 if member_path.anchor or ".." in member_path.parts:
                     raise ValueError(f"{archive} was not unpacked: its member {name!r} would land outside of {folder}")
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        opened.extractall(partial)
+        archive_file.extractall(partial)
     partial.rename(folder)

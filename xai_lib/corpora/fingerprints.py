@@ -142,7 +142,7 @@ def write(table, folder) -> None:
     Parameters
     ----------
     table : DataFrame
-        `fingerprint`, `use` ("trained" or "chosen" of the encoder, "head" of a head fitted later) and `speaker`. Rows
+        `fingerprint`, `use` ("trained" or "selected" of the encoder, "head" of a head fitted later) and `speaker`. Rows
         without a fingerprint are left out.
     """
     rows = table[COLUMNS].dropna(subset="fingerprint").drop_duplicates()

@@ -11,7 +11,7 @@ import pandas as pd
 from ..audio import reading
 from . import filenames, fingerprints
 
-IN_TRAINING, NOT_IN_TRAINING, UNKNOWN = "heard", "not heard", "not known"
+IN_TRAINING, NOT_IN_TRAINING, UNKNOWN = "in training", "not in training", "not known"
 
 # Corpora whose speakers are known one by one: pattern of what follows the corpus's name, as in "ravdess-07".
 _SPEAKER_PATTERNS = {

@@ -73,7 +73,7 @@ def card(
         As returned by `activations`, of clips that were not used for the description.
     exemplars : DataFrame
         As returned by `snippets`.
-    zeroed : Dataset
+    zero_ablation : Dataset
         As returned by `zero_ablation`, on clips that were not used for the description.
     """
     coords = {"layer": layer, "neuron": neuron}

@@ -26,7 +26,7 @@ def check(activations, adjectives, features, lexicon=None, *, chance=None, draws
     lexicon : DataFrame, optional
         Which quantity (index) the words `low` and `high` stand for; default: `descriptions.lexicon()`. Adjectives
         outside the lexicon cannot be checked, and are named in `attrs["unchecked"]`.
-    null : DataArray of bool [draw, ..., adjective], optional
+    chance : DataArray of bool [draw, ..., adjective], optional
         Adjectives of descriptions from shuffled captions.
 
     Returns

@@ -38,7 +38,7 @@ def uninterpretable(
         permuted as in `concept_matching`, among the clips of each speaker: each neuron gets k random clips of the
         speakers of its own clips, and neurons that share clips still do.
         `difference` of the share from the chance level (the mean of `chance`), `low` and `high`, between which it lies in
-        95 % of further draws, and `p` of `statistics.test_against_null`: they compare the share with chance for these clips and
+        95 % of further draws, and `p` of `statistics.prediction_test`: they compare the share with chance for these clips and
         captions, and do not generalise to other clips or speakers. They assume clips of a speaker to be alike only in
         their speaker; where those of one emotion are alike in both activation and caption, more neurons are
         interpretable than with captions permuted clip by clip, although nothing relates the two, and p is too small.
@@ -108,7 +108,7 @@ def uninterpretable(
     null_distribution = null_distribution.transpose("draw", ...)
     mean, low, high = _prediction_band(null_distribution.values)
     parts = {"difference": share - mean, "low": share - high, "high": share - low}
-    parts["p"] = share.copy(data=statistics.test_against_null(share.values, null_distribution.values))
+    parts["p"] = share.copy(data=statistics.prediction_test(share.values, null_distribution.values))
     values = np.reshape(support, (*shape, *template.shape))
     support = xr.DataArray(values, template.coords.assign(axes), (*axes, *template.dims))
     support = support.unstack("unit") if "unit" in support.dims else support

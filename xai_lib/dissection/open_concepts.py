@@ -62,7 +62,7 @@ def distribution(adjectives, chance=None) -> pd.DataFrame:
 
     `chance` [draw, ..., adjective], adjectives of descriptions from shuffled captions, adds the columns `chance`, the mean
     over draws (chance level), `chance_low` and `chance_high`, between which 95 % of further draws would lie, and `q`, the p
-    of `statistics.test_against_null` at a false discovery rate over the adjectives. Each draw permutes the captions for all
+    of `statistics.prediction_test` at a false discovery rate over the adjectives. Each draw permutes the captions for all
     neurons alike, so that neurons that share exemplars are not treated as independent; and within speakers
     (`dissection.describe`), so that an adjective that nearly all clips of a speaker have in common exceeds the chance
     level only where it reflects more than speaker identity. The test refers to these clips: where a speaker's clips of
@@ -77,7 +77,7 @@ def distribution(adjectives, chance=None) -> pd.DataFrame:
         )
         counts = counts.sel(adjective=adjectives["adjective"]).values
         mean, low, high = _prediction_band(counts)
-        q = statistics.fdr(statistics.test_against_null(table["neurons"].to_numpy(), counts))
+        q = statistics.fdr(statistics.prediction_test(table["neurons"].to_numpy(), counts))
         table = table.assign(chance=mean, chance_low=np.maximum(low, 0), chance_high=high, q=q)
     return table.sort_values("neurons", ascending=False, kind="stable")
 
@@ -88,7 +88,7 @@ def by_layer(adjectives, chance=None, *, left_out=None) -> xr.Dataset:
     Parameters
     ----------
     adjectives : DataArray [..., adjective]
-    null : DataArray [draw, ..., adjective], optional
+    chance : DataArray [draw, ..., adjective], optional
         Adjectives of descriptions from shuffled captions.
     left_out : DataArray [speaker, ..., adjective], optional
         Adjectives of descriptions computed without the clips of one speaker each.
@@ -98,7 +98,7 @@ def by_layer(adjectives, chance=None, *, left_out=None) -> xr.Dataset:
     Dataset
         `mean` [part, layer]; of the regression line through these means `slope`, adjectives per layer, its 95 % t
         interval `low` and `high`, `p` and `intercept` [part]. NaN under three layers. With `chance`: `chance` [draw, part,
-        layer], `chance_slope` [draw, part], and `chance_p`, the p of `statistics.test_against_null`. With `left_out`:
+        layer], `chance_slope` [draw, part], and `chance_p`, the p of `statistics.prediction_test`. With `left_out`:
         `speakers_low` and `speakers_high`, the jackknife interval of the slope, from eight speakers up.
 
     Notes
@@ -115,7 +115,7 @@ def by_layer(adjectives, chance=None, *, left_out=None) -> xr.Dataset:
         variables["chance_slope"] = _linear_trend(variables["chance"])[0]
         draws = variables["chance_slope"].transpose("draw", ...)
         variables["chance_p"] = variables["slope"].copy(
-            data=statistics.test_against_null(variables["slope"].values, draws.values)
+            data=statistics.prediction_test(variables["slope"].values, draws.values)
         )
     if left_out is not None:
         slopes = _linear_trend(_layer_means(left_out.sum("adjective")))[0].transpose("speaker", ...)

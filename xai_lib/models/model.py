@@ -42,10 +42,10 @@ class Model:
         from the checkpoint's `problem_type`.
     trained : str or None
         Why the head counts as trained.
-    trained_on, head_trained_on, chosen_on : list of str or None
+    train_speakers, head_train_speakers, selection_speakers : list of str or None
         Speakers used to train the encoder, to train a head fitted later, and to select the weights, if recorded.
     trained_recordings : DataFrame or None
-        `fingerprint`, `use` ("trained", "chosen" or "head") and `speaker` of the training recordings, if recorded
+        `fingerprint`, `use` ("trained", "selected" or "head") and `speaker` of the training recordings, if recorded
         (`fingerprints.read`).
     hop, span : int
         Samples between frames, and in the receptive field of one frame of the front end.

@@ -11,7 +11,7 @@ def dose_response(curves, directions=None, *, ylabel="change of the target's log
     ----------
     curves : Dataset
         As returned by `ablation.summary` for one layer and mode of a sweep with several `k`, and perhaps `neurons` by
-        name, such as "top" and "bottom": [k] or [chosen, k].
+        name, such as "top" and "bottom": [k] or [selected, k].
     directions : Dataset, optional
         The same, as returned by `ablation.summary(sweep, against="direction")`; only its random directions are drawn.
 

@@ -9,7 +9,7 @@ def layer_effect(
 ):
     """Plot one edited layer, or group: each speaker, each random draw, and the probabilities before and after.
 
-    `sweep` is as returned by `ablation.sweep`, `variable` is "delta", "kl" or "changed". Raise ValueError if the sweep
+    `sweep` is as returned by `ablation.sweep`, `variable` is "target_change", "kl" or "changed". Raise ValueError if the sweep
     does not have the layer or the mode.
     """
     row = style.edited(style.of_mode(sweep, variable, mode))

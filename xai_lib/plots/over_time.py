@@ -12,7 +12,7 @@ def over_time(result, *, clip=None, max_classes=4):
         As returned by `Model.over_time`.
     clip
         Index of the recording; default: the first.
-    most : int
+    max_classes : int
         Number of classes, by their highest probability in any window, that are drawn in colour; so is every class that
         ranks first in some window. The others are grey.
     """

@@ -4,7 +4,7 @@ from . import style
 def relative_change(sweep, *, mode="flip"):
     """Plot how far, and in how many frames, each later layer changes when a layer is edited.
 
-    `sweep` is as returned by `ablation.sweep`; for an edit of part "block" the diagonal is the edit itself.
+    `sweep` is as returned by `ablation.sweep`; for an edit of part "hidden_state" the diagonal is the edit itself.
     """
     figure, (change_axes, frame_axes) = style.panels(1, 2, height=3.8, sharey=True)
     relative_change, frames_changed = (

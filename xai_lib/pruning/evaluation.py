@@ -45,14 +45,14 @@ def compare(
         Numbers of neurons.
     draws : int, or {name of a score: int}
         Random sets; 0 for none. The smallest p is 1 / (1 + draws): 40 make 0.024, under 20 none is below 0.05.
-    chosen_on : DataFrame, optional
+    selection_speakers : DataFrame, optional
         The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
         record their speakers themselves as long as xarray keeps `attrs["selection_speakers"]`, which is checked in any case.
 
     Returns
     -------
     Dataset, or {name of a score: Dataset}
-        `logit` [clip, dose, who, target], `neuron_set` being "chosen", "random 1" … and, with `magnitude` and random sets, the
+        `logit` [clip, dose, neuron_set, target], `neuron_set` being "selected", "random 1" … and, with `magnitude` and random sets, the
         target-blind selections, "most active" and "writes most" (`target_blind`); dose 0 is the unpruned model.
         `shared` [dose]: the share of neurons that two random sets have in common.
     """
@@ -88,7 +88,9 @@ def evaluate(
     if "label" not in clips or clips["label"].isna().all():
         clips = clips.assign(label=label)
     if selection_speakers is None:
-        warnings.warn("it was not checked that the neurons were selected on other clips: pass chosen_on=", stacklevel=2)
+        warnings.warn(
+            "it was not checked that the neurons were selected on other clips: pass selection_speakers=", stacklevel=2
+        )
     _check_disjoint(clips, selection_speakers, [])
     plans = [neurons], [sum(map(len, neurons.values()))], draws
     return summary(_logits(model, clips, {None: plans}, magnitude, batch, seed)[None], label)
@@ -120,13 +122,13 @@ def importance(
         Shares of all neurons that are ranked.
     seeds : int
         Number of draws of the random neurons, and of the order of neurons of equal rank.
-    chosen_on : DataFrame, optional
+    selection_speakers : DataFrame, optional
         As in `compare`.
 
     Returns
     -------
     Dataset
-        `right` [ranking, clip, share, draw, who], whether a clip is classified correctly, `neuron_set` being "chosen" and
+        `right` [ranking, clip, share, draw, neuron_set], whether a clip is classified correctly, `neuron_set` being "selected" and
         "random"; NaN where fewer neurons are ranked than a share requires. `neurons` [ranking, share].
 
     References

@@ -19,7 +19,7 @@ MEASURES = ("logit", "probability", "accuracy")
 
 
 def outcomes(compared) -> xr.DataArray:
-    """Return measures of each clip's true class, [measure, clip, dose, who]; NaN where the model does not know it.
+    """Return measures of each clip's true class, [measure, clip, dose, neuron_set]; NaN where the model does not know it.
 
     `measure` is the logit, the probability, and the accuracy: whether the class is predicted, 0 or 1.
     """
@@ -34,21 +34,21 @@ def outcomes(compared) -> xr.DataArray:
 
 
 def correct(compared):
-    """Return whether each clip's true label is predicted, 0 or 1: [clip, dose, who]."""
+    """Return whether each clip's true label is predicted, 0 or 1: [clip, dose, neuron_set]."""
     predicted = compared["target"].values[compared["logit"].argmax("target").values]
     is_correct = predicted == compared["label"].values[:, None, None]
     return compared["logit"].isel(target=0, drop=True).copy(data=is_correct.astype(float))
 
 
 def by_class(compared, measure="logit") -> xr.DataArray:
-    """Average `outcomes` over each speaker's clips of each label: [label, speaker, dose, who]; NaN without clips."""
+    """Average `outcomes` over each speaker's clips of each label: [label, speaker, dose, neuron_set]; NaN without clips."""
     values, labels = outcomes(compared).sel(measure=measure, drop=True), ordered(compared["label"].values)
     rows = [statistics.by_speaker(values[values["label"].values == label]) for label in labels]
     return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename(measure)
 
 
 def recalls(compared) -> xr.DataArray:
-    """Compute the recall of each label for each speaker: [label, speaker, dose, who]; NaN without clips of it."""
+    """Compute the recall of each label for each speaker: [label, speaker, dose, neuron_set]; NaN without clips of it."""
     is_correct, labels = correct(compared), ordered(compared["label"].values)
     rows = [statistics.by_speaker(is_correct[is_correct["label"].values == label]) for label in labels]
     return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename("recall")
@@ -60,11 +60,11 @@ def summary(compared, label) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Over [measure, group, dose, who], measures as returned by `outcomes`, group "forgotten" and "kept": `value` and
+        Over [measure, group, dose, neuron_set], measures as returned by `outcomes`, group "forgotten" and "kept": `value` and
         `change` from the unpruned model, means over speakers, each with `_low` and `_high`, NaN under 8; `n` [group]
-        speakers. `selectivity` [measure, dose, who]: (change of the kept − change of the forgotten) / |change of the
+        speakers. `selectivity` [measure, dose, neuron_set]: (change of the kept − change of the forgotten) / |change of the
         forgotten|, 1 where only the class falls, 0 where all fall alike; NaN where the forgotten did not change. `kl`
-        [group, dose, who], divergence of the probabilities from those of the unpruned model (nats). `macro_f1` [dose,
+        [group, dose, neuron_set], divergence of the probabilities from those of the unpruned model (nats). `macro_f1` [dose,
         who]. Where all clips are of the label, "kept" is NaN.
 
     Raises
@@ -214,7 +214,7 @@ def effects(compared, label) -> xr.Dataset:
 
     Returns
     -------
-    Dataset [group, speaker, dose, who], group "forgotten" and "kept": the clips of the class, and all others
+    Dataset [group, speaker, dose, neuron_set], group "forgotten" and "kept": the clips of the class, and all others
         `recall`; `log_odds`, the change of the log odds of the clip's true class (nats), and `moved`, its absolute
         value: means over a speaker's clips. Of "kept" clips these are odds among the other classes only, since
         otherwise a loss of the forgotten class would count as their gain. `margin` [group, speaker, dose]: the log odds
@@ -275,7 +275,7 @@ def _rank_p_values(values, random, draws=None) -> np.ndarray:
 
 
 def _of_true_class(compared, values):
-    """Select the `values` [clip, dose, who, target] of each clip's true class; NaN where the model does not know it."""
+    """Select the `values` [clip, dose, neuron_set, target] of each clip's true class; NaN where the model does not know it."""
     return values.where(compared["label"] == compared["target"]).sum("target", min_count=1)
 
 

@@ -58,7 +58,7 @@ def selection_test(values, selected, *, draws=400, seed=0) -> np.ndarray:
     ----------
     values : array [unit, entry, quantity]
         Symmetric about 0 under the null hypothesis. NaN are ignored.
-    chosen : array of int [entry]
+    selected : array of int [entry]
         Index of the quantity selected for each entry, by these values or others of the same clips.
     draws : int
         Number of sign patterns; all 2^units of them where there are no more than that.
@@ -123,7 +123,7 @@ def restricted_permutations(groups, draws, seed, *, whole_speakers=False):
         yield order
 
 
-def permutation_p(observed, null_draws) -> np.ndarray:
+def permutation_p(observed, draws_without_effect) -> np.ndarray:
     """Return the one-sided p of a permutation test in which greater is better; NaN where `observed` is NaN.
 
     `random_draws` yields arrays [draw, …], any number of them. Where no draw is as great as `observed`, p continues as the tail
@@ -132,7 +132,7 @@ def permutation_p(observed, null_draws) -> np.ndarray:
     """
     observed = np.asarray(observed, float)
     as_great, total, square, draws = np.zeros((4, *observed.shape))
-    for batch in null_draws:
+    for batch in draws_without_effect:
         draws, as_great = draws + len(batch), as_great + (batch >= observed - 1e-9).sum(0)
         total, square = total + batch.sum(0), square + (batch**2).sum(0)
     mean, freedom = total / np.maximum(draws, 1), np.maximum(draws - 1, 1)

@@ -102,7 +102,7 @@ class AudioLanguageModel:
     ----------
     ask : str, optional
         The request (default: data/prompts/describe.txt).
-    most : int
+    max_tokens : int
         Maximum number of tokens of an answer; a longer one is rejected (BadAnswer).
     """
 

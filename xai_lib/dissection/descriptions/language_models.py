@@ -28,7 +28,7 @@ class Contrastive:
     ----------
     background : list of str
         All texts: the prior of the word counts, and by default the texts to compare with.
-    least, most : as in `sentence`.
+    min_z, most : as in `sentence`.
     """
 
     def __init__(self, background, *, min_z=1.96, most=3):
