@@ -254,7 +254,7 @@ def linear():
         target=["calm", "angry"].index,
         check=lambda site: site,
         n_frames=audio.n_frames,
-        heard=lambda wave: np.ones(audio.n_frames(len(wave)), bool),
+        valid_frames=lambda wave: np.ones(audio.n_frames(len(wave)), bool),
         stream=lambda clips, skipped=None: audio.stream(clips, skipped=skipped),
         speech=audio.speech_mask,
         tensor=lambda wave: torch.as_tensor(wave)[None],

@@ -76,7 +76,7 @@ def files():
             "by_clip": caching.by_clip(attribution.gradient, model, some, folder=folder / "kept", **options),
             "pruned": pruned.predict(some),
             "prompt": vocabulary.prompt("yes_no", question="Is it loud?"),
-            "shown": vocabulary.escape_html("<b>loud</b>", most=6),
+            "shown": vocabulary.escape_html("<b>loud</b>", max_length=6),
         }
 
 

@@ -96,7 +96,7 @@ def upstream(
         activation_stats,
         model,
         "hidden_state",
-        needing and "an inversion with mean, noise or nulls (n_random=0 for none)",
+        needing and "an inversion with mean, noise or random sets (n_random=0 for none)",
     )
     known, sizes = (
         edits.statistics_arguments(model.sites(layers=list(selections)), activation_stats),

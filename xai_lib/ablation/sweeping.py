@@ -80,7 +80,7 @@ def sweep(
         Random sets per layer, the same for all clips and modes (`random_neurons.sets_with_controls`): each selected neuron is
         replaced by any neuron of about its size, by root mean square activation, which is the size of a flip. In a
         group a neuron that is selected in several layers has the same replacement in all. The smallest p is 1 / (1 +
-        nulls): 40 make 0.024, 100 make 0.01.
+        n_random): 40 make 0.024, 100 make 0.01.
     random_modes : "all" or sequence of str
         The modes in which random sets, directions and target-blind selections are edited too; NaN in the others.
     size_classes : int, optional
@@ -95,7 +95,7 @@ def sweep(
         A class, a contrast of two, or "predicted"; for several `neurons`, a dict with the target of each by name.
     activation_stats : Dataset, optional
         Activation statistics of training clips, as returned by `activations.activation_stats`, for the same part: needed for
-        nulls and for the modes "mean" and "noise".
+        random sets and for the modes "mean" and "noise".
     match : Dataset, optional
         Activation statistics by which random neurons are matched, of clips like those that are edited, such as the
         target's in training; default: `activation_stats`.
@@ -150,7 +150,7 @@ def sweep(
     clips = as_clips(clips, sample_rate)
     edits.check_frames(frames)
     if not ks or not all(isinstance(k, int) and k > 0 for k in ks) or min(n_random, directions) < 0:
-        raise ValueError("k must be whole numbers from 1 up, nulls and directions from 0 up")
+        raise ValueError("k must be whole numbers from 1 up, n_random and directions from 0 up")
     if size_classes is not None and size_classes < 1:
         raise ValueError(f"size_classes must be a whole number from 1 up, not {size_classes}")
     random_modes = (
@@ -204,7 +204,7 @@ def sweep(
     )
     needing = n_random or {"mean", "noise"} & set(modes)
     check_activation_stats(
-        activation_stats, model, part, needing and "a sweep with mean, noise or nulls (set n_random=0 for none)"
+        activation_stats, model, part, needing and "a sweep with mean, noise or random sets (set n_random=0 for none)"
     )
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in edited_layers]

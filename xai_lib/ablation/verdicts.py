@@ -119,7 +119,7 @@ def _controls(result, rivals, variable, where) -> list[_Control]:
             rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames")
         )
         if random_of_rival.sizes["random"] != sets or not same_options:
-            raise ValueError(f"{name} has other random sets: sweep it with the same nulls, size_classes and seed")
+            raise ValueError(f"{name} has other random sets: sweep it with the same n_random, size_classes and seed")
         target_names, rival_targets = (
             set(np.ravel(sweep["target"])) if "target" in sweep.coords else set() for sweep in (result, rival)
         )

@@ -43,12 +43,14 @@ def check_activation_stats(activation_stats, model, part, needed_by=None) -> Non
     """Raise ValueError if `activation_stats` are of another model or part, or None where `needed_by` ("mean", …) needs them."""
     if activation_stats is None:
         if needed_by:
-            argument = f"activation_stats=activations.moments(model, training clips, part={part!r})"
+            argument = f"activation_stats=activations.activation_stats(model, training clips, part={part!r})"
             raise ValueError(f"{needed_by} needs {argument}")
     elif not {"part", "model"} <= set(getattr(activation_stats, "attrs", ())) or "neuron" not in getattr(
         activation_stats, "dims", ()
     ):
-        raise ValueError("moments must be the Dataset returned by activations.moments(model, training clips)")
+        raise ValueError(
+            "activation_stats must be the Dataset returned by activations.activation_stats(model, training clips)"
+        )
     elif activation_stats.attrs["part"] != part:
         raise ValueError(f"the activation statistics are of {activation_stats.attrs['part']} instead of {part}")
     elif (activation_stats.attrs["model"], activation_stats.sizes["neuron"]) != (

@@ -50,7 +50,7 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
         colored = (effects["difference"] / np.sqrt((half_width**2).mean(row))).values
         if (effects["mean"].notnull() & effects["random_mean"].isnull()).any():
             raise ValueError(
-                "columns of different units are coloured relative to random neurons: run the sweep with nulls"
+                "columns of different units are coloured relative to random neurons: run the sweep with n_random"
             )
     peak, largest = (
         np.nanmax(np.abs(colored), initial=1e-3),

@@ -28,11 +28,14 @@ class Contrastive:
     ----------
     background : list of str
         All texts: the prior of the word counts, and by default the texts to compare with.
-    min_z, most : as in `sentence`.
+    min_z, max_words : as in `sentence`.
     """
 
-    def __init__(self, background, *, min_z=1.96, most=3):
-        self.words, self.options = counts(pd.Series(list(background), dtype=object)), {"min_z": min_z, "most": most}
+    def __init__(self, background, *, min_z=1.96, max_words=3):
+        self.words, self.options = (
+            counts(pd.Series(list(background), dtype=object)),
+            {"min_z": min_z, "max_words": max_words},
+        )
 
     def __call__(self, texts, low=None) -> str:
         def count(texts):
@@ -79,13 +82,13 @@ class LLM(_CachedLanguageModel):
 
     Parameters
     ----------
-    most : int
+    max_tokens : int
         Maximum number of tokens of an answer; a longer one is rejected (BadAnswer).
     cache : path, optional
         Folder in which answers are stored.
     """
 
-    def __init__(self, model, *, most=256, device="auto", cache=None):
+    def __init__(self, model, *, max_tokens=256, device="auto", cache=None):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from .encoders import _load
@@ -94,13 +97,13 @@ class LLM(_CachedLanguageModel):
         self.network, self.tokenizer = _load(model, AutoModelForCausalLM, AutoTokenizer, self.device, "auto")
         if self.tokenizer.chat_template is None:
             raise ValueError(f"{model} has no chat template: use an instruction-tuned model (-Instruct, -chat)")
-        super().__init__(model, cache, most=most, weights=_weights_hash(self.network))
+        super().__init__(model, cache, max_tokens=max_tokens, weights=_weights_hash(self.network))
 
     def _answer(self, system, user):
         chat = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}
         inputs = self.tokenizer.apply_chat_template(chat, **options).to(self.device)
-        return generated(self.network, self.tokenizer, inputs, self.options["most"])
+        return generated(self.network, self.tokenizer, inputs, self.options["max_tokens"])
 
 
 class Endpoint(_CachedLanguageModel):
@@ -119,13 +122,15 @@ class Endpoint(_CachedLanguageModel):
         Folder in which answers are stored.
     """
 
-    def __init__(self, base_url, model, *, most=256, seed=0, timeout=60, retries=4, wait=1.0, api_key=None, cache=None):
+    def __init__(
+        self, base_url, model, *, max_tokens=256, seed=0, timeout=60, retries=4, wait=1.0, api_key=None, cache=None
+    ):
         from huggingface_hub import InferenceClient
 
         # "none" keeps the client from sending a hub token of this machine to the server.
         self.client = InferenceClient(base_url=base_url, timeout=timeout, api_key=api_key or "none")
         self.model, self.retries, self.wait = model, retries, wait
-        super().__init__(f"{model} at {base_url}", cache, most=most, seed=seed)
+        super().__init__(f"{model} at {base_url}", cache, max_tokens=max_tokens, seed=seed)
 
     def _answer(self, system, user):
         from huggingface_hub.errors import HTTPError
@@ -134,7 +139,11 @@ class Endpoint(_CachedLanguageModel):
         for attempt in range(self.retries + 1):
             try:
                 reply = self.client.chat_completion(
-                    chat, model=self.model, temperature=0, seed=self.options["seed"], max_tokens=self.options["most"]
+                    chat,
+                    model=self.model,
+                    temperature=0,
+                    seed=self.options["seed"],
+                    max_tokens=self.options["max_tokens"],
                 )
                 break
             except HTTPError as error:
@@ -158,7 +167,7 @@ class Endpoint(_CachedLanguageModel):
         if not isinstance(answer, str) or not answer.strip():
             raise BadAnswer("the answer is empty")
         if reason == "length":
-            raise BadAnswer(f"the answer is cut off after {self.options['most']} tokens: {answer[:200]!r}")
+            raise BadAnswer(f"the answer is cut off after {self.options['max_tokens']} tokens: {answer[:200]!r}")
         return answer.strip()
 
 

@@ -65,14 +65,16 @@ def prompt(name, **values) -> list[str]:
     return [part.strip().format(**values) for part in parts]
 
 
-def escape_html(text, most=300) -> str:
-    """Escape an untrusted text for HTML and truncate it to `most` characters, with the number of those left out.
+def escape_html(text, max_length=300) -> str:
+    """Escape an untrusted text for HTML and truncate it to `max_length` characters, with the number of those left out.
 
     Control characters, including those that change the direction of writing, become spaces.
     """
     text = str(text)
-    printable = "".join(c if c.isprintable() else " " for c in text[:most])
-    return html.escape(printable) + (f" … ({len(text) - most:,} more characters)" if len(text) > most else "")
+    printable = "".join(c if c.isprintable() else " " for c in text[:max_length])
+    return html.escape(printable) + (
+        f" … ({len(text) - max_length:,} more characters)" if len(text) > max_length else ""
+    )
 
 
 def each(function, items, what="items") -> pd.Series:
@@ -143,15 +145,15 @@ def terms(high, low, background):
     return np.where(np.isfinite(z), z, 0.0)
 
 
-def sentence(z, *, min_z=1.96, most=3) -> str:
+def sentence(z, *, min_z=1.96, max_words=3) -> str:
     """Return terms [word] as a short sentence with their z: "loud (+3.1), fast (+2.2); not slow (−2.4)".
 
-    Words with |z| below `min_z` are left out, and at most `most` words of either sign are listed.
+    Words with |z| below `min_z` are left out, and at most `max_words` words of either sign are listed.
     """
     words, z = z["word"].values, z.values
     order = np.argsort(-np.abs(z), kind="stable")
-    more = [f"{words[i]} (+{z[i]:.1f})" for i in order if z[i] >= min_z][:most]
-    less = [f"{words[i]} (−{-z[i]:.1f})" for i in order if z[i] <= -min_z][:most]
+    more = [f"{words[i]} (+{z[i]:.1f})" for i in order if z[i] >= min_z][:max_words]
+    less = [f"{words[i]} (−{-z[i]:.1f})" for i in order if z[i] <= -min_z][:max_words]
     if not more and not less:
         return f"no word tells its high clips from its low ones (no |z| from {min_z:g} up)"
     return "; ".join(filter(None, [", ".join(more), less and "not " + ", ".join(less)]))

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from matplotlib.figure import Figure
+from scipy import special, stats
+
+from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, targets, widgets
+from xai_lib.ablation import readouts
+from xai_lib.activations import random_neurons
+from xai_lib.probing import activation_proxies
+
+NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Nine speakers with one clip each, of different lengths; a tone between silences."""
+    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
+    for i in range(9):
+        wave = 0.001 * rng.standard_normal(6400 + 320 * i)
+        middle = np.arange(1600, len(wave) - 1600)
+        wave[middle] += 0.2 * np.sin(2 * np.pi * (150 + 90 * i) * middle / 16000) * rng.uniform(0.5, 1, len(middle))
+        soundfile.write(folder / f"{i}.wav", wave, 16000, subtype="FLOAT")
+        rows.append({"path": str(folder / f"{i}.wav"), "label": "angry", "speaker": f"s{i}"})
+    return pd.DataFrame(rows)
+
+
+def hooked(model, path, edit):
+    """Logits [label] and blocks [layer, frame, neuron] of one forward with one edit."""
+    x = model.tensor(audio.read(path))
+    with torch.no_grad(), hooks.edit(model, edit), hooks.capture(model, model.sites()) as kept:
+        logits = model.logits(x)[0]
+    return logits.double().cpu().numpy(), torch.cat([kept[site] for site in model.sites()]).double().cpu()
+
+
+def log_odds(logits, c):
+    return logits[c] - special.logsumexp(np.delete(logits, c))
+
+
+def test_moments_are_those_of_all_frames(tiny, clips):
+    model = tiny()
+    found = ablation.activation_stats(model, clips, part="ffn_hidden")
+    sites = model.sites("ffn_hidden")
+    frames = []
+    for path in clips["path"]:
+        with torch.no_grad(), hooks.capture(model, sites) as kept:
+            model.logits(model.tensor(audio.read(path)))
+        frames.append(torch.stack([kept[site][0] for site in sites]).double().cpu().numpy())
+    frames = np.concatenate(frames, axis=1)
+    assert found["layer"].values.tolist() == [1, 2, 3] and found.attrs["frames"] == frames.shape[1]
+    for name, expected in {"mean": frames.mean(1), "std": frames.std(1), "magnitude": np.abs(frames).mean(1)}.items():
+        assert found[name].values == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
+@pytest.mark.parametrize("frames", ["all", "speech", "max_frame"])
+def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
+    model, two = tiny(), clips.iloc[3:5]
+    neurons = {layer: own for layer, own in NEURONS.items() if layer or part == "hidden_state"}
+    activation_stats, modes = ablation.activation_stats(model, clips.iloc[:3], part=part), ("flip", "zero", "mean")
+    found = ablation.sweep(
+        model,
+        two,
+        neurons=neurons,
+        modes=modes,
+        part=part,
+        frames=frames,
+        n_random=0,
+        target="angry",
+        activation_stats=activation_stats,
+        batch=5,
+    )
+    c = model.target("angry")
+    for clip, path in two["path"].items():
+        clean, before = hooked(model, path, {})
+        assert found["clean_logits"].sel(clip=clip).values == pytest.approx(clean, abs=1e-5)
+        speech = audio.speech_mask(audio.read(path))
+        for (layer, own), mode in itertools.product(neurons.items(), modes):
+            function = edits.edit(
+                own, mode, frames=frames, speech=speech, means=activation_stats["mean"].sel(layer=layer).values
+            )
+            logits, after = hooked(model, path, {hooks.Site(layer, part): function})
+            row = found.sel(clip=clip, layer=layer, mode=mode)
+            assert row["logits"].values == pytest.approx(logits, abs=1e-5)
+            assert row["target_change"].item() == pytest.approx(log_odds(logits, c) - log_odds(clean, c), abs=2e-5)
+            kl = stats.entropy(special.softmax(clean), special.softmax(logits))
+            assert row["kl"].item() == pytest.approx(kl, abs=1e-6)
+            assert row["changed"].item() == (logits.argmax() != clean.argmax())
+            spread = (after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2))
+            frames_changed = ((after - before).norm(dim=2) > 0.1 * before.norm(dim=2)).double().mean(1)
+            assert row["relative_change"].values[layer:] == pytest.approx(spread.numpy()[layer:], abs=1e-5)
+            assert row["frames_changed"].values[layer:] == pytest.approx(
+                frames_changed.numpy()[layer:], abs=0.051
+            )  # a frame at the bound
+            assert (
+                np.isnan(row["relative_change"].values[:layer]).all()
+                and np.isnan(row["frames_changed"].values[:layer]).all()
+            )
+    assert np.abs(found["target_change"]).min() > 0
+
+
+def test_window_scale_and_seed_reach_the_edit(tiny, clips):
+    model, activation_stats = tiny(), ablation.activation_stats(tiny(), clips.iloc[:3])
+    common = {"frames": "max_frame", "window": 2, "scale": 3.0, "seed": 5}
+    found = ablation.sweep(
+        model,
+        clips.iloc[3:4],
+        neurons=NEURONS,
+        modes=("noise",),
+        activation_stats=activation_stats,
+        n_random=0,
+        target="angry",
+        **common,
+    )
+    for layer, own in NEURONS.items():
+        stds = activation_stats["std"].sel(layer=layer).values
+        logits = found["logits"].sel(layer=layer, mode="noise").values[0]
+        key = *targets.key(5, 3, "noise"), layer, 0
+        for other in ({}, {"window": 0}, {"scale": 1.0}, {"seed": 0}):
+            function = edits.edit(own, "noise", stds=stds, **{**common, "seed": key, **other})
+            plain, _ = hooked(model, clips["path"][3], {hooks.Site(layer): function})
+            assert np.allclose(logits, plain, atol=1e-5) == (not other), other
+
+
+def test_the_reader_by_hand():
+    clean = torch.tensor([[[3.0, 4], [0, 10], [6, 8], [5, 0]]])  # norms 5, 10, 10, 5
+    edited = clean + torch.tensor([[[0.0, 3], [0, 0], [0.99, 0], [0, -0.51]]])  # 60, 0, 9.9 and 10.2 %
+    site = hooks.Site(2)
+    read = readouts.readout_functions([site], [{site: lambda hidden: hidden[:, 0]}])[site]
+    assert read(clean).tolist() == [[0, 0, 3, 4]]
+    size = np.sqrt((9 + 0.99**2 + 0.51**2) / 250)
+    assert read(torch.cat([edited, clean])).numpy() == pytest.approx(np.array([[size, 0.5, 3, 7], [0, 0, 3, 4]]))
+
+
+def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
+    class Reads(torch.nn.Module):
+        """The first label is neuron 3 of the last layer, the second 0."""
+
+        def forward(self, hidden):
+            value = hidden[..., 3].mean(1)
+            return torch.stack([value, 0 * value], dim=-1)
+
+    model = models.load(tiny_folder(), device="cpu", head=Reads(), labels=["yes", "no"])
+    options = {"modes": ("flip", "zero"), "n_random": 0, "target": "yes"}
+    found = ablation.sweep(model, clips.iloc[:3], neurons={3: [3, 5]}, **options)
+    value = found["clean_logits"].sel(label="yes").values
+    assert found["target_change"].sel(layer=3, mode="flip").values == pytest.approx(-2 * value, rel=1e-4)
+    assert found["target_change"].sel(layer=3, mode="zero").values == pytest.approx(-value, rel=1e-4)
+    other = ablation.sweep(model, clips.iloc[:3], neurons={3: [4, 5]}, **options)
+    assert (other["target_change"] == 0).all() and (other["relative_change"].sel(readout_layer=3) > 0).all()
+    pair = ablation.sweep(model, clips.iloc[:3], neurons={3: [3]}, **{**options, "target": ("no", "yes")})
+    assert pair["target_change"].sel(mode="zero", layer=3).values == pytest.approx(value, rel=1e-4)
+
+
+def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny, clips):
+    model = tiny()
+    fitted = activation_proxies.fit(model, clips.iloc[:4])
+    activation_stats = ablation.activation_stats(model, clips.iloc[:4])
+    found = ablation.sweep(
+        model, clips.iloc[4:6], neurons=NEURONS, proxies=fitted, activation_stats=activation_stats, n_random=2
+    )
+    for prefix, name in itertools.product(("", "random_"), ("proxy_value", "proxy_sd")):
+        values = found[prefix + name]
+        for layer, readout_layer in itertools.product(range(4), range(4)):
+            assert np.isfinite(values.sel(layer=layer, readout_layer=readout_layer)).all() == (readout_layer > layer)
+    after = found["proxy_sd"].sel(proxy="rms")
+    assert (np.abs(after.sel(layer=0, readout_layer=slice(1, None))) > 1e-4).all()
+    clean = activation_proxies.measure(model, clips.iloc[4:6], fitted)["value"].rename(layer="readout_layer")
+    assert found["clean_proxy_value"].values == pytest.approx(clean.values, rel=1e-4)
+    change = (found["proxy_value"] - clean) / fitted["sd"].rename(layer="readout_layer")
+    assert np.allclose(change.transpose(*found["proxy_sd"].dims), found["proxy_sd"], atol=1e-3, equal_nan=True)
+    inside = ablation.sweep(model, clips.iloc[4:5], neurons={2: [0, 30]}, part="ffn_hidden", proxies=fitted, n_random=0)
+    assert (
+        np.isfinite(inside["proxy_sd"].sel(readout_layer=2)).all()
+        and np.isnan(inside["relative_change"].sel(readout_layer=1)).all()
+    )
+
+
+def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
+    model = tiny()
+    activation_stats = ablation.activation_stats(model, clips.iloc[:3])
+    options = {"target": "sad", "modes": ("zero",)}
+    found = ablation.sweep(
+        model, clips.iloc[3:5], neurons=NEURONS, activation_stats=activation_stats, n_random=3, seed=7, **options
+    )
+    size = np.hypot(activation_stats["mean"], activation_stats["std"])
+    width = {"n_random": 3, "directions": 0, "seed": 7}
+    sets = {layer: [own for (own,) in random_neurons.sets_with_controls(24, size, {layer: np.array(own)}, **width)[1:]]
+            for layer, own in NEURONS.items()}  # fmt: skip
+    for i in range(3):
+        drawn = {layer: lists[i] for layer, lists in sets.items()}
+        one = ablation.sweep(model, clips.iloc[3:5], neurons=drawn, n_random=0, **options)
+        for name in ("target_change", "relative_change", "kl"):
+            expected = one[name].values
+            assert found[f"random_{name}"].isel(random=i).values == pytest.approx(expected, abs=1e-5, nan_ok=True)
+        for layer, own in drawn.items():
+            here = size.sel(layer=layer).values
+            assert found["random_magnitude"].sel(layer=layer)[i] == pytest.approx(np.sqrt(np.mean(here[own] ** 2)))
+            assert found["magnitude"].sel(layer=layer) == pytest.approx(np.sqrt(np.mean(here[NEURONS[layer]] ** 2)))
+            pairs = [np.isin(a, b).mean() for a, b in itertools.combinations(sets[layer], 2)]
+            assert found["random_overlap"].sel(layer=layer) == pytest.approx(np.mean(pairs))
+
+
+def test_scores_give_their_best_neurons_of_each_layer(tiny, clips):
+    model = tiny()
+    scores = attribution.grad_x_activation(model, clips.iloc[:3], target="angry")
+    found = ablation.sweep(model, clips.iloc[3:4], neurons=scores, k=2, layers=[3, 1], n_random=0)
+    assert found["layer"].values.tolist() == [1, 3]
+    assert found.attrs["neurons"] == json.dumps(
+        {str(layer): sorted(attribution.top_neurons(scores, 2, layer=layer)["neuron"]) for layer in (1, 3)}
+    )
+    assert found["target"].item() == model.labels[found["clean_logits"].values.argmax()]  # "predicted"
+
+
+def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
+    model, rows, mask = tiny(), clips.iloc[:3].copy(), audio.speech_mask
+    rows.loc[1, "path"] = "nowhere.wav"
+    longest = max(len(audio.read(path)) for path in clips["path"][[0, 2]])
+    monkeypatch.setattr(audio, "speech_mask", lambda x, *a, **kw: mask(x, *a, **kw) & (len(x) < longest))
+    with pytest.warns(UserWarning, match="nowhere"):
+        found = ablation.sweep(model, rows, neurons=NEURONS, frames="speech", n_random=0)
+    assert found["clip"].values.tolist() == [0]
+    skipped = json.loads(found.attrs["skipped"])
+    assert list(skipped) == ["1", "2"] and "no speech" in skipped["2"]
+    with pytest.raises(ValueError, match="no speech was found"):
+        ablation.sweep(model, rows.iloc[2:], neurons=NEURONS, frames="speech", n_random=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neurons": {4: [0]}}, "layer 4 out of range"),
+        ({"neurons": {1: [24]}}, "neuron 24 out of range"),
+        ({"neurons": {1: []}}, "no neurons are given for layer 1"),
+        ({"neurons": {}}, "no neurons are given for any layer"),
+        ({"layers": [9]}, "layer 9 out of range: this model has 0–3"),
+        ({"modes": ("explode",)}, "unknown mode"),
+        ({"modes": ("mean",)}, "needs activation_stats="),
+        ({"n_random": 5}, "needs activation_stats="),
+        ({"frames": "some"}, "unknown frames"),
+        ({"target": "bored"}, "bored"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tiny, clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "n_random": 0, **options})
+
+
+def test_moments_and_scores_of_another_part_are_refused(tiny, clips):
+    model = tiny()
+    one = clips.iloc[:1]
+    with pytest.raises(ValueError, match="of ffn_out instead of hidden_state"):
+        ablation.sweep(
+            model, one, neurons=NEURONS, activation_stats=ablation.activation_stats(model, one, part="ffn_out")
+        )
+    with pytest.raises(ValueError, match="of another model"):
+        ablation.sweep(
+            model, one, neurons=NEURONS, activation_stats=ablation.activation_stats(model, one).isel(neuron=slice(9))
+        )
+    scores = attribution.grad_x_activation(model, one, target="sad", part="ffn_out")
+    with pytest.raises(ValueError, match="the scores are of ffn_out, and the edit is of block"):
+        ablation.sweep(model, one, neurons=scores, n_random=0)
+
+
+@pytest.fixture(scope="module")
+def swept(tiny, clips):
+    model = tiny()
+    train, test = clips.iloc[:1], clips.iloc[1:]
+    options = {"neurons": NEURONS, "target": "angry", "activation_stats": ablation.activation_stats(model, train)}
+    fitted = activation_proxies.fit(model, clips)
+    return [
+        ablation.sweep(model, test, modes=("flip", "zero"), n_random=4, proxies=fitted, **options),
+        ablation.sweep(model, test, n_random=0, frames="max_frame", **options),
+        activation_proxies.validity(model, test, fitted),
+    ]
+
+
+def words(figure):
+    """All text of a figure."""
+    figure.canvas.draw()
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def test_figures(swept):
+    sweep, peaks, _ = swept
+    curves = ablation.summary(sweep)
+    figure = plots.layer_curves(curves.sel(mode="flip"))
+    assert "8 speakers" in words(figure) and "mean of random sets" in words(figure)
+    shown = [line.get_ydata() for axes in figure.axes for line in axes.lines]
+    assert any(np.array_equal(y, curves["mean"].sel(mode="flip")) for y in shown)
+    few = ablation.summary(sweep.isel(clip=slice(3)))
+    figure = plots.layer_curves({mode: few.sel(mode=mode) for mode in ("flip", "zero")})
+    assert "3 speakers, and each" in words(figure) and "zero" in words(figure)
+    for figure in (
+        plots.layer_curves(ablation.summary(peaks).sel(mode="flip")),
+        plots.relative_change(peaks),
+        plots.emotion_tracking(sweep.isel(clip=[0])),
+        plots.layer_effect(peaks, 2),
+    ):
+        assert isinstance(figure, Figure) and words(figure)
+    numbers = [text.get_text() for text in plots.relative_change(peaks).axes[0].texts]
+    assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
+
+
+def test_tiles_that_are_not_told_are_hatched(swept):
+    changes = ablation.summary(swept[0], "proxy_sd").sel(mode="flip")
+    after = changes["readout_layer"] > changes["layer"]
+    changes["q"] = (
+        changes["q"].where(False, 0.2).where((after.cumsum("readout_layer") != 1) | (changes["proxy"] != "zcr"), 0.01)
+    )
+    figure = plots.proxy_changes(changes, swept[2])
+    assert "hatched: n.s. against random neurons" in words(figure)
+    hatched = [[patch.get_xy() for patch in axes.patches if patch.get_hatch()] for axes in figure.axes[:3]]
+    assert [len(found) for found in hatched] == [6, 3, 6] and (0.5, -0.5) not in hatched[1]
+    bars = [patch.get_height() for patch in figure.axes[3].patches]
+    assert bars == pytest.approx(swept[2]["mean"].sel(proxy="rms").values, nan_ok=True)
+
+
+def test_figures_without_speakers(swept):
+    unknown = swept[0].drop_vars("speaker")
+    assert "clips" in words(plots.layer_effect(unknown, 1))
+    expected = unknown["probability"].sel(mode="zero").mean("clip").sel(label="sad")
+    shown = [line.get_ydata() for line in plots.emotion_tracking(unknown, mode="zero").axes[0].lines]
+    assert any(np.array_equal(y, expected) for y in shown)
+
+
+def test_explorer(swept):
+    explorer = widgets.AblationExplorer(swept[:2])
+    assert explorer.error is None and explorer.controls["layer"].value == 2
+    explorer.controls["layer"].value = 3
+    assert "Layer 3, flip" in words(explorer.figure)
+    explorer.controls["mode"].value = "zero"
+    explorer.controls["readout"].value = "decision changed"
+    assert explorer.error is None and "another label" in words(explorer.figure)
+    explorer.controls["frames"].value = "max_frame"
+    assert "mode 'zero' was not run with frames='max_frame': choose from flip" in explorer.error

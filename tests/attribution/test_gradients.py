@@ -1,0 +1,429 @@
+"""Gradients of every neuron against Captum, finite differences, closed forms and planted neurons."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import xarray as xr
+from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerIntegratedGradients
+from torch.utils.flop_counter import FlopCounterMode
+
+from xai_lib import activations, audio, execution, hooks, models, targets, workbook
+from xai_lib.attribution import gradients
+from xai_lib.models.sites import PARTS
+
+METHODS = [gradients.grad_x_activation, gradients.gradient, gradients.integrated_gradients]
+each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
+
+
+def first(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
+def same(found, theirs, tolerance):
+    """Captum's [1, frame, neuron], each where the result is by frame; and its sums over frames, also of absolutes."""
+    theirs = first(theirs).detach()[0].cpu()
+    if "frame" in found.dims:
+        signed = found["signed"].transpose("frame", "neuron").values[: len(theirs)]
+        np.testing.assert_allclose(signed, theirs, rtol=0, atol=tolerance * theirs.abs().max().item())
+        np.testing.assert_array_equal(np.isfinite(found["signed"]).sum("frame"), len(theirs))
+        found = found[["signed", "absolute"]].sum("frame")
+    scale = theirs.abs().sum(dim=0).max().item()
+    for name, expected in {"signed": theirs.sum(dim=0), "absolute": theirs.abs().sum(dim=0)}.items():
+        assert np.abs(found[name].values - expected.numpy()).max() <= tolerance * scale
+
+
+def steps_of(model):
+    """The model's forward, layer by layer: here a change of a layer's output also reaches a weighted sum of layers.
+
+    In Hugging Face's own forward Captum's does not: the record of hidden states is made before Captum's hook.
+    """
+    return lambda x: execution.suffix(model, execution.prefix(model, x, 0))
+
+
+def summed(by_frame, plain):
+    """That a result is the sum over frames of the one by frame, which is returned."""
+    for name in ("signed", "absolute"):
+        np.testing.assert_allclose(by_frame[name].sum("frame"), plain[name], rtol=1e-4, atol=1e-5)
+    return by_frame
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_equals_captum_at_every_layer(model, clips, part):
+    found = gradients.grad_x_activation(model, clips, target="sad", part=part, by_frame=True)
+    summed(found, gradients.grad_x_activation(model, clips, target="sad", part=part))
+    assert found["layer"].values.tolist() == list(range(part != "hidden_state", model.n_layers + 1))
+    for index in clips.index:
+        x = model.tensor(audio.read(clips["path"][index]))
+        for layer in found["layer"].values:
+            method = LayerGradientXActivation(model.logits, model.architecture.module(model.check((layer, part))))
+            # After the last WavLM layer its second output, the position bias, is unused: zeros, not an error.
+            theirs = method.attribute(x, target=model.target("sad"), grad_kwargs={"materialize_grads": True})
+            same(found.sel(clip=index, layer=layer), theirs, 1e-5)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_integrated_gradients_equal_captum_where_the_baseline_is_a_waveform(model, clips, part):
+    options = {"target": "sad", "part": part, "steps": 12, "batch": 5}
+    options["baseline"] = lambda wave: 0.3 * wave[::-1].copy()
+    found = gradients.integrated_gradients(model, clips, by_frame=True, **options)
+    summed(found, gradients.integrated_gradients(model, clips, **options))
+    for index in clips.index:
+        x = model.tensor(audio.read(clips["path"][index]))
+        for layer in found["layer"].values:
+            method = LayerIntegratedGradients(steps_of(model), model.architecture.module(model.check((layer, part))))
+            more = {"n_steps": 12, "grad_kwargs": {"materialize_grads": True}}
+            theirs = method.attribute(x, 0.3 * x.flip(1), target=model.target("sad"), **more)
+            same(found.sel(clip=index, layer=layer), theirs, 1e-4)
+
+
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
+@pytest.mark.parametrize("scale", ["probability", "log_odds"])
+def test_equals_captum_on_other_scales(tiny, clips, part, scale):
+    model, options = tiny("large"), {"target": "sad", "part": part, "scale": scale, "by_frame": True}
+    once = gradients.grad_x_activation(model, clips[:1], **options).isel(clip=0)
+    path = gradients.integrated_gradients(model, clips[:1], baseline="silence", steps=12, **options).isel(clip=0)
+
+    def scaled(x):
+        p = torch.softmax(steps_of(model)(x), dim=-1)
+        return p if scale == "probability" else torch.logit(p)
+
+    x, more = model.tensor(audio.read(clips["path"].iloc[0])), {"grad_kwargs": {"materialize_grads": True}}
+    for layer in once["layer"].values:
+        module = model.architecture.module(model.check((layer, part)))
+        theirs = LayerGradientXActivation(scaled, module).attribute(x, target=model.target("sad"), **more)
+        same(once.sel(layer=layer), theirs, 1e-4)
+        method = LayerIntegratedGradients(scaled, module)
+        theirs = method.attribute(x, torch.zeros_like(x), target=model.target("sad"), n_steps=12, **more)
+        same(path.sel(layer=layer), theirs, 1e-4)
+
+
+def test_waveform_baselines_are_silence_an_array_or_a_function(tiny, clips):
+    def of(baseline):
+        return gradients.integrated_gradients(tiny("large"), clips, target="sad", baseline=baseline, steps=4)
+
+    silence, zeros = of("silence"), of(np.zeros_like)
+    assert np.array_equal(silence["signed"], zeros["signed"])
+    assert (silence.attrs["baseline"], zeros.attrs["baseline"]) == ("silence", "waveform")
+    short = np.random.default_rng(2).standard_normal(3000).astype(np.float32)
+    repeated = of(lambda wave: np.concatenate([short] * 4)[: len(wave)])
+    assert np.array_equal(of(short)["signed"], repeated["signed"])
+    assert np.abs(repeated["signed"] - silence["signed"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
+@pytest.mark.parametrize("baseline", ["zero", "mean"])
+def test_integrated_gradients_equal_captum_on_the_layers_above(model, clips, part, baseline):
+    known = activations.activation_stats(model, clips, part=part)
+    options = {"target": "sad", "baseline": baseline, "activation_stats": known, "steps": 10, "by_frame": True}
+    found = gradients.integrated_gradients(model, clips[:1], part=part, **options)
+    x = model.tensor(audio.read(clips["path"].iloc[0]))
+    for layer in found["layer"].values:
+        site = model.check((layer, part))
+        with torch.no_grad(), hooks.capture(model, site) as seen:
+            state = execution.prefix(model, x, layer)
+        hidden, mean = seen[site], torch.as_tensor(known["mean"].sel(layer=layer).values, device=x.device)
+
+        def above(values, site=site, state=state):
+            if site.part == "hidden_state":
+                return execution.suffix(model, model.architecture.replace(state.repeat_rows(len(values)), values))
+            with hooks.edit(model, {site: lambda _: values}):
+                return model.logits(x.expand(len(values), -1))
+
+        there = torch.zeros_like(hidden) if baseline == "zero" else mean.float().expand_as(hidden).contiguous()
+        theirs = IntegratedGradients(above).attribute(hidden, there, target=model.target("sad"), n_steps=10)
+        same(found.sel(layer=layer).isel(clip=0), theirs, 1e-4)
+
+
+@pytest.mark.parametrize("scale", ["logit", "probability", "log_odds"])
+@pytest.mark.parametrize("target", ["predicted", ("angry", "calm")])
+def test_what_integrated_gradients_leave_over_shrinks_with_steps(tiny, clips, scale, target):
+    model = tiny("large")
+    options = {"target": target, "scale": scale, "baseline": "silence"}
+    one, two, many = (gradients.integrated_gradients(model, clips, steps=n, **options) for n in (1, 2, 24))
+    sizes = [np.abs(found["residual"]).mean().item() for found in (one, two, many)]
+    assert sizes[0] > 1.5 * sizes[1] > 10 * sizes[2]
+    for place, path in enumerate(clips["path"]):  # the gap between f(x) and f(b) is that of two plain forwards
+        x = model.tensor(audio.read(path))
+        logits = model.logits(torch.cat([x, torch.zeros_like(x)]))
+        values = targets.value(model, logits, targets.resolve(model, target, logits[:1]), scale)
+        gap = many["signed"][place].sum("neuron") - many["residual"][place]
+        assert np.allclose(gap, (values[0] - values[1]).item(), atol=1e-6)
+        assert many["value"][place].item() == pytest.approx(values[0].item(), abs=1e-6)
+
+
+def test_it_warns_where_attributions_do_not_add_up(tiny, clips):
+    options = {"target": "sad", "layers": 2, "baseline": "zero"}
+    with pytest.warns(UserWarning, match=r"miss more than a tenth of the change \(up to .* in layers 2"):
+        few = gradients.integrated_gradients(tiny("base"), clips, steps=1, **options)
+    share = np.abs(few["residual"] / few["change"]).median("clip")
+    assert (share > 0.1).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        many = gradients.integrated_gradients(tiny("base"), clips, steps=200, **options)
+    np.testing.assert_allclose(many["signed"].sum("neuron") - many["residual"], many["change"], atol=1e-5)
+
+
+def test_the_residual_is_over_all_frames_where_only_speech_is_summed(tiny, clips):
+    options = {"target": "sad", "part": "ffn_hidden", "steps": 3, "by_frame": True}
+    every, speech = (
+        gradients.integrated_gradients(tiny("base"), clips, frames=frames, **options) for frames in ("all", "speech")
+    )
+    assert np.array_equal(every["residual"], speech["residual"])
+    kept = np.isfinite(speech["signed"])
+    assert 0 < kept.mean() < 0.9 and np.allclose(speech["signed"].values[kept], every["signed"].values[kept])
+
+
+@each_method
+def test_frames_on_request_sum_to_the_rest(tiny, clips, method):
+    model = tiny("large")
+    for frames in ("all", "speech"):
+        options = {"target": "sad", "layers": [1, 3], "part": "attention", "frames": frames}
+        found, summed = (method(model, clips, by_frame=by_frame, **options) for by_frame in (True, False))
+        assert found["signed"].dims == ("clip", "layer", "frame", "neuron")
+        counts = [model.n_frames(8000), model.n_frames(10000)]
+        assert found["n_frames"].values.tolist() == counts and found.sizes["frame"] == counts[1]
+        assert np.isnan(found["signed"][0, :, counts[0] :]).all()
+        for place, path in enumerate(clips["path"]):
+            keep = model.speech(audio.read(path)) if frames == "speech" else np.ones(counts[place], bool)
+            assert np.array_equal(np.isfinite(found["signed"][place, 0, : counts[place], 0]), keep)
+        assert np.array_equal(found["absolute"], np.abs(found["signed"]), equal_nan=True)
+        for name in ("signed", "absolute"):
+            assert np.allclose(found[name].sum("frame"), summed[name], atol=1e-5)
+
+
+def head_of(function, tiny_folder):
+    """A tiny model with a head of its own: `function` of the last block, averaged over frames."""
+
+    class Head(torch.nn.Module):
+        def forward(self, hidden):
+            return function(hidden)
+
+    return models.load(tiny_folder("base"), head=Head(), labels=["calm", "angry"], device="cpu")
+
+
+def from_zero(method):
+    return {"baseline": "zero"} if method is gradients.integrated_gradients else {}
+
+
+@each_method
+def test_exact_where_the_head_is_linear(tiny_folder, clips, method):
+    weights = torch.randn(24, 2)
+    model = head_of(lambda hidden: hidden @ weights, tiny_folder)
+    found = method(model, clips[:1], target=("angry", "calm"), layers=3, **from_zero(method))
+    hidden = execution.prefix(model, model.tensor(audio.read(clips["path"].iloc[0])), 3).hidden[0]
+    slope = weights[:, 1] - weights[:, 0]
+    expected = slope if method is gradients.gradient else slope * hidden.mean(dim=0)
+    assert np.allclose(found["signed"][0, 0], expected, atol=1e-5)
+    if method is gradients.integrated_gradients:
+        assert np.abs(found["residual"]).max() < 1e-5
+        assert found["signed"].sum().item() == pytest.approx(found["value"].item(), abs=1e-5)
+
+
+@each_method
+def test_a_planted_neuron_of_the_last_block_gets_everything(tiny_folder, clips, method):
+    def head(hidden):
+        return torch.stack([torch.zeros_like(hidden[..., 5]), torch.tanh(3 * hidden[..., 5])], dim=-1)
+
+    found = method(head_of(head, tiny_folder), clips, target="angry", layers=[2, 3], **from_zero(method))
+    last = found["absolute"].sel(layer=3)
+    assert (last.argmax("neuron") == 5).all() and (last.drop_sel(neuron=5) == 0).all()
+    assert (found["absolute"].sel(layer=2) > 0).all()  # before it, the whole layer makes it
+    if method is gradients.integrated_gradients:
+        assert np.allclose(found["signed"].sel(layer=3, neuron=5), found["value"], atol=1e-4)
+
+
+@each_method
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_a_planted_neuron_inside_a_layer_gets_everything(tiny, clips, method, size):
+    model = tiny(size)
+    weights = model.architecture.layers[1].feed_forward.output_dense.weight
+    weights[:, torch.arange(40) != 7] = 0  # the only one that the network reads
+    found = method(model, clips, target="predicted", layers=2, part="ffn_hidden")
+    assert (found["absolute"].drop_sel(neuron=7) == 0).all() and (found["absolute"].sel(neuron=7) > 0).all()
+
+
+def test_integrated_gradients_of_a_planted_neuron_are_the_effect_of_its_removal(tiny, clips):
+    model = tiny("large")
+    model.architecture.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
+    found = gradients.integrated_gradients(model, clips, target="sad", layers=2, part="ffn_hidden", baseline="zero")
+    for place, path in enumerate(clips["path"]):
+        logits = execution.cascade(model, audio.read(path), [((2, "ffn_hidden"), torch.zeros_like)])[:, 3]
+        removed = (logits[0] - logits[1]).item()
+        assert found["signed"].sel(neuron=7).values[place, 0] == pytest.approx(removed, abs=1e-6)
+
+
+def test_gradient_is_the_slope_of_the_target(model, clips):
+    found = gradients.gradient(model, clips[:1], target="sad", layers=[1, 3])
+    x, step = model.tensor(audio.read(clips["path"].iloc[0])), 0.02
+
+    def moved(layer, neuron, by):
+        def add(hidden):
+            hidden[..., neuron] += by
+            return hidden
+
+        with torch.no_grad(), hooks.edit(model, {layer: add}):
+            return model.logits(x)[0, model.target("sad")].item()
+
+    for layer in (1, 3):
+        slopes = found["signed"].sel(layer=layer).values[0]
+        for neuron in (0, 11, 23):
+            slope = (moved((layer, "hidden_state"), neuron, step) - moved((layer, "hidden_state"), neuron, -step)) / (
+                2 * step
+            )
+            assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * float(np.abs(slopes).max()))
+
+
+def test_targets_and_scales(tiny, clips):
+    model = tiny("base")
+
+    def signed(target, scale="logit"):
+        return gradients.gradient(model, clips, target=target, layers=2, scale=scale)
+
+    contrast = signed(("angry", "calm"))
+    assert np.allclose(contrast.signed, signed("angry").signed - signed("calm").signed, atol=1e-5)
+    assert set(contrast["target"].values) == {"angry − calm"}
+    guess = model.predict(clips)
+    own = signed("predicted")
+    assert own["target"].values.tolist() == guess["label"].tolist()
+    assert np.allclose(own.signed[0], signed(guess["label"].iloc[0]).signed[0])
+    p = guess["angry"].to_numpy(float)
+    odds = signed("angry", "log_odds")
+    assert np.allclose(odds["value"], np.log(p / (1 - p)), atol=1e-4)
+    # The chain rule: dp = p (1 − p) d log odds.
+    slope = (p * (1 - p))[:, None, None]
+    assert np.allclose(signed("angry", "probability").signed, slope * odds.signed, atol=1e-6)
+
+
+def test_speech_frames_only(tiny, clips):
+    model = tiny("base")
+    x = audio.read(clips["path"].iloc[0])
+    speech = audio.speech_mask(x)
+    assert 0 < speech.sum() < len(speech)
+    found = gradients.grad_x_activation(model, clips[:1], target="sad", layers=[2], frames="speech")
+    method = LayerGradientXActivation(model.logits, model.architecture.module(model.check(2)))
+    by_frame = first(method.attribute(model.tensor(x), target=3)).detach()[0].cpu()
+    assert np.allclose(found.signed[0, 0], by_frame[speech].sum(dim=0), atol=1e-5)
+    assert (found.absolute >= np.abs(found.signed) - 1e-6).all()
+
+
+class Untracked(nullcontext):
+    """Counts FLOPs where the input of a module is a leaf, as with Captum: without asking which module they are of."""
+
+    parents = frozenset({"Global"})
+
+
+def flops(function):
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = Untracked()
+    with counter:
+        function()
+    return counter.get_total_flops()
+
+
+def test_integrated_gradients_take_fewer_flops_than_captum(tiny, clips):
+    model, x = tiny("base"), torch.as_tensor(audio.read(clips["path"].iloc[0]))[None]
+    x = x.to(model.device)
+    options = {"target": "sad", "baseline": "silence", "steps": 8, "layers": [1, 2, 3]}
+    with FlopCounterMode(display=False) as counter:  # of ours also by module
+        found = gradients.integrated_gradients(model, clips[:1], **options)
+    assert counter.get_total_flops() == flops(lambda: gradients.integrated_gradients(model, clips[:1], **options))
+
+    def theirs():
+        for layer in (1, 2, 3):
+            method = LayerIntegratedGradients(model.logits, model.architecture.module(model.check(layer)))
+            more = {"n_steps": 8, "grad_kwargs": {"materialize_grads": True}}
+            same(found.sel(layer=layer).isel(clip=0), method.attribute(x, torch.zeros_like(x), target=3, **more), 1e-4)
+
+    assert counter.get_total_flops() < 0.4 * flops(theirs)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_steps_never_run_the_whole_network_and_share_batches_of_the_size_told(tiny, clips, part):
+    model, sizes = tiny("large"), []
+    handles = [
+        layer.register_forward_hook(lambda _, args, out: sizes.append(len(out[0])))
+        for layer in model.architecture.layers
+    ]
+    whole = []
+    handles.append(model.architecture.base.feature_extractor.register_forward_hook(lambda *_: whole.append(1)))
+    options = {"target": "sad", "part": part, "baseline": "silence", "layers": [2, 3], "steps": 7}
+    found = gradients.integrated_gradients(model, clips[:1], batch=4, **options)
+    assert len(whole) == 2 and max(sizes) == 4  # the clip and the silent one
+    assert sizes.count(4) == sizes.count(3) == (1 if part == "hidden_state" else 3)
+    for handle in handles:
+        handle.remove()
+    other = gradients.integrated_gradients(model, clips[:1], batch=100, **options)
+    assert np.allclose(found["signed"], other["signed"], atol=1e-6)
+
+
+@each_method
+def test_an_untrained_head_is_refused(tiny_folder, clips, method):
+    model = models.load(tiny_folder("base"), device="cpu")
+    model.trained = None
+    with pytest.raises(models.UntrainedHead, match="heads.fit"):
+        method(model, clips, target="sad")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"target": "bored"}, "unknown label"),
+        ({"target": ("sad", "calm", "angry")}, "a pair"),
+        ({"scale": "odds"}, "unknown scale"),
+        ({"layers": 9}, "layer 9 out of range"),
+        ({"layers": []}, "layers is empty"),
+        ({"frames": "loud"}, "unknown frames"),
+        ({"layers": "top"}, "must be an integer"),
+        ({"part": "mlp"}, "unknown part"),
+    ],
+)
+def test_wrong_options_are_said(tiny, clips, options, message):
+    for method in METHODS:
+        with pytest.raises(ValueError, match=message):
+            method(tiny("base"), clips, **{"target": "sad", **options})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"steps": 0}, "steps must be 1"),
+        ({"batch": 0}, "batch must be 1"),
+        ({"baseline": "noise"}, "unknown baseline 'noise'"),
+        ({"baseline": 0.5}, "one-dimensional"),
+        ({"baseline": np.zeros((2, 400))}, "2 dimensions"),
+        ({"baseline": lambda wave: wave[:500]}, "returned 500 samples for a clip of 8000"),
+        (
+            {"baseline": "mean"},
+            r"activation_stats=activations.activation_stats\(model, training clips, part='hidden_state'\)",
+        ),
+    ],
+)
+def test_wrong_baselines_are_said(tiny, clips, options, message):
+    with pytest.raises(ValueError, match=message):
+        gradients.integrated_gradients(tiny("base"), clips, **{"target": "sad", **options})
+
+
+def test_means_of_another_part_are_refused(tiny, clips):
+    known = activations.activation_stats(tiny("base"), clips, part="ffn_out")
+    with pytest.raises(ValueError, match="of ffn_out instead of hidden_state"):
+        gradients.integrated_gradients(tiny("base"), clips, target="sad", baseline="mean", activation_stats=known)
+
+
+@each_method
+def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path, method):
+    soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
+    more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
+    with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
+        found = method(tiny("base"), more, target="sad", by_frame=True)
+    assert found["clip"].values.tolist() == [7, 9] and "shorter than" in found.attrs["skipped"]
+    workbook.netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
+        assert again["speaker"].values.tolist() == ["s0", "s1"] and again.attrs["method"] == method.__name__
+        assert np.array_equal(again["signed"], found["signed"], equal_nan=True)

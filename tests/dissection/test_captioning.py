@@ -1,0 +1,234 @@
+"""Captions of sounds that are no voices; tags and answers of tiny models, against the same model asked directly."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import tiny_text
+import torch
+
+from xai_lib import audio, corpora, models
+from xai_lib.dissection import descriptions
+
+pytestmark = pytest.mark.heavy
+
+RATE = 16000
+AT = np.arange(4 * RATE) / RATE
+
+
+def save(path, samples, rate=RATE):
+    soundfile.write(path, np.asarray(samples, np.float32).clip(-1, 1), rate, subtype="FLOAT")
+    return str(path)
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Clips of 4 s: hiss, hiss that beats twice a second, hiss in bursts without order, a tone, and a tick."""
+    rng = np.random.default_rng(0)
+    hiss = 0.1 * rng.standard_normal(len(AT))
+    bursts = np.zeros(len(AT))
+    for start in (0.3, 0.55, 1.35, 1.7, 2.9, 3.15):
+        bursts[int(start * RATE) : int((start + 0.1) * RATE)] = 1
+    made = {
+        "hiss": hiss,
+        "beats": hiss * (AT % 0.5 < 0.1),
+        "bursts": hiss * bursts,
+        "tone": 0.3 * sum(np.sin(2 * np.pi * 220 * h * AT) / h for h in range(1, 6)),
+        "short": hiss * ((AT > 1) & (AT < 1.4)),
+    }
+    return pd.DataFrame({"path": [save(tmp_path / f"{name}.wav", x) for name, x in made.items()]}, index=list(made))
+
+
+# ---------- measured
+
+
+def test_rhythm_and_steadiness_of_known_sounds(sounds):
+    table = corpora.features_table(sounds)
+    assert table["rhythm"]["beats"] > 0.9 and table["rhythm"].drop("beats").max() < 0.5
+    assert table["steadiness"]["tone"] > table["steadiness"]["hiss"] > -1
+    assert -30 < table["steadiness"][["beats", "bursts", "short"]].max() < -10  # digital silence counts as 50 dB less
+    assert table["steadiness"].max() <= 0
+
+
+@pytest.mark.parametrize("beat", [0.6, 1, 2.5, 7])
+def test_rhythm_is_of_beats_from_half_a_second_to_8_a_second(beat):
+    pulses = np.exp(-(((np.arange(400) * 0.02 * beat) % 1 - 0.5) ** 2) * 40)
+    assert audio.rhythm(pulses) > 0.85
+    shuffled = np.random.default_rng(0).permutation(pulses)
+    assert audio.rhythm(shuffled) < 0.45
+    assert audio.rhythm(3 * pulses) == pytest.approx(audio.rhythm(pulses))
+
+
+def test_rhythm_of_what_does_not_beat():
+    assert np.isnan(audio.rhythm(np.ones(12))) and max(audio.rhythm(np.ones(200)), audio.rhythm(np.zeros(200))) < 1e-9
+    ripple = np.sin(2 * np.pi * 2 * np.arange(400) * 0.02)
+    assert audio.rhythm(1 + 0.5 * ripple) > 0.9 and audio.rhythm(1 + 0.002 * ripple) < 0.05
+    assert audio.rhythm(np.linspace(0.1, 1, 400)) < 0.1
+
+
+def test_captions_of_other_sounds_speak_of_no_voice(sounds):
+    table = corpora.features_table(sounds)
+    captions = descriptions.captions(table, table, noun="sound")
+    assert captions.str.endswith(" sound").all() and not captions.str.contains("voice").any()
+    assert "unpitched" in captions["hiss"] and "unpitched" not in captions["tone"]
+    assert "rhythmic" in captions["beats"] and "fitful" in captions["beats"] and "steady" in captions["tone"]
+    middle = table.iloc[[0]].assign(**table.median().to_dict())
+    assert descriptions.captions(middle, middle, noun="sound").iloc[0] == "an ordinary sound"
+
+
+def test_acoustics_leaves_out_and_names_what_it_cannot_describe(sounds, tmp_path):
+    describe = descriptions.Acoustics(sounds, noun="sound")
+    table = corpora.features_table(sounds)
+    assert list(describe(sounds)) == list(descriptions.captions(table, table, noun="sound"))
+    assert list(descriptions.Acoustics(table, noun="sound")(sounds)) == list(describe(sounds))
+    sounds.loc["still", "path"] = save(tmp_path / "still.wav", 1e-5 * np.sin(AT))
+    sounds.loc["gone", "path"] = str(tmp_path / "gone.wav")
+    with pytest.warns(UserWarning) as warned:
+        captions = describe(sounds)
+    assert captions.name == "caption" and list(captions.index) == list(sounds.index)
+    assert list(captions.index[captions.isna()]) == ["still", "gone"]
+    assert any("2 of 7 clips got no answer (still, gone)" in str(w.message) for w in warned)
+
+
+# ---------- tags
+
+
+def test_tagger_says_the_models_likeliest_labels(tiny_folder, clips):
+    folder = tiny_folder("base")
+    tagger = descriptions.Tagger(folder, top=3, floor=0, device="cpu")
+    captions = tagger(clips)
+    model = models.load(folder, device="cpu", allow_untrained_head=True)
+    for clip, wave in audio.stream(clips):
+        with torch.no_grad():
+            expected = model.logits(model.tensor(wave))[0].softmax(-1).numpy()
+        order = np.argsort(-expected, kind="stable")[:3]
+        assert captions[clip] == ", ".join(model.labels[i] for i in order)
+        np.testing.assert_allclose(tagger.probabilities(wave)[model.labels], expected, atol=1e-5)
+
+
+def test_tagger_says_nothing_where_nothing_is_likely(tiny_folder, clips):
+    tagger = descriptions.Tagger(tiny_folder("base"), floor=0.999, device="cpu")
+    with pytest.warns(UserWarning, match="2 of 2 clips got no answer.*0.999"):
+        assert tagger(clips).isna().all()
+
+
+def test_tags_of_which_several_may_hold_do_not_share_a_sum(tiny_folder, clips, wave):
+    plain = descriptions.Tagger(tiny_folder("base"), device="cpu")
+    plain.network.config.problem_type = "multi_label_classification"
+    odds = plain.probabilities(wave)
+    odds = odds / (1 - odds)
+    plain.network.config.problem_type = None
+    np.testing.assert_allclose(plain.probabilities(wave), odds / odds.sum(), atol=1e-5)
+
+
+# ---------- a model that hears and writes
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A Qwen2-Audio of 20 mel bands and 2 s; a third of its tokens end its answer."""
+    from transformers import (
+        Qwen2AudioConfig,
+        Qwen2AudioForConditionalGeneration,
+        Qwen2AudioProcessor,
+        WhisperFeatureExtractor,
+    )
+
+    folder = tmp_path_factory.mktemp("writer")
+    marks = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|im_start|>", "<|im_end|>")
+    words = tiny_text.tokenizer(folder, *marks)
+    ears = {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "encoder_layers": 1, "num_mel_bins": 20}
+    text = {"vocab_size": len(words), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048, "bos_token_id": None}
+    config = Qwen2AudioConfig(
+        audio_config={"model_type": "qwen2_audio_encoder", "max_source_positions": 100, **ears},
+        text_config={"model_type": "qwen2", "pad_token_id": 0, "eos_token_id": 1, **text},
+        audio_token_index=2,
+    )
+    torch.manual_seed(0)
+    network = Qwen2AudioForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    network.generation_config.eos_token_id = [1, *range(8, len(words), 3)]
+    network.generation_config.update(do_sample=True, temperature=2.0)
+    network.save_pretrained(folder)
+    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=20, chunk_length=2), words).save_pretrained(folder)
+    return folder
+
+
+def test_audio_language_model_describes_what_it_hears(writer, sounds):
+    describe = descriptions.AudioLanguageModel(writer, max_tokens=64, device="cpu")
+    captions = describe(sounds)
+    assert captions.notna().all() and captions.nunique() > 2 and captions.name == "caption"
+    pd.testing.assert_series_equal(describe(sounds), captions)  # though the model is set to sample
+    other = descriptions.AudioLanguageModel(writer, ask="What is it?", max_tokens=64, device="cpu")(sounds)
+    assert (other != captions).any()
+
+
+def test_audio_language_model_hears_through_its_own_processor(writer, sounds):
+    """One caption, made by transformers alone."""
+    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+    network = Qwen2AudioForConditionalGeneration.from_pretrained(writer, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(writer)
+    asked = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nAudio 1: "
+    asked += "<|audio_bos|><|AUDIO|><|audio_eos|>\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+    waveform = audio.read(sounds.loc["tone", "path"])
+    inputs = processor(text=asked, audio=[waveform], sampling_rate=RATE, return_tensors="pt")
+    assert (inputs["input_ids"] == 2).sum() == 50  # 2 s
+    with torch.no_grad():
+        tokens = network.generate(**inputs, do_sample=False, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+    describe = descriptions.AudioLanguageModel(writer, ask="What is it?", max_tokens=64, device="cpu")
+    assert describe(sounds.loc[["tone"]])["tone"] == processor.tokenizer.decode(tokens).strip()
+
+
+def test_audio_language_model_keeps_the_precision_it_was_saved_in(writer, sounds, tmp_path):
+    from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
+
+    Qwen2AudioForConditionalGeneration.from_pretrained(writer, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    AutoProcessor.from_pretrained(writer).save_pretrained(tmp_path / "half")
+    describe = descriptions.AudioLanguageModel(tmp_path / "half", max_tokens=64, device="cpu")
+    assert describe.network.dtype == torch.bfloat16 and describe(sounds[:1]).notna().all()
+
+
+def test_audio_language_model_names_the_clips_that_it_has_no_answer_for(writer, sounds, tmp_path):
+    sounds.loc["gone", "path"] = str(tmp_path / "gone.wav")
+    with pytest.warns(UserWarning) as warned:
+        captions = descriptions.AudioLanguageModel(writer, max_tokens=1, device="cpu")(sounds)
+    messages = [str(w.message) for w in warned]
+    assert list(captions.index) == list(sounds.index) and np.isnan(captions["gone"])
+    assert any("gone.wav" in text for text in messages) and any("cut off after 1 tokens" in text for text in messages)
+
+
+def test_what_is_no_model_is_named(tmp_path):
+    for captioner in (descriptions.Tagger, descriptions.AudioLanguageModel):
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            captioner(tmp_path / "none")
+
+
+# ---------- real recordings
+
+
+@pytest.mark.full
+@pytest.mark.real
+def test_captions_and_sounds_of_esc10_are_nearest_to_their_own_concept(real):
+    """Half of the clips or more, of ten concepts, in each of folds 1 to 4 among the other three's quantiles."""
+    sys.path.insert(0, str(descriptions.CONCEPTS.parent / "recipes"))
+    from pocket_ast import corpus
+
+    clips = corpus(real / "esc10")
+    clips = clips[clips["fold"] <= 4].astype({"path": str})
+    table, concepts = corpora.features_table(clips), descriptions.concepts("esc10")
+    assert set(concepts.index) == set(clips["label"])
+    for fold in (1, 2, 3, 4):
+        rest, here = table[clips["fold"] != fold], table[clips["fold"] == fold]
+        labels = clips["label"][here.index].to_numpy()
+        written = descriptions.match(descriptions.captions(here, rest, noun="sound"), concepts)
+        heard = descriptions.match_sound(here, concepts, descriptions.AcousticSpace(rest))
+        for fit in (written, heard):
+            assert np.mean(fit.idxmax("concept").values == labels) > 0.5

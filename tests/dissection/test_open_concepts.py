@@ -1,0 +1,669 @@
+"""Adjectives of neurons and whether they are true, against planted neurons, scipy, sklearn and counts by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from recordings import FOLD, recordings
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from xai_lib import dissection, plots, statistics
+from xai_lib.dissection import description_tests, descriptions, open_concepts
+from xai_lib.dissection.descriptions import text_analysis
+
+SPEAKERS, PER, NEURONS = 10, 12, 30
+LEXICON = pd.DataFrame(
+    {"low": ["quiet", "low-pitched"], "high": ["loud", "high-pitched"]},
+    index=pd.Index(["level_db", "f0"], name="feature"),
+)
+
+
+def bag(texts):
+    """A text encoder: counts of letters' code points mod 64, of unit norm."""
+    out = np.zeros((len(texts), 64))
+    for row, text in zip(out, texts):
+        np.add.at(row, [hash(word) % 64 for word in text.lower().split()], 1)
+    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+
+
+def exact(texts):
+    """A text encoder that knows equal texts only."""
+    names = sorted(set(texts))
+    return np.eye(len(names))[[names.index(text) for text in texts]]
+
+
+# what texts say
+
+
+def test_sentences_end_at_marks_and_lines_of_any_script_and_not_within_numbers():
+    text = "1. A loud voice. It rises 3.5 dB!\n- bright\n* dark\n\n2) 明るい声。低い声。\n...\nصوت عال؟ नरम आवाज। Ja"
+    expected = "A loud voice.|It rises 3.5 dB!|bright|dark|明るい声。|低い声。|صوت عال؟|नरम आवाज।|Ja"
+    assert text_analysis.sentences(text) == expected.split("|")
+    assert text_analysis.sentences("") == text_analysis.sentences(None) == text_analysis.sentences(float("nan")) == []
+
+
+def test_calibration_takes_a_shared_sentence_out_of_both():
+    high, low, removed = open_concepts.calibrate(
+        "It is loud. Someone speaks. It is bright.", "Someone speaks. It is soft.", encoder=exact
+    )
+    assert (high, low) == ("It is loud. It is bright.", "It is soft.")
+    assert removed.values.tolist() == [["high", "Someone speaks.", "Someone speaks.", 1.0],
+                                       ["low", "Someone speaks.", "Someone speaks.", 1.0]]  # fmt: skip
+
+
+def test_calibration_at_a_threshold_in_between():
+    vectors = {"a.": [1, 0], "b.": [0.8, 0.6], "c.": [0, 1]}
+
+    def encoder(texts):
+        return np.array([vectors[text] for text in texts], float)
+
+    for threshold, left in ((0.79, ("", "c.")), (0.8, ("a.", "b. c.")), (0.9, ("a.", "b. c."))):
+        assert open_concepts.calibrate("a.", "b. c.", encoder=encoder, threshold=threshold)[:2] == left
+    asked = []
+    open_concepts.calibrate("a. a. c.", "b. b.", encoder=lambda texts: asked.append(texts) or encoder(texts))
+    assert asked == [["a.", "c.", "b."]]  # one call, each distinct sentence of a side once
+
+
+@pytest.mark.parametrize("empty", ["", None, float("nan"), " \n", "…"])
+def test_calibration_of_nothing_keeps_the_other_side_and_asks_nobody(empty):
+    def encoder(texts):
+        raise AssertionError
+
+    assert open_concepts.calibrate("One sentence", empty, encoder=encoder)[:2] == ("One sentence", "")
+    assert open_concepts.calibrate(empty, "One.", encoder=encoder)[2].empty
+    assert open_concepts.calibrate(empty, empty, encoder=encoder)[:2] == ("", "")
+
+
+def test_calibration_of_a_hundred_kilobytes_and_of_other_alphabets():
+    long = " ".join(f"Sentence {'x' * (i % 100)} number w{i}." for i in range(1500))
+    high, low, removed = open_concepts.calibrate(long, "同じ文。" + long, encoder=exact)
+    assert len(long) > 100_000 and (high, low) == ("", "同じ文。") and len(removed) == 3000
+    assert open_concepts.calibrate("x" * 100_000, "y", encoder=exact)[:2] == ("x" * 100_000, "y")
+    assert open_concepts.calibrate("明るい声。低い声。", "低い声。", encoder=exact)[:2] == ("明るい声。", "")
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("Loud", True),
+        ("Not loud", False),  # at the very start
+        ("The voice is not very loud at all", False),
+        ("No sound that is loud", False),
+        ("no one here hears a very loud voice", True),  # five words before
+        ("It isn't loud", False),
+        ("It isn’t loud", False),
+        ("Not only loud", True),
+        ("Not dark, but loud", True),
+        ("It is not dark. Loud voices", True),
+        ("not loud, then again loud", False),
+        ("not loud; a loud one follows", True),
+        ("neither loud nor dark", False),
+        ("aloud, louder, loud-ish", False),
+        ("LOUD!", True),
+        ("<b>loud</b> <script>alert(1)</script>", True),
+        ("громкий 大きな声", False),
+    ],
+)
+def test_what_a_text_denies_is_not_said(text, told):
+    found = open_concepts.adjectives(pd.Series([text]), LEXICON)
+    assert bool(found.sel(adjective="loud")[0]) is told
+    assert not found.drop_sel(adjective="loud").any()
+
+
+@pytest.mark.parametrize(
+    "text", ["a high-pitched voice", "a high pitched voice", "High\u2011pitched", "high\u2010pitched"]
+)
+def test_hyphenated_words_are_one(text):
+    found = open_concepts.adjectives(pd.Series([text, "high and pitched"]), LEXICON)
+    assert found.sel(adjective="high-pitched").values.tolist() == [True, False] and int(found.sum()) == 1
+
+
+def test_each_distinct_word_is_asked_about_once_and_unclear_answers_are_named():
+    asked = []
+
+    def yes_no(word):
+        asked.append(word)
+        return {"warm": True, "hissing": None, "and": "No"}.get(word, False)
+
+    texts = pd.Series(["a warm voice", "not a warm voice", "warm and hissing"], index=[5, 6, 7])
+    with pytest.warns(UserWarning, match="no clear answer.*and, hissing"):
+        found = open_concepts.adjectives(texts, yes_no=yes_no)
+    assert sorted(asked) == sorted(set(asked)) == ["a", "and", "hissing", "voice", "warm"]
+    assert found["adjective"].values.tolist() == ["warm"] and found.values[:, 0].tolist() == [True, False, True]
+
+
+def tagger(text):
+    tags = {"warm": "JJ", "muffled": "VBN", "voice": "NN", "rises": "VBZ", "in": "IN", "louder": "JJR"}
+    return [(word, tags.get(word.lower(), "DT")) for word in text.split()]
+
+
+def test_only_adjectives_are_asked_about_where_words_are_tagged():
+    asked = []
+    texts = pd.Series(["a warm voice", "a muffled louder voice rises"])
+    found = open_concepts.adjectives(texts, yes_no=lambda word: asked.append(word) or True, tagger=tagger)
+    assert asked == ["louder", "warm"] and found.values.tolist() == [[False, True], [True, False]]
+
+
+def test_parts_of_speech_are_counted_and_the_lack_of_a_tagger_is_said():
+    texts = pd.Series(["A warm voice rises in warm air, 3 times", "", None], index=list("xyz"))
+    found = open_concepts.parts_of_speech(texts, tagger)
+    assert found.loc["x"].to_dict() == {"adjectives": 2, "nouns": 1, "verbs": 1, "prepositions": 1, "length": 8}
+    assert not found.loc["y"].any() and found.loc["z"].isna().all()
+    assert open_concepts.parts_of_speech(texts, kinds=["length"])["length"].tolist()[:2] == [8, 0]
+    with pytest.raises(ImportError, match="pip install nltk"):
+        open_concepts.parts_of_speech(texts)
+    with pytest.raises(ValueError, match="adverbs.*known are"):
+        open_concepts.parts_of_speech(texts, tagger, kinds=["adverbs"])
+
+
+# adjectives of neurons
+
+
+def units():
+    """Coordinates of a dim `unit`: part a has layers 1 to 4, part b 2 to 4; three neurons each."""
+    names = [(part, layer, n) for part, min_z in (("a", 1), ("b", 2)) for layer in range(min_z, 5) for n in range(3)]
+    index = pd.MultiIndex.from_tuples(names, names=["part", "layer", "neuron"])
+    return xr.Coordinates.from_pandas_multiindex(index, "unit")
+
+
+def test_words_from_1_96_up_are_said_and_others_are_not():
+    z = xr.DataArray(
+        [[[2.0, -3.0, 1.9, 5.0]]], {"word": ["loud", "quiet", "high-pitched", "odd"]}, ("layer", "neuron", "word")
+    )
+    found = open_concepts.adjectives(z, LEXICON)
+    assert found.dtype == bool and found.dims == ("layer", "neuron", "adjective")
+    assert found["adjective"].values.tolist() == ["quiet", "loud", "low-pitched", "high-pitched"]
+    assert found.values.ravel().tolist() == [False, True, False, False]
+    assert open_concepts.adjectives(z, LEXICON, min_z=1.5).values.ravel().tolist() == [False, True, False, True]
+    assert open_concepts.adjectives(z, yes_no=lambda word: word == "odd").values.ravel().tolist() == [True]
+    assert {"loud", "dark"} <= set(open_concepts.adjectives(z)["adjective"].values)  # the bundled lexicon
+
+
+def test_neurons_of_several_parts_and_texts_keep_their_names():
+    coords = units()
+    texts = xr.DataArray(np.full(21, "a loud voice", object), coords, ("unit",))
+    for given in (texts, pd.Series(texts.values, coords.to_index())):
+        found = open_concepts.adjectives(given, LEXICON)
+        assert bool(found.sel(part="b", layer=3, neuron=2, adjective="loud").all()) and found.sizes["unit"] == 21
+    texts[4] = None
+    with pytest.warns(UserWarning, match="1 of 21 neurons have no text"):
+        assert int(open_concepts.adjectives(texts, LEXICON).sum()) == 20
+
+
+def test_distribution_counts_neurons_beside_the_null():
+    rng = np.random.default_rng(0)
+    said = xr.DataArray(
+        rng.random((3, 200, 3)) < [0.1, 0.5, 0.1], {"adjective": list("abc")}, ("layer", "neuron", "adjective")
+    )
+    chance = xr.DataArray(
+        rng.random((30, 3, 200, 3)) < 0.1, {"adjective": list("abc")}, ("draw", "layer", "neuron", "adjective")
+    )
+    table = open_concepts.distribution(said, chance.sel(adjective=list("cba")))
+    assert table.index[0] == "b" and table["neurons"].is_monotonic_decreasing
+    assert table.loc["b", "neurons"] == said.sel(adjective="b").sum() and table.loc["b", "share"] == pytest.approx(
+        0.5, abs=0.05
+    )
+    assert table.loc["b", "q"] < 1e-6 and (table.loc[["a", "c"], "q"] > 0.05).all()
+    assert table.loc["a", "chance"] == pytest.approx(chance.sel(adjective="a").sum(["layer", "neuron"]).mean("draw"))
+    assert ((table["chance_low"] < table["chance"]) & (table["chance"] < table["chance_high"])).all()
+    assert "chance" not in open_concepts.distribution(said)
+
+
+def test_the_line_over_layers_is_scipys():
+    rng = np.random.default_rng(0)
+    layers = np.arange(1, 7)
+    said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
+    said = xr.DataArray(said, {"layer": layers, "adjective": list("abcde")}, ("layer", "neuron", "adjective"))
+    found = open_concepts.by_layer(said)
+    line = stats.linregress(layers, said.values.sum(2).mean(1))
+    half = stats.t.ppf(0.975, 4) * line.stderr
+    expected = [line.slope, line.slope - half, line.slope + half, line.pvalue, line.intercept]
+    np.testing.assert_allclose([found[name] for name in ("slope", "low", "high", "p", "intercept")], expected)
+    np.testing.assert_allclose(found["mean"], said.values.sum(2).mean(1))
+    assert float(found["slope"]) == pytest.approx(0.5, abs=0.15) and float(found["low"]) > 0
+    assert np.isnan(open_concepts.by_layer(said.sel(layer=[1, 2]))["slope"])
+
+
+def test_each_part_has_its_line_over_the_layers_that_it_has():
+    coords = units()
+    layer, part = coords["layer"].values, coords["part"].values
+    count = np.where(part == "a", 5 - layer, layer - 1)  # one less each layer, one more
+    said = xr.DataArray(np.arange(4) < count[:, None], coords.assign(adjective=list("wxyz")), ("unit", "adjective"))
+    found = open_concepts.by_layer(said)
+    assert found["slope"].sel(part="a") == pytest.approx(-1) and found["slope"].sel(part="b") == pytest.approx(1)
+    np.testing.assert_allclose(found["mean"].sel(part="b"), [np.nan, 1, 2, 3])
+    assert found["intercept"].sel(part="b") == pytest.approx(-1)
+
+
+def test_a_slope_that_shuffled_captions_give_too_is_no_finding():
+    rng = np.random.default_rng(0)
+
+    def draw(n, slope):
+        rate = 0.3 + slope * np.arange(8)[:, None, None]
+        coords = {"layer": range(8), "adjective": list("abc")}
+        return xr.DataArray(rng.random((n, 8, 50, 3)) < rate, coords, ("draw", "layer", "neuron", "adjective"))
+
+    chance = draw(40, 0.05)
+    same = open_concepts.by_layer(draw(1, 0.05)[0], chance)
+    other = open_concepts.by_layer(draw(1, 0.0)[0], chance)
+    assert float(same["chance_p"]) > 0.05 > float(other["chance_p"]) and float(same["p"]) < 0.01
+    assert same["chance"].sizes == {"draw": 40, "layer": 8} and float(same["chance_slope"].mean()) == pytest.approx(
+        0.15, abs=0.01
+    )
+
+
+def test_the_jackknife_of_a_mean_over_speakers_is_its_t_interval():
+    values = np.random.default_rng(0).standard_normal((9, 5, 4, 2))  # [speaker, layer, neuron, adjective]
+    coords = {"layer": range(5), "adjective": ["a", "b"]}
+    whole = xr.DataArray(values.mean(0), coords, ("layer", "neuron", "adjective"))
+    left = [np.delete(values, i, axis=0).mean(0) for i in range(9)]
+    left = xr.DataArray(np.array(left), coords, ("speaker", "layer", "neuron", "adjective"))
+    found = open_concepts.by_layer(whole, left_out=left)
+    slopes = [stats.linregress(range(5), own.sum(2).mean(1)).slope for own in values]
+    mean, low, high = statistics.interval(slopes)
+    np.testing.assert_allclose([found["slope"], found["speakers_low"], found["speakers_high"]], [mean, low, high])
+    assert np.isnan(open_concepts.by_layer(whole, left_out=left[:7])["speakers_low"])
+
+
+# whether they are true
+
+
+@pytest.fixture
+def measured():
+    """Level and F0 [clip] of ten speakers, whose voices differ far more than their clips; no F0 in a tenth."""
+    rng = np.random.default_rng(5)
+    voice = np.repeat(20 * rng.standard_normal((SPEAKERS, 2)), PER, axis=0)
+    table = pd.DataFrame(rng.standard_normal((SPEAKERS * PER, 2)) + voice, columns=["level_db", "f0"])
+    table.loc[::10, "f0"] = np.nan
+    return table.set_index(1000 + table.index)
+
+
+@pytest.fixture
+def activations(measured):
+    """Noise, but in layer 1 neuron 0 follows level, 1 its reverse, 2 F0, and 3 the speakers' mean level alone."""
+    rng = np.random.default_rng(6)
+    values = rng.standard_normal((SPEAKERS * PER, 2, NEURONS))
+    level, speakers = measured["level_db"].to_numpy(), np.repeat([f"s{i}" for i in range(SPEAKERS)], PER)
+    values[:, 0, 0] = np.exp(level / 9)
+    values[:, 0, 1] = -level
+    values[:, 0, 2] = measured["f0"].fillna(99)
+    values[:, 0, 3] += 9 * pd.Series(level).groupby(speakers).transform("mean")
+    values[:, 1, 29] = 4.0  # never changes
+    coords = {"clip": measured.index.to_numpy(), "layer": [1, 2], "neuron": np.arange(NEURONS)}
+    return xr.DataArray(values, {**coords, "speaker": ("clip", speakers.astype(object))}, ("clip", "layer", "neuron"))
+
+
+def said_of(activations, **neurons):
+    """Adjectives, false but for the (layer, neuron)s given."""
+    names = ["quiet", "low-pitched", "loud", "high-pitched", "odd"]
+    coords = {"layer": [1, 2], "neuron": np.arange(NEURONS), "adjective": names}
+    found = xr.DataArray(np.zeros((2, NEURONS, 5), bool), coords, ("layer", "neuron", "adjective"))
+    for name, places in neurons.items():
+        for layer, neuron in places:
+            found.loc[{"layer": layer, "neuron": neuron, "adjective": name.replace("_", "-")}] = True
+    return found
+
+
+def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
+    said = said_of(
+        activations, loud=[(1, 0), (1, 1), (1, 3), (2, 5)], quiet=[(1, 1)], high_pitched=[(1, 2)], odd=[(1, 7)]
+    )
+    found = open_concepts.check(activations, said, measured, LEXICON, draws=999)
+    one = found.sel(layer=1)
+    for neuron, name, rho in (
+        (0, "loud", 1),
+        (1, "quiet", 1),
+        (1, "loud", -1),
+        (2, "high-pitched", 1),
+        (2, "low-pitched", -1),
+    ):
+        here = one.sel(neuron=neuron, adjective=name)
+        assert float(here["rho"]) == pytest.approx(rho) and (float(here["q"]) < 0.05) == (rho > 0)
+    assert float(one["p"].sel(neuron=0, adjective="loud")) < 1e-9  # fewer than draws can tell
+    assert float(one["p"].sel(neuron=0, adjective="quiet")) == 1
+    assert float(one["p"].sel(neuron=3, adjective="loud")) > 0.01  # it only knows voices
+    passed = found["passed"]
+    assert passed.sel(adjective="loud") == 0.25 and passed.sel(adjective=["quiet", "high-pitched"]).values.tolist() == [
+        1,
+        1,
+    ]
+    assert np.isnan(passed.sel(adjective="low-pitched")) and found["neurons"].values.tolist() == [1, 0, 4, 1]
+    assert found.attrs["unchecked"] == '["odd"]' and "odd" not in found["adjective"]
+    assert np.isnan(found["rho"].sel(layer=2, neuron=29)).all()
+    np.testing.assert_allclose(found["q"], statistics.fdr(found["p"]))
+
+
+def test_rho_is_scipys_within_speakers_over_the_clips_that_were_measured(activations, measured):
+    found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=1)
+    for name, column, sign in (("loud", "level_db", 1), ("low-pitched", "f0", -1)):
+        one, each = activations.sel(layer=2, neuron=4), []
+        for speaker in np.unique(one["speaker"]):
+            own = one.isel(clip=one["speaker"].values == speaker)
+            pair = pd.DataFrame({"a": own.values, "b": measured.loc[own["clip"].values, column].to_numpy()}).dropna()
+            each.append(sign * stats.spearmanr(pair["a"], pair["b"]).statistic)
+        assert float(found["rho"].sel(layer=2, neuron=4, adjective=name)) == pytest.approx(np.mean(each))
+    said = said_of(activations, loud=[(2, 4)])
+    found = open_concepts.check(activations, said, measured, LEXICON, draws=1).sel(adjective="loud")
+    level = [stats.spearmanr(activations.sel(layer=2, neuron=4)[rows], measured["level_db"][rows]).statistic
+             for rows in (slice(i * PER, (i + 1) * PER) for i in range(SPEAKERS))]  # fmt: skip
+    np.testing.assert_allclose([found[name] for name in ("mean", "low", "high")], statistics.interval(level))
+    assert int(found["n"]) == SPEAKERS
+
+
+def test_p_of_noise_is_not_too_small(activations, measured):
+    found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=199)
+    assert float((found["p"].sel(layer=2) < 0.05).mean()) < 0.1
+    assert 0.4 < float(found["p"].sel(layer=2).mean()) < 0.6
+
+
+@pytest.mark.full
+def test_beyond_what_draws_can_tell_p_goes_on_as_the_permutations_would(activations, measured, described, captions):
+    """Few draws, whose own least p is 1 / (1 + draws), against many: they agree on average, and within a factor each."""
+    level = measured["level_db"].groupby(activations["speaker"].values).transform(lambda x: x - x.mean())
+    part = activations + 0.3 * xr.DataArray(level.to_numpy(), dims="clip")
+    every = (
+        lambda n: open_concepts.check(part, said_of(part), measured, LEXICON, draws=n),
+        lambda n: open_concepts.predictivity_auroc(activations, described, captions, draws=n),
+    )
+    for run, few_draws, min_z in zip(every, (100, 40), (8, 1)):
+        few, many = (run(n)["p"].values for n in (few_draws, 8_000))
+        told = (few < 1 / (1 + few_draws) - 1e-9) & (many > 8 / 8_000)
+        ratio = np.log(few[told] / many[told])
+        assert len(ratio) >= min_z and abs(ratio.mean()) < np.log(1.5) and np.abs(ratio).max() < np.log(4)
+
+
+def test_shuffles_stay_within_speakers():
+    """Ten speakers of two clips, of whom ranks say a lot, and one of sixty: noise, and p is no smaller than chance."""
+    rng, neurons = np.random.default_rng(0), 300
+    voices = np.repeat(list("abcdefghijk"), [2] * 10 + [60]).astype(object)
+    coords = {"clip": np.arange(80), "speaker": ("clip", voices), "layer": [1]}
+    data = xr.DataArray(rng.standard_normal((80, 1, neurons)), coords, ("clip", "layer", "neuron"))
+    said = xr.DataArray(
+        np.ones((1, neurons, 1), bool), {"layer": [1], "adjective": ["loud"]}, ("layer", "neuron", "adjective")
+    )
+    table = pd.DataFrame({"level_db": rng.standard_normal(80)})
+    assert float((open_concepts.check(data, said, table, LEXICON, draws=199)["p"] < 0.05).mean()) < 0.09
+    z = xr.DataArray(
+        np.tile([3.0, -3.0], (1, neurons, 1)), {"layer": [1], "word": ["loud", "quiet"]}, said.dims[:2] + ("word",)
+    )
+    texts = pd.Series(np.tile(["a loud voice", "a quiet voice"], 40))
+    foretold = open_concepts.predictivity_auroc(
+        data, xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)}), texts, draws=199
+    )
+    assert float((foretold["p"] < 0.05).mean()) < 0.09 and float((foretold["p"] < 0.25).mean()) > 0.15
+
+
+@pytest.mark.parametrize("sizes", [FOLD, [3] * 27])
+def test_recordings_of_one_label_are_dealt_out_as_wholes(sizes):
+    """Neurons and quantities that have nothing in common but recordings; and one neuron that is the level."""
+    share = []
+    for seed in range(3):
+        draw, coords = recordings(seed, 0.9, sizes)
+        data = xr.DataArray(draw(200), coords, ("clip", "neuron"))
+        table = pd.DataFrame(draw(2), columns=["level_db", "f0"])
+        table.loc[::9, "f0"] = np.nan
+        said = xr.DataArray(
+            np.ones((200, 2), bool),
+            {"neuron": np.arange(200), "adjective": ["loud", "high-pitched"]},
+            ("neuron", "adjective"),
+        )
+        data = data.assign_coords(neuron=np.arange(200))
+        data[:, 0] = table["level_db"].to_numpy()
+        checked = open_concepts.check(data, said, table, LEXICON, draws=199)
+        texts = pd.Series(np.where(draw(1)[:, 0] > 0, "a loud voice", "a quiet voice"))
+        z = np.tile(3.0 * np.random.default_rng(seed).choice([-1, 1], 200)[:, None], 2) * [1, -1]
+        z = xr.DataArray(z, {"neuron": np.arange(200), "word": ["loud", "quiet"]}, ("neuron", "word"))
+        told = xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
+        foretold = [
+            f(data, told, texts, draws=199) for f in (open_concepts.predictivity_auroc, dissection.predictivity)
+        ]
+        share.append([float((x["p"][1:] < 0.05).mean()) for x in (checked, *foretold)])
+        assert checked["p"][0, 0] < 1e-4
+    assert (np.mean(share, 0) < 0.075).all() and (np.mean(share, 0) > 0.01).all(), share
+
+
+def voices(seed, icc=0.8, clips=4):
+    """16 voices; 120 neurons and four quantities that have nothing in common but the voices; captions of the latter."""
+    draw, coords = recordings(seed, icc, [clips] * 16)
+    said = [["low", "high"], ["slow", "fast"], ["dark", "bright"], ["quiet", "loud"]]
+    captions = pd.Series([" ".join(pair[int(x > 0)] for x, pair in zip(row, said) if abs(x) > 0.43) for row in draw(4)])
+    data = xr.DataArray(draw(120).reshape(-1, 3, 40), coords, ("clip", "layer", "neuron"))
+    return data.assign_coords(layer=[1, 2, 3], neuron=np.arange(40)).drop_vars("label"), captions
+
+
+def test_neurons_that_follow_voices_are_described_by_chance_as_often():
+    q, p, says = [], [], []
+    for seed in range(8):
+        data, texts = voices(seed)
+        texts = "a voice " + texts
+        told = dissection.describe(data, texts, draws=20, seed=seed)
+        said, chance = open_concepts.adjectives(told["z"]), open_concepts.adjectives(told["chance"])
+        table = open_concepts.distribution(said, chance)
+        q += table.loc[table["neurons"] + table["chance"] > 0, "q"].tolist()
+        p.append(float(open_concepts.by_layer(said, chance)["chance_p"]))
+        says.append([float((abs(x) >= 1.96).any("word").mean()) for x in (told["z"], told["chance"])])
+    assert np.mean(np.array(q) < 0.05) < 0.06 and np.mean(np.array(p) < 0.05) <= 0.25
+    assert np.mean(says, 0)[0] == pytest.approx(np.mean(says, 0)[1], abs=0.04) and np.mean(says) > 0.15
+
+
+def test_neurons_that_follow_a_word_beat_the_null_of_voices():
+    """Forty of 120 neurons are wired to loudness, which differs between voices and within them."""
+    data, texts = voices(0, icc=0.1, clips=16)
+    data[:, 0] += 3 * texts.str.contains("loud").to_numpy()[:, None]
+    told = dissection.describe(data, "a voice " + texts, draws=20)
+    table = open_concepts.distribution(open_concepts.adjectives(told["z"]), open_concepts.adjectives(told["chance"]))
+    assert table.index[0] == "loud" and table.loc["loud", "q"] < 0.01 and table.loc["loud", "neurons"] >= 36
+    assert (table.drop(index=["loud", "quiet"])["q"].dropna() > 0.05).mean() > 0.8
+
+
+def test_others_are_neurons_of_the_same_layers(activations, measured):
+    """Layer 1 has what follows level; a neuron of layer 2 is compared with those of layer 2, where nothing does."""
+    first = open_concepts.check(activations, said_of(activations, loud=[(1, 2)]), measured, LEXICON)
+    second = open_concepts.check(activations, said_of(activations, loud=[(2, 2)]), measured, LEXICON)
+    both = open_concepts.check(activations, said_of(activations, loud=[(1, 2), (2, 2)]), measured, LEXICON)
+    share = [float(x["other"].sel(adjective="loud")) for x in (first, second, both)]
+    assert share[0] == pytest.approx(1 / 29) and share[1] == 0
+    # the neuron that never changes counts in neither mean
+    assert share[2] == pytest.approx((share[0] + 28 / 29 * share[1]) / (1 + 28 / 29))
+
+
+def test_the_gap_tells_true_adjectives_over_speakers(activations, measured):
+    found = open_concepts.check(
+        activations, said_of(activations, loud=[(1, 0)], quiet=[(2, 3)]), measured, LEXICON, draws=1
+    )
+    loud, quiet = (found.sel(adjective=name) for name in ("loud", "quiet"))
+    assert float(loud["gap_low"]) > 0.8 and float(quiet["gap_low"]) < 0 < float(quiet["gap_high"])
+    assert float(loud["gap"]) == pytest.approx(float(loud["mean"] - loud["mean_other"]))
+    few = activations.isel(clip=slice(7 * PER))
+    assert np.isnan(
+        open_concepts.check(few, said_of(activations, loud=[(1, 0)]), measured, LEXICON, draws=1)["gap_low"]
+    ).all()
+
+
+def test_adjectives_that_shuffled_captions_give_are_checked_alike(activations, measured):
+    chance = xr.concat(
+        [said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (1, 0)]), said_of(activations)], "draw"
+    )
+    found = open_concepts.check(activations, said_of(activations, loud=[(1, 0)]), measured, LEXICON, chance=chance).sel(
+        adjective="loud"
+    )
+    np.testing.assert_array_equal(found["chance"], [1, 0.5, np.nan])
+    np.testing.assert_array_equal(found["chance_neurons"], [1, 2, 0])
+
+
+def test_what_cannot_be_checked_is_refused(activations, measured):
+    with pytest.raises(ValueError, match="features lacks f0"):
+        open_concepts.check(activations, said_of(activations), measured[["level_db"]], LEXICON)
+    with pytest.raises(ValueError, match="no adjective is a word of the lexicon"):
+        open_concepts.check(activations, said_of(activations)[..., 4:], measured, LEXICON)
+    with pytest.raises(ValueError):
+        open_concepts.check(activations, said_of(activations).isel(neuron=slice(5)), measured, LEXICON)
+
+
+def test_neurons_of_several_parts_are_checked_too(measured):
+    coords = units()
+    values = np.random.default_rng(0).standard_normal((len(measured), 21))
+    values[:, 20] = measured["level_db"]
+    data = xr.DataArray(values, coords.assign(clip=measured.index.to_numpy()), ("clip", "unit"))
+    said = xr.DataArray(np.ones((21, 1), bool), coords.assign(adjective=["loud"]), ("unit", "adjective"))
+    found = open_concepts.check(data, said, measured, LEXICON)
+    assert float(found["rho"].sel(part="b", layer=4, neuron=2)[0]) == pytest.approx(1)
+    assert np.isnan(found["low"]).all()  # no speakers are known
+    captions = pd.Series(np.where(measured["level_db"] > 0, "loud", "quiet"), measured.index)
+    z = xr.DataArray(np.tile([3.0, -3.0], (21, 1)), coords.assign(word=["loud", "quiet"]), ("unit", "word"))
+    foretold = open_concepts.predictivity_auroc(
+        data, xr.Dataset({"z": z, "chance": z.expand_dims(draw=2)}), captions, draws=9
+    )
+    assert float(foretold["auroc"].sel(part="b", layer=4, neuron=2)) > 0.7
+
+
+# AUROC
+
+
+@pytest.fixture
+def described():
+    """Descriptions: neuron 0 of layer 1 loud and not quiet, 1 the reverse, 4 nothing, others at random."""
+    z = np.random.default_rng(1).choice([-3.0, 3.0], (2, NEURONS, 2))
+    z[0, :2], z[0, 4] = [[3, -3], [-3, 3]], 0
+    coords = {"layer": [1, 2], "neuron": np.arange(NEURONS), "word": ["loud", "quiet"]}
+    z = xr.DataArray(z, coords, ("layer", "neuron", "word"))
+    return xr.Dataset({"z": z, "chance": xr.concat([z[:, ::-1].assign_coords(neuron=z["neuron"]), 0 * z], "draw")})
+
+
+@pytest.fixture
+def captions(activations, measured):
+    """Loud in the louder half of each speaker's clips, quiet in the rest; a sixth says neither."""
+    middle = measured["level_db"].groupby(activations["speaker"].values).transform("median")
+    said = pd.Series(np.where(measured["level_db"] > middle, "a loud voice", "a quiet voice"), measured.index)
+    said[::6] = "an ordinary voice"
+    return said
+
+
+def test_auroc_is_sklearns_within_speakers(activations, described, captions):
+    found = open_concepts.predictivity_auroc(activations, described, captions, draws=199)
+    scores = captions.map({"a loud voice": 1, "a quiet voice": -1}).fillna(0)
+    for neuron, sign in ((0, 1), (1, -1)):
+        each = []
+        for i in range(SPEAKERS):
+            rows = slice(i * PER, (i + 1) * PER)
+            own = activations.sel(layer=1, neuron=neuron)[rows].values
+            each.append(roc_auc_score(own >= np.sort(own)[-3], sign * 2 * scores.iloc[rows]))
+        here = found.sel(layer=1, neuron=neuron)
+        np.testing.assert_allclose([here[name] for name in ("auroc", "low", "high")], statistics.interval(each))
+        assert float(here["p"]) < 1 / 200 and int(here["n"]) == SPEAKERS and float(here["auroc"]) > 0.7
+    assert np.isnan(found["auroc"].sel(layer=1, neuron=4)) and np.isnan(found["auroc"].sel(layer=2, neuron=29))
+    np.testing.assert_allclose(found["q"], statistics.fdr(found["p"]))
+    assert float((found["p"].sel(layer=2) < 0.05).mean()) < 0.15 and float(
+        found["auroc"].sel(layer=2).mean()
+    ) == pytest.approx(0.5, abs=0.05)
+
+
+def test_controls_of_the_auroc(activations, described, captions):
+    found = open_concepts.predictivity_auroc(activations, described, captions, draws=1)
+    assert (
+        found["shuffled"].sizes == {"draw": 2, "layer": 2, "neuron": NEURONS} and np.isnan(found["shuffled"][1]).all()
+    )
+    two = described.isel(neuron=[0, 1])
+    swapped = open_concepts.predictivity_auroc(activations.isel(neuron=[0, 1]), two, captions, draws=1).sel(layer=1)
+    np.testing.assert_allclose(swapped["other"], 1 - swapped["auroc"])  # each has the other's, which says the reverse
+
+
+def test_a_top_share_with_ties_takes_all_that_tie(activations, described, captions):
+    half = activations.copy(data=(activations > 0).astype(float))
+    found = open_concepts.predictivity_auroc(half, described, captions, draws=1).sel(layer=2, neuron=7)
+    z = np.sign(described["z"].sel(layer=2, neuron=7).values)
+    score = captions.str.contains("loud") * z[0] + captions.str.contains("quiet") * z[1]
+    each = []
+    for i in range(SPEAKERS):
+        rows = slice(i * PER, (i + 1) * PER)
+        if score.iloc[rows].nunique() > 1:
+            each.append(roc_auc_score(half.sel(layer=2, neuron=7)[rows], score.iloc[rows]))
+    assert float(found["auroc"]) == pytest.approx(np.mean(each))
+
+
+def test_neighbours_are_of_the_same_layer_and_never_themselves():
+    places = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [5, 2, 30]))
+    for seed in range(5):
+        other = description_tests._neighbours(places, seed)
+        assert (other != np.arange(37)).all() and (places[other] == places).all() and len(set(other)) == 37
+
+
+def test_from_captions_to_adjectives_that_hold(activations, measured, captions):
+    """The whole road: described from two speakers, checked on the eight others."""
+    activations = activations.groupby("speaker") - activations.groupby("speaker").mean()
+    train, test = activations.isel(clip=slice(2 * PER)), activations.isel(clip=slice(2 * PER, None))
+    told = dissection.describe(train, captions, k=6, draws=10)
+    said, chance = open_concepts.adjectives(told["z"], LEXICON), open_concepts.adjectives(told["chance"], LEXICON)
+    assert {n for n in range(NEURONS) if bool(said.sel(layer=1, neuron=n, adjective="quiet"))} >= {1}
+    found = open_concepts.check(test, said, measured, LEXICON, chance=chance)
+    assert bool((found["q"] < 0.05).sel(layer=1, neuron=1, adjective="quiet"))
+    assert set(open_concepts.distribution(said, chance).index) == set(
+        descriptions.lexicon().loc[["level_db", "f0"], ["low", "high"]].values.ravel()
+    )
+
+
+# figures
+
+
+def text_of(figure):
+    return " ".join(item.get_text() for item in figure.findobj(lambda x: hasattr(x, "get_text")))
+
+
+def test_the_figure_of_adjectives_marks_what_chance_gives():
+    table = pd.DataFrame(
+        {
+            "neurons": [90, 10, 9],
+            "chance": [5, 9, 5.0],
+            "chance_low": [1, 5, 1.0],
+            "chance_high": [9, 13, 9.0],
+            "q": [0.001, 0.8, 0.04],
+        },
+        index=["loud", "$dark", "slow"],
+    )
+    ax = plots.adjectives(table).axes[0]
+    assert [bar.get_width() for bar in ax.patches] == [90, 10, 9]
+    assert [(round(t.get_position()[1]), "n.s." in t.get_text()) for t in ax.texts] == [(1, True)]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["loud", "$dark", "slow"] and ax.get_xlabel() == "neurons"
+    assert len(plots.adjectives(table.drop(columns=["chance", "q"]), max_adjectives=2).axes[0].patches) == 2
+
+
+def test_the_figure_of_layers_draws_the_line_and_its_band():
+    layers = np.arange(1, 7)
+    rng = np.random.default_rng(0)
+    said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
+    said = xr.DataArray(said, {"layer": layers, "adjective": list("abcde")}, ("layer", "neuron", "adjective"))
+    chance = xr.concat([said & (rng.random(said.shape) < 0.1) for _ in range(9)], "draw")
+    found = open_concepts.by_layer(said, chance)
+    figure = plots.adjectives_by_layer(found)
+    ax = figure.axes[0]
+    line = stats.linregress(layers, found["mean"])
+    fitted = next(
+        x
+        for x in ax.lines
+        if len(x.get_xdata()) == 6 and np.allclose(x.get_ydata(), line.intercept + line.slope * layers)
+    )
+    points = np.asarray(found["mean"]) - fitted.get_ydata()
+    error = np.sqrt((points**2).sum() / 4 * (1 / 6 + (layers - 3.5) ** 2 / 17.5)) * stats.t.ppf(0.975, 4)
+    corners = ax.collections[1].get_paths()[0].vertices
+    for x, y in zip(layers, fitted.get_ydata() + error):
+        assert np.isclose(corners, [x, y]).all(1).any()
+    assert "shuffled captions: 9 draws" in text_of(figure) and "p = " in text_of(figure) and ax.get_xlabel() == "layer"
+    coords = units()
+    parts = xr.DataArray(rng.random((21, 3)) < 0.5, coords.assign(adjective=list("abc")), ("unit", "adjective"))
+    assert {"a:", "b:"} <= set(text_of(plots.adjectives_by_layer(open_concepts.by_layer(parts))).split())
+
+
+def test_the_figure_of_the_check_shows_own_others_and_null(activations, measured):
+    said = said_of(activations, loud=[(1, 0), (2, 5)], quiet=[(1, 1)])
+    chance = xr.concat([said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (2, 6)])], "draw")
+    found = open_concepts.check(activations, said, measured, LEXICON, chance=chance)
+    figure = plots.adjective_check(found)
+    left, right = figure.axes
+    assert [t.get_text() for t in left.get_yticklabels()] == ["quiet (1)", "loud (2)"]
+    shown = [line.get_xdata() for line in left.lines]
+    assert any(len(x) == 2 and np.allclose(x, [100, 50]) for x in shown)
+    assert any(len(x) == 2 and np.allclose(x, [np.nan, 100 / 3], equal_nan=True) for x in shown)  # all draws pooled
+    assert "10 speakers" in right.get_title() and "%" in left.get_xlabel() and "shuffled captions" in text_of(figure)
