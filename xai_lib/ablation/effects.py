@@ -35,10 +35,11 @@ def summary(result, variable="target_change", *, against="random", **where) -> x
     -------
     Dataset [layer, mode]
         ``speakers`` [speaker, ...], the mean of each speaker; ``mean``, ``low``, ``high`` and ``n`` over them.
-        ``difference``, selected neurons minus mean of the random sets, with its interval, ``p_random``, ``q_random``, ``p``
-        and ``q`` as in `contrast`: NaN without random sets, and where fewer than 20 different ones exist (`null_sets`).
-        ``random_mean``, the chance level, and ``random_low`` to ``random_high``, outside of which a value would have
-        ``p_random`` below 0.05, each averaged over the same speakers: NaN under 20 sets, which are too few for that.
+        ``difference``, selected neurons minus mean of the random sets, with its interval, ``p_random``, ``q_random``,
+        ``p`` and ``q`` as in `contrast`: NaN without random sets, and where fewer than 20 different ones exist
+        (`random_sets`). ``random_mean``, the chance level, and ``random_low`` to ``random_high``, outside of which a
+        value would have ``p_random`` below 0.05, each averaged over the same speakers: NaN under 20 sets, which are too
+        few for that.
     """
     selected, random = (
         result[variable].sel(where),
@@ -66,9 +67,9 @@ def contrast(values, others, *, random=None, sets=None) -> xr.Dataset:
     Parameters
     ----------
     random : DataArray, optional
-        Null distribution of the difference, centred on 0: of the same dims and `random`, the draws. A test over speakers
-        takes the sets of neurons as fixed, so that any two sets differ given enough speakers; a claim about how a set
-        was selected requires that its difference stand out from those between random sets too.
+        Null distribution of the difference, centred on 0: of the same dims and `random`, the draws. A test over
+        speakers takes the sets of neurons as fixed, so that any two sets differ given enough speakers; a claim about
+        how a set was selected requires that its difference stand out from those between random sets too.
     sets : int, optional
         Number of random sets that the draws come from, if the draws are not independent (`between_random_sets`).
 
@@ -78,8 +79,8 @@ def contrast(values, others, *, random=None, sets=None) -> xr.Dataset:
         ``mean``, ``low``, ``high``, ``n`` of the speakers' differences; ``p_speakers`` of the t test over speakers, NaN
         below 8. With `random`, ``p_random``, the rank among the draws, for any number of speakers, and ``q_random``,
         corrected over all dims but `mode` by the greatest of each draw (`statistics.rank_test`). ``p``, the larger of
-        ``p_speakers`` and ``p_random``: both must be small. ``q``, corrected over the same dims: the larger of ``q_random``
-        and Benjamini–Hochberg's of ``p_speakers``. Modes are corrected for separately.
+        ``p_speakers`` and ``p_random``: both must be small. ``q``, corrected over the same dims: the larger of
+        ``q_random`` and Benjamini–Hochberg's of ``p_speakers``. Modes are corrected for separately.
     """
     clips = [
         set(data["clip"].values) for data in (values, others) if isinstance(data, xr.DataArray) and "clip" in data.dims

@@ -48,11 +48,11 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     n_random : int
-        Random sets per layer, of about the same size (`random_neurons.sets_with_controls`), the same for all clips. Each takes
-        as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
+        Random sets per layer, of about the same size (`random_neurons.sets_with_controls`), the same for all clips.
+        Each takes as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
     activation_stats : Dataset, optional
-        Activation statistics of training clips, as returned by `activations.activation_stats`: needed for nulls and for the
-        modes "mean" and "noise".
+        Activation statistics of training clips, as returned by `activations.activation_stats`: needed for random sets
+        and for the modes "mean" and "noise".
     steps : int
         Maximum number of steps of the search, each one forward of the layer; if it does not converge, as many steps of
         a descent follow.
@@ -73,14 +73,14 @@ def upstream(
         hardly vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be a failure of
         the search.
 
-        `ablation.summary(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of their
-        neurons. attrs["neurons"]: the selected neurons, as JSON.
+        `ablation.summary(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of
+        their neurons. attrs["neurons"]: the selected neurons, as JSON.
 
     Raises
     ------
     ValueError
-        Layer 0, unknown layers, neurons, modes or frames; scores of another part; `activation_stats` are needed and missing;
-        no clip could be used.
+        Layer 0, unknown layers, neurons, modes or frames; scores of another part; `activation_stats` are needed and
+        missing; no clip could be used.
 
     References
     ----------

@@ -23,7 +23,8 @@ def table(logits, target_change, site_values, columns, *, true_labels, sd, shape
     target_change : array [clip, edit]
         Change of the target's log-odds.
     seen : array [clip, 1 + edit, later, column]
-        Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}. `readout_layer` is the readout layer.
+        Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}. `readout_layer`
+        is the readout layer.
     own : array [clip]
         Index of each clip's true label, −1 where the model does not know it.
     sd : array [readout_layer, proxy] or None
@@ -115,7 +116,10 @@ def with_change_readout(plans, ends, clean, read, stored) -> list:
 
 
 def stack_values(site_values, stored):
-    """Stack the values of `readout_functions` at all sites, [1 + edit, later, column]; those of `with_change_readout`, if any, come last."""
+    """Stack the values of `readout_functions` at all sites, [1 + edit, readout_layer, column].
+
+    Those of `with_change_readout`, if any, come last.
+    """
     site_values = torch.stack(list(site_values.values()), dim=1)
     if not stored:
         return site_values

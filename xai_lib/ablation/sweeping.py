@@ -65,7 +65,7 @@ def sweep(
         warning.
     neurons : Dataset or dict
         Scores of any method of `attribution`, of which the `k` greatest of each layer are taken; or {layer: neurons};
-        or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `selections`.
+        or several of these by name, {"angry": scores, "sad": scores}, which adds the dim `selected`.
     k : int or sequence of int
         How many neurons are selected by scores; several numbers add the dim `k`.
     modes : sequence of str
@@ -74,13 +74,13 @@ def sweep(
         Of those in `neurons`. Groups by name, {"early": [0, 1, 2], ...} as returned by `groups`, are edited jointly,
         and the dim is `group`.
     part, frames, window, n_peaks, scale
-        As in `edits.edit`; `scale` is that of the noise. For the frames of a time span, `model.frames_between(0.5, 1.0)`; for
-        attention heads the part "heads" and `model.head_neurons`.
+        As in `edits.edit`; `scale` is that of the noise. For the frames of a time span, `model.frames_between(0.5,
+        1.0)`; for attention heads the part "heads" and `model.head_neurons`.
     n_random : int
-        Random sets per layer, the same for all clips and modes (`random_neurons.sets_with_controls`): each selected neuron is
-        replaced by any neuron of about its size, by root mean square activation, which is the size of a flip. In a
-        group a neuron that is selected in several layers has the same replacement in all. The smallest p is 1 / (1 +
-        n_random): 40 make 0.024, 100 make 0.01.
+        Random sets per layer, the same for all clips and modes (`random_neurons.sets_with_controls`): each selected
+        neuron is replaced by any neuron of about its size, by root mean square activation, which is the size of a flip.
+        In a group a neuron that is selected in several layers has the same replacement in all. The smallest p is 1 / (1
+        + n_random): 40 make 0.024, 100 make 0.01.
     random_modes : "all" or sequence of str
         The modes in which random sets, directions and target-blind selections are edited too; NaN in the others.
     size_classes : int, optional
@@ -94,8 +94,8 @@ def sweep(
     target : str, int, pair, or dict
         A class, a contrast of two, or "predicted"; for several `neurons`, a dict with the target of each by name.
     activation_stats : Dataset, optional
-        Activation statistics of training clips, as returned by `activations.activation_stats`, for the same part: needed for
-        random sets and for the modes "mean" and "noise".
+        Activation statistics of training clips, as returned by `activations.activation_stats`, for the same part:
+        needed for random sets and for the modes "mean" and "noise".
     match : Dataset, optional
         Activation statistics by which random neurons are matched, of clips like those that are edited, such as the
         target's in training; default: `activation_stats`.
@@ -113,20 +113,20 @@ def sweep(
         [clip, (selected), layer, mode, (k), ...], for the random sets the same with the prefix `random_` and the dim
         `random`, for directions with the prefix `direction_`, for the target-blind selections with `blind_`:
 
-        ``target_change``, change of the target's log-odds, edited minus clean (nats); ``log_odds`` [..., label], the same of
-        every class; ``logits``, ``probability`` [..., label]; ``kl``, divergence of the edited from the clean
+        ``target_change``, change of the target's log-odds, edited minus clean (nats); ``log_odds`` [..., label], the
+        same of every class; ``logits``, ``probability`` [..., label]; ``kl``, divergence of the edited from the clean
         probabilities (nats); ``changed``, whether the predicted label changes; ``correct``, whether the prediction is
         the clip's true label (NaN where the model does not know it).
 
-        At later blocks, [..., later]: ``relative_change``, the relative change ‖h′ − h‖ / ‖h‖, for a block edit that of the
-        edited layer too, which is the size of the edit; ``frames_changed``, the share of frames in which it exceeds 10 %;
-        ``proxy_value``, ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between training clips,
-        [..., proxy]; ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit, and, where the residual
-        stream passes through the layers, the parts of that change: ``direct_effect``, the direct effect, decoded from
-        the stream's change after the edited layer, the last of a group (there it includes what attention and
-        feed-forward up to it made of the edits before them), and ``indirect_effect``, the indirect effect, through the
-        layers above; ``similarity``, cosine of the edited and the clean clip's speaker embedding. NaN below the edit,
-        and, except for the first two, at the edited block.
+        At later blocks, [..., readout_layer]: ``relative_change``, the relative change ‖h′ − h‖ / ‖h‖, for a block edit
+        that of the edited layer too, which is the size of the edit; ``frames_changed``, the share of frames in which it
+        exceeds 10 %; ``proxy_value``, ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between
+        training clips, [..., proxy]; ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit, and,
+        where the residual stream passes through the layers, the parts of that change: ``direct_effect``, the direct
+        effect, decoded from the stream's change after the edited layer, the last of a group (there it includes what
+        attention and feed-forward up to it made of the edits before them), and ``indirect_effect``, the indirect
+        effect, through the layers above; ``similarity``, cosine of the edited and the clean clip's speaker embedding.
+        NaN below the edit, and, except for the first two, at the edited block.
 
         The clip's true label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
         ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors:
@@ -138,8 +138,8 @@ def sweep(
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; unknown layers, neurons, modes, frames or target; `activation_stats` or `donors` are needed and missing;
-        no clip could be used.
+        A random head; unknown layers, neurons, modes, frames or target; `activation_stats` or `donors` are needed and
+        missing; no clip could be used.
     """
     named, ks, modes = _by_name(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
     if not hasattr(model, "architecture") or hasattr(clips, "architecture"):
@@ -179,7 +179,8 @@ def sweep(
         isinstance(donors, pd.DataFrame) and "label" in donors and {"path", "audio"} & {*donors}
     ):
         raise ValueError(
-            "donors must be a DataFrame with the columns path and label, as returned by donors.random_donors(clips, pool)"
+            "donors must be a DataFrame with the columns path and label, as returned by "
+            "donors.random_donors(clips, pool)"
         )
     _warn_on_speaker_leakage(clips, [*named.values(), activation_stats, match, proxies, decoders, space])
     if isinstance(target, dict) and set(target) != set(named):

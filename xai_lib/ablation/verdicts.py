@@ -18,8 +18,8 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     result : Dataset
         As returned by `sweep`, with random sets and the target-blind selections, which need activation_stats=.
     rivals : dict of Dataset
-        By name, at least one sweep of the same clips, target, layers, `n_random`, `size_classes` and `seed`, with as many
-        neurons that were selected for something else.
+        By name, at least one sweep of the same clips, target, layers, `n_random`, `size_classes` and `seed`, with as
+        many neurons that were selected for something else.
 
     Returns
     -------
@@ -53,7 +53,8 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     needed = {f"random_{variable}", f"blind_{variable}", "magnitude", "random_magnitude"}
     if not needed <= set(result) or not result.sizes["random"]:
         raise ValueError(
-            "a verdict needs random sets and target-blind selections: run sweep with n_random=40 or more, and activation_stats="
+            "a verdict needs random sets and target-blind selections: run sweep with n_random=40 or "
+            "more, and activation_stats="
         )
     if not rivals or isinstance(rivals, xr.Dataset):
         raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")

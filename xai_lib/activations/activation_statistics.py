@@ -40,7 +40,7 @@ def activation_stats(model, clips, *, part="hidden_state", sample_rate=None) -> 
 
 
 def check_activation_stats(activation_stats, model, part, needed_by=None) -> None:
-    """Raise ValueError if `activation_stats` are of another model or part, or None where `needed_by` ("mean", …) needs them."""
+    """Raise ValueError if `activation_stats` are of another model or part, or None where `needed_by` needs them."""
     if activation_stats is None:
         if needed_by:
             argument = f"activation_stats=activations.activation_stats(model, training clips, part={part!r})"
@@ -58,5 +58,6 @@ def check_activation_stats(activation_stats, model, part, needed_by=None) -> Non
         model.architecture.width(part),
     ):
         raise ValueError(
-            f"the activation statistics are of another model, {activation_stats.attrs['model']}, instead of {model.name}"
+            "the activation statistics are of another model, "
+            f"{activation_stats.attrs['model']}, instead of {model.name}"
         )

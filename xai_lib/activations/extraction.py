@@ -44,8 +44,8 @@ def forwards(model, clips, sites, skipped, read, *, frames="all", batch=1):
     """Yield lists of (index, {site: `read(hidden, keep)`}, logits [label]), one list per forward.
 
     A forward takes up to `batch` consecutive clips of equal length. `read` gets a clip's hidden state at one site,
-    [frame, neuron], and a function from its number of frames to a mask of those that count (`frame_selector`), as soon as the
-    forward has reached the site: what it leaves out is not held. Clips that cannot be read go to `skipped`.
+    [frame, neuron], and a function from its number of frames to a mask of those that count (`frame_selector`), as soon
+    as the forward has reached the site: what it leaves out is not held. Clips that cannot be read go to `skipped`.
     """
     for group in _groups(model.stream(clips, skipped), batch):
         mask_functions = [frame_selector(model, waveform, frames) for _, waveform in group]

@@ -115,8 +115,8 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
     folder : path
         A new folder for `config.json`, `model.safetensors` and `preprocessor_config.json`, which
         `AutoModelForAudioClassification.from_pretrained` and `models.load` open. The metrics are in the config as
-        `xai_metrics`, the speakers as `xai_head_train_speakers`. Where `clips` is a DataFrame, `recordings.csv` holds the
-        fingerprints of its recordings beside those of the encoder, so that copies under other names are recognised.
+        `xai_metrics`, the speakers as `xai_head_train_speakers`. Where `clips` is a DataFrame, `recordings.csv` holds
+        the fingerprints of its recordings beside those of the encoder, so that copies under other names are recognised.
 
     Returns
     -------

@@ -28,7 +28,8 @@ def check(model, neurons, ks, layers, part) -> None:
     model.check((model.n_layers, part))
     if isinstance(neurons, xr.Dataset) and max(ks) > model.architecture.width(part):
         raise ValueError(
-            f"k is {max(ks)}, and there are {model.architecture.width(part)} neurons of {part} in a layer: give a smaller k"
+            f"k is {max(ks)}, and there are {model.architecture.width(part)} neurons of {part} in a layer: "
+            "give a smaller k"
         )
     for layer in () if isinstance(layers, str) and layers == "all" else np.atleast_1d(layers).tolist():
         model.check((layer, part))
@@ -94,8 +95,8 @@ def target_blind(activation_stats, k) -> dict:
     -------
     dict
         {"most active": {layer: neurons}, "writes most": {layer: neurons}}: those of greatest root mean square
-        activation, and of greatest `written`, as returned by `activations.activation_stats`, what they add to the residual
-        stream, greatest first. The second is left out where it is not known, or is the first.
+        activation, and of greatest `written`, as returned by `activations.activation_stats`, what they add to the
+        residual stream, greatest first. The second is left out where it is not known, or is the first.
     """
     ranked = {"most active": rms(activation_stats)}
     if "written" in activation_stats and activation_stats["written"].notnull().all():

@@ -115,8 +115,8 @@ def integrated_gradients(
     baseline : str, array [time] or function
         Activations that the model has on another waveform: "silence", an array (cut or repeated to the clip's length),
         or a function from the clip's waveform to one of the same length; of 0, "zero"; or each neuron's "mean" over
-        training clips, from `activation_stats`. A layer norm scales even the smallest activation up to full size, so beside zero
-        the target jumps, and the steps miss it: see `residual`; the other baselines are smoother.
+        training clips, from `activation_stats`. A layer norm scales even the smallest activation up to full size, so
+        beside zero the target jumps, and the steps miss it: see `residual`; the other baselines are smoother.
     steps : int
         Nodes of the path.
     activation_stats : Dataset

@@ -133,8 +133,8 @@ def top_segments(response, layer, neuron, k=3) -> pd.DataFrame:
     Returns
     -------
     DataFrame, strongest first within a clip: `clip`, `segment`, `start`, `stop` (s), `response`.
-        To listen to them: `deletion_test.gate(waveform, keep, window=response.attrs["length"])`, with `keep` true at these
-        segments, and to the others with `~keep`.
+        To listen to them: `deletion_test.gate(waveform, keep, window=response.attrs["length"])`, with `keep` true at
+        these segments, and to the others with `~keep`.
     """
     table = response.sel(layer=layer, neuron=neuron).to_dataframe().dropna(subset="response").reset_index()
     table["start"], stop = table["seconds"], table["seconds"] + response.attrs["length"]

@@ -40,11 +40,11 @@ def exhaustive_ablation(
     scale : {"log_odds", "logit", "probability"}
         The value that is explained.
     activation_stats : Dataset, optional
-        Activation statistics as returned by `activations.activation_stats` on training clips, for the same part: needed for the
-        modes "mean" and "noise".
+        Activation statistics as returned by `activations.activation_stats` on training clips, for the same part: needed
+        for the modes "mean" and "noise".
     donors : DataFrame, optional
-        A donor for each clip, by index, as returned by `donors.random_donors` or `donors.minimal_pairs`: for "resample" and
-        "patch".
+        A donor for each clip, by index, as returned by `donors.random_donors` or `donors.minimal_pairs`: for "resample"
+        and "patch".
     batch : int, optional
         Edited copies that share a forward pass.
 
@@ -58,8 +58,8 @@ def exhaustive_ablation(
     Raises
     ------
     UntrainedHead, ValueError
-        A random head; an unknown target, layer, part, mode, frames or scale; `activation_stats` or `donors` that are missing, or
-        do not fit; no usable clip.
+        A random head; an unknown target, layer, part, mode, frames or scale; `activation_stats` or `donors` that are
+        missing, or do not fit; no usable clip.
 
     Notes
     -----

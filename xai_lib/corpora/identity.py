@@ -183,12 +183,12 @@ def training_status(clips, trained, recordings=None, *, most=None) -> pd.Series:
     Returns
     -------
     Series
-        By speaker, spelled as in `unify_spelling`: one of this module's constants `IN_TRAINING`, `NOT_IN_TRAINING` and `UNKNOWN`. The
-        first means that the speaker bears the name of a training speaker, that the files bear the names of one
-        (`of_file`), or that one recording is a training recording (`fingerprints`). The second means that the speaker
-        can be compared with the training speakers and is none of them: a speaker of a known corpus, where those are of
-        known corpora; or one whose name is built like theirs ("P9" beside "P1" and "P2"). All others are not known:
-        "P9" beside "ravdess-01" may be anybody, even where the model was trained on none of these recordings.
+        By speaker, spelled as in `unify_spelling`: one of this module's constants `IN_TRAINING`, `NOT_IN_TRAINING` and
+        `UNKNOWN`. The first means that the speaker bears the name of a training speaker, that the files bear the names
+        of one (`of_file`), or that one recording is a training recording (`fingerprints`). The second means that the
+        speaker can be compared with the training speakers and is none of them: a speaker of a known corpus, where those
+        are of known corpora; or one whose name is built like theirs ("P9" beside "P1" and "P2"). All others are not
+        known: "P9" beside "ravdess-01" may be anybody, even where the model was trained on none of these recordings.
     """
     trained = {comparable_name(name) for name in trained} - {None}
     if recordings is not None:

@@ -177,7 +177,10 @@ def load(
 def _sample(folder, subset):
     """Return the bundled corpus, with the factors that its clips were made from."""
     if not (folder / "factors.csv").is_file():
-        remedy = "make it with `python data/recipes/make_sample.py`, or set the environment variable XAI_DATA to the data folder"
+        remedy = (
+            "make it with `python data/recipes/make_sample.py`, or set the environment variable XAI_DATA to the data "
+            "folder"
+        )
         raise FileNotFoundError(f"no sample corpus in {folder}: {remedy}")
     clips = pd.read_csv(folder / "factors.csv").rename(columns={"file": "path", "emotion": "label"})
     if subset not in ("all", *clips["subset"].unique()):

@@ -3,8 +3,8 @@
 After Audio Network Dissection: DB uses the captions of the clips, TAB their sound, ICL a language model that reads a
 description of the neuron. The controls shuffle captions, or sounds, among the clips of each speaker, so that speaker
 identity alone gains nothing; where each speaker, or recording, has clips of one label only, whole speakers are permuted
-among those with equally many clips (`statistics.restricted_permutations`). Clips without a coordinate `speaker` are treated as
-independent.
+among those with equally many clips (`statistics.restricted_permutations`). Clips without a coordinate `speaker` are
+treated as independent.
 """
 
 import warnings

@@ -39,17 +39,17 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `z` […, word], see `descriptions.terms`; `chance` [draw, …, word], the same with captions shuffled among the clips
-        of each speaker, or permuted by whole recordings: a neuron that responds only to voices is described in both.
-        `p` […, word], two-sided, see below; `q`, that at a false discovery rate over all neurons and words.
+        `z` […, word], see `descriptions.terms`; `chance` [draw, …, word], the same with captions shuffled among the
+        clips of each speaker, or permuted by whole recordings: a neuron that responds only to voices is described in
+        both. `p` […, word], two-sided, see below; `q`, that at a false discovery rate over all neurons and words.
 
     Notes
     -----
     z selects words and is no test: it treats clips as independent, so |z| ≥ 1.96 may occur in well over 5 % of neurons
     that are unrelated to the captions, where a speaker's clips of one emotion are alike in both activation and caption;
-    and `chance`, in which captions are shuffled clip by clip, has fewer such words than these neurons do. p is that of z,
-    or, where greater, that of the correlation of activation and word in the direction of z: a t test over speakers of
-    the correlations within each, NaN with fewer than eight; where whole recordings are permuted or speakers are not
+    and `chance`, in which captions are shuffled clip by clip, has fewer such words than these neurons do. p is that of
+    z, or, where greater, that of the correlation of activation and word in the direction of z: a t test over speakers
+    of the correlations within each, NaN with fewer than eight; where whole recordings are permuted or speakers are not
     known, that between the means of recordings or between clips, from eight up. As in `identify`, emotions and
     sentences are treated as fixed.
     """

@@ -35,14 +35,14 @@ def check(activations, adjectives, features, lexicon=None, *, chance=None, draws
         Of each neuron and adjective, assigned or not: `rho`, Spearman's with the quantity ("quiet": with less of it)
         over the clips of a speaker, averaged over speakers; one-sided `p`, the greater of two, with the quantity
         permuted as in `concept_matching` and of a t test over speakers of their rho; `q`, at a false discovery rate
-        over all; `assigned`, whether the adjective is assigned. p is NaN where fewer than eight speakers have a rho; where
-        whole recordings are permuted, or speakers are not known, the first p stands alone. As in
+        over all; `assigned`, whether the adjective is assigned. p is NaN where fewer than eight speakers have a rho;
+        where whole recordings are permuted, or speakers are not known, the first p stands alone. As in
         `dissection.predictivity`, emotions and sentences are treated as fixed.
 
         Of each adjective: `neurons` that it is assigned to; `passed`, the share of them with q < 0.05, beside that
-        among neurons of the same layers that it is not assigned to (`other`) and among the `chance_neurons` that shuffled
-        captions assign it to (`chance` [draw]); `mean` rho of its neurons, `low` and `high`, over `n` speakers;
-        `mean_other`; and `gap`, how far the first exceeds the second, with `gap_low` and `gap_high`.
+        among neurons of the same layers that it is not assigned to (`other`) and among the `chance_neurons` that
+        shuffled captions assign it to (`chance` [draw]); `mean` rho of its neurons, `low` and `high`, over `n`
+        speakers; `mean_other`; and `gap`, how far the first exceeds the second, with `gap_low` and `gap_high`.
     """
     lexicon = descriptions.lexicon() if lexicon is None else lexicon
     meaning = {row[end]: (name, sign) for name, row in lexicon.iterrows() for end, sign in (("low", -1), ("high", 1))}

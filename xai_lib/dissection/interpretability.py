@@ -34,13 +34,13 @@ def uninterpretable(
     Returns
     -------
     Dataset
-        `share` [clusters, k, tau, layer] (and part); NaN where tau exceeds k. `chance` [draw, …], the same with captions
-        permuted as in `concept_matching`, among the clips of each speaker: each neuron gets k random clips of the
-        speakers of its own clips, and neurons that share clips still do.
-        `difference` of the share from the chance level (the mean of `chance`), `low` and `high`, between which it lies in
-        95 % of further draws, and `p` of `statistics.prediction_test`: they compare the share with chance for these clips and
-        captions, and do not generalise to other clips or speakers. They assume clips of a speaker to be alike only in
-        their speaker; where those of one emotion are alike in both activation and caption, more neurons are
+        `share` [clusters, k, tau, layer] (and part); NaN where tau exceeds k. `chance` [draw, …], the same with
+        captions permuted as in `concept_matching`, among the clips of each speaker: each neuron gets k random clips of
+        the speakers of its own clips, and neurons that share clips still do.
+        `difference` of the share from the chance level (the mean of `chance`), `low` and `high`, between which it lies
+        in 95 % of further draws, and `p` of `statistics.prediction_test`: they compare the share with chance for these
+        clips and captions, and do not generalise to other clips or speakers. They assume clips of a speaker to be alike
+        only in their speaker; where those of one emotion are alike in both activation and caption, more neurons are
         interpretable than with captions permuted clip by clip, although nothing relates the two, and p is too small.
         `support` [clusters, k, layer, neuron] (and part), how many of its k clips each neuron's best cluster holds, NaN
         for a neuron whose activation is constant, which counts in no share.

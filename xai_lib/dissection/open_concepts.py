@@ -60,14 +60,14 @@ def adjectives(words, lexicon=None, *, min_z=1.96, yes_no=None, tagger=None) -> 
 def distribution(adjectives, chance=None) -> pd.DataFrame:
     """Return the number of neurons that each adjective describes, in descending order.
 
-    `chance` [draw, ..., adjective], adjectives of descriptions from shuffled captions, adds the columns `chance`, the mean
-    over draws (chance level), `chance_low` and `chance_high`, between which 95 % of further draws would lie, and `q`, the p
-    of `statistics.prediction_test` at a false discovery rate over the adjectives. Each draw permutes the captions for all
-    neurons alike, so that neurons that share exemplars are not treated as independent; and within speakers
-    (`dissection.describe`), so that an adjective that nearly all clips of a speaker have in common exceeds the chance
-    level only where it reflects more than speaker identity. The test refers to these clips: where a speaker's clips of
-    one emotion are alike in both activation and caption, words are assigned more often than with captions permuted clip
-    by clip, although nothing relates the two, and q is too small.
+    `chance` [draw, ..., adjective], adjectives of descriptions from shuffled captions, adds the columns `chance`, the
+    mean over draws (chance level), `chance_low` and `chance_high`, between which 95 % of further draws would lie, and
+    `q`, the p of `statistics.prediction_test` at a false discovery rate over the adjectives. Each draw permutes the
+    captions for all neurons alike, so that neurons that share exemplars are not treated as independent; and within
+    speakers (`dissection.describe`), so that an adjective that nearly all clips of a speaker have in common exceeds the
+    chance level only where it reflects more than speaker identity. The test refers to these clips: where a speaker's
+    clips of one emotion are alike in both activation and caption, words are assigned more often than with captions
+    permuted clip by clip, although nothing relates the two, and q is too small.
     """
     dims = [dim for dim in adjectives.dims if dim != "adjective"]
     table = pd.DataFrame({"neurons": adjectives.sum(dims).to_series(), "share": adjectives.mean(dims).to_series()})
@@ -97,15 +97,15 @@ def by_layer(adjectives, chance=None, *, left_out=None) -> xr.Dataset:
     -------
     Dataset
         `mean` [part, layer]; of the regression line through these means `slope`, adjectives per layer, its 95 % t
-        interval `low` and `high`, `p` and `intercept` [part]. NaN under three layers. With `chance`: `chance` [draw, part,
-        layer], `chance_slope` [draw, part], and `chance_p`, the p of `statistics.prediction_test`. With `left_out`:
-        `speakers_low` and `speakers_high`, the jackknife interval of the slope, from eight speakers up.
+        interval `low` and `high`, `p` and `intercept` [part]. NaN under three layers. With `chance`: `chance` [draw,
+        part, layer], `chance_slope` [draw, part], and `chance_p`, the p of `statistics.prediction_test`. With
+        `left_out`: `speakers_low` and `speakers_high`, the jackknife interval of the slope, from eight speakers up.
 
     Notes
     -----
     Neurons of a layer are not independent, so layers are the units of the regression: its interval distinguishes a
-    trend over the layers of this model from scatter between neighbouring layers, with the clips fixed. `chance_p` is the
-    probability of such a slope with captions permuted at random, clip by clip, and the jackknife shows how far the
+    trend over the layers of this model from scatter between neighbouring layers, with the clips fixed. `chance_p` is
+    the probability of such a slope with captions permuted at random, clip by clip, and the jackknife shows how far the
     slope depends on the speakers. Nothing here generalises to other models, nor to the same model trained again.
     """
     variables = {"mean": _layer_means(adjectives.sum("adjective"))}

@@ -221,10 +221,8 @@ class Model:
             raise ValueError(f"layer {site.layer} out of range: this model has 0–{self.n_layers}")
         if not self.architecture.has(site):
             layer_name = "layer 0 is the input of the first layer: it" if site.layer == 0 else f"layer {site.layer}"
-            raise ValueError(
-                f"{layer_name} has no {site.part}, only "
-                f"{', '.join(part for part in self.architecture.parts if self.architecture.has(Site(site.layer, part)))}"
-            )
+            parts = [part for part in self.architecture.parts if self.architecture.has(Site(site.layer, part))]
+            raise ValueError(f"{layer_name} has no {site.part}, only {', '.join(parts)}")
         return self._check_neuron(site, neuron)
 
     def _check_neuron(self, site, neuron):

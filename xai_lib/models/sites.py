@@ -12,10 +12,11 @@ PARTS = ("hidden_state", "attention", "ffn_hidden", "ffn_out")
 class Site(NamedTuple):
     """A position in the network: `layer` 0…L and `part`.
 
-    `hidden_state` is the hidden state after the layer (layer 0: the input of the first one), `attention` and `ffn_out` are the
-    outputs added to it, `ffn_hidden` is the inside of the feed-forward network, after the non-linearity. `heads`, where
-    the architecture allows it, is the concatenated output of the attention heads, before their projection to
-    `attention`. Any other position is the path of its module, in place of the layer, and the part `module`.
+    `hidden_state` is the hidden state after the layer (layer 0: the input of the first one), `attention` and `ffn_out`
+    are the outputs added to it, `ffn_hidden` is the inside of the feed-forward network, after the non-linearity.
+    `heads`, where the architecture allows it, is the concatenated output of the attention heads, before their
+    projection to `attention`. Any other position is the path of its module, in place of the layer, and the part
+    `module`.
     """
 
     layer: int | str

@@ -6,7 +6,8 @@ from . import style
 def adjectives(table, *, max_adjectives=20):
     """Plot the number of neurons that each adjective describes, beside descriptions from shuffled captions.
 
-    `table` is as returned by `open_concepts.distribution`; the `max_adjectives` adjectives that describe most neurons are shown.
+    `table` is as returned by `open_concepts.distribution`; the `max_adjectives` adjectives that describe most neurons
+    are shown.
     """
     top = table[:max_adjectives]
     rows = np.arange(len(top))

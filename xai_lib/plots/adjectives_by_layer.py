@@ -6,8 +6,8 @@ from . import style
 def adjectives_by_layer(result):
     """Plot the mean number of adjectives per neuron by layer, a line through the layers, and shuffled captions.
 
-    `result` is as returned by `open_concepts.by_layer`. Each part has its colour; shaded: the 95 % band of the line with
-    layers as units; grey: the range of the draws from shuffled captions.
+    `result` is as returned by `open_concepts.by_layer`. Each part has its colour; shaded: the 95 % band of the line
+    with layers as units; grey: the range of the draws from shuffled captions.
     """
     figure, ax = style.panels(height=4)
     parts = result["part"].values.tolist() if "part" in result.dims else [None]

@@ -9,8 +9,8 @@ def layer_effect(
 ):
     """Plot one edited layer, or group: each speaker, each random draw, and the probabilities before and after.
 
-    `sweep` is as returned by `ablation.sweep`, `variable` is "target_change", "kl" or "changed". Raise ValueError if the sweep
-    does not have the layer or the mode.
+    `sweep` is as returned by `ablation.sweep`, `variable` is "target_change", "kl" or "changed". Raise ValueError if
+    the sweep does not have the layer or the mode.
     """
     row = style.edited(style.of_mode(sweep, variable, mode))
     if layer not in sweep[row]:

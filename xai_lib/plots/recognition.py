@@ -7,9 +7,9 @@ from . import style
 def recognition(counts, by_speaker, random):
     """Plot the confusion matrix and each speaker's unweighted average recall (UAR) beside that of shuffled labels.
 
-    `counts` are clips by true label (rows) and predicted label (columns), `by_speaker` the UAR of each speaker, `random`
-    the null distribution: UARs over all speakers with shuffled labels. The mean over speakers has a 95 % t interval
-    from 8 speakers up.
+    `counts` are clips by true label (rows) and predicted label (columns), `by_speaker` the UAR of each speaker,
+    `random` the null distribution: UARs over all speakers with shuffled labels. The mean over speakers has a 95 % t
+    interval from 8 speakers up.
     """
     n = counts.to_numpy()
     share = n / np.maximum(n.sum(axis=1, keepdims=True), 1)

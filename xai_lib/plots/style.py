@@ -124,7 +124,10 @@ def of_mode(sweep, name, mode):
 
 
 def layer_tiles(axes, values, title, *, digits=2, significant=None, **limits):
-    """Draw [layer (or group), later] as numbered tiles: empty where not finite, hatched where `significant` is False."""
+    """Draw [layer or group, readout layer] as numbered tiles.
+
+    They are empty where not finite, and hatched where `significant` is False.
+    """
     row = edited(values, "readout_layer")
     grid = values.transpose(row, "readout_layer").values
     few = grid.size <= 120  # more numbers would be unreadable

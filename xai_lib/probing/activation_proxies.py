@@ -2,8 +2,8 @@
 
 A proxy must be read after the edit: a norm is the same whatever the signs of its neurons, so at the edited site `rms`
 and `centroid` are blind to a flip, and so is `zcr` where all frames of all neurons are flipped. Where a block ends in a
-layer norm (`model.architecture.norms(1)` is not None, as in wavlm-base), they are nearly blind after every block, edited or
-not: it makes the norm nearly the same in all frames, but for its weights.
+layer norm (`model.architecture.norms(1)` is not None, as in wavlm-base), they are nearly blind after every block,
+edited or not: it makes the norm nearly the same in all frames, but for its weights.
 """
 
 from functools import partial

@@ -151,8 +151,8 @@ def over_speakers_and_controls(probes, name="selectivity") -> xr.Dataset:
     interval over speakers leaves out: here both half widths, each by its own t, are added in quadrature. Of `control`
     that is the error of their mean. Of `selectivity` it is the SD of one more control task: classes that have nothing
     in common are one more shuffle of the types, as easy or as hard as it happens to be, so that only an interval above
-    0 shows that the classes are more than a shuffle. For the mean over layers give `linear_probes.mean("layer")`. The result is
-    a Dataset as returned by `statistics.over_speakers`, with no interval under 8 speakers or 2 control tasks.
+    0 shows that the classes are more than a shuffle. For the mean over layers give `linear_probes.mean("layer")`. The
+    result is a Dataset as returned by `statistics.over_speakers`, with no interval under 8 speakers or 2 control tasks.
     """
     interval, n = statistics.over_speakers(probes[name]), probes.sizes["control_task"]
     control_half_width = probes["each_control"].mean("speaker").std("control_task", ddof=1) * stats.t.ppf(0.975, n - 1)

@@ -39,22 +39,23 @@ def compare(
     scores : DataArray [layer, neuron] or [unit], or dict of them
         See `neurons_of`. Several scores share the forwards of the unpruned model.
     magnitude : DataArray, optional
-        Mean |activation| of the same neurons, by which the random ones are matched in size, see `output_norm`; without it
-        they are any of the same layer and part, see `controls`.
+        Mean |activation| of the same neurons, by which the random ones are matched in size, see `output_norm`; without
+        it they are any of the same layer and part, see `controls`.
     doses : sequence of int, or {name of a score: sequence}
         Numbers of neurons.
     draws : int, or {name of a score: int}
         Random sets; 0 for none. The smallest p is 1 / (1 + draws): 40 make 0.024, under 20 none is below 0.05.
     selection_speakers : DataFrame, optional
         The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
-        record their speakers themselves as long as xarray keeps `attrs["selection_speakers"]`, which is checked in any case.
+        record their speakers themselves as long as xarray keeps `attrs["selection_speakers"]`, which is checked in any
+        case.
 
     Returns
     -------
     Dataset, or {name of a score: Dataset}
-        `logit` [clip, dose, neuron_set, target], `neuron_set` being "selected", "random 1" … and, with `magnitude` and random sets, the
-        target-blind selections, "most active" and "writes most" (`target_blind`); dose 0 is the unpruned model.
-        `shared` [dose]: the share of neurons that two random sets have in common.
+        `logit` [clip, dose, neuron_set, target], `neuron_set` being "selected", "random 1" … and, with `magnitude` and
+        random sets, the target-blind selections, "most active" and "writes most" (`target_blind`); dose 0 is the
+        unpruned model. `shared` [dose]: the share of neurons that two random sets have in common.
     """
     clips = as_clips(clips, sample_rate)
     by_name, plans = scores if isinstance(scores, dict) else {None: scores}, {}
@@ -128,8 +129,8 @@ def importance(
     Returns
     -------
     Dataset
-        `right` [ranking, clip, share, draw, neuron_set], whether a clip is classified correctly, `neuron_set` being "selected" and
-        "random"; NaN where fewer neurons are ranked than a share requires. `neurons` [ranking, share].
+        `right` [ranking, clip, share, draw, neuron_set], whether a clip is classified correctly, `neuron_set` being
+        "selected" and "random"; NaN where fewer neurons are ranked than a share requires. `neurons` [ranking, share].
 
     References
     ----------

@@ -19,7 +19,8 @@ MEASURES = ("logit", "probability", "accuracy")
 
 
 def outcomes(compared) -> xr.DataArray:
-    """Return measures of each clip's true class, [measure, clip, dose, neuron_set]; NaN where the model does not know it.
+    """Return measures of each clip's true class, [measure, clip, dose, neuron_set]; NaN where the model does not know
+    it.
 
     `measure` is the logit, the probability, and the accuracy: whether the class is predicted, 0 or 1.
     """
@@ -41,14 +42,14 @@ def correct(compared):
 
 
 def by_class(compared, measure="logit") -> xr.DataArray:
-    """Average `outcomes` over each speaker's clips of each label: [label, speaker, dose, neuron_set]; NaN without clips."""
+    """Average `outcomes` over each speaker's clips of each label: [label, speaker, dose, neuron_set]."""
     values, labels = outcomes(compared).sel(measure=measure, drop=True), ordered(compared["label"].values)
     rows = [statistics.by_speaker(values[values["label"].values == label]) for label in labels]
     return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename(measure)
 
 
 def recalls(compared) -> xr.DataArray:
-    """Compute the recall of each label for each speaker: [label, speaker, dose, neuron_set]; NaN without clips of it."""
+    """Compute each speaker's recall of each label: [label, speaker, dose, neuron_set]; NaN without clips of it."""
     is_correct, labels = correct(compared), ordered(compared["label"].values)
     rows = [statistics.by_speaker(is_correct[is_correct["label"].values == label]) for label in labels]
     return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename("recall")
@@ -60,12 +61,12 @@ def summary(compared, label) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Over [measure, group, dose, neuron_set], measures as returned by `outcomes`, group "forgotten" and "kept": `value` and
-        `change` from the unpruned model, means over speakers, each with `_low` and `_high`, NaN under 8; `n` [group]
-        speakers. `selectivity` [measure, dose, neuron_set]: (change of the kept − change of the forgotten) / |change of the
-        forgotten|, 1 where only the class falls, 0 where all fall alike; NaN where the forgotten did not change. `kl`
-        [group, dose, neuron_set], divergence of the probabilities from those of the unpruned model (nats). `macro_f1` [dose,
-        who]. Where all clips are of the label, "kept" is NaN.
+        Over [measure, group, dose, neuron_set], measures as returned by `outcomes`, group "forgotten" and "kept":
+        `value` and `change` from the unpruned model, means over speakers, each with `_low` and `_high`, NaN under 8;
+        `n` [group] speakers. `selectivity` [measure, dose, neuron_set]: (change of the kept − change of the forgotten)
+        / |change of the forgotten|, 1 where only the class falls, 0 where all fall alike; NaN where the forgotten did
+        not change. `kl` [group, dose, neuron_set], divergence of the probabilities from those of the unpruned model
+        (nats). `macro_f1` [dose, who]. Where all clips are of the label, "kept" is NaN.
 
     Raises
     ------
@@ -275,7 +276,7 @@ def _rank_p_values(values, random, draws=None) -> np.ndarray:
 
 
 def _of_true_class(compared, values):
-    """Select the `values` [clip, dose, neuron_set, target] of each clip's true class; NaN where the model does not know it."""
+    """Select the `values` [clip, dose, neuron_set, target] of each clip's true class; NaN if unknown to the model."""
     return values.where(compared["label"] == compared["target"]).sum("target", min_count=1)
 
 

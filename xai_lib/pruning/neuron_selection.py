@@ -146,9 +146,9 @@ def output_norm(model, magnitude) -> xr.DataArray:
 def controls(neurons, size, draws, *, seed=0, classes=None) -> list[dict]:
     """Draw random neurons in place of the selected ones: as many in each site, of like size, [{Site: neurons}, …].
 
-    `size` is as returned by `output_norm`; substitutes are drawn by `random_neurons.draw_substitutions`. It may be a Model instead:
-    then they are any neurons of each site. The selected neurons may be among them. `classes` is the number of size
-    classes, as in `random_neurons.size_classes`.
+    `size` is as returned by `output_norm`; substitutes are drawn by `random_neurons.draw_substitutions`. It may be a
+    Model instead: then they are any neurons of each site. The selected neurons may be among them. `classes` is the
+    number of size classes, as in `random_neurons.size_classes`.
     """
     sets = {}
     for index, (site, selected) in enumerate(neurons.items()):

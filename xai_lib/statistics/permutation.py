@@ -99,11 +99,11 @@ def _sign_patterns(n, draws, seed):
 def restricted_permutations(groups, draws, seed, *, whole_speakers=False):
     """Yield row orders that shuffle rows within speakers (restricted permutation), so that speaker effects are kept.
 
-    `groups` holds the row indices of each speaker. By default the rows of each speaker are shuffled. With `whole_speakers`, for
-    values that do not vary within a speaker (then usually a recording that clips were cut from), speakers are exchanged
-    as wholes with those that have as many clips: exchanged with others, their clips would be split up, and split-up
-    recordings are less alike than the observed ones. The rows of a speaker that can be exchanged with no other stay in
-    place, which makes p too large; a warning says so where these are half of all rows or more.
+    `groups` holds the row indices of each speaker. By default the rows of each speaker are shuffled. With
+    `whole_speakers`, for values that do not vary within a speaker (then usually a recording that clips were cut from),
+    speakers are exchanged as wholes with those that have as many clips: exchanged with others, their clips would be
+    split up, and split-up recordings are less alike than the observed ones. The rows of a speaker that can be exchanged
+    with no other stay in place, which makes p too large; a warning says so where these are half of all rows or more.
     """
     size = np.array([len(rows) for rows in groups])
     equal_sizes = [np.stack([groups[i] for i in np.flatnonzero(size == n)]) for n in np.unique(size)]
@@ -126,9 +126,9 @@ def restricted_permutations(groups, draws, seed, *, whole_speakers=False):
 def permutation_p(observed, draws_without_effect) -> np.ndarray:
     """Return the one-sided p of a permutation test in which greater is better; NaN where `observed` is NaN.
 
-    `random_draws` yields arrays [draw, …], any number of them. Where no draw is as great as `observed`, p continues as the tail
-    of a Student distribution with the mean and standard deviation of the draws: 400 draws cannot go below 0.0025, which
-    is not significant after correction over thousands of neurons, however true a few effects are.
+    `random_draws` yields arrays [draw, …], any number of them. Where no draw is as great as `observed`, p continues as
+    the tail of a Student distribution with the mean and standard deviation of the draws: 400 draws cannot go below
+    0.0025, which is not significant after correction over thousands of neurons, however true a few effects are.
     """
     observed = np.asarray(observed, float)
     as_great, total, square, draws = np.zeros((4, *observed.shape))

@@ -6,10 +6,11 @@ from scipy import stats
 
 
 def rank_test(effect, random_effects, *, draws=None):
-    """Test whether `effect` is exchangeable with `random_effects`: return two-sided p of each entry, and of the family of all.
+    """Test whether `effect` is exchangeable with `random_effects`: return two-sided p of each entry, and of the family
+    of all.
 
-    No normality is assumed: where `effect` and the draws are exchangeable, each rank is equally likely. Compared are the
-    deviations from the mean of all of them, in their standard deviations; for the family, that of the most extreme
+    No normality is assumed: where `effect` and the draws are exchangeable, each rank is equally likely. Compared are
+    the deviations from the mean of all of them, in their standard deviations; for the family, that of the most extreme
     entry of each draw, so that the probability that any entry without an effect has p < 0.05 is at most 5 %.
 
     Parameters
@@ -67,7 +68,7 @@ def rank_band(random_effects):
 
 
 def prediction_sd(null_distribution, *, axis=0):
-    """Return the SD of one more draw of a normal null distribution about the mean of the draws in `null_distribution`."""
+    """Return the SD of one more draw of a normal null distribution about the mean of the draws."""
     n = np.shape(null_distribution)[axis]
     sd = (
         np.std(null_distribution, axis=axis, ddof=1)

@@ -37,8 +37,8 @@ class NeuronCard(Panel):
     """Explorer of neurons: `plots.neuron_card` and exemplars with players, `k` at each end, by layer and neuron.
 
     `train` is as returned by `dissection.activations` for `clips`, the source of exemplars; `captions` is a Series by
-    clip; `results` are further arguments of `dissection.card`. With held-out clips as `zero_ablation`, the effect of zero
-    ablation on them is computed when the card is drawn.
+    clip; `results` are further arguments of `dissection.card`. With held-out clips as `zero_ablation`, the effect of
+    zero ablation on them is computed when the card is drawn.
     """
 
     def __init__(

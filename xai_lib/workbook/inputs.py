@@ -19,7 +19,8 @@ def split(corpus, model, *, seed=0) -> pd.DataFrame:
 
     If all or none of the speakers are training speakers, the split is drawn by speaker. Training speakers are
     recognised by name, by the files' names, and by sound (`identity.training_status`; at most 20 recordings of each
-    speaker are compared). The spelling of speakers is unified (`identity.unify_spelling`). An existing column `split` is kept.
+    speaker are compared). The spelling of speakers is unified (`identity.unify_spelling`). An existing column `split`
+    is kept.
 
     Raises
     ------

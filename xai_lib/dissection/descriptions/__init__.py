@@ -2,7 +2,8 @@
 
 Captions and terms are computed offline by default, with only the words of the lexicon ``data/concepts/acoustics.csv``:
 the same sound always gets the same description, and each word stands for a measured quantity. Larger models have the
-same interface: a captioner, a summariser, an encoder. Their output is untrusted data; `escape_html` escapes it for HTML.
+same interface: a captioner, a summariser, an encoder. Their output is untrusted data; `escape_html` escapes it for
+HTML.
 """
 
 from .captioning import NOTHING, Acoustics, AudioLanguageModel, Tagger, captions

@@ -126,7 +126,7 @@ class AudioLanguageModel:
 
 
 def generated(network, tokenizer, inputs, max_tokens) -> str:
-    """Return the greedy answer of a language model; raise BadAnswer if it is empty or longer than `max_tokens` tokens."""
+    """Return the greedy answer of a language model; raise BadAnswer if it is empty or longer than `max_tokens`."""
     import torch
 
     n_prompt, limit = inputs["input_ids"].shape[1], network.config.get_text_config().max_position_embeddings
