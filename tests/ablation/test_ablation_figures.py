@@ -233,7 +233,7 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
     assert "95 % band" in beside.get_ylabel() and "in the unit of its column" in text and WORDS in text
     assert axes.images[0].norm.vmax == 4 < np.nanmax(np.abs(colours)) and axes.images[0].colorbar.extend == "both"
     without = ablation.summary(parts[0].isel(random=[]))
-    with pytest.raises(ValueError, match="run the sweep with nulls"):
+    with pytest.raises(ValueError, match="run the sweep with n_random"):
         plots.effect_map({**columns, "relative_change": without})
     alike = {
         name: one.assign({side: one[side] * np.nan for side in ("random_low", "random_high", "q")})

@@ -339,7 +339,7 @@ def test_what_a_verdict_shows():
     alone = ablation.summary(result.isel(clip=slice(7)))["q_random"].squeeze()
     np.testing.assert_allclose(few["q"].sel(control="random").squeeze(), alone)
     other = {"rival": rivals["rival"].isel(random=slice(9))}
-    with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same nulls"):
+    with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same n_random"):
         ablation.verdict(result, other)
     for lacking in (
         result.isel(random=slice(0)),

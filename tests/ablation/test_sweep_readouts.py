@@ -465,7 +465,7 @@ def test_the_report_names_the_layer_and_its_neurons():
         assert "; its first neurons by attribution: 4, 8, 3\n" in one
     with pytest.raises(ValueError, match="the result has several selected: pick one"):
         ablation.report(named, readouts=told)
-    with pytest.raises(ValueError, match="delta has further dims, later: pick"):
+    with pytest.raises(ValueError, match="target_change has further dims, readout_layer: pick"):
         ablation.report(result.expand_dims(readout_layer=[1, 2]), readouts=told)
     for fewer, why in (
         (result.isel(clip=slice(5)), "no test, 5 speakers of the 8 that are needed"),
@@ -560,7 +560,7 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
         ({"k": 5.0}, "k must be whole numbers from 1 up"),
         ({"size_classes": 0}, "size_classes must be a whole number from 1 up, not 0"),
         ({"random_modes": ["zero"]}, "random_modes must be among the modes, flip, not zero"),
-        ({"n_random": -1}, "nulls and directions from 0 up"),
+        ({"n_random": -1}, "n_random and directions from 0 up"),
         ({"neurons": [1, 2]}, "neurons must be scores"),
         ({"target": {"angry": "angry"}}, "target has the names angry and neurons none"),
         ({"modes": "explode"}, "unknown mode 'explode'"),

@@ -265,7 +265,7 @@ def test_moments_and_scores_of_another_part_are_refused(tiny, clips):
             model, one, neurons=NEURONS, activation_stats=ablation.activation_stats(model, one).isel(neuron=slice(9))
         )
     scores = attribution.grad_x_activation(model, one, target="sad", part="ffn_out")
-    with pytest.raises(ValueError, match="the scores are of ffn_out, and the edit is of block"):
+    with pytest.raises(ValueError, match="the scores are of ffn_out, and the edit is of hidden_state"):
         ablation.sweep(model, one, neurons=scores, n_random=0)
 
 

@@ -451,7 +451,7 @@ def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
     ):
         with pytest.raises(ValueError, match="activation_stats must be the Dataset|instead of hidden_state"):
             check_activation_stats(other, model, "hidden_state")
-    with pytest.raises(ValueError, match="are of block instead of ffn_out"):
+    with pytest.raises(ValueError, match="are of hidden_state instead of ffn_out"):
         check_activation_stats(found, model, "ffn_out")
 
 

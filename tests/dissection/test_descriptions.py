@@ -182,7 +182,7 @@ def test_hostile_texts_are_data():
     assert {"script", "громкий", "лай", "狗叫", "ναύτης", "كلب"} <= set(words["word"].values)
     assert words.sel(clip="long", word="loud") == 1 and not words.sel(clip="empty").any()
     z = descriptions.terms(words[:3].sum("clip"), words[3:].sum("clip"), words.sum("clip"))
-    assert np.isfinite(z).all() and "громкий" in descriptions.sentence(words[0].copy(data=-z), min_z=0.01, most=99)
+    assert np.isfinite(z).all() and "громкий" in descriptions.sentence(words[0].copy(data=-z), min_z=0.01, max_words=99)
     fit = descriptions.match(texts, pd.Series({"dog": "a loud dog", "bark": "лай"}))
     assert fit.sel(clip="alphabets").idxmax("concept") == "bark" and fit.sel(clip="long").idxmax("concept") == "dog"
     assert not fit.sel(clip="empty").any() and float(fit.max()) <= 1 + 1e-9

@@ -29,7 +29,7 @@ def fill():
     pass
 
 def files():
-    return sorted(Path(__file__).parents[2].glob("*.nbi"))
+    return sorted(Path(__file__).parents[1].glob("*.nbi"))
 """
 LIMIT = [sys.executable, str(ROOT / "tests" / "limit.py")]
 

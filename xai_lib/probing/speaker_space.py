@@ -181,7 +181,7 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
     n = {"speakers": len(set(speaker_codes)), "same_pairs": int(same.sum()), "different_pairs": int((~same).sum())}
     rng, reason = np.random.default_rng(seed), ""
     if n["speakers"] < statistics.MIN_SPEAKERS:
-        reason = f"{n['speakers']} unseen speakers are too few: {statistics.MIN_TRAIN_SPEAKERS} are needed"
+        reason = f"{n['speakers']} unseen speakers are too few: {statistics.MIN_SPEAKERS} are needed"
     elif same.all() or not same.any():
         reason = "no two clips of one speaker, or of two, have different statements"
     labellings = [speaker_codes] + [rng.permutation(speaker_codes) for _ in range(draws)]
