@@ -28,7 +28,7 @@ __all__ = [
     "workbook",
 ]
 
-ALIASES = {"heads": "activations.heads"}  # modules inside a package that are offered at the top level too
+ALIASES = {"heads": "activations.classifier_heads"}  # modules inside a package that are offered at the top level too
 
 
 def __getattr__(name):

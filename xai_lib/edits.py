@@ -32,9 +32,9 @@ def edit(
         Neurons of the site; "all" for every one. Or orthonormal directions, as returned by `directions`: what the
         activation is along each of them is edited as if it were a neuron (not with noise).
     mode : {"flip", "zero", "mean", "noise", "resample", "patch"}
-        × −1; 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its standard deviation (`stds`), the
-        same at every call with the same `seed`; its activation in another clip (`values`), cut or repeated to this
-        one's length (resample), or stretched to it, as fits the same words spoken differently (patch).
+        Sign flip (× −1); 0; the neuron's mean (`means`); plus Gaussian noise of `scale` times its standard deviation
+        (`stds`), the same at every call with the same `seed`; its activation in another clip (`values`), cut or
+        repeated to this one's length (resample), or stretched to it, as fits the same words spoken differently (patch).
     frames : {"all", "speech", "max_frame", "peak_frames"} or sequence of int
         Every frame; those where `speech` is true; for each neuron its own frame of largest magnitude; the `n_peaks`
         frames where the selected neurons together are largest (sum of magnitudes); or the listed frames.

@@ -82,7 +82,7 @@ def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(mo
             sizes = np.hypot(activation_stats["mean"], activation_stats["std"])
             sets = [
                 one
-                for (one,) in random_neurons.sets_with_controls(
+                for (one,) in random_neurons.matched_sets(
                     24, sizes, {at: np.array(own)}, n_random=2, directions=0, seed=3
                 )[1:]
             ]
@@ -257,9 +257,7 @@ def test_the_overlap_of_the_random_sets_is_told(tiny, clips):
     sizes = np.hypot(known["mean"], known["std"])
     drawn = [
         one
-        for (one,) in random_neurons.sets_with_controls(
-            24, sizes, {2: np.array(own)}, n_random=4, directions=0, seed=3
-        )[1:]
+        for (one,) in random_neurons.matched_sets(24, sizes, {2: np.array(own)}, n_random=4, directions=0, seed=3)[1:]
     ]
     assert (
         found["random_overlap"].item() == pytest.approx(random_neurons.overlap(drawn)) and found["random_overlap"] > 0

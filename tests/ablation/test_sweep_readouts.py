@@ -306,7 +306,7 @@ def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
     size, sets = np.hypot(fitted["activation_stats"]["mean"], fitted["activation_stats"]["std"]), {}
     for members in halves.values():  # a neuron that is chosen in both layers has the same one in its place in both
         own = {at: np.array(NEURONS[at]) for at in members}
-        drawn = random_neurons.sets_with_controls(24, size, own, n_random=2, directions=0, seed=0)[2]
+        drawn = random_neurons.matched_sets(24, size, own, n_random=2, directions=0, seed=0)[2]
         sets |= {at: one.tolist() for at, one in zip(members, drawn)}
         assert len(set(sets[members[0]]) & set(sets[members[1]])) >= 2
     for name, members in halves.items():
@@ -625,7 +625,7 @@ def test_a_null_can_be_matched_on_other_clips(tiny, clips, fitted):
     size = random_neurons.rms(other).sel(layer=2)
     assert found["magnitude"].item() == pytest.approx(np.sqrt((size[[1, 6, 17]] ** 2).mean().item()))
     sizes = random_neurons.rms(other)
-    drawn = random_neurons.sets_with_controls(
+    drawn = random_neurons.matched_sets(
         24, sizes, {2: np.array([1, 6, 17])}, n_random=3, directions=0, seed=0, classes=4
     )[1:]
     rms = [np.sqrt(np.mean(size.values[own] ** 2)) for (own,) in drawn]

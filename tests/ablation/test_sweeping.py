@@ -192,7 +192,7 @@ def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
     )
     size = np.hypot(activation_stats["mean"], activation_stats["std"])
     width = {"n_random": 3, "directions": 0, "seed": 7}
-    sets = {layer: [own for (own,) in random_neurons.sets_with_controls(24, size, {layer: np.array(own)}, **width)[1:]]
+    sets = {layer: [own for (own,) in random_neurons.matched_sets(24, size, {layer: np.array(own)}, **width)[1:]]
             for layer, own in NEURONS.items()}  # fmt: skip
     for i in range(3):
         drawn = {layer: lists[i] for layer, lists in sets.items()}

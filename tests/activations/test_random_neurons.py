@@ -26,16 +26,14 @@ def test_random_sets_have_as_many_neurons_of_each_size_class(seed, k, n):
     counts = np.bincount(classes)
     assert counts.max() - counts.min() <= 1 and len(counts) == n
     assert all(size[classes == i].max() <= size[classes == i + 1].min() for i in range(n - 1))
-    selected, *random = random_neurons.sets_with_controls(
+    selected, *random = random_neurons.matched_sets(
         60, sizes_of(size), {1: own}, n_random=8, directions=0, seed=seed, classes=n
     )
     assert selected[0] is own and len(random) == 8
     for (drawn,) in random:
         assert len(np.unique(drawn)) == k
         assert (np.bincount(classes[drawn], minlength=n) == np.bincount(classes[own], minlength=n)).all()
-    again = random_neurons.sets_with_controls(
-        60, sizes_of(size), {1: own}, n_random=8, directions=0, seed=seed, classes=n
-    )
+    again = random_neurons.matched_sets(60, sizes_of(size), {1: own}, n_random=8, directions=0, seed=seed, classes=n)
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(random, again[1:]))
     assert random_neurons.count_sets(classes, own) == np.prod(
         [special.comb(a, b) for a, b in zip(counts, np.bincount(classes[own], minlength=n))]
@@ -43,7 +41,7 @@ def test_random_sets_have_as_many_neurons_of_each_size_class(seed, k, n):
 
 
 def test_every_neuron_of_a_class_is_drawn_alike_the_selected_too():
-    drawn = np.concatenate([one for (one,) in random_neurons.sets_with_controls(
+    drawn = np.concatenate([one for (one,) in random_neurons.matched_sets(
         40, sizes_of(np.arange(40.0)), {1: np.array([3, 25])}, n_random=4000, directions=0, seed=0, classes=2)[1:]])  # fmt: skip
     shares = np.bincount(drawn, minlength=40) / 4000
     assert shares == pytest.approx(np.full(40, 1 / 20), abs=0.015)  # 0.0034 is their standard deviation
@@ -65,14 +63,14 @@ def test_sets_that_share_neurons_share_as_many_after_substitution():
     sizes, first, second = sizes_of(np.arange(48.0)), np.arange(10, 30), np.arange(20, 40)
     pairs = zip(
         *(
-            random_neurons.sets_with_controls(48, sizes, {1: own}, n_random=30, directions=0, seed=5)
+            random_neurons.matched_sets(48, sizes, {1: own}, n_random=30, directions=0, seed=5)
             for own in (first, second)
         )
     )
     assert all(len(np.intersect1d(a, b)) == 10 for (a,), (b,) in pairs)
     nested = zip(
         *(
-            random_neurons.sets_with_controls(48, sizes, {1: own}, n_random=30, directions=0, seed=5)
+            random_neurons.matched_sets(48, sizes, {1: own}, n_random=30, directions=0, seed=5)
             for own in (first[:3], first)
         )
     )
@@ -81,7 +79,7 @@ def test_sets_that_share_neurons_share_as_many_after_substitution():
 
 def test_a_neuron_of_several_layers_of_a_group_has_one_in_its_place():
     sizes = sizes_of(np.arange(48.0), layers=(1, 2))
-    for one, other in random_neurons.sets_with_controls(
+    for one, other in random_neurons.matched_sets(
         48, sizes, {1: np.array([4, 9]), 2: np.array([9, 40])}, n_random=20, directions=3, seed=1
     ):
         shared = np.isin(one, other) if one.ndim == 1 else (one[..., None] == other[:, None]).all(0).any(1)

@@ -347,14 +347,14 @@ def test_integers_of_a_type_too_wide_are_not_taken_for_near_silence(wave, dtype)
     assert samples(as_clips(np.zeros(4000, np.int32), RATE)).max() == 0
 
 
-def test_a_stretch_of_a_recording(wave, tmp_path):
+def test_an_excerpt_of_a_recording(wave, tmp_path):
     path = write(tmp_path / "call.wav", np.tile(wave, 8), 16000)
-    cut = corpora.stretch(path, 1, 1.5)
+    cut = corpora.excerpt(path, 1, 1.5)
     np.testing.assert_allclose(samples(cut), wave, atol=1e-4)
     assert "call.wav, 1 to 1.5 s" in str(cut["audio"].iloc[0])
     for start, end in ((-1, 1), (2, 2), (3, 5)):
         with pytest.raises(ValueError, match=r"does not lie within .*call.wav, which lasts 4.00 s"):
-            corpora.stretch(path, start, end)
+            corpora.excerpt(path, start, end)
 
 
 # ---------- data sets of Hugging Face

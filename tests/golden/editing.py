@@ -52,7 +52,7 @@ def null():
     classes = random_neurons.size_classes(sizes.sel(layer=3).values)
     group = {1: np.array([3, 50, 99]), 2: np.array([3, 7])}
     one, several = (
-        random_neurons.sets_with_controls(144, sizes, selected, n_random=3, directions=2, seed=6)
+        random_neurons.matched_sets(144, sizes, selected, n_random=3, directions=2, seed=6)
         for selected in ({4: np.array([0, 9, 143])}, group)
     )
     first, *drawn = [some for some in several if some[0].ndim == 1]

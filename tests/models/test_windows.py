@@ -78,7 +78,7 @@ def test_too_long_a_recording_is_named_and_the_others_are_heard(tiny, call, tmp_
         table = model.predict([tmp_path / "short.wav", tmp_path / "long.wav"])
     assert table["label"].notna().tolist() == [True, False]
     assert model.over_time(tmp_path / "long.wav", window=1.0).sizes["window"] > 4
-    cut = corpora.stretch(tmp_path / "long.wav", 0.5, 1.5)
+    cut = corpora.excerpt(tmp_path / "long.wav", 0.5, 1.5)
     assert model.predict(cut)["label"].notna().all()
 
 

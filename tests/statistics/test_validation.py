@@ -60,9 +60,7 @@ def test_random_sets_are_those_of_a_sweep():
     sizes = xr.DataArray(network.size, {"layer": range(sweeps.LAYERS)}, ("layer", "neuron"))
     for layer in range(sweeps.LAYERS):
         own, seed = {layer: selected[layer]}, int(network.seeds[layer])
-        drawn = random_neurons.sets_with_controls(
-            sweeps.WIDTH, sizes, own, n_random=sweeps.SETS, directions=0, seed=seed
-        )
+        drawn = random_neurons.matched_sets(sweeps.WIDTH, sizes, own, n_random=sweeps.SETS, directions=0, seed=seed)
         magnitudes = random_neurons.set_sizes(sizes, [layer], drawn)
         np.testing.assert_allclose(found["magnitudes"][layer][:-2], magnitudes)
         assert found["random_overlap"][layer] == pytest.approx(random_neurons.mean_overlap(drawn[1:]))

@@ -57,7 +57,7 @@ class Network:
         classes = [random_neurons.size_classes(sizes) for sizes in self.size]
         seeds = [
             [int(seed), layer] for layer, seed in enumerate(self.seeds)
-        ]  # as `random_neurons.sets_with_controls` has them
+        ]  # as `random_neurons.matched_sets` has them
         return [
             (own, np.stack(random_neurons.draw_substitutions(own, SETS, seed=seed)))
             for own, seed in zip(classes, seeds)

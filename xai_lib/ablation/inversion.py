@@ -48,7 +48,7 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     n_random : int
-        Random sets per layer, of about the same size (`random_neurons.sets_with_controls`), the same for all clips.
+        Random sets per layer, of about the same size (`random_neurons.matched_sets`), the same for all clips.
         Each takes as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
     activation_stats : Dataset, optional
         Activation statistics of training clips, as returned by `activations.activation_stats`: needed for random sets
@@ -105,7 +105,7 @@ def upstream(
     random = {"n_random": n_random, "directions": 0, "seed": seed}
     width = model.n_neurons(0)
     sets = {
-        layer: [members for (members,) in random_neurons.sets_with_controls(width, sizes, {layer: selected}, **random)]
+        layer: [members for (members,) in random_neurons.matched_sets(width, sizes, {layer: selected}, **random)]
         for layer, selected in selections.items()
     }
     rows, skipped = {}, {}

@@ -77,7 +77,7 @@ def sweep(
         As in `edits.edit`; `scale` is that of the noise. For the frames of a time span, `model.frames_between(0.5,
         1.0)`; for attention heads the part "heads" and `model.head_neurons`.
     n_random : int
-        Random sets per layer, the same for all clips and modes (`random_neurons.sets_with_controls`): each selected
+        Random sets per layer, the same for all clips and modes (`random_neurons.matched_sets`): each selected
         neuron is replaced by any neuron of about its size, by root mean square activation, which is the size of a flip.
         In a group a neuron that is selected in several layers has the same replacement in all. The smallest p is 1 / (1
         + n_random): 40 make 0.024, 100 make 0.01.
@@ -217,8 +217,7 @@ def sweep(
     choices = [*product(named, layers_of, ks)]
     sets = [{layer: selections[name][layer, k] for layer in layers_of[group]} for name, group, k in choices]
     sets = {
-        choice: random_neurons.sets_with_controls(width, sizes, selected, **random)
-        for choice, selected in zip(choices, sets)
+        choice: random_neurons.matched_sets(width, sizes, selected, **random) for choice, selected in zip(choices, sets)
     }
     blind_ranking = random_neurons.target_blind(activation_stats, width) if blind and n_random else {}
     for (name, group, count), sets_of_choice in sets.items():

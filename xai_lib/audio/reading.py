@@ -325,7 +325,7 @@ def usable(source, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None) 
     if longest is not None and len(waveform) > longest:
         raise BadClip(
             f"{source}: {len(waveform) / sample_rate:.1f} s, longer than the {longest / sample_rate:g} s that fit one "
-            "forward pass: use model.over_time(recording) for windows, or corpora.stretch(recording, start, end) for "
+            "forward pass: use model.over_time(recording) for windows, or corpora.excerpt(recording, start, end) for "
             "a part"
         )
     if len(waveform) < shortest:

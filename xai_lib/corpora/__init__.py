@@ -2,13 +2,14 @@
 
 from .feature_table import features_table
 from .filenames import EMOTIONS
-from .loading import RAVDESS_ZIP, as_clips, from_csv, from_folder, load, relabel, stretch, summary
+from .loading import RAVDESS_ZIP, as_clips, excerpt, from_csv, from_folder, load, relabel, summary
 from .sampling import balanced, draw, folds, split
 
 __all__ = [
     "EMOTIONS",
     "RAVDESS_ZIP",
     "as_clips",
+    "excerpt",
     "balanced",
     "draw",
     "features_table",
@@ -18,6 +19,5 @@ __all__ = [
     "load",
     "relabel",
     "split",
-    "stretch",
     "summary",
 ]

@@ -98,8 +98,8 @@ def _from_folders_and_tables(paths) -> pd.DataFrame:
     return from_folder(path) if os.path.isdir(path) else from_csv(path)
 
 
-def stretch(recording, start, end, sample_rate=None) -> pd.DataFrame:
-    """Cut a stretch out of a recording, as a table of one clip, e.g. for attribution of a moment in a long recording.
+def excerpt(recording, start, end, sample_rate=None) -> pd.DataFrame:
+    """Cut an excerpt out of a recording, as a table of one clip, e.g. for attribution of a moment in a long recording.
 
     Parameters
     ----------
@@ -111,18 +111,18 @@ def stretch(recording, start, end, sample_rate=None) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        More or less than one recording, or the stretch does not lie within it.
+        More or less than one recording, or the excerpt does not lie within it.
     """
     table = as_clips(recording, sample_rate)
     if len(table) != 1:
-        raise ValueError(f"a stretch is cut out of one recording, not of {len(table)} clips: pass one of them")
+        raise ValueError(f"an excerpt is cut out of one recording, not of {len(table)} clips: pass one of them")
     source = sources(table).iloc[0]
     rate = rate_of(source)
     samples = read(source, rate)
     duration = len(samples) / rate
     if not 0 <= start < end <= duration + 1e-6:
         raise ValueError(
-            f"a stretch from {start:g} to {end:g} s does not lie within {source}, which lasts {duration:.2f} s"
+            f"an excerpt from {start:g} to {end:g} s does not lie within {source}, which lasts {duration:.2f} s"
         )
     samples = samples[round(start * rate) : round(end * rate)]
     cut = Waveform(samples, rate, f"{Path(str(source)).name}, {start:g} to {end:g} s")

@@ -2,10 +2,11 @@
 
 from ..activations import activations, open_activations
 from ..activations.exemplars import exemplars, snippets, top_frames
-from .cards import card, zero_ablation
+from .cards import card
 from .concept_matching import accuracy, choose, concept_fit, identify
 from .describing import describe, predictivity
 from .selectivity import selectivity
+from .zero_ablation import zero_ablation
 
 __all__ = [
     "accuracy",

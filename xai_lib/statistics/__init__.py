@@ -4,7 +4,7 @@ from .effect_sizes import auroc, cohens_d, eta_squared, uar
 from .hypothesis_tests import MIN_SPEAKERS, fdr, repeated_measures_test, standardize, t_test, t_test_above
 from .intervals import by_speaker, interval, over_speakers, welch
 from .permutation import permutation_p, restricted_permutations, selection_test, sign_flip_test
-from .random_sets import between_random_sets, prediction_sd, prediction_test, rank_band, rank_test
+from .rank_tests import between_random_sets, prediction_sd, prediction_test, rank_band, rank_test
 
 __all__ = [
     "MIN_SPEAKERS",

@@ -80,7 +80,7 @@ def repeated_measures_test(values) -> np.ndarray:
 
 
 def fdr(p) -> np.ndarray:
-    """Return Benjamini–Hochberg adjusted p values (scipy's) over all entries; NaN stay NaN and are not counted."""
+    """Return q: Benjamini–Hochberg adjusted p values (scipy's) over all entries; NaN stay NaN and are not counted."""
     p = np.asarray(p, float)
     adjusted = np.full(p.shape, np.nan)
     tested = ~np.isnan(p)

@@ -6,8 +6,8 @@ from scipy import stats
 
 
 def rank_test(effect, random_effects, *, draws=None):
-    """Test whether `effect` is exchangeable with `random_effects`: return two-sided p of each entry, and of the family
-    of all.
+    """Test whether `effect` is exchangeable with `random_effects`: return two-sided p of each entry, and q of the
+    family.
 
     No normality is assumed: where `effect` and the draws are exchangeable, each rank is equally likely. Compared are
     the deviations from the mean of all of them, in their standard deviations; for the family, that of the most extreme
