@@ -21,17 +21,17 @@ STILL = ["zcr", "centroid", "f0", "f0_delta"]
 def buzzes(folder, seed):
     """Clips of 18 speakers whose level, pitch and brightness are drawn independently of one another."""
     rng, rows = np.random.default_rng(seed), []
-    for neuron_set in range(18):
-        for place in range(6 if neuron_set < 10 else 2):
+    for voice in range(18):
+        for place in range(6 if voice < 10 else 2):
             level, pitch, bright = rng.uniform(-30, -10), rng.uniform(90, 260), rng.uniform(800, 4000)
             at = np.arange(9600) / 16000
             phase = np.cumsum(pitch * (1 + 0.08 * np.sin(2 * np.pi * rng.uniform(2, 4) * at))) / 16000
             wave = signal.lfilter(*signal.butter(1, bright, fs=16000), 2 * (phase % 1) - 1)
             wave = wave * (1 + 0.5 * np.sin(2 * np.pi * rng.uniform(2, 5) * at + rng.uniform(0, 6)))
             wave = 10 ** (level / 20) * wave / np.std(wave) + 1e-5 * rng.standard_normal(len(wave))
-            path = folder / f"{neuron_set}-{place}.wav"
+            path = folder / f"{voice}-{place}.wav"
             soundfile.write(path, wave.clip(-1, 1), 16000, subtype="FLOAT")
-            rows.append({"path": str(path), "label": "sad", "speaker": f"s{neuron_set:02}"})
+            rows.append({"path": str(path), "label": "sad", "speaker": f"s{voice:02}"})
     return pd.DataFrame(rows)
 
 

@@ -25,12 +25,12 @@ def write_wavlm(folder: Path, ravdess: Path | None, librispeech: Path) -> pd.Dat
     real = corpora.load("ravdess", root=ravdess)
     sample = corpora.load("sample")
     read = sorted(Path(librispeech).expanduser().rglob("*.flac"))
-    readout_functions = [f"librispeech-{path.stem.split('-')[0]}" for path in read]
+    readers = [f"librispeech-{path.stem.split('-')[0]}" for path in read]
     parts = [
         real[real["actor"] <= 16].assign(use="trained"),
         real[real["actor"].isin([17, 18])].assign(use="selected"),
         sample[sample["split"] == "train"].assign(use="trained"),
-        pd.DataFrame({"path": map(str, read), "speaker": readout_functions, "use": "trained"}),
+        pd.DataFrame({"path": map(str, read), "speaker": readers, "use": "trained"}),
     ]
     return _write(folder, pd.concat(parts, ignore_index=True))
 

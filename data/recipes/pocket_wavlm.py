@@ -109,8 +109,8 @@ def _hide(share: float, clips: int, frames: int) -> torch.Tensor:
 def loss(module: torch.nn.ModuleDict, batch: dict, *, plan: dict, device: str) -> tuple[torch.Tensor, dict]:
     """The sum of what `plan["weights"]` names, and each part of it."""
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    network, readout_functions = module["network"], module["readout_functions"]
-    bands = readout_functions.truth(batch["clean"])
+    network, readers = module["network"], module["readers"]
+    bands = readers.truth(batch["clean"])
     frames = min(bands.shape[1], batch["f0"].shape[1])
     hidden = _hide(plan["hidden"], len(bands), batch["f0"].shape[1]).to(device)
     out = network.wavlm(batch["x"], mask_time_indices=hidden, output_hidden_states=True)
@@ -120,16 +120,16 @@ def loss(module: torch.nn.ModuleDict, batch: dict, *, plan: dict, device: str) -
     parts = {"emotion": _emotion(by_frame.mean(dim=1), batch["label"], batch["weight"])}
 
     heard = out.hidden_states[READ_AT][:, :frames]
-    pitch = readout_functions.pitch(heard)
+    pitch = readers.pitch(heard)
     octaves = torch.log2(batch["f0"][:, :frames].clamp_min(50) / 180)
     off = _mean(functional.smooth_l1_loss(pitch[..., 0], octaves, beta=0.1, reduction="none")[voiced & ~hidden])
     sung = functional.binary_cross_entropy_with_logits(pitch[..., 1][~hidden], voiced[~hidden].float())
-    parts["bands"] = (readout_functions.bands(heard) - bands)[~hidden].square().mean() + 2 * off + 0.5 * sung
+    parts["bands"] = (readers.bands(heard) - bands)[~hidden].square().mean() + 2 * off + 0.5 * sung
     if plan["weights"]["hidden"]:
-        parts["hidden"] = (readout_functions.hidden(out.last_hidden_state[:, :frames]) - bands)[hidden].square().mean()
+        parts["hidden"] = (readers.hidden(out.last_hidden_state[:, :frames]) - bands)[hidden].square().mean()
 
     known = batch["factors"].isfinite().all(dim=1)
-    parts["factors"] = _mean((readout_functions.factors(projected.mean(dim=1)) - batch["factors"])[known].square())
+    parts["factors"] = _mean((readers.factors(projected.mean(dim=1)) - batch["factors"])[known].square())
     judged = batch["scores"].isfinite().all(dim=2).all(dim=1)
     if plan["weights"]["frames"]:
         ours, theirs = by_frame[judged], SHARPNESS * batch["scores"][judged]
@@ -175,7 +175,7 @@ def train(rank: int | None, given: argparse.Namespace, processes: int) -> tuple:
         meeting = f"file://{given.meeting}"
         torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=processes)
     seed_everything(given.seed)
-    module = torch.nn.ModuleDict({"network": untrained(), "readout_functions": Readers()}).to(given.device)
+    module = torch.nn.ModuleDict({"network": untrained(), "readers": Readers()}).to(given.device)
     taught = pd.read_pickle(given.speech / "taught.pkl")
     speech = Speech(taught, given.speech)
     real = corpora.load("ravdess", root=given.ravdess)

@@ -152,10 +152,8 @@ def _curves(path: Path, histories: dict) -> None:
 
 def _by_speaker(scores: pd.DataFrame) -> pd.Series:
     """UAR of each speaker, by number."""
-    found = {
-        neuron_set: statistics.uar(part["label"], part["predicted"]) for neuron_set, part in scores.groupby("speaker")
-    }
-    return pd.Series({int(neuron_set.split("-")[1]): value for neuron_set, value in found.items()})
+    found = {speaker: statistics.uar(part["label"], part["predicted"]) for speaker, part in scores.groupby("speaker")}
+    return pd.Series({int(speaker.split("-")[1]): value for speaker, value in found.items()})
 
 
 def write_card(
@@ -172,8 +170,8 @@ def write_card(
         minutes=sum(history.seconds for history in histories.values()) / 60,
         seed=seed,
         where=where,
-        by_actor=", ".join(f"{neuron_set} {value:.2f}" for neuron_set, value in actors.items()),
-        by_voice=", ".join(f"{neuron_set} {value:.2f}" for neuron_set, value in voices.items()),
+        by_actor=", ".join(f"{speaker} {value:.2f}" for speaker, value in actors.items()),
+        by_voice=", ".join(f"{speaker} {value:.2f}" for speaker, value in voices.items()),
         mean=mean,
         low=low,
         high=high,

@@ -28,14 +28,14 @@ LABELS = ("angry", "sad", "calm")
 def clips(tmp_path_factory):
     """Nine speakers who say one thing in three ways, clips of different lengths; buzzes between silences."""
     folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
-    for neuron_set, (place, label) in itertools.product(range(9), enumerate(LABELS)):
-        n = 6400 + 320 * neuron_set + 640 * place
+    for voice, (place, label) in itertools.product(range(9), enumerate(LABELS)):
+        n = 6400 + 320 * voice + 640 * place
         wave, at = 0.001 * rng.standard_normal(n), np.arange(1600, n - 1600)
-        phase = np.cumsum((110 + 12 * neuron_set + 40 * place) * (1 + 0.1 * np.sin(at / 900)) / 16000)
+        phase = np.cumsum((110 + 12 * voice + 40 * place) * (1 + 0.1 * np.sin(at / 900)) / 16000)
         wave[at] += 0.1 * (1 + place) * ((phase % 1) - 0.5) * (1 + 0.5 * np.sin(at / 700))
-        path = folder / f"{neuron_set}-{label}.wav"
+        path = folder / f"{voice}-{label}.wav"
         soundfile.write(path, wave, 16000, subtype="FLOAT")
-        rows.append({"path": str(path), "label": label, "speaker": f"s{neuron_set}", "statement": 1})
+        rows.append({"path": str(path), "label": label, "speaker": f"s{voice}", "statement": 1})
     return pd.DataFrame(rows)
 
 
@@ -596,13 +596,13 @@ def test_speakers_on_whom_something_was_fitted_are_warned_of(tiny, clips, fitted
         ablation.sweep(model, heard, **listed, activation_stats=fitted["activation_stats"])  # nothing known of them
         ablation.sweep(model, heard.drop(columns="speaker"), **listed | {"neurons": scores}, k=3)
         ablation.sweep(model, new, **listed | {"neurons": scores.drop_vars("speaker")}, k=3)
-    for options, neuron_set in (
+    for options, voice in (
         ({"decoders": fitted["decoders"]}, r"\(s0, s1\)"),
         ({"speakers": fitted["speakers"]}, r"\(s0, s1\)"),
         ({"neurons": scores}, r"\(s0\)"),
         ({"neurons": {"a": scores, "b": NEURONS}}, r"\(s0\)"),
     ):
-        with pytest.warns(UserWarning, match=f"speaker leakage: .* on speakers used to select neurons .* {neuron_set}"):
+        with pytest.warns(UserWarning, match=f"speaker leakage: .* on speakers used to select neurons .* {voice}"):
             ablation.sweep(model, heard, **listed | options, k=3)
 
 

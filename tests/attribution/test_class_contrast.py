@@ -27,13 +27,13 @@ def design(speakers=16):
     """Every speaker says two statements neutrally, and with two emotions at two intensities; women are even."""
     rows = [
         {
-            "speaker": f"s{neuron_set:02d}",
-            "sex": "male" if neuron_set % 2 else "female",
+            "speaker": f"s{voice:02d}",
+            "sex": "male" if voice % 2 else "female",
             "label": label,
             "intensity": how,
             "statement": n,
         }
-        for neuron_set in range(speakers)
+        for voice in range(speakers)
         for label in LABELS
         for how in ("normal", "strong")
         for n in (1, 2)
@@ -88,8 +88,8 @@ def test_what_the_intensity_does_is_not_put_down_to_the_emotion():
 def by_hand(made, column, a, b, cell):
     """Mean over cells, of the difference of the two kinds within each: [speaker, layer, neuron]."""
     units = []
-    for neuron_set in np.unique(made["speaker"]):
-        own, parts = made.isel(clip=made["speaker"].values == neuron_set), []
+    for voice in np.unique(made["speaker"]):
+        own, parts = made.isel(clip=made["speaker"].values == voice), []
         names = pd.MultiIndex.from_arrays([own[name].values for name in cell])
         for key in names.unique():
             here = own.isel(clip=names == key)
@@ -165,16 +165,11 @@ def test_what_women_say_more_often_is_not_put_down_to_their_sex():
 def uneven(has):
     """Twelve women and twelve men, and two sentences in each emotion that they have, by `has`(speaker, label)."""
     rows = [
-        {
-            "speaker": f"s{neuron_set:02d}",
-            "sex": "female" if neuron_set < 12 else "male",
-            "label": label,
-            "statement": n,
-        }
-        for neuron_set in range(24)
+        {"speaker": f"s{voice:02d}", "sex": "female" if voice < 12 else "male", "label": label, "statement": n}
+        for voice in range(24)
         for label in LABELS
         for n in (1, 2)
-        if has(neuron_set, label)
+        if has(voice, label)
     ]
     return pd.DataFrame(rows)
 
@@ -182,14 +177,14 @@ def uneven(has):
 @pytest.mark.parametrize(
     ("has", "cells"),
     [
-        (lambda neuron_set, label: label != "happy" or neuron_set < 13, 6),  # all women, and one man
+        (lambda voice, label: label != "happy" or voice < 13, 6),  # all women, and one man
         (
-            lambda neuron_set, label: (
-                (label == ("happy" if neuron_set < 12 else "angry")) | (neuron_set % 12 == 0 and label != "neutral")
+            lambda voice, label: (
+                (label == ("happy" if voice < 12 else "angry")) | (voice % 12 == 0 and label != "neutral")
             ),
             4,
         ),  # only two have both
-        (lambda neuron_set, label: (neuron_set * 7 + LABELS.index(label) * 5) % 3 < 2, 6),  # this and that
+        (lambda voice, label: (voice * 7 + LABELS.index(label) * 5) % 3 < 2, 6),  # this and that
     ],
 )
 def test_what_few_men_say_is_not_put_down_to_the_sex_of_those_who_say_it(has, cells):
@@ -203,9 +198,7 @@ def test_what_few_men_say_is_not_put_down_to_the_sex_of_those_who_say_it(has, ce
 
 
 def test_between_speakers_effects_are_those_of_speaker_and_cell():
-    clips = (
-        uneven(lambda neuron_set, label: label != "happy" or neuron_set < 15).drop([3, 40, 77]).reset_index(drop=True)
-    )
+    clips = uneven(lambda voice, label: label != "happy" or voice < 15).drop([3, 40, 77]).reset_index(drop=True)
     rng, cell = np.random.default_rng(1), clips["label"] + clips["statement"].astype(str)
     speaker, level = rng.normal(size=24), dict(zip(cell.unique(), 5 * rng.normal(size=6)))
     exact = speaker[clips["speaker"].str[1:].astype(int)] + cell.map(level)
@@ -224,7 +217,7 @@ def test_between_speakers_effects_are_those_of_speaker_and_cell():
 
 
 def test_speakers_whom_no_cell_joins_to_the_others_are_left_out():
-    clips = uneven(lambda neuron_set, label: label != "happy" if neuron_set not in (3, 17) else label == "happy")
+    clips = uneven(lambda voice, label: label != "happy" if voice not in (3, 17) else label == "happy")
     values = np.random.default_rng(0).normal(size=(len(clips), 1, 3))
     found, apart = compare(dataset(clips, values), "sex", "female"), clips["speaker"].isin(["s03", "s17"]).to_numpy()
     counts = [found.attrs[name] for name in ("speakers_a", "speakers_b", "speakers_left_out", "cells")]
@@ -299,9 +292,9 @@ def test_what_cannot_be_compared_is_said(made, arguments, message):
 
 def one_with_both(label_of):
     """Ten speakers of one emotion and ten of another, but for what is told of single clips (speaker, place)."""
-    rows = [(neuron_set, place) for neuron_set in range(20) for place in range(4)]
+    rows = [(voice, place) for voice in range(20) for place in range(4)]
     label = [label_of.get(row, "angry" if row[0] < 10 else "happy") for row in rows]
-    return pd.DataFrame({"speaker": [f"s{neuron_set:02d}" for neuron_set, _ in rows], "label": label})
+    return pd.DataFrame({"speaker": [f"s{voice:02d}" for voice, _ in rows], "label": label})
 
 
 def test_few_speakers_who_have_both_do_not_put_out_all_others():
@@ -315,13 +308,11 @@ def test_few_speakers_who_have_both_do_not_put_out_all_others():
     np.testing.assert_allclose(found["p"], want.pvalue, rtol=1e-4)
     xr.testing.assert_allclose(found, compare(dataset(clips[alone], values[alone]), "label", "angry"))
     for many, paired in ((4, 0), (8, 1)):  # of 10 of each
-        clips = one_with_both({(neuron_set, 0): "happy" for neuron_set in range(many)})
+        clips = one_with_both({(voice, 0): "happy" for voice in range(many)})
         found = compare(dataset(clips, values), "label", "angry")
         left = 12 if paired else 4
         assert (found.attrs["paired"], found.attrs["speakers_left_out"]) == (paired, left)
-    more = pd.concat(
-        [one_with_both({(neuron_set, 0): "happy" for neuron_set in range(8)}), one_with_both({})], ignore_index=True
-    )
+    more = pd.concat([one_with_both({(voice, 0): "happy" for voice in range(8)}), one_with_both({})], ignore_index=True)
     more.loc[80:, "speaker"] += " of another corpus"
     found = compare(dataset(more, np.tile(values, (2, 1, 1))), "label", "angry")  # 8 of 20: few, but enough for a test
     assert (found.attrs["paired"], found.attrs["speakers_left_out"]) == (1, 32) and found["p"].notnull().all()

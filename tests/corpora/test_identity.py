@@ -46,7 +46,7 @@ def test_a_speaker_is_spelled_in_one_way():
 
 
 @pytest.mark.parametrize(
-    ("path", "neuron_set"),
+    ("path", "expected"),
     [
         ("03-01-05-01-02-01-12.wav", "ravdess-12"),
         ("any/where/03-02-05-01-02-01-01.flac", "ravdess-01"),
@@ -76,9 +76,9 @@ def test_a_speaker_is_spelled_in_one_way():
         ("anna1.wav", None),
     ],
 )
-def test_who_speaks_by_the_files_name(path, neuron_set):
-    assert identity.of_file(f"/corpus/{path}") == neuron_set
-    assert neuron_set is None or identity.corpus_of(neuron_set) in neuron_set
+def test_who_speaks_by_the_files_name(path, expected):
+    assert identity.of_file(f"/corpus/{path}") == expected
+    assert expected is None or identity.corpus_of(expected) in expected
 
 
 def test_librispeech_where_the_table_agrees():

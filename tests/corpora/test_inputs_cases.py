@@ -339,7 +339,7 @@ def features(speakers, labels=("angry", "calm")):
     import xarray as xr
 
     rng = np.random.default_rng(0)
-    rows = [(neuron_set, label) for neuron_set in range(speakers) for label in labels for _ in range(3)]
+    rows = [(voice, label) for voice in range(speakers) for label in labels for _ in range(3)]
     coords = {"clip": np.arange(len(rows)), "layer": [0, 1], "label": ("clip", np.array([r[1] for r in rows], object))}
     coords["speaker"] = "clip", np.array([f"s{r[0]}" for r in rows], object)
     return xr.DataArray(rng.standard_normal((len(rows), 2, 5)), dims=("clip", "layer", "neuron"), coords=coords)

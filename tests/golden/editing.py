@@ -259,7 +259,7 @@ def prune():
         "lift": neuron_selection.contrast(train["activation"], inputs.EMOTION),
         "rival": neuron_selection.contrast(train["activation"], inputs.RIVAL),
     }
-    options = {"selection_speakers": inputs.train(), "batch": 64, "seed": 2}
+    options = {"selection_clips": inputs.train(), "batch": 64, "seed": 2}
     compared = pruning.compare(
         model, test, scores, train["magnitude"], doses={"lift": [20, 80], "rival": [20]}, draws={"lift": 2, "rival": 0},
         **options,

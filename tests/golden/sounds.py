@@ -44,7 +44,7 @@ def ast():
             target=TARGET, batch=32,
         ),
         "selectivity": dissection.selectivity(inside["activation"].isel(neuron=slice(0, 60))),
-        "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, selection_speakers=train, batch=32),
+        "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, selection_clips=train, batch=32),
         "neurons": inputs.neurons(neuron_selection.neurons_of(lift, 30)),
     }  # fmt: skip
 

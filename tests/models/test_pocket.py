@@ -22,10 +22,10 @@ def uar(model, clips):
     return statistics.uar(clips["label"], model.predict(clips)["label"])
 
 
-def card(neuron_set):
+def card(side):
     """UAR as the card tells it."""
     text = (checkpoints.POCKET / "README.md").read_text()
-    return float(re.search(rf"{neuron_set} \| \d+ \| \**(0\.\d+)\**", text).group(1))
+    return float(re.search(rf"{side} \| \d+ \| \**(0\.\d+)\**", text).group(1))
 
 
 def test_it_is_small_and_opens_without_us(pocket, wave):
@@ -49,8 +49,8 @@ def test_its_card_is_of_these_weights(pocket):
     weights = (checkpoints.POCKET / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in (checkpoints.POCKET / "README.md").read_text()
     said = pocket.network.config.xai_metrics
-    for name, neuron_set in (("choose", "actors 17–18"), ("ravdess", "actors 19–20"), ("sample", "voices 17–24")):
-        assert said[f"uar_{name}"] == pytest.approx(card(neuron_set), abs=6e-4)
+    for name, side in (("choose", "actors 17–18"), ("ravdess", "actors 19–20"), ("sample", "voices 17–24")):
+        assert said[f"uar_{name}"] == pytest.approx(card(side), abs=6e-4)
 
 
 @pytest.mark.full

@@ -188,8 +188,8 @@ def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
 def test_decoders_equal_ridge_regressions_chosen_with_speakers_apart(tiny, voices):
     model, clips = tiny(), voices[:15]
     fitted, seen, true, split = acoustic_decoders.fit(model, clips), [], [], []
-    neuron_set = np.random.default_rng(0).permutation(clips["speaker"].unique())
-    folds = clips["speaker"].map({name: i % 3 for i, name in enumerate(neuron_set)})
+    names = np.random.default_rng(0).permutation(clips["speaker"].unique())
+    folds = clips["speaker"].map({name: i % 3 for i, name in enumerate(names)})
     for index, waveform in audio.stream(clips):
         with torch.no_grad(), hooks.capture(model, 1) as kept:
             model.logits(model.tensor(waveform))

@@ -320,11 +320,11 @@ def test_eta_squared_is_that_of_centred_values_where_all_is_balanced():
         variance_explained.selectivity(read, draws=3),
         read["label"].to_series().loc[read["sound_clip"].values].to_numpy(),
     )
-    neuron_set = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
+    speaker_of_sound = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
     for layer in (0, 1):
         for neuron in (0, 13):
             values = pd.Series(read["sound_mean"].values[:, layer, neuron])
-            values = values - values.groupby(neuron_set).transform("mean")
+            values = values - values.groupby(speaker_of_sound).transform("mean")
             here = found["eta_squared"].sel(layer=layer, neuron=neuron)
             assert here[0] == pytest.approx(statistics.eta_squared(values, read["manner"].values))
             assert here[1] == pytest.approx(statistics.eta_squared(values, about))
@@ -384,8 +384,8 @@ def test_speakers_parts_add_up_to_the_excess():
     read = made([planted]).isel(neuron=[2, 2])
     found = variance_explained.selectivity(read, draws=50).isel(neuron=0, layer=0)
     values = read["sound_mean"].values[:, 0, 0]
-    neuron_set = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
-    weight = pd.Series(values).groupby(neuron_set).var(ddof=0)
+    speaker_of_sound = read["speaker"].to_series().loc[read["sound_clip"].values].to_numpy()
+    weight = pd.Series(values).groupby(speaker_of_sound).var(ddof=0)
     for task in ("manner", "emotion"):
         parts = found["typical"].sel(task=task).to_series()[weight.index]
         assert np.average(parts, weights=weight) == pytest.approx(found["excess"].sel(task=task).item())

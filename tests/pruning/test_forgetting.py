@@ -95,9 +95,7 @@ def test_the_wired_neuron_is_chosen_and_its_class_alone_forgotten(ears, train, t
     for label, unit in zip(CLASSES, UNIT):
         selected = pruning.neurons_of(pruning.contrast(support, label), 1)
         assert {site: found.tolist() for site, found in selected.items()} == {HIDDEN: [unit]}
-        found = pruning.evaluate(ears, test, selected, label, draws=1, selection_speakers=train).sel(
-            neuron_set="selected"
-        )
+        found = pruning.evaluate(ears, test, selected, label, draws=1, selection_clips=train).sel(neuron_set="selected")
         accuracy = found["value"].sel(measure="accuracy")
         np.testing.assert_array_equal(accuracy.sel(group="forgotten"), [1, 0])
         np.testing.assert_array_equal(accuracy.sel(group="kept"), [1, 1])

@@ -294,25 +294,23 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tm
         with pytest.raises(ValueError, match="same speaker .*s0"):  # they tell of whom they are
             pruning.compare(model, clips, score, doses=[1], draws=0)
     with pytest.raises(ValueError, match="same speaker .*s0"):
-        pruning.compare(model, clips.iloc[:4], selected, doses=[1], draws=0, selection_speakers=clips.iloc[4:])
+        pruning.compare(model, clips.iloc[:4], selected, doses=[1], draws=0, selection_clips=clips.iloc[4:])
     untold = texts.copy(data=[1.0, 2.0]).drop_attrs(deep=False)
     with pytest.raises(ValueError, match="same speaker .*s1"):
-        pruning.importance(model, clips, {"any": untold}, shares=[0.5], selection_speakers=clips.loc[14:, ["speaker"]])
+        pruning.importance(model, clips, {"any": untold}, shares=[0.5], selection_clips=clips.loc[14:, ["speaker"]])
     sounds = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
     found = pruning.support(model, sounds.iloc[:4], [Site(1, "ffn_hidden")])
     with pytest.raises(ValueError, match="same source .*such as b"):
         pruning.compare(model, sounds.iloc[3:], pruning.contrast(found, "angry"), doses=[1], draws=0)
     plan = {Site(1, "ffn_hidden"): [0]}
     with pytest.raises(ValueError, match="same path"):
-        pruning.evaluate(model, clips, plan, "angry", selection_speakers=clips[["path", "label"]], draws=1)
+        pruning.evaluate(model, clips, plan, "angry", selection_clips=clips[["path", "label"]], draws=1)
     copies = [shutil.copy(path, tmp_path / f"copy-{place}.wav") for place, path in enumerate(clips["path"][:3])]
     with pytest.raises(ValueError, match="on 3 of these sounds, under other names"):
-        pruning.evaluate(model, clips[["path", "label"]], plan, "angry", selection_speakers=copies, draws=1)
+        pruning.evaluate(model, clips[["path", "label"]], plan, "angry", selection_clips=copies, draws=1)
     cut = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
     with pytest.raises(ValueError, match="same source .*such as b"):
-        pruning.evaluate(
-            model, cut.iloc[3:], plan, "angry", selection_speakers=cut.iloc[:3].drop(columns="path"), draws=1
-        )
+        pruning.evaluate(model, cut.iloc[3:], plan, "angry", selection_clips=cut.iloc[:3].drop(columns="path"), draws=1)
     with pytest.warns(UserWarning, match="was not checked"):
         found = pruning.evaluate(model, cut, plan, "angry", draws=1)
     assert found["n"].sel(group="kept") == 4 and found["n"].sel(group="forgotten") == 2  # recordings
@@ -448,7 +446,7 @@ def test_several_ways_to_choose_at_once_are_each_by_itself(model, clips, scores)
             doses[name]
         )
     with pytest.raises(ValueError, match="same path"):
-        pruning.compare(model, clips, ways, size, doses=doses, draws=draws, selection_speakers=clips)
+        pruning.compare(model, clips, ways, size, doses=doses, draws=draws, selection_clips=clips)
 
 
 @torch.no_grad()
@@ -614,11 +612,9 @@ def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
     sites = ast.sites(("attention", "ffn_hidden", "ffn_out"))
     score = pruning.greedy(ast, train, "rain", 160, sites, weight=4, recall=0.0)
     with pytest.raises(ValueError, match="same source"):
-        pruning.compare(ast, clips[heard], score, doses=[10], draws=1, selection_speakers=train.drop(columns="path"))
+        pruning.compare(ast, clips[heard], score, doses=[10], draws=1, selection_clips=train.drop(columns="path"))
     selected = pruning.neurons_of(score, int(score.count()))
-    found = pruning.evaluate(
-        ast, clips[~heard], selected, "rain", draws=1, selection_speakers=train.drop(columns="path")
-    )
+    found = pruning.evaluate(ast, clips[~heard], selected, "rain", draws=1, selection_clips=train.drop(columns="path"))
     found = found.sel(neuron_set="selected")
     accuracy = found["value"].sel(measure="accuracy")
     assert 20 <= found["dose"][-1] <= 100

@@ -94,17 +94,17 @@ def test_nobody_is_judged_by_teachers_who_have_heard_them(small, prepared):
     scores = np.load(folder / "scores.npy").astype(float)
     first = taught[taught["actor"] == 1].index
     fresh = {}
-    for neuron_set in ("left out", "heard"):
+    for side in ("left out", "heard"):
         clips = table[(table["source"] == "ravdess") & (table["actor"] <= 16)]
-        clips = clips[(clips["actor"] - 1) % 8 != 0] if neuron_set == "left out" else clips
+        clips = clips[(clips["actor"] - 1) % 8 != 0] if side == "left out" else clips
         x = pocket_teacher._inputs_of(table[table["source"] != ""].to_dict("records"), folder)
-        some = np.concatenate([one for one, neuron_set in zip(x[::9], table["actor"][::9]) if neuron_set != 17])
+        some = np.concatenate([one for one, side in zip(x[::9], table["actor"][::9]) if side != 17])
         x = [(one - some.mean(axis=0)) / some.std(axis=0) for one in x]
         kernels = [pocket_teacher.bank(seed) for seed in range(2)]
         features = np.stack(pocket_teacher._means(x, kernels), axis=1)
         labels = np.array([corpora.EMOTIONS.index(name) for name in clips["label"]])
         teachers = [pocket_teacher.ridge(one[clips.index], labels) for one in features]
-        fresh[neuron_set] = pocket_teacher._judge([x[i] for i in first], [teachers] * len(first), kernels)
+        fresh[side] = pocket_teacher._judge([x[i] for i in first], [teachers] * len(first), kernels)
     for row, left_out, heard in zip(taught.loc[first].to_dict("records"), fresh["left out"], fresh["heard"]):
         kept = scores[row["score_start"] :][: row["score_length"]]
         np.testing.assert_allclose(kept, left_out, atol=0.02)
@@ -273,7 +273,7 @@ def test_the_loss_is_finite_where_a_kind_of_clip_is_missing(small, prepared):
     speech = pocket_windows.Speech(
         taught.assign(source=taught["source"].where(taught["actor"] != 2, "synthetic")), folder
     )
-    module = torch.nn.ModuleDict({"network": pocket_wavlm.untrained(), "readout_functions": pocket_wavlm.Readers()})
+    module = torch.nn.ModuleDict({"network": pocket_wavlm.untrained(), "readers": pocket_wavlm.Readers()})
     plan = {**pocket_wavlm.LEARN, "steps": 1, "batch": {"ravdess": 2, "synthetic": 2, "librispeech": 2}}
     speech.pools["ravdess"] = [speech.pools["ravdess"][0]] * 2
     (batch,) = speech.batches(plan, 1, np.random.default_rng(0))

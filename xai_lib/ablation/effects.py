@@ -91,13 +91,13 @@ def contrast(values, others, *, random=None, sets=None) -> xr.Dataset:
     out = statistics.over_speakers(units)
     last_axis = {"kwargs": {"axis": -1}}
     out["p_speakers"] = xr.apply_ufunc(statistics.t_test, units, input_core_dims=[["speaker"]], **last_axis)
-    architecture = [dim for dim in out["mean"].dims if dim != "mode"]
+    family = [dim for dim in out["mean"].dims if dim != "mode"]
     out["p"], out["q"] = out["p_speakers"], _false_discovery(out["p_speakers"])
     if random is not None:
         draws = statistics.by_speaker(random).mean("speaker").broadcast_like(out["mean"])
         dims = {
-            "input_core_dims": [architecture, [*architecture, "random"]],
-            "output_core_dims": [architecture, architecture],
+            "input_core_dims": [family, [*family, "random"]],
+            "output_core_dims": [family, family],
             "vectorize": True,
         }
         rank_test = partial(statistics.rank_test, draws=sets)
@@ -125,8 +125,8 @@ def _neuron_counts(result, where) -> dict:
 
 def _false_discovery(p):
     """Compute Benjamini and Hochberg's q over all dims but `mode`."""
-    architecture = [dim for dim in p.dims if dim != "mode"]
-    dims = {"input_core_dims": [architecture], "output_core_dims": [architecture], "vectorize": True}
+    family = [dim for dim in p.dims if dim != "mode"]
+    dims = {"input_core_dims": [family], "output_core_dims": [family], "vectorize": True}
     return xr.apply_ufunc(statistics.fdr, p, **dims).transpose(*p.dims)
 
 
@@ -230,7 +230,7 @@ def average_over_layers(result, groups) -> xr.Dataset:
 
 
 def distance(result, variable="relative_change") -> xr.DataArray:
-    """Average an effect over equal distances from the edited to the readout layer: [..., distance] for [..., later]."""
+    """Average an effect over equal distances from the edited to the readout layer: [..., distance] for [..., readout_layer]."""
     layers_apart = result["readout_layer"] - result["layer"]
     distances = range(int(layers_apart.max()) + 1)
     means = [result[variable].where(layers_apart == n).mean(["layer", "readout_layer"]) for n in distances]

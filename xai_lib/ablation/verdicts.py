@@ -41,7 +41,7 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     ------
     ValueError
         There are no random sets, no target-blind selections or no rival; a rival has other random sets, another target
-        or other numbers of neurons; or the result is one of `averaged`, whose random sets are sorted.
+        or other numbers of neurons; or the result is one of `average_over_layers`, whose random sets are sorted.
 
     Notes
     -----

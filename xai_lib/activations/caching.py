@@ -183,7 +183,7 @@ def _digest(source):
     if isinstance(source, Waveform):
         return joblib.hash([source.samples, source.sample_rate])
     if isinstance(source, Encoded):
-        return joblib.hash(source.hashable_content)
+        return joblib.hash(source.content)
     path = source
     return joblib.hash(Path(path).read_bytes()) if Path(path).is_file() else None
 

@@ -119,8 +119,8 @@ def activations(
     frames : {"speech", "all"}
         Which of the clip's valid frames count; where it has no speech, all do.
     file : str or Path, optional
-        Rows are written there as they are computed, so that memory does not grow with the clips; `opened` reads it. Its
-        name ends in ".part" until all rows are in it, and a run that was stopped is resumed from it.
+        Rows are written there as they are computed, so that memory does not grow with the clips; `open_activations`
+        reads it. Its name ends in ".part" until all rows are in it, and a run that was stopped is resumed from it.
     batch : int
         Up to so many consecutive clips of equal length share a forward.
 

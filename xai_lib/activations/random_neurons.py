@@ -76,16 +76,14 @@ def count_sets(classes, neurons) -> float:
     return float(np.prod(special.comb(class_size, selected_size)))
 
 
-def overlap(matched_sets) -> float:
+def overlap(sets) -> float:
     """Return the mean share of neurons that two of several equally large sets have in common; 0 of fewer than two."""
-    n = len(matched_sets)
-    if n < 2 or not len(matched_sets[0]):
+    n = len(sets)
+    if n < 2 or not len(sets[0]):
         return 0.0
-    n_sets_of = Counter(
-        neuron for neurons in matched_sets for neuron in neurons
-    )  # number of sets that each neuron is in
+    n_sets_of = Counter(neuron for neurons in sets for neuron in neurons)  # number of sets that each neuron is in
     in_common = sum(n_sets * (n_sets - 1) for n_sets in n_sets_of.values())  # over all ordered pairs of sets
-    return in_common / (n * (n - 1) * len(matched_sets[0]))
+    return in_common / (n * (n - 1) * len(sets[0]))
 
 
 def target_blind(activation_stats, k) -> dict:
@@ -146,7 +144,7 @@ def count_random_sets(sizes, selected, n=None) -> float:
     return count_sets(classes_of(sizes, selected, n), np.unique(np.concatenate(list(selected.values()))))
 
 
-def set_sizes(sizes, members, matched_sets):
+def set_sizes(sizes, members, sets):
     """Return the root mean square activation of each of several sets, [set]; NaN of directions."""
     rows = [sizes.sel(layer=layer).values for layer in members]
     return [
@@ -156,13 +154,13 @@ def set_sizes(sizes, members, matched_sets):
                 for row, neurons in zip(rows, neuron_set)
             ]
         )
-        for neuron_set in matched_sets
+        for neuron_set in sets
     ]
 
 
-def mean_overlap(matched_sets):
+def mean_overlap(sets):
     """Return the mean overlap of random sets over the layers of a group."""
-    return np.mean([overlap(sets_of_layer) for sets_of_layer in zip(*matched_sets)]) if matched_sets else 0.0
+    return np.mean([overlap(sets_of_layer) for sets_of_layer in zip(*sets)]) if sets else 0.0
 
 
 def outgoing(model, part, layers) -> np.ndarray | None:

@@ -30,15 +30,15 @@ KNOWN = {
     "ravdess": ((r"(?P<modality>0[123])-(?P<channel>0[12])-(?P<label>0[1-8])-(?P<intensity>0[12])-"
                  r"(?P<statement>0[12])-(?P<repetition>0[12])-(?P<speaker>(?!00)\d\d)"),
                 {f"{number:02d}": emotion for number, emotion in enumerate(EMOTIONS, 1)},
-                lambda neuron_set: "male" if int(neuron_set) % 2 else "female"),
+                lambda speaker_code: "male" if int(speaker_code) % 2 else "female"),
     "crema-d": (r"(?P<speaker>1\d{3})_(?P<statement>[A-Z]{3})_(?P<label>[A-Z]{3})_(?P<intensity>[A-Z]{1,2})",
                 _CREMA_D, None),
     "emodb": (r"(?P<speaker>\d\d)(?P<statement>[ab]\d\d)(?P<label>[A-Z])(?P<repetition>[a-z])",
-              _EMODB, lambda neuron_set: "male" if neuron_set in _EMODB_MEN else "female"),
+              _EMODB, lambda speaker_code: "male" if speaker_code in _EMODB_MEN else "female"),
     "tess": (r"(?P<speaker>OAF?|YAF)_(?P<statement>[A-Za-z]+)_(?P<label>[a-z]+)",
-             _TESS, lambda neuron_set: "female"),
+             _TESS, lambda speaker_code: "female"),
     "savee": (r"(?P<speaker>DC|JE|JK|KL)_(?P<label>[a-z]{1,2})(?P<statement>\d\d)",
-              _SAVEE, lambda neuron_set: "male"),
+              _SAVEE, lambda speaker_code: "male"),
     "esc-50": (_ESC, None, None),
     "esc-10": (_ESC, None, None),
 }
@@ -67,17 +67,17 @@ def parse(corpus, path) -> dict | None:
         return None
     fields = {name: value for name, value in match.groupdict().items() if value is not None}
     if labels is not None:
-        neuron_set = fields["speaker"].removesuffix("F")  # one file of TESS has OA for OAF
+        speaker_code = fields["speaker"].removesuffix("F")  # one file of TESS has OA for OAF
         if fields["label"] not in labels:
             return None
-        fields |= {"label": labels[fields["label"]], "speaker": f"{corpus}-{neuron_set}"} | (
-            {"sex": sex(neuron_set)} if sex else {}
+        fields |= {"label": labels[fields["label"]], "speaker": f"{corpus}-{speaker_code}"} | (
+            {"sex": sex(speaker_code)} if sex else {}
         )
     if corpus.startswith("esc"):  # clips of one recording are as alike as clips of one speaker
         fields["speaker"] = f"recording-{fields['source']}"
     if corpus == "ravdess":
         fields |= {name: meanings[fields[name]] for name, meanings in _RAVDESS.items()}
-        fields |= {"actor": int(neuron_set), **{name: int(fields[name]) for name in ("statement", "repetition")}}
+        fields |= {"actor": int(speaker_code), **{name: int(fields[name]) for name in ("statement", "repetition")}}
     return fields
 
 

@@ -66,8 +66,7 @@ def unify_spelling(speakers) -> pd.Series:
 def corpus_of(name) -> str | None:
     """Return the corpus of a compared name: "ravdess" for "ravdess-07", None for a name of no known corpus."""
     return next(
-        (corpus for corpus, neuron_set in _SPEAKER_PATTERNS.items() if re.fullmatch(f"{corpus}-({neuron_set})", name)),
-        None,
+        (corpus for corpus, pattern in _SPEAKER_PATTERNS.items() if re.fullmatch(f"{corpus}-({pattern})", name)), None
     )
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 NAMES = {"path", "file", "filename", "label", "emotion", "split", "corpus", "fold", "source", "recording", "sex"}
 NAMES |= {"speaker", "speaker_id", "client_id", "actor_id", "subject", "participant", "person", "id"}
 # Missing values in columns of numbers; elsewhere "NA" may be a name.
-MISSING = {"NA", "N/A", "NaN", "nan", "NULL", "random", "None"}
+MISSING = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None"}
 SEPARATORS = ",;\t|"
 ENCODINGS = ("utf-8-sig", "cp1252")  # cp1252 (Windows, western Europe) decodes nearly anything, so with a warning
 

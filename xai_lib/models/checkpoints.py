@@ -27,7 +27,7 @@ def folder(name_or_path) -> str:
     return str(name_or_path)
 
 
-def _read(function, folder, **options):
+def read(function, folder, **options):
     """Call a transformers function that reads a part of a checkpoint, and turn its errors into clear messages."""
     try:
         return function(folder, trust_remote_code=False, **options)
@@ -65,7 +65,7 @@ def config(folder):
     """Return the configuration of a checkpoint."""
     from transformers import AutoConfig
 
-    return _read(AutoConfig.from_pretrained, folder)
+    return read(AutoConfig.from_pretrained, folder)
 
 
 def network(folder, config, *, bare=False):
@@ -76,7 +76,7 @@ def network(folder, config, *, bare=False):
     options = {"config": config, "dtype": torch.float32, "output_loading_info": True}
     _check_weights(folder)
     try:
-        network, info = _read(kind.from_pretrained, folder, **options)
+        network, info = read(kind.from_pretrained, folder, **options)
     except RuntimeError as error:
         if "mismatch" not in str(error).lower():
             raise

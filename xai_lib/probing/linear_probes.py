@@ -87,9 +87,9 @@ def layer_probes(train, test, *, components=16, controls=20, seed=0) -> xr.Datas
     Dataset
         `accuracy`, `control` and `selectivity`, their difference, [task, layer, speaker]: recalls of the classes
         (manners of articulation, statements, emotions) averaged, for each test speaker. `each_control` [task, layer,
-        speaker, deal], each control task by itself. `chance` [task], the chance level. Controls and selectivity are NaN
-        for a task with no more types than classes, or under 5 training examples a type on average: what cannot be
-        memorised is no control, and would pass for selectivity. Tasks are "manner" (of sounds), "statement" and
+        speaker, control_task], each control task by itself. `chance` [task], the chance level. Controls and selectivity
+        are NaN for a task with no more types than classes, or under 5 training examples a type on average: what cannot
+        be memorised is no control, and would pass for selectivity. Tasks are "manner" (of sounds), "statement" and
         "emotion" (of clips), those that have examples.
 
     Raises
@@ -151,7 +151,7 @@ def over_speakers_and_controls(probes, name="selectivity") -> xr.Dataset:
     interval over speakers leaves out: here both half widths, each by its own t, are added in quadrature. Of `control`
     that is the error of their mean. Of `selectivity` it is the SD of one more control task: classes that have nothing
     in common are one more shuffle of the types, as easy or as hard as it happens to be, so that only an interval above
-    0 shows that the classes are more than a shuffle. For the mean over layers give `linear_probes.mean("layer")`. The
+    0 shows that the classes are more than a shuffle. For the mean over layers give `probes.mean("layer")`. The
     result is a Dataset as returned by `statistics.over_speakers`, with no interval under 8 speakers or 2 control tasks.
     """
     interval, n = statistics.over_speakers(probes[name]), probes.sizes["control_task"]

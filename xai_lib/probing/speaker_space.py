@@ -170,7 +170,7 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
         else:
             skipped[index] = "it is too short for the x-vector head"
     if not rows:
-        raise ValueError(f"not one clip could be used: {next(iter(skipped.values()))}")
+        raise ValueError(f"no clip could be used: {next(iter(skipped.values()))}")
     x, table = np.stack(list(rows.values()), axis=1), clips.loc[list(rows)]
     speaker_codes = pd.factorize(identity.unify_spelling(table["speaker"]))[0]
     statements = pd.factorize(table["statement"])[0] if "statement" in table else np.full(len(table), -1)

@@ -25,7 +25,7 @@ def compare(
     doses,
     part="ffn_hidden",
     draws=40,
-    selection_speakers=None,
+    selection_clips=None,
     batch=None,
     seed=0,
     sample_rate=None,
@@ -45,7 +45,7 @@ def compare(
         Numbers of neurons.
     draws : int, or {name of a score: int}
         Random sets; 0 for none. The smallest p is 1 / (1 + draws): 40 make 0.024, under 20 none is below 0.05.
-    selection_speakers : DataFrame, optional
+    selection_clips : DataFrame, optional
         The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
         record their speakers themselves as long as xarray keeps `attrs["selection_speakers"]`, which is checked in any
         case.
@@ -62,7 +62,7 @@ def compare(
     for name, score in by_name.items():
         score_doses, n_draws = (option[name] if isinstance(option, dict) else option for option in (doses, draws))
         plans[name] = [neurons_of(score, dose, part=part, seed=seed) for dose in score_doses], score_doses, n_draws
-        _check_disjoint(clips, selection_speakers, json.loads(score.attrs.get("selection_speakers", "[]")))
+        _check_disjoint(clips, selection_clips, json.loads(score.attrs.get("selection_speakers", "[]")))
     compared = _logits(model, clips, plans, magnitude, batch, seed)
     return compared if isinstance(scores, dict) else compared[None]
 
@@ -75,7 +75,7 @@ def evaluate(
     magnitude=None,
     *,
     draws=40,
-    selection_speakers=None,
+    selection_clips=None,
     batch=None,
     seed=0,
     sample_rate=None,
@@ -83,16 +83,16 @@ def evaluate(
     """Compute what a model without `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
 
     Other parameters as in `compare`. If no clip has a label, as for a waveform, all are taken to be of `label`. A dict
-    does not record the clips on which it was selected: without `selection_speakers`, a warning.
+    does not record the clips on which it was selected: without `selection_clips`, a warning.
     """
     clips = as_clips(clips, sample_rate)
     if "label" not in clips or clips["label"].isna().all():
         clips = clips.assign(label=label)
-    if selection_speakers is None:
+    if selection_clips is None:
         warnings.warn(
-            "it was not checked that the neurons were selected on other clips: pass selection_speakers=", stacklevel=2
+            "it was not checked that the neurons were selected on other clips: pass selection_clips=", stacklevel=2
         )
-    _check_disjoint(clips, selection_speakers, [])
+    _check_disjoint(clips, selection_clips, [])
     plans = [neurons], [sum(map(len, neurons.values()))], draws
     return summary(_logits(model, clips, {None: plans}, magnitude, batch, seed)[None], label)
 
@@ -105,7 +105,7 @@ def importance(
     shares,
     part="ffn_hidden",
     seeds=3,
-    selection_speakers=None,
+    selection_clips=None,
     batch=None,
     seed=0,
     sample_rate=None,
@@ -123,7 +123,7 @@ def importance(
         Shares of all neurons that are ranked.
     seeds : int
         Number of draws of the random neurons, and of the order of neurons of equal rank.
-    selection_speakers : DataFrame, optional
+    selection_clips : DataFrame, optional
         As in `compare`.
 
     Returns
@@ -143,7 +143,7 @@ def importance(
         name: sorted({dose for dose in counts[name] if 0 < dose <= np.isfinite(score.values).sum()})
         for name, score in scores.items()
     }
-    options = {"doses": doses, "part": part, "draws": 1, "selection_speakers": selection_speakers, "batch": batch}
+    options = {"doses": doses, "part": part, "draws": 1, "selection_clips": selection_clips, "batch": batch}
     draws = range(seed, seed + seeds)
     compared, curves = [compare(model, clips, scores, **options, seed=draw) for draw in draws], []
     for name, counts_of_ranking in counts.items():
@@ -160,16 +160,14 @@ def importance(
     return xr.concat(curves, pd.Index(list(scores), name="ranking"))
 
 
-def _check_disjoint(clips, selection_speakers, selection_units):
+def _check_disjoint(clips, selection_clips, selection_units):
     """Raise ValueError if neurons were selected on these clips, or on others of their speakers or recordings."""
     unit = "speaker" if "speaker" in clips else "source"
     used = {"path": set(), "speaker": set(), "source": set()} | {unit: set(selection_units)}
-    if selection_speakers is not None:
-        selection_speakers = (
-            selection_speakers if isinstance(selection_speakers, pd.DataFrame) else as_clips(selection_speakers)
-        )
-        for name in used.keys() & set(selection_speakers):
-            used[name] |= set(selection_speakers[name].dropna().astype(str))
+    if selection_clips is not None:
+        selection_clips = selection_clips if isinstance(selection_clips, pd.DataFrame) else as_clips(selection_clips)
+        for name in used.keys() & set(selection_clips):
+            used[name] |= set(selection_clips[name].dropna().astype(str))
     for name, values in used.items():
         normalize = identity.comparable_name if name == "speaker" else str
         values = set(map(normalize, values))
@@ -178,7 +176,7 @@ def _check_disjoint(clips, selection_speakers, selection_units):
         if shared:
             examples = f"{len(shared)} of them, such as {shared[0]}"
             raise ValueError(f"neurons were selected on clips of the same {name} ({examples}): evaluate on others")
-    copies = set() if selection_speakers is None else set(_hashes(clips)) & set(_hashes(selection_speakers))
+    copies = set() if selection_clips is None else set(_hashes(clips)) & set(_hashes(selection_clips))
     if copies:
         raise ValueError(
             f"neurons were selected on {len(copies)} of these sounds, under other names: evaluate on others"

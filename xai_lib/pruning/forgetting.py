@@ -66,7 +66,7 @@ def summary(compared, label) -> xr.Dataset:
         `n` [group] speakers. `selectivity` [measure, dose, neuron_set]: (change of the kept − change of the forgotten)
         / |change of the forgotten|, 1 where only the class falls, 0 where all fall alike; NaN where the forgotten did
         not change. `kl` [group, dose, neuron_set], divergence of the probabilities from those of the unpruned model
-        (nats). `macro_f1` [dose, who]. Where all clips are of the label, "kept" is NaN.
+        (nats). `macro_f1` [dose, neuron_set]. Where all clips are of the label, "kept" is NaN.
 
     Raises
     ------

@@ -126,9 +126,10 @@ def restricted_permutations(groups, draws, seed, *, whole_speakers=False):
 def permutation_p(observed, draws_without_effect) -> np.ndarray:
     """Return the one-sided p of a permutation test in which greater is better; NaN where `observed` is NaN.
 
-    `random_draws` yields arrays [draw, …], any number of them. Where no draw is as great as `observed`, p continues as
-    the tail of a Student distribution with the mean and standard deviation of the draws: 400 draws cannot go below
-    0.0025, which is not significant after correction over thousands of neurons, however true a few effects are.
+    `draws_without_effect` yields arrays [draw, …], any number of them. Where no draw is as great as `observed`, p
+    continues as the tail of a Student distribution with the mean and standard deviation of the draws: 400 draws cannot
+    go below 0.0025, which is not significant after correction over thousands of neurons, however true a few effects
+    are.
     """
     observed = np.asarray(observed, float)
     as_great, total, square, draws = np.zeros((4, *observed.shape))

@@ -38,7 +38,7 @@ def check(given: dict) -> dict:
     values = {**DEFAULTS, **given}
     for name, value in values.items():
         value = value.strip() if isinstance(value, str) else value
-        if value is None or isinstance(value, str) and value.lower() in {"none", "", "random"}:
+        if value is None or isinstance(value, str) and value.lower() in {"none", "", "null"}:
             if name not in _OPTIONAL:
                 raise ValueError(f"{name} must have a value (the default is {DEFAULTS[name]!r})")
             value = None

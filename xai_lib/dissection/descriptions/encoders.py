@@ -121,7 +121,7 @@ class SentenceTransformer:
         except ImportError as error:
             raise ImportError(f"this encoder needs sentence-transformers ({error}): pip install '.[text]'") from error
         device_name = str(checkpoints.device(device))
-        self.model, self.batch = checkpoints._read(Package, checkpoints.folder(model), device=device_name), batch
+        self.model, self.batch = checkpoints.read(Package, checkpoints.folder(model), device=device_name), batch
 
     def __call__(self, texts):
         return _unit_norm(self.model.encode(list(texts), batch_size=self.batch, show_progress_bar=False))
@@ -236,8 +236,8 @@ def _unit_norm(vectors) -> np.ndarray:
 def _load(model, network_class, processor_class, device, dtype="float32"):
     """Load a network and its tokenizer or processor from one checkpoint; dtype "auto" is the saved precision."""
     folder = checkpoints.folder(model)
-    network = checkpoints._read(network_class.from_pretrained, folder, dtype=dtype)
-    return network.eval().to(device), checkpoints._read(processor_class.from_pretrained, folder)
+    network = checkpoints.read(network_class.from_pretrained, folder, dtype=dtype)
+    return network.eval().to(device), checkpoints.read(processor_class.from_pretrained, folder)
 
 
 def _encode_texts(encoder, tokenizer, texts, embed) -> np.ndarray:
