@@ -230,7 +230,7 @@ def average_over_layers(result, groups) -> xr.Dataset:
 
 
 def distance(result, variable="relative_change") -> xr.DataArray:
-    """Average an effect over equal distances from the edited to the readout layer: [..., distance] for [..., readout_layer]."""
+    """Average an effect over equal distances from the edited layer to the readout layer: [..., distance]."""
     layers_apart = result["readout_layer"] - result["layer"]
     distances = range(int(layers_apart.max()) + 1)
     means = [result[variable].where(layers_apart == n).mean(["layer", "readout_layer"]) for n in distances]
