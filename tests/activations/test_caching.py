@@ -160,6 +160,16 @@ class Head(torch.nn.Module):
         return self.scale * self.pool(hidden, dim=1)[:, :2]
 
 
+def test_clips_in_memory_are_known_by_their_bytes(tiny, clips, counted, tmp_path):
+    files = [Path(path).read_bytes() for path in clips["path"]]
+    run = partial(caching.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
+    first = run(files)
+    n_forwards = counted["n"]
+    xr.testing.assert_identical(run(files), first)
+    assert counted["n"] == n_forwards
+    np.testing.assert_allclose(first["signed"], attribution.gradient(tiny(), clips, target="sad")["signed"], rtol=1e-5)
+
+
 def test_heads_of_ones_own_count_by_what_they_do(tiny_folder, clips, counted, tmp_path):
     def forwards(head):
         model = models.load(tiny_folder(), head=head, labels=["a", "b"], device="cpu")

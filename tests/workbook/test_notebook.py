@@ -380,6 +380,12 @@ def test_bad_parameters(given):
         parameters.check(given)
 
 
+@pytest.mark.parametrize("text", ["null", "None", ""])
+def test_words_for_nothing_leave_a_parameter_open(text):
+    assert parameters.check({"layer": text})["layer"] is None
+    assert parameters.check({"emotion": "random"})["emotion"] == "random"
+
+
 @given(k=st.integers(1, 10**6), layer=st.none() | st.integers(0, 99))
 def test_text_means_the_same_as_the_value(k, layer):
     assert parameters.check({"k": str(k), "layer": str(layer)}) == parameters.check({"k": k, "layer": layer})
