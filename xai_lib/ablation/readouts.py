@@ -25,7 +25,7 @@ def table(logits, target_change, site_values, columns, *, true_labels, sd, shape
     site_values : array [clip, 1 + edit, readout_layer, column]
         Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}. `readout_layer`
         is the readout layer.
-    own : array [clip]
+    true_labels : array [clip]
         Index of each clip's true label, −1 where the model does not know it.
     sd : array [readout_layer, proxy] or None
         Standard deviations of proxies between training clips.
