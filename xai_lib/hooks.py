@@ -70,10 +70,8 @@ def edit(model, edits):
                 native = output[0] if isinstance(output, tuple) else output
                 edited = apply(function, model.architecture.to_frames(site, native), site)
                 edited = model.architecture.from_frames(site, edited, native)
-                if (
-                    model.architecture.overwrites
-                ):  # so that operations in place do not change what the function has stored
-                    edited = edited.clone()
+                if model.architecture.overwrites:
+                    edited = edited.clone()  # so that operations in place do not change what the function has stored
                 return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
             handle = stack.enter_context(model.architecture.hookable(site)).register_forward_hook(hook, prepend=True)

@@ -12,7 +12,7 @@ from . import statistics
 def coordinates(clips: pd.DataFrame, index, **more) -> dict:
     """Return coordinates of the dim `clip`: the index, the corpus's metadata of each clip, and `more` by name."""
     rows = clips.loc[list(index)]
-    units = "speaker" if "speaker" in rows else "source"
+    units = "speaker" if "speaker" in rows else "recording"
     columns = [column for column in ("label", units, "sex", "intensity", "statement") if column in rows]
     coords = {column: ("clip", rows[column].astype(object).to_numpy()) for column in columns}
     return {"clip": rows.index.to_numpy(), **coords, **{key: ("clip", values) for key, values in more.items()}}
@@ -24,7 +24,7 @@ def speaker_ids_json(data) -> str:
     These are speakers, or recordings where speakers are not known.
     """
     fields = data.coords if isinstance(data, xr.DataArray) else data
-    names = next((fields[name] for name in ("speaker", "source") if name in fields), [])
+    names = next((fields[name] for name in ("speaker", "recording") if name in fields), [])
     return json.dumps(sorted({str(name) for name in np.asarray(names)}))
 
 

@@ -62,7 +62,7 @@ def corpus(folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{folder} is not ESC-10, or not there: it has no clips such as '001 - Dog bark/1-100032-A.ogg'"
         )
-    return pd.DataFrame(rows, columns=["path", "label", "fold", "source"])
+    return pd.DataFrame(rows, columns=["path", "label", "fold", "recording"])
 
 
 def powers(waves: list[np.ndarray]) -> np.ndarray:
@@ -219,7 +219,7 @@ def scores(network, extract, clips: pd.DataFrame) -> pd.DataFrame:
         for _, wave in audio.stream(clips, RATE)
     ]
     names = network.config.id2label
-    return clips[["label", "source"]].assign(predicted=[names[i] for i in said])
+    return clips[["label", "recording"]].assign(predicted=[names[i] for i in said])
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ def write_card(folder: Path, network, table: pd.DataFrame, history, seed: int, o
         high=interval.high,
         others=", ".join(f"{value:.2f}" for value in others),
         mean=np.mean(others),
-        sources=table["source"].nunique(),
+        sources=table["recording"].nunique(),
         classes=_markdown(classes),
         confusion=_markdown(pd.DataFrame(counts, labels, labels)),
         digest=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),

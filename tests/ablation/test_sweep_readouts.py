@@ -463,7 +463,7 @@ def test_the_report_names_the_layer_and_its_neurons():
     for one in (ablation.report(named, scores, readouts=told, selected="a"),
                 ablation.report(named.sel(selected="a"), scores, readouts=told)):  # fmt: skip
         assert "; its first neurons by attribution: 4, 8, 3\n" in one
-    with pytest.raises(ValueError, match="the result has several selected: pick one"):
+    with pytest.raises(ValueError, match="the result has several values along selected: pick one"):
         ablation.report(named, readouts=told)
     with pytest.raises(ValueError, match="target_change has further dims, readout_layer: pick"):
         ablation.report(result.expand_dims(readout_layer=[1, 2]), readouts=told)

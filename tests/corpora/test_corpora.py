@@ -133,7 +133,7 @@ def test_ravdess_names_round_trip(codes):
         ("tess", "OA_bite_neutral.wav", {"label": "neutral", "speaker": "tess-OA"}),
         ("savee", "DC_sa01.wav", {"label": "sad", "speaker": "savee-DC", "sex": "male"}),
         ("savee", "KL/su15.wav", {"label": "surprised", "speaker": "savee-KL", "statement": "15"}),
-        ("esc-50", "1-100032-A-0.wav", {"fold": "1", "source": "100032", "take": "A", "number": "0"}),
+        ("esc-50", "1-100032-A-0.wav", {"fold": "1", "recording": "100032", "take": "A", "number": "0"}),
         ("crema-d", "1001_DFA_JOY_XX.wav", None),
         ("emodb", "03a01Xa.wav", None),
         ("tess", "OAF_back_bored.wav", None),

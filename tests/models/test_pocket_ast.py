@@ -81,7 +81,7 @@ def test_unseen_clips(network, extract, real):
 def test_no_recording_is_on_both_sides(real):
     clips = pocket_ast.corpus(real / "esc10")
     assert clips["label"].unique().tolist() == LABELS and len(clips) == 400
-    assert (clips.groupby("source")["fold"].nunique() == 1).all()
+    assert (clips.groupby("recording")["fold"].nunique() == 1).all()
 
 
 def test_a_folder_without_clips_is_refused(tmp_path):

@@ -298,7 +298,7 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tm
     untold = texts.copy(data=[1.0, 2.0]).drop_attrs(deep=False)
     with pytest.raises(ValueError, match="same speaker .*s1"):
         pruning.importance(model, clips, {"any": untold}, shares=[0.5], selection_clips=clips.loc[14:, ["speaker"]])
-    sounds = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
+    sounds = clips.drop(columns="speaker").assign(recording=list("aabbccdd"))
     found = pruning.support(model, sounds.iloc[:4], [Site(1, "ffn_hidden")])
     with pytest.raises(ValueError, match="same source .*such as b"):
         pruning.compare(model, sounds.iloc[3:], pruning.contrast(found, "angry"), doses=[1], draws=0)
@@ -308,7 +308,7 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tm
     copies = [shutil.copy(path, tmp_path / f"copy-{place}.wav") for place, path in enumerate(clips["path"][:3])]
     with pytest.raises(ValueError, match="on 3 of these sounds, under other names"):
         pruning.evaluate(model, clips[["path", "label"]], plan, "angry", selection_clips=copies, draws=1)
-    cut = clips.drop(columns="speaker").assign(source=list("aabbccdd"))
+    cut = clips.drop(columns="speaker").assign(recording=list("aabbccdd"))
     with pytest.raises(ValueError, match="same source .*such as b"):
         pruning.evaluate(model, cut.iloc[3:], plan, "angry", selection_clips=cut.iloc[:3].drop(columns="path"), draws=1)
     with pytest.warns(UserWarning, match="was not checked"):

@@ -113,7 +113,7 @@ def _selected_neurons(result, where) -> dict:
         only = result[dim].item() if dim in result.coords and result[dim].ndim == 0 else None
         pick = where.get(dim, only)
         if dim in result.dims and pick is None:
-            raise ValueError(f"the result has several {dim}: pick one, {dim}=…")
+            raise ValueError(f"the result has several values along {dim}: pick one, {dim}=…")
         listed = listed.get(str(pick), listed)
     return {int(layer): neurons for layer, neurons in listed.items() if str(layer).isdigit()}
 

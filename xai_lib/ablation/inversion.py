@@ -165,9 +165,8 @@ def nearest_normed(values, weight, bias) -> torch.Tensor:
         too_long = z(middle).norm(dim=-1, keepdim=True) > n**0.5
         low, high = torch.where(too_long, middle, low), torch.where(too_long, high, middle)
     nearest = z(high)
-    lacking = (
-        (n - nearest.square().sum(-1, keepdim=True)).clamp(min=0).sqrt()
-    )  # positive if `pull` has no such component
+    # Positive if `pull` has no such component.
+    lacking = (n - nearest.square().sum(-1, keepdim=True)).clamp(min=0).sqrt()
     return (w * (nearest + lacking * direction) + b).to(values)
 
 

@@ -60,16 +60,14 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
         raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")
     effects = summary(result, variable, **where)
     selected = result[variable].sel(where)
-    tested = (
-        "" if effects["n"].max() >= statistics.MIN_SPEAKERS else "_random"
-    )  # p and q over speakers too, or over random sets alone
-
+    # p and q over speakers too, or, with too few of them, over random sets alone
+    tested = "" if effects["n"].max() >= statistics.MIN_SPEAKERS else "_random"
     names = {"random_mean": "effect", "difference_low": "low", "difference_high": "high"}
     names |= {f"p{tested}": "p", f"q{tested}": "q"}
     compared = {"random": effects[["difference", *names]].rename(names)}
     significant = compared["random"]["q"] < 0.05
     for control in _controls(result, rivals, variable, where):
-        comparison = contrast(selected, control.effect, random=control.chance, sets=control.sets)
+        comparison = contrast(selected, control.effect, random=control.null_distribution, sets=control.sets)
         p = comparison[f"p{tested}"].where(significant)
         effect = statistics.by_speaker(control.effect).mean("speaker")
         compared[control.name] = xr.Dataset(
@@ -104,7 +102,7 @@ class _Control(NamedTuple):
 
     name: str
     effect: xr.DataArray  # [clip, layer, mode], effect of the control
-    chance: xr.DataArray  # the same dims and `random`: null distribution, differences of two random selections
+    null_distribution: xr.DataArray  # the same dims and `random`: differences of two random selections
     sets: int  # number of random sets that those differences are made of
 
 

@@ -10,10 +10,8 @@ from .. import audio, hooks
 from ..corpora import as_clips
 from . import extraction
 
-MATCHED_COLUMNS = (
-    "intensity",
-    "repetition",
-)  # columns in which a minimal pair agrees besides speaker and statement, if any can
+# Columns in which a minimal pair agrees besides speaker and statement, if any can.
+MATCHED_COLUMNS = ("intensity", "repetition")
 
 
 def random_donors(clips, pool, *, seed=0, sample_rate=None) -> pd.DataFrame:

@@ -21,7 +21,7 @@ _TESS = {"fear": "fearful", "ps": "surprised"} | {
     name: name for name in ("angry", "disgust", "happy", "neutral", "sad")
 }
 _SAVEE = {"a": "angry", "d": "disgust", "f": "fearful", "h": "happy", "n": "neutral", "sa": "sad", "su": "surprised"}
-_ESC = r"(?P<fold>\d)-(?P<source>\d+)-(?P<take>[A-Z])(-(?P<number>\d+))?"
+_ESC = r"(?P<fold>\d)-(?P<recording>\d+)-(?P<take>[A-Z])(-(?P<number>\d+))?"
 _EMODB_MEN = ("03", "10", "11", "12", "15")
 
 # corpus: pattern of a file name without its suffix, label by code, sex by speaker where it can be derived
@@ -74,7 +74,7 @@ def parse(corpus, path) -> dict | None:
             {"sex": sex(speaker_code)} if sex else {}
         )
     if corpus.startswith("esc"):  # clips of one recording are as alike as clips of one speaker
-        fields["speaker"] = f"recording-{fields['source']}"
+        fields["speaker"] = f"recording-{fields['recording']}"
     if corpus == "ravdess":
         fields |= {name: meanings[fields[name]] for name, meanings in _RAVDESS.items()}
         fields |= {"actor": int(speaker_code), **{name: int(fields[name]) for name in ("statement", "repetition")}}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 # Columns whose values are names, even where they look like numbers: a fold "1" and a speaker "007".
-NAMES = {"path", "file", "filename", "label", "emotion", "split", "corpus", "fold", "source", "recording", "sex"}
+NAMES = {"path", "file", "filename", "label", "emotion", "split", "corpus", "fold", "recording", "sex"}
 NAMES |= {"speaker", "speaker_id", "client_id", "actor_id", "subject", "participant", "person", "id"}
 # Missing values in columns of numbers; elsewhere "NA" may be a name.
 MISSING = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None"}

@@ -54,9 +54,8 @@ def selectivity(data, *, draws=400, seed=0) -> xr.Dataset:
         sums, units = y.groupby(unit), examples[~pd.Index(unit).duplicated()]  # units are numbered as they appear
         speakers = pd.get_dummies(units["speaker"])
         unit_data = sums.sum().to_numpy(), sums.size().to_numpy(), speakers.to_numpy(float)
-        total = (
-            (y**2).groupby(examples["speaker"].to_numpy()).sum().loc[speakers.columns].to_numpy()
-        )  # [speaker, neuron]
+        # [speaker, neuron]
+        total = (y**2).groupby(examples["speaker"].to_numpy()).sum().loc[speakers.columns].to_numpy()
         whole = np.where(total.sum(axis=0) > 1e-12, total.sum(axis=0), np.nan)  # NaN for a silent neuron
         total, labels = np.where(total > 1e-12, total, np.nan), units[column].to_numpy(object)
         if task == "manner":

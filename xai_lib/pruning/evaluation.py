@@ -162,8 +162,8 @@ def importance(
 
 def _check_disjoint(clips, selection_clips, selection_units):
     """Raise ValueError if neurons were selected on these clips, or on others of their speakers or recordings."""
-    unit = "speaker" if "speaker" in clips else "source"
-    used = {"path": set(), "speaker": set(), "source": set()} | {unit: set(selection_units)}
+    unit = "speaker" if "speaker" in clips else "recording"
+    used = {"path": set(), "speaker": set(), "recording": set()} | {unit: set(selection_units)}
     if selection_clips is not None:
         selection_clips = selection_clips if isinstance(selection_clips, pd.DataFrame) else as_clips(selection_clips)
         for name in used.keys() & set(selection_clips):

@@ -219,7 +219,7 @@ def _stem(word):
 
 def fill_speakers(clips):
     """Use as `speaker`, where it is not known, the recording that each clip was cut from, else the clip itself."""
-    return clips if "speaker" in clips else clips.assign(speaker=clips.get("source", clips.index).astype(str))
+    return clips if "speaker" in clips else clips.assign(speaker=clips.get("recording", clips.index).astype(str))
 
 
 def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None, sample_rate=None) -> xr.DataArray:

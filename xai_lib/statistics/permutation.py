@@ -37,9 +37,8 @@ def sign_flip_test(values, *, axis=0, permutations=9999, seed=0):
             pairs = np.tile([0, 1], (permutations, n, 1))
             flips = np.random.default_rng(seed).permuted(pairs, axis=-1)[..., 0]
         signs, same_count = 1.0 - 2 * flips, np.flatnonzero(counts == n)
-        for entries in np.array_split(
-            same_count, -(-len(same_count) * len(signs) // 2**22)
-        ):  # 32 MiB of sums at a time
+        n_blocks = -(-len(same_count) * len(signs) // 2**22)  # 32 MiB of sums at a time
+        for entries in np.array_split(same_count, n_blocks):
             sums, observed = signs @ values[:n, entries], values[:n, entries].sum(axis=0)
             beyond = np.minimum((sums <= observed + 1e-12).sum(axis=0), (sums >= observed - 1e-12).sum(axis=0))  # ties
             p[entries] = np.minimum(2 * (beyond + (not exact)) / (len(signs) + (not exact)), 1)

@@ -73,9 +73,8 @@ def execute(path: Path, out: Path, *, given: dict, env: dict, tick=lambda: None)
     started = [0]  # numbers of the cells
     with tempfile.TemporaryDirectory(prefix="xai-", dir=_folder_of_sockets()) as sockets:
         config = Config()
-        if (
-            os.name == "posix" and len(sockets) <= LONGEST_SOCKET
-        ):  # sockets in a private folder: no races for ports, and no other user can read them
+        # Sockets in a private folder: no races for ports, and no other user can read them.
+        if os.name == "posix" and len(sockets) <= LONGEST_SOCKET:
             config.KernelManager.update(transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(
             notebook,
