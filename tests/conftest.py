@@ -200,7 +200,7 @@ def clips(tmp_path):
 
 @pytest.fixture
 def edited(model):
-    """edited(waveform, readers): two edits, what `cascade_read` sees of them, and the hidden states that hooks see.
+    """edited(waveform, readout_functions): two edits, what `cascade_read` sees of them, and the hidden states that hooks see.
 
     {site: [row, …]} and {site: array [row, frame, neuron]}; rows are clean, zero in layer 1, and flip in layer 2.
     """

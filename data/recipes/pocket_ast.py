@@ -53,11 +53,11 @@ FLOOR = float(np.finfo(np.float32).eps)  # the extractor's least power: digital 
 
 
 def corpus(folder: Path) -> pd.DataFrame:
-    """The clips of ESC-10: path, label, fold and source (the recording that a clip was cut from)."""
+    """The clips of ESC-10: path, label, fold and recording (that a clip was cut from)."""
     rows = []
     for path in sorted(Path(folder).expanduser().glob("[0-9][0-9][0-9] - */*.ogg")):
-        fold, source, _ = path.stem.split("-")
-        rows.append((path, path.parent.name.partition(" - ")[2].lower(), int(fold), source))
+        fold, recording, _ = path.stem.split("-")
+        rows.append((path, path.parent.name.partition(" - ")[2].lower(), int(fold), recording))
     if not rows:
         raise FileNotFoundError(
             f"{folder} is not ESC-10, or not there: it has no clips such as '001 - Dog bark/1-100032-A.ogg'"
@@ -162,10 +162,10 @@ def logits(network: ASTForAudioClassification, inputs: torch.Tensor, share: floa
     embeddings = body.embeddings
     patches = unfolded(inputs, config.patch_size, config.frequency_stride, config.time_stride)
     clips, bands, times = patches.shape[:3]
-    selected = torch.rand(clips, bands * times, device=inputs.device).argsort(1)[:, : int(share * bands * times)]
-    patches = patches[torch.arange(clips)[:, None], selected // times, selected % times].flatten(2)
+    kept = torch.rand(clips, bands * times, device=inputs.device).argsort(1)[:, : int(share * bands * times)]
+    patches = patches[torch.arange(clips)[:, None], kept // times, kept % times].flatten(2)
     projection, places = embeddings.patch_embeddings.projection, embeddings.position_embeddings[0]
-    tokens = torch.nn.functional.linear(patches, projection.weight.flatten(1), projection.bias) + places[selected + 2]
+    tokens = torch.nn.functional.linear(patches, projection.weight.flatten(1), projection.bias) + places[kept + 2]
     special = torch.cat([embeddings.cls_token, embeddings.distillation_token], 1) + places[:2]
     hidden = torch.cat([special.expand(clips, -1, -1), tokens], 1)
     for layer in body.layers:
@@ -213,7 +213,7 @@ def train(
 
 @torch.inference_mode()
 def scores(network, extract, clips: pd.DataFrame) -> pd.DataFrame:
-    """True and predicted label and source of each clip."""
+    """True and predicted label and recording of each clip."""
     said = [
         network(**extract(wave, sampling_rate=RATE, return_tensors="pt")).logits.argmax().item()
         for _, wave in audio.stream(clips, RATE)

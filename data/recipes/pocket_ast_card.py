@@ -104,7 +104,7 @@ def _figure(curve: pd.DataFrame, file: Path) -> None:
 def write_card(folder: Path, network, table: pd.DataFrame, history, seed: int, others: list[float]) -> None:
     """README.md and training.png beside the weights.
 
-    `table` has label, predicted and source of each clip of fold 5; `others` is the accuracy on each of folds 1–4 of a
+    `table` has label, predicted and recording of each clip of fold 5; `others` is the accuracy on each of folds 1–4 of a
     network trained on the rest of them.
     """
     _figure(pd.DataFrame(history.curve), folder / "training.png")

@@ -18,7 +18,7 @@ DATA = Path(__file__).resolve().parents[1]
 
 
 def write_wavlm(folder: Path, ravdess: Path | None, librispeech: Path) -> pd.DataFrame:
-    """Write what pocket-wavlm was trained on, RAVDESS actors 1–16, sample voices 1–16 and LibriSpeech; chosen on 17–18.
+    """Write what pocket-wavlm was trained on, RAVDESS actors 1–16, sample voices 1–16 and LibriSpeech; selected on 17–18.
 
     `ravdess` is where `corpora.load` looks by default. Returns the table.
     """

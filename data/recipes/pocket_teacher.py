@@ -136,7 +136,7 @@ def teach(table: pd.DataFrame, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
 
     actor = asked["actor"].fillna(0).to_numpy().astype(int)
     heard = over(_inputs_of, rows, name="log-mel and F0", folder=folder)
-    some = np.concatenate([x for x, speaker in zip(heard[::9], actor[::9]) if speaker <= 16])
+    some = np.concatenate([x for x, number in zip(heard[::9], actor[::9]) if number <= 16])
     heard = [(x - some.mean(axis=0)) / some.std(axis=0) for x in heard]
     features = np.stack(over(_means, heard, name="random convolutions", kernels=kernels), axis=1)  # [bank, clip, …]
     labels = np.array([corpora.EMOTIONS.index(label) if isinstance(label, str) else -1 for label in asked["label"]])
@@ -156,8 +156,8 @@ def teach(table: pd.DataFrame, folder: Path, *, jobs: int = -1) -> pd.DataFrame:
     said = np.stack([x.astype(np.float32).mean(axis=0) for x in scores]).argmax(axis=1)
     taught.attrs["made"] = made
     taught.attrs["uar"] = {
-        name: float(np.mean([(said[speaker & (labels == k)] == k).mean() for k in range(8)]))
-        for name, speaker in (("training", training & (asked["variant"] == 0).to_numpy()), ("choosing", (actor > 16)))
+        name: float(np.mean([(said[counted & (labels == k)] == k).mean() for k in range(8)]))
+        for name, counted in (("training", training & (asked["variant"] == 0).to_numpy()), ("choosing", (actor > 16)))
     }
     write(folder / "scores.npy", np.save, np.concatenate(scores))
     write(done, lambda file: taught.to_pickle(file))

@@ -596,7 +596,9 @@ def test_speakers_on_whom_something_was_fitted_are_warned_of(tiny, clips, fitted
         ablation.sweep(model, heard, **listed, activation_stats=fitted["activation_stats"])  # nothing known of them
         ablation.sweep(model, heard.drop(columns="speaker"), **listed | {"neurons": scores}, k=3)
         ablation.sweep(model, new, **listed | {"neurons": scores.drop_vars("speaker")}, k=3)
+    contrasted = scores.drop_vars("speaker").assign_attrs(selection_speakers='["s0"]')  # as activation_contrast records
     for options, voice in (
+        ({"neurons": contrasted}, r"\(s0\)"),
         ({"decoders": fitted["decoders"]}, r"\(s0, s1\)"),
         ({"speakers": fitted["speakers"]}, r"\(s0, s1\)"),
         ({"neurons": scores}, r"\(s0\)"),

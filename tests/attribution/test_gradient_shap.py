@@ -331,6 +331,7 @@ def test_wrong_options_are_said(tiny, clips):
         ({"layers": 4}, "layer 4 out of range"),
         ({"layers": "all", "part": "mlp"}, "unknown part"),
         ({"frames": "loud"}, "unknown frames"),
+        ({"frames": [3]}, "unknown frames"),
         ({"window": 0}, "shorter than"),
         ({"baseline": "pink"}, "unknown baseline"),
         ({"batch": 0}, "batch must"),

@@ -380,6 +380,7 @@ def test_an_untrained_head_is_refused(tiny_folder, clips, method):
         ({"layers": 9}, "layer 9 out of range"),
         ({"layers": []}, "layers is empty"),
         ({"frames": "loud"}, "unknown frames"),
+        ({"frames": [3]}, "unknown frames"),
         ({"layers": "top"}, "must be an integer"),
         ({"part": "mlp"}, "unknown part"),
     ],

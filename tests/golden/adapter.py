@@ -15,13 +15,9 @@ ITEMS: dict[str, str] = {
     "activation_stats": "moments",
     "describe_test_speakers": "of_whom",
     "training_status": "heard_before",
-    "selection_test": "chosen_test",
-    "prediction_sd": "null_spread",
-    "prediction_test": "null_test",
     "restricted_permutations": "deals",
     "output_norm": "reach",
     "zero_ablation": "zeroed",
-    "selected": "chosen",
 }  # results of a section
 VARIABLES: dict[str, str] = {
     "random_changed": "null_changed",
@@ -64,15 +60,11 @@ VARIABLES: dict[str, str] = {
     "direct_effect": "decoded_carried",
     "random_direct_effect": "null_decoded_carried",
     "blind_direct_effect": "blind_decoded_carried",
-    "direction_direct_effect": "direction_decoded_carried",
     "indirect_effect": "decoded_computed",
     "random_indirect_effect": "null_decoded_computed",
     "blind_indirect_effect": "blind_decoded_computed",
-    "direction_indirect_effect": "direction_decoded_computed",
     "fraction_recovered": "restored",
     "random_fraction_recovered": "null_restored",
-    "blind_fraction_recovered": "blind_restored",
-    "direction_fraction_recovered": "direction_restored",
     "chance_p": "null_p",
     "chance_slope": "null_slope",
     "chance_neurons": "null_neurons",
@@ -94,7 +86,6 @@ DIMENSIONS: dict[str, str] = {
     "invert/random": "null",
     "sets/random": "null",
     "sweep/random": "null",
-    "null/random": "null",
     "readout_layer": "later",
     "neuron_set": "who",
     "selected": "chosen",
@@ -102,11 +93,13 @@ DIMENSIONS: dict[str, str] = {
 }  # with the coordinates of that name
 COORDINATES: dict[str, str] = {}  # of another name than a dimension
 ATTRIBUTES: dict[str, str] = {"selection_speakers": "chosen_on", "min_z": "least"}
+# Attributes that results did not have when the arrays were made.
+ADDED = {"contrast/selection_speakers", "differing/selection_speakers", "ast/selection_speakers"}
 # Whole texts, in arrays and attributes, such as {"selected": "chosen"}.
 TEXTS: dict[str, str] = {
     "selected": "chosen",
     "tests/selection_test": "chosen_test",
-    "tests/random_relative_change": "null_spread",
+    "tests/prediction_sd": "null_spread",
     "effect/target_change": "delta",
     "describe/chance_z": "null_z",
     "activation_stats": "moments",
@@ -134,7 +127,11 @@ def _renamed(section, item):
         if variable.dtype.kind in "OU":
             texts = variable.copy(data=_old_texts(section, variable.values))
             item = item.assign_coords({name: texts}) if name in item.coords else item.assign({name: texts})
-    attributes = {_old(ATTRIBUTES, section, name): _old_text(section, value) for name, value in item.attrs.items()}
+    attributes = {
+        _old(ATTRIBUTES, section, name): _old_text(section, value)
+        for name, value in item.attrs.items()
+        if f"{section}/{name}" not in ADDED
+    }
     return item.drop_attrs().assign_attrs(attributes)
 
 

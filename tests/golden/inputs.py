@@ -69,7 +69,7 @@ def scores():
 
 @cache
 def activation_stats():
-    """Moments of blocks over training clips."""
+    """Activation statistics of hidden states over training clips."""
     return activations.activation_stats(pocket(), train())
 
 

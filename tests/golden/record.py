@@ -53,7 +53,7 @@ def found(section) -> dict:
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # few clips, and speakers that the encoder has heard
+            warnings.simplefilter("ignore")  # few clips, and speakers that the encoder was trained on
             results = SECTIONS[section]()
     finally:
         torch.set_num_threads(threads)

@@ -53,7 +53,7 @@ def test_the_pair_in_the_error_message_is_the_pinned_one():
 
 @pytest.mark.parametrize(
     "file",
-    sorted([*(ROOT / "xai_lib").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]),
+    sorted(path for folder in ("xai_lib", "tests", "data/recipes") for path in (ROOT / folder).rglob("*.py")),
     ids=lambda file: str(file.relative_to(ROOT)),
 )
 def test_what_is_imported_is_listed(file):

@@ -300,7 +300,7 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tm
         pruning.importance(model, clips, {"any": untold}, shares=[0.5], selection_clips=clips.loc[14:, ["speaker"]])
     sounds = clips.drop(columns="speaker").assign(recording=list("aabbccdd"))
     found = pruning.support(model, sounds.iloc[:4], [Site(1, "ffn_hidden")])
-    with pytest.raises(ValueError, match="same source .*such as b"):
+    with pytest.raises(ValueError, match="same recording .*such as b"):
         pruning.compare(model, sounds.iloc[3:], pruning.contrast(found, "angry"), doses=[1], draws=0)
     plan = {Site(1, "ffn_hidden"): [0]}
     with pytest.raises(ValueError, match="same path"):
@@ -309,7 +309,7 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tm
     with pytest.raises(ValueError, match="on 3 of these sounds, under other names"):
         pruning.evaluate(model, clips[["path", "label"]], plan, "angry", selection_clips=copies, draws=1)
     cut = clips.drop(columns="speaker").assign(recording=list("aabbccdd"))
-    with pytest.raises(ValueError, match="same source .*such as b"):
+    with pytest.raises(ValueError, match="same recording .*such as b"):
         pruning.evaluate(model, cut.iloc[3:], plan, "angry", selection_clips=cut.iloc[:3].drop(columns="path"), draws=1)
     with pytest.warns(UserWarning, match="was not checked"):
         found = pruning.evaluate(model, cut, plan, "angry", draws=1)
@@ -611,7 +611,7 @@ def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
     train = pd.concat([clips[heard & (clips["label"] == "rain")], others])
     sites = ast.sites(("attention", "ffn_hidden", "ffn_out"))
     score = pruning.greedy(ast, train, "rain", 160, sites, weight=4, recall=0.0)
-    with pytest.raises(ValueError, match="same source"):
+    with pytest.raises(ValueError, match="same recording"):
         pruning.compare(ast, clips[heard], score, doses=[10], draws=1, selection_clips=train.drop(columns="path"))
     selected = pruning.neurons_of(score, int(score.count()))
     found = pruning.evaluate(ast, clips[~heard], selected, "rain", draws=1, selection_clips=train.drop(columns="path"))

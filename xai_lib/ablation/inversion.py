@@ -102,10 +102,12 @@ def upstream(
         edits.statistics_arguments(model.sites(layers=list(selections)), activation_stats),
         random_neurons.rms(activation_stats),
     )
-    random = {"n_random": n_random, "directions": 0, "seed": seed}
+    control_options = {"n_random": n_random, "directions": 0, "seed": seed}
     width = model.n_neurons(0)
     sets = {
-        layer: [members for (members,) in random_neurons.matched_sets(width, sizes, {layer: selected}, **random)]
+        layer: [
+            members for (members,) in random_neurons.matched_sets(width, sizes, {layer: selected}, **control_options)
+        ]
         for layer, selected in selections.items()
     }
     rows, skipped = {}, {}

@@ -210,14 +210,15 @@ def sweep(
     donors_.check(donors, clips, modes)
     sites = [hooks.Site(layer, part) for layer in edited_layers]
     known, width = edits.statistics_arguments(sites, activation_stats), model.architecture.width(part)
-    random = {"n_random": n_random, "directions": directions, "seed": seed, "classes": size_classes}
-    sizes = activation_stats if match is None else match
-    check_activation_stats(sizes, model, part)
-    sizes = random_neurons.rms(sizes)
+    control_options = {"n_random": n_random, "directions": directions, "seed": seed, "classes": size_classes}
+    matching_stats = activation_stats if match is None else match
+    check_activation_stats(matching_stats, model, part)
+    sizes = random_neurons.rms(matching_stats)
     choices = [*product(named, layers_of, ks)]
     sets = [{layer: selections[name][layer, k] for layer in layers_of[group]} for name, group, k in choices]
     sets = {
-        choice: random_neurons.matched_sets(width, sizes, selected, **random) for choice, selected in zip(choices, sets)
+        choice: random_neurons.matched_sets(width, sizes, selected, **control_options)
+        for choice, selected in zip(choices, sets)
     }
     blind_ranking = random_neurons.target_blind(activation_stats, width) if blind and n_random else {}
     for (name, group, count), sets_of_choice in sets.items():
@@ -234,8 +235,8 @@ def sweep(
     columns = {} if proxies is None else {"proxy_value": ("proxy", proxies["proxy"].values)}
     columns |= {} if decoders is None else {"decoded": ("feature", decoders["feature"].values)}
     columns |= {} if speakers is None else {"similarity": (None, [0])}
-    carries = decoders is not None and model.architecture.norms(1) is None
-    columns |= {"direct_effect": ("feature", decoders["feature"].values)} if carries else {}
+    has_direct_effect = decoders is not None and model.architecture.norms(1) is None
+    columns |= {"direct_effect": ("feature", decoders["feature"].values)} if has_direct_effect else {}
     proxy_readers = {} if proxies is None else activation_proxies.readout_functions(model, proxies)
     rows, names_and_donors, skipped = {}, [], {}
     for index, waveform, speech, values, donor in donors_.usable(model, clips, frames, skipped, donors, sites):
@@ -253,16 +254,16 @@ def sweep(
             for name, group, mode, k, i in conditions
         ]
         decoder_readers = None if decoders is None else acoustic_decoders.readout_functions(model, decoders, waveform)
-        all_readers = [readout_functions for readout_functions in (proxy_readers, decoder_readers) if readout_functions]
+        all_readers = [readers for readers in (proxy_readers, decoder_readers) if readers]
         all_readers += (
             []
             if speakers is None
             else [_similarity_readers(model, speaker_space.readout_functions(model, speakers, waveform))]
         )
-        readout_functions, carried = readouts.readout_functions(model.sites(), all_readers, clean := {}), {}
-        if carries:
+        readout_functions, direct_effects = readouts.readout_functions(model.sites(), all_readers, clean := {}), {}
+        if has_direct_effect:
             plan = readouts.with_change_readout(
-                plan, last_layers, clean, acoustic_decoders.direct_effect(decoder_readers, clean), carried
+                plan, last_layers, clean, acoustic_decoders.direct_effect(decoder_readers, clean), direct_effects
             )
         logits, values_read = execution.cascade_read(model, waveform, plan, readout_functions, batch=batch)
         logits, edited_logits = logits.double(), logits[1:].double().chunk(len(named))
@@ -274,7 +275,7 @@ def sweep(
         measured = (
             logits,
             torch.cat([values[1:] - values[0] for values in odds]),
-            readouts.stack_values(values_read, carried),
+            readouts.stack_values(values_read, direct_effects),
         )
         rows[index] = readouts.fill_missing([values.cpu().double().numpy() for values in measured], is_run)
         names_and_donors.append(
@@ -341,7 +342,8 @@ def _warn_on_speaker_leakage(clips, fitted):
     train_speakers = {
         str(name) for data in fitted if "speaker" in data.coords for name in data["speaker"].values.ravel()
     }
-    train_speakers |= {name for data in fitted for name in json.loads(data.attrs.get("speakers", "[]"))}
+    for key in ("speakers", "selection_speakers"):
+        train_speakers |= {name for data in fitted for name in json.loads(data.attrs.get(key, "[]"))}
     train_speakers = {identity.comparable_name(name) for name in train_speakers}
     speakers = clips["speaker"].dropna().unique() if "speaker" in clips else []
     shared_speakers = sorted(str(name) for name in speakers if identity.comparable_name(name) in train_speakers)

@@ -12,16 +12,22 @@ from ..corpora import as_clips
 from . import storage
 
 
+def require_named_frames(frames) -> None:
+    """Raise ValueError unless `frames` is "all" or "speech"."""
+    if not isinstance(frames, str) or frames not in ("all", "speech"):
+        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
+
+
 def usable(model, clips, frames, skipped, *, silent="skip"):
     """Yield (index, waveform, bool [frame]: which frames count) of readable clips; the others go to `skipped`.
 
-    `frames` is "all" or "speech" (`audio.speech_mask`), or frame numbers, all of which count where a clip has them. A
-    clip in which no speech is found is skipped, unless with `silent="all"`, when all its frames count; so is one
-    without the frame numbers. NoClips is raised where no clip is usable.
+    `frames` is "all" or "speech" (`audio.speech_mask`), or frame numbers: then every valid frame counts, as with "all",
+    and a clip that lacks one of the numbers is skipped. A clip in which no speech is found is skipped too; with
+    `silent="all"`, all its frames count. NoClips is raised where no clip is usable.
     """
     frame_numbers = np.zeros(0, int) if isinstance(frames, str) else np.atleast_1d(frames)
-    if isinstance(frames, str) and frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
+    if isinstance(frames, str):
+        require_named_frames(frames)
     for index, waveform in model.stream(clips, skipped):
         speech_only = isinstance(frames, str) and frames == "speech"
         keep = model.speech(waveform) if speech_only else model.valid_frames(waveform)
@@ -139,8 +145,7 @@ def activations(
     """
     clips = as_clips(clips, sample_rate)
     sites, reduce = _sites(model, sites), _pooling(model, pool)
-    if frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
+    require_named_frames(frames)
     dims, coords = storage.units(model, sites)
     attrs = {"part": ", ".join(dict.fromkeys(site.part for site in sites)), "pool": pool, "frames": frames}
     if model.labels:

@@ -145,6 +145,7 @@ def compare(result, column, a, b=None) -> xr.Dataset:
     attrs |= {"cell": cell, "cells": n_cells, "clips_a": len(clips_a), "clips_b": len(clips_b)}
     attrs |= {"speakers_a": int(n_speakers[True]), "speakers_b": int(n_speakers[False])}
     attrs |= {"speakers_left_out": len(has_a) - len(speakers)}
+    attrs |= {"selection_speakers": results.speaker_ids_json(values)}
     return xr.Dataset(
         {name: (("layer", "neuron"), array) for name, array in variables.items()},
         {"layer": values["layer"].values, "neuron": values["neuron"].values},

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from .. import execution, hooks, results, targets
-from ..activations import check_activation_stats, usable
+from ..activations import check_activation_stats, require_named_frames, usable
 from ..corpora import as_clips
 
 
@@ -173,8 +173,9 @@ def _layerwise(model, clips, explain, target, layers, by_frame, options):
     layer, or None where the method has none.
     """
     targets.check(model, target, options["scale"])
+    require_named_frames(options["frames"])
     sites, skipped, rows, clip_values = model.sites(options["part"], layers), {}, {}, []
-    if isinstance(options["frames"], str) and options["frames"] == "all":  # class tokens and padding count too
+    if options["frames"] == "all":  # class tokens and padding count too
         stream = ((*clip, None) for clip in model.stream(clips, skipped))
     else:
         stream = usable(model, clips, options["frames"], skipped)

@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from .. import audio, execution, hooks, results, targets
-from ..activations import usable
+from ..activations import require_named_frames, usable
 from ..corpora import as_clips
 
 REDUCE = ("mean", "sum", "max", "none")
@@ -101,6 +101,7 @@ def gradient_shap(
     if steps < 1 or n < 2 * steps or n % steps:
         reason = "the standard error is over paths of `steps` draws each"
         raise ValueError(f"n must be a multiple of steps, twice or more ({reason}), not n={n} with steps={steps}")
+    require_named_frames(frames)
     sites, skipped, rows = [] if layers is None else model.sites(part, layers), {}, {}
     for index, waveform, frame_mask in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), window)

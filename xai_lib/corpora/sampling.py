@@ -17,7 +17,7 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
     Raises KeyError where the clips lack a column or value (the message lists those that they have), ValueError where
     fewer than `n` clips match.
     """
-    selected = np.ones(len(clips), bool)
+    matches = np.ones(len(clips), bool)
     for column, value in where.items():
         if value is None:
             continue
@@ -26,10 +26,10 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
         if not (clips[column] == value).any():
             known = ", ".join(map(str, ordered(clips[column].dropna()))) or "none"
             raise KeyError(f"no clip has {column} {value!r}: known are {known}")
-        selected &= (clips[column] == value).to_numpy()
-    if selected.sum() < n:
-        raise ValueError(f"only {selected.sum()} clips match {where}, not {n}")
-    return clips[selected].sample(n, random_state=seed)
+        matches &= (clips[column] == value).to_numpy()
+    if matches.sum() < n:
+        raise ValueError(f"only {matches.sum()} clips match {where}, not {n}")
+    return clips[matches].sample(n, random_state=seed)
 
 
 def balanced(clips, n, *, seed=0) -> pd.DataFrame:
@@ -88,8 +88,8 @@ def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     n_test = min(max(round(test * len(counts)), 1), len(counts) - 1)
     draws = np.stack([rng.permutation(len(counts)) < n_test for _ in range(500)])
     deviations = (draws @ counts.to_numpy() - test * counts.sum().to_numpy()) ** 2
-    selected = counts.index[draws[deviations.sum(axis=1).argmin()]]
-    return clips.assign(split=np.where(speakers.isin(selected), "test", "train"))
+    test_speakers = counts.index[draws[deviations.sum(axis=1).argmin()]]
+    return clips.assign(split=np.where(speakers.isin(test_speakers), "test", "train"))
 
 
 def folds(clips, n=5, *, seed=0) -> pd.Series:

@@ -43,10 +43,10 @@ def read(path, *, names=()) -> pd.DataFrame:
         raise FileNotFoundError(f"no such table: {path}")
     text = _text(path)
     if not text.strip():
-        raise ValueError(f"{path} cannot be read as a table of clips: it is empty")
+        raise ValueError(f"{path} cannot be read as a table: it is empty")
     rows = _rows(path, text)
     if not rows:
-        raise ValueError(f"{path} cannot be read as a table of clips: it is empty")
+        raise ValueError(f"{path} cannot be read as a table: it is empty")
     table = pd.DataFrame(rows[1:], columns=rows[0], dtype=object)
     duplicates = table.columns[table.columns.duplicated() & (table.columns != "")]
     if len(duplicates):
@@ -94,7 +94,7 @@ def _rows(path, text) -> list[list[str]]:
             rows.append((row + [""] * width)[:width])
     except csv.Error as error:
         quote = ": is a closing quote missing?" if "quote" in str(error) or "end of data" in str(error) else ""
-        raise ValueError(f"{path} cannot be read as a table of clips, line {lines.line_num}: {error}{quote}") from error
+        raise ValueError(f"{path} cannot be read as a table, line {lines.line_num}: {error}{quote}") from error
     return rows
 
 
@@ -102,7 +102,7 @@ def _text(path) -> str:
     """Return the text of a file, decoded as UTF-16 where it begins with a byte order mark, as written by Excel."""
     content = path.read_bytes()
     if b"\0" in content and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        raise ValueError(f"{path} cannot be read as a table of clips: it is not text; save it as CSV")
+        raise ValueError(f"{path} cannot be read as a table: it is not text; save it as CSV")
     encodings = ("utf-16",) if b"\0" in content else ENCODINGS
     for encoding in encodings:
         try:
@@ -118,7 +118,7 @@ def _text(path) -> str:
         first_line, _, remainder = text.partition("\n")
         # Excel may name the separator in a first line.
         return remainder if first_line.strip().lower().startswith("sep=") else text
-    raise ValueError(f"{path} cannot be read as a table of clips: its encoding is not known; save it as CSV in UTF-8")
+    raise ValueError(f"{path} cannot be read as a table: its encoding is not known; save it as CSV in UTF-8")
 
 
 def _separator(text) -> str:

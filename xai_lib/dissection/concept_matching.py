@@ -152,13 +152,13 @@ def identify(
         neuron_baseline = sum(score(fit.values[rows]) for rows in row_orders) / max(n_baseline, 1)
     observed = (raw - neuron_baseline).max(-1)
     margin = 1e-6 * np.maximum(np.abs(observed), 1)  # ties broken by rounding
-    as_good, chance_level, selected = 0, 0, np.zeros((2, *scores.shape), np.float32)
+    as_good, chance_level, best_counts = 0, 0, np.zeros((2, *scores.shape), np.float32)
     for rows in _restricted_permutations(activations, draws, seed):
         shuffled = score(fit.values[rows])
         as_good = as_good + ((shuffled - neuron_baseline).max(-1) >= observed - margin)
         shuffled = shuffled - baseline(shuffled)
         chance_level, best = chance_level + shuffled.max(-1), _best_concepts(shuffled)
-        for counts, indices in zip(selected, (best[:, :1], best)):
+        for counts, indices in zip(best_counts, (best[:, :1], best)):
             counts[np.arange(len(best))[:, None], indices] += 1
     n_draws = draws or np.nan
     attrs = {"method": method, "similarity": similarity, "draws": draws, "seed": seed}
@@ -168,7 +168,7 @@ def identify(
     best = _best_concepts(scores)
     if draws:
         p = _p_over_speakers(p, activations, fit.values, best[:, 0], draws, seed)
-    return _result(activations, fit["concept"].values, scores, best, p, chance_level, selected / n_draws, attrs)
+    return _result(activations, fit["concept"].values, scores, best, p, chance_level, best_counts / n_draws, attrs)
 
 
 def accuracy(named, truth=None, *, concepts=None, encoder=None) -> pd.DataFrame:
@@ -296,19 +296,19 @@ def _identify_with_llm(activations, summaries, concepts, llm) -> xr.Dataset:
     np.put_along_axis(scores, best, 1 / (1 + np.arange(k)), 1)
     scores = scores[:, :-1]
     first_share = (best[:, :1] == np.arange(len(names))).mean(0)
-    selected = np.stack([np.tile(share, (len(texts), 1)) for share in (first_share, (scores > 0).mean(0))])
+    best_shares = np.stack([np.tile(share, (len(texts), 1)) for share in (first_share, (scores > 0).mean(0))])
     p = np.where(best[:, 0] >= 0, np.append(first_share, np.nan)[best[:, 0]], np.nan)
     attrs = {"method": "ICL", "similarity": "", "draws": 0, "seed": 0}
-    return _result(activations, names, scores, best, p, np.full(len(p), np.nan), selected, attrs)
+    return _result(activations, names, scores, best, p, np.full(len(p), np.nan), best_shares, attrs)
 
 
-def _result(activations, names, scores, best, p, chance_level, selected, attrs) -> xr.Dataset:
+def _result(activations, names, scores, best, p, chance_level, best_shares, attrs) -> xr.Dataset:
     """Assemble the Dataset that `identify` returns; `best` holds indices of concepts [unit, rank], −1 for none."""
     reshape, top = _unit_reshaper(activations), np.append(names.astype(object), "")[best]
     best_scores = np.where(best[:, 0] >= 0, scores[np.arange(len(scores)), best[:, 0]], np.nan)
     parts = {"name": top[:, 0], "best": best_scores, "chance": chance_level, "p": p, "q": statistics.fdr(p)}
     shuffled = xr.concat(
-        [reshape(shares, "concept", names) for shares in selected], pd.Index((1, N_BEST), name="within")
+        [reshape(shares, "concept", names) for shares in best_shares], pd.Index((1, N_BEST), name="within")
     )
     tables = {"score": reshape(scores, "concept", names), "top": reshape(top, "rank", 1 + np.arange(top.shape[1]))}
     return xr.Dataset(

@@ -8,6 +8,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from .. import audio, execution, results, targets
+from ..activations import require_named_frames
 from ..attribution.gradientshap import one_clip
 from ..corpora import as_clips
 
@@ -64,8 +65,7 @@ def frame_deletion(
     targets.check(model, target, scale)
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, not {share}")
-    if frames not in ("all", "speech"):
-        raise ValueError(f'unknown frames {frames!r}: use "all" or "speech"')
+    require_named_frames(frames)
     clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
     for index, waveform in model.stream(clips):
         clip, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, targets.SEED_FRAME_DELETION))

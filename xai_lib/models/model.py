@@ -49,7 +49,7 @@ class Model:
         (`fingerprints.read`).
     hop, span : int
         Samples between frames, and in the receptive field of one frame of the front end.
-    longest_seconds : float
+    max_seconds : float
         Length of the longest clip in one forward pass; longer ones are skipped by name, and `over_time` takes them. It
         can be set where the architecture has no window of its own and memory suffices.
     """

@@ -19,14 +19,14 @@ def adjective_check(result, *, units="speakers"):
         return figure
     figure, (share_axes, rho_axes) = style.panels(1, 2, height=1.5 + 0.26 * len(rows), sharey=True)
     if "chance" in result:
-        random_shares, random_counts = (
+        shuffled_shares, shuffled_counts = (
             result[name].transpose("draw", "adjective") for name in ("chance", "chance_neurons")
         )
-        for row, draws in zip(rows, random_shares.values.T):
+        for row, draws in zip(rows, shuffled_shares.values.T):
             if np.isfinite(draws).any():
                 ends = np.nanquantile(100 * draws, [0.025, 0.975])
                 share_axes.plot(ends, [row, row], color=style.RANDOM_COLOR, lw=5, alpha=0.5, zorder=0)
-        pooled = (random_shares * random_counts).sum("draw") / random_counts.sum("draw").where(lambda n: n > 0)
+        pooled = (shuffled_shares * shuffled_counts).sum("draw") / shuffled_counts.sum("draw").where(lambda n: n > 0)
         share_axes.plot(100 * pooled, rows, "|", ms=11, mew=2, color="#555555")
     share_axes.plot(100 * result["other"], rows, "D", ms=5, color=other_color, mfc="white")
     share_axes.plot(100 * result["passed"], rows, "o", ms=6, color=color)

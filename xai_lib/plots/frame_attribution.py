@@ -19,7 +19,7 @@ def frame_attribution(waveform, sample_rate, shaps, *, k=20, name=""):
     style.spectrogram(panels[1], waveform, sample_rate)
     scale = first.attrs["scale"].replace("_", " ")
     for axes, color, (baseline, shap) in zip(panels[2:], ("#0072B2", "#D55E00", "#009E73") * len(shaps), shaps.items()):
-        mean, error = (shap[values].values[:count] for values in ("attribution", "error"))
+        mean, error = (shap[variable].values[:count] for variable in ("attribution", "error"))
         for frame in np.argsort(-mean, kind="stable")[:k]:
             # The outline keeps a frame visible when it is thinner than a pixel.
             options = {"color": style.EMOTION_COLORS["surprised"], "alpha": 0.55, "lw": 1, "zorder": 0}

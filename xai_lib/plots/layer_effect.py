@@ -7,7 +7,7 @@ from . import style
 def layer_effect(
     sweep, layer, *, mode="flip", variable="target_change", xlabel="change of the target's log-odds (nats)"
 ):
-    """Plot one edited layer, or group: each speaker, each random draw, and the probabilities before and after.
+    """Plot one edited layer, or group: each speaker, each random set, and the probabilities before and after.
 
     `sweep` is as returned by `ablation.sweep`, `variable` is "target_change", "kl" or "changed". Raise ValueError if
     the sweep does not have the layer or the mode.
@@ -21,7 +21,7 @@ def layer_effect(
     effect_axes.plot(effect, 1 + style.apart(effect.size, 0.2), "o", ms=5, alpha=0.6, color=style.COLORS[0])
     effect_axes.plot(effect.mean(), 1, "|", ms=26, mew=2.5, color=style.COLORS[0])
     effect_axes.plot(random_effect, style.apart(random_effect.size, 0.25), ".", color="#777777", alpha=0.7)
-    rows = [f"selected:\n{effect.dims[0]}s, mean"] + ["random:\ndraws"] * bool(random_effect.size)
+    rows = [f"selected:\n{effect.dims[0]}s, mean"] + ["random:\nsets"] * bool(random_effect.size)
     effect_axes.set_yticks([1, 0][: len(rows)], rows)
     effect_axes.axvline(0, color="black", lw=0.6)
     effect_axes.set(xlabel=xlabel, ylim=(-0.6, 1.6), title=f"{row.capitalize()} {layer}, {mode}")

@@ -4,11 +4,11 @@ from .. import statistics
 from . import style
 
 
-def recognition(counts, by_speaker, random):
+def recognition(counts, by_speaker, null_distribution):
     """Plot the confusion matrix and each speaker's unweighted average recall (UAR) beside that of shuffled labels.
 
     `counts` are clips by true label (rows) and predicted label (columns), `by_speaker` the UAR of each speaker,
-    `random` the null distribution: UARs over all speakers with shuffled labels. The mean over speakers has a 95 % t
+    `null_distribution` the UARs over all speakers with shuffled labels. The mean over speakers has a 95 % t
     interval from 8 speakers up.
     """
     n = counts.to_numpy()
@@ -21,7 +21,7 @@ def recognition(counts, by_speaker, random):
     matrix_axes.set_yticks(range(len(n)), counts.index, parse_math=False)
     matrix_axes.spines[:].set_visible(False)
 
-    ends = np.quantile(random, [0.025, 0.975])
+    ends = np.quantile(null_distribution, [0.025, 0.975])
     recall_axes.axvspan(*ends, color=style.RANDOM_COLOR, alpha=0.6, lw=0, label="95 % of shuffled labels")
     recall_axes.plot(by_speaker, range(len(by_speaker)), "o", color=style.EMOTION_COLORS["sad"], label="speaker")
     mean, low, high = statistics.interval(by_speaker)

@@ -34,19 +34,19 @@ class ClipExplorer(Panel):
                 options = [ANY, *ordered(known)]
                 value = emotion if column == "label" and emotion in known else ANY
                 self._choices[column] = ipywidgets.Dropdown(options=options, value=value, description=title)
-        self._number = ipywidgets.IntSlider(1, 1, max(len(self.selected()), 1), description="Clip")
+        self._number = ipywidgets.IntSlider(1, 1, max(len(self.matching()), 1), description="Clip")
         for choice in self._choices.values():  # before the panel's own observer, which redraws
-            choice.observe(lambda _: setattr(self._number, "max", max(len(self.selected()), 1)), names="value")
+            choice.observe(lambda _: setattr(self._number, "max", max(len(self.matching()), 1)), names="value")
         super().__init__("Clips", {**self._choices, "clip": self._number}, height=560)
 
-    def selected(self):
+    def matching(self):
         """Return the clips that match the controls."""
         filters = {column: choice.value for column, choice in self._choices.items() if choice.value != ANY}
         return self.clips[(self.clips[list(filters)].astype(str) == pd.Series(filters, dtype=object)).all(axis=1)]
 
     def draw(self, clip, **choices):
         """Return figure, player and text of the clip of this number; raise ValueError if none matches."""
-        matching = self.selected()
+        matching = self.matching()
         if matching.empty:
             filters = ", ".join(value for value in choices.values() if value != ANY)
             raise ValueError(f"no clip matches {filters}: set one of the controls to “{ANY}”")

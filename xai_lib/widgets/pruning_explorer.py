@@ -17,16 +17,16 @@ class PruningExplorer(Panel):
         doses = self.compared[first_name]["dose"].values.tolist()
         controls = {
             "neurons": ipywidgets.SelectionSlider(options=doses, value=doses[-1], description="neurons pruned"),
-            "selected": ipywidgets.Dropdown(options=list(self.compared), value=first_name, description="selected by"),
+            "selection": ipywidgets.Dropdown(options=list(self.compared), value=first_name, description="selected by"),
             "measure": ipywidgets.Dropdown(
                 options=["recall", "logit", "probability"], value="recall", description="show"
             ),
         }
         super().__init__(f"Making the model forget {forgotten}", controls)
 
-    def draw(self, neurons, selected, measure):
+    def draw(self, neurons, selection, measure):
         """Return the figure of recalls, or of changes of another measure, for this number of neurons."""
-        compared = self.compared[selected]
+        compared = self.compared[selection]
         if measure == "recall":
             return plots.class_recalls(forgetting.recalls(compared), neurons, forgotten=self.forgotten)
         return plots.class_changes(compared, neurons, forgotten=self.forgotten, measure=measure)

@@ -146,8 +146,8 @@ def describe_test_speakers(model, test) -> str:
     if model.head_train_speakers is not None:
         description += _training_overlap(model, test, "head", model.head_train_speakers, whom)
 
-    selection_speakers = identity.training_status(test, model.selection_speakers or [], _recordings(model, "selected"))
-    names = sorted(selection_speakers.index[selection_speakers == identity.IN_TRAINING])
+    states = identity.training_status(test, model.selection_speakers or [], _recordings(model, "selected"))
+    names = sorted(states.index[states == identity.IN_TRAINING])
     return description + (f"; its weights were selected on {', '.join(names)}" if names else "")
 
 

@@ -152,7 +152,7 @@ def generated(network, tokenizer, inputs, max_tokens) -> str:
 def _caption_clips(describe, clips, sample_rate) -> pd.Series:
     """Return the caption of each clip, from a function of its waveform."""
     clips = as_clips(clips)
-    texts = each(lambda waveform: describe(waveform), audio.stream(clips, sample_rate, skipped={}), "clips")
+    texts = each(describe, audio.stream(clips, sample_rate, skipped={}), "clips")
     return texts.reindex(clips.index).rename("caption")
 
 
