@@ -138,7 +138,7 @@ def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, s
 def as_integers(numbers, name) -> np.ndarray:
     """Return numbers of neurons or frames as integers; raise ValueError for anything else, such as a mask.
 
-    A mask that is read as numbers would be the first two.
+    Read as numbers, a mask would mean the first two neurons.
     """
     numbers = np.atleast_1d(np.asarray(numbers))
     if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
@@ -158,7 +158,7 @@ def _donor_frames(mode, n, count) -> np.ndarray:
 
 
 def _frame_mask(frames, selected, window, n_peaks, speech) -> torch.Tensor:
-    """Return which frames are edited: bool [batch, frame, selected neuron], or one that broadcasts to it."""
+    """Return which frames are edited: bool [batch, frame, selected neuron]."""
     count = selected.shape[1]
     mask = torch.zeros_like(selected, dtype=torch.bool)
     if not isinstance(frames, str):

@@ -156,7 +156,7 @@ def _hooked_forwards(model, waves, plans, readout_functions, batch):
 def _join_layer(plan: dict) -> int:
     """Return the layer after which an edited copy leaves the clean path.
 
-    It is the edit's own layer for a block, and the one before for a part.
+    It is the edit's layer for `hidden_state`, and the one below for any other part.
     """
     return min(site.layer - (site.part != "hidden_state") for site in plan)
 

@@ -60,8 +60,8 @@ def value(model, logits, classes, scale="logit") -> torch.Tensor:
 
     A class's logit, its log odds against all others, or its probability; of a pair, the difference of the two (of their
     logits, which is the log odds between them, or of their probabilities). Where a clip can have several labels, each
-    has a probability of its own, and its logit is its log odds. ValueError where outputs are numbers, which have
-    neither.
+    has a probability of its own, and its logit is its log odds. Raises ValueError
+    for log odds or a probability of outputs that are numbers.
     """
     _require_scale(model, scale)
     numbers = model.scores(logits) if scale == "probability" else logits

@@ -465,7 +465,7 @@ def test_the_report_names_the_layer_and_its_neurons():
         assert "; its first neurons by attribution: 4, 8, 3\n" in one
     with pytest.raises(ValueError, match="the result has several values along selected: pick one"):
         ablation.report(named, readouts=told)
-    with pytest.raises(ValueError, match="target_change has further dims, readout_layer: pick"):
+    with pytest.raises(ValueError, match="target_change has further dims, readout_layer: select"):
         ablation.report(result.expand_dims(readout_layer=[1, 2]), readouts=told)
     for fewer, why in (
         (result.isel(clip=slice(5)), "no test, 5 speakers of the 8 that are needed"),

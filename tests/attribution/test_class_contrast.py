@@ -222,6 +222,7 @@ def test_speakers_whom_no_cell_joins_to_the_others_are_left_out():
     found, apart = compare(dataset(clips, values), "sex", "female"), clips["speaker"].isin(["s03", "s17"]).to_numpy()
     counts = [found.attrs[name] for name in ("speakers_a", "speakers_b", "speakers_left_out", "cells")]
     assert counts == [11, 11, 2, 4]
+    assert json.loads(found.attrs["selection_speakers"]) == sorted(clips["speaker"].unique())
     xr.testing.assert_allclose(found, compare(dataset(clips[~apart], values[~apart]), "sex", "female"))
     table = distribution(dataset(clips, values), 1, 0, "sex")  # of them, what there is
     assert table.loc["s03", "female"] == pytest.approx(values[(clips["speaker"] == "s03").to_numpy(), 0, 0].mean())

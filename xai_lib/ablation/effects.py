@@ -35,7 +35,8 @@ def summary(result, variable="target_change", *, against="random", **where) -> x
     -------
     Dataset [layer, mode]
         ``speakers`` [speaker, ...], the mean of each speaker; ``mean``, ``low``, ``high`` and ``n`` over them.
-        ``difference``, selected neurons minus mean of the random sets, with its interval, ``p_random``, ``q_random``,
+        ``difference``, selected neurons minus mean of the random sets, with ``difference_low`` and ``difference_high``,
+        ``p_speakers``, ``p_random``, ``q_random``,
         ``p`` and ``q`` as in `contrast`: NaN without random sets, and where fewer than 20 different ones exist
         (`random_sets`). ``random_mean``, the chance level, and ``random_low`` to ``random_high``, outside of which a
         value would have ``p_random`` below 0.05, each averaged over the same speakers: NaN under 20 sets, which are too
@@ -230,7 +231,7 @@ def average_over_layers(result, groups) -> xr.Dataset:
 
 
 def distance(result, variable="relative_change") -> xr.DataArray:
-    """Average an effect over equal distances from the edited layer to the readout layer: [..., distance]."""
+    """Average an effect over equal distances from the edited layer to the readout layer: [distance, ...]."""
     layers_apart = result["readout_layer"] - result["layer"]
     distances = range(int(layers_apart.max()) + 1)
     means = [result[variable].where(layers_apart == n).mean(["layer", "readout_layer"]) for n in distances]
@@ -264,7 +265,8 @@ def report(result, scores=None, *, readouts=READOUTS, top=5, **where) -> str:
         effects = summary(result, variable, **where, **dict(picks))
         if set(effects["mean"].dims) != {"layer", "mode"}:
             raise ValueError(
-                f"{variable} has further dims, {', '.join(set(effects['mean'].dims) - {'layer', 'mode'})}: pick"
+                f"{variable} has further dims, {', '.join(set(effects['mean'].dims) - {'layer', 'mode'})}: "
+                "select one value of each, as in readout_layer=6"
             )
         for mode in effects["mode"].values:
             by_layer = effects.sel(mode=mode)
@@ -305,7 +307,7 @@ def _reason_untested(result, effects, few):
         return f"no test, {_count(speakers, 'speaker')} of the {statistics.MIN_SPEAKERS} that are needed"
     if not sets:
         return "no test, there are no random sets"
-    return "no test, too few different random sets exist" if few else "no test, it has no values in some random sets"
+    return "no test, too few different random sets exist" if few else "no test, values are missing in some random sets"
 
 
 def _interval(mean, low, high):

@@ -1,4 +1,7 @@
-"""Upstream inversion: the input that makes a layer return an edited output, and its distance from the true input."""
+"""Upstream inversion (experimental): the input that makes a layer return an edited output.
+
+Reported are also its distance from the true input and how nearly it gets there.
+"""
 
 import json
 from functools import partial

@@ -23,8 +23,7 @@ def table(logits, target_change, site_values, columns, *, true_labels, sd, shape
     target_change : array [clip, edit]
         Change of the target's log-odds.
     site_values : array [clip, 1 + edit, readout_layer, column]
-        Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}. `readout_layer`
-        is the readout layer.
+        Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}.
     true_labels : array [clip]
         Index of each clip's true label, −1 where the model does not know it.
     sd : array [readout_layer, proxy] or None
@@ -99,8 +98,7 @@ def readout_functions(sites, readings, clean=None) -> dict:
 def with_change_readout(plans, ends, clean, read, stored) -> list:
     """Return the plans, {Site: edit} each, that also store `read` of the stream's change in `stored`, by plan number.
 
-    That is the change, relative to the row of `clean`, of the output of the layer of `ends`, the last that a plan
-    edits.
+    That is the difference from the row of `clean` in the output of the last layer that a plan edits, of `ends`.
     """
 
     def edit_and_read(i, site, edit, hidden):

@@ -100,10 +100,12 @@ def sweep(
         Activation statistics by which random neurons are matched, of clips like those that are edited, such as the
         target's in training; default: `activation_stats`.
     donors : DataFrame, optional
-        A clip for each clip, for "resample" (`donors.random_donors`) and "patch" (`donors.minimal_pairs`).
-    proxies, decoders, speakers : Dataset, optional
-        As returned by `activation_proxies.fit` (hardly sensitive where blocks end in a layer norm),
-        `acoustic_decoders.fit`, `speaker_space.fit` on training clips; readouts of those that are omitted are left out.
+        A donor for each clip, by index, for "resample" (`donors.random_donors`) and "patch" (`donors.minimal_pairs`).
+    proxies, decoders : Dataset, optional
+        As returned by `activation_proxies.fit` (hardly sensitive where blocks end in a layer norm) and
+        `acoustic_decoders.fit` on training clips.
+    speakers : Dataset or function, optional
+        As returned by `speaker_space.fit` on training clips, or `speaker_space.xvector`.
     batch : int, optional
         Edited copies that share a forward (`execution.cascade_read`, equal to one hooked forward per edit).
 
@@ -118,14 +120,14 @@ def sweep(
         probabilities (nats); ``changed``, whether the predicted label changes; ``correct``, whether the prediction is
         the clip's true label (NaN where the model does not know it).
 
-        At later blocks, [..., readout_layer]: ``relative_change``, the relative change ‖h′ − h‖ / ‖h‖, for a block edit
-        that of the edited layer too, which is the size of the edit; ``frames_changed``, the share of frames in which it
+        At later layers, [..., readout_layer]: ``relative_change``, ‖h′ − h‖ / ‖h‖, and at the edited layer too if
+        `hidden_state` is edited, where it is the size of the edit; ``frames_changed``, the share of frames in which it
         exceeds 10 %; ``proxy_value``, ``proxy_change``, relative, and ``proxy_sd``, in standard deviations between
         training clips, [..., proxy]; ``decoded`` and ``decoded_change`` [..., feature], in the feature's unit, and,
-        where the residual stream passes through the layers, the parts of that change: ``direct_effect``, the direct
-        effect, decoded from the stream's change after the edited layer, the last of a group (there it includes what
-        attention and feed-forward up to it made of the edits before them), and ``indirect_effect``, the indirect
-        effect, through the layers above; ``similarity``, cosine of the edited and the clean clip's speaker embedding.
+        where the residual stream passes through the layers, the parts of that change: ``direct_effect``,
+        decoded from the stream's change after the edited layer, the last of a group (there it includes what
+        attention and feed-forward up to it made of the edits before them), and ``indirect_effect``, the rest,
+        through the layers above; ``similarity``, cosine of the edited and the clean clip's speaker embedding.
         NaN below the edit, and, except for the first two, at the edited block.
 
         The clip's true label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
@@ -143,9 +145,7 @@ def sweep(
     """
     named, ks, modes = _by_name(neurons), np.atleast_1d(k).tolist(), np.atleast_1d(modes).tolist()
     if not hasattr(model, "architecture") or hasattr(clips, "architecture"):
-        raise ValueError(
-            "sweep takes a model, as returned by models.load, and a table (DataFrame) of clips, in this order"
-        )
+        raise ValueError("sweep takes a model, as returned by models.load, and clips, in this order")
     targets.require_one_label(model)
     clips = as_clips(clips, sample_rate)
     edits.check_frames(frames)
@@ -355,7 +355,7 @@ def _warn_on_speaker_leakage(clips, fitted):
 
 
 def _similarity_readers(model, readout_functions):
-    """Return functions to the similarity with the clean clip's speaker; NaN at layers without (an x-vector has one)."""
+    """Return {site: function to the cosine with the clean clip's position}; NaN where the space is not read."""
     similarities = {site: speaker_space.similarity(reader) for site, reader in readout_functions.items()}
     return {
         site: similarities.get(site, lambda hidden: hidden.new_full((len(hidden), 1), torch.nan))

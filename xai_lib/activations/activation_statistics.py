@@ -13,10 +13,10 @@ from .extraction import hidden_states
 def activation_stats(model, clips, *, part="hidden_state", sample_rate=None) -> xr.Dataset:
     """Compute `mean`, `std` and mean `magnitude` |activation| of every neuron [layer, neuron] over all frames of clips.
 
-    Also `written`, the root mean square of what a neuron adds to the residual stream: of a block, the change from its
-    input to its output; of neurons inside a block, their activation times the norm of their outgoing weights. NaN where
-    that is not known. Modes "mean" and "noise" of an edit and the random neurons need the activation statistics of the
-    training clips.
+    Also `written`, the root mean square of what a neuron adds to the residual stream: of `hidden_state`, the change
+    from a layer's input to its output; of neurons inside a layer, their activation times the norm of their outgoing
+    weights. NaN where that is not known. Modes "mean" and "noise" of an edit and the random neurons need the activation
+    statistics of the training clips.
     """
     clips = as_clips(clips, sample_rate)
     sites, skipped, n_frames, sums = model.sites(part), {}, 0, 0

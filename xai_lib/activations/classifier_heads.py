@@ -45,15 +45,15 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
         No speaker is in two of them. The layer is selected within the training speakers of a fold, so that `uar` is not
         inflated by the selection; `uar_layer` is without a selection, layer by layer.
     shuffles : int
-        Control: the same with labels shuffled within speakers.
+        Number of controls: cross-validations with labels shuffled within speakers.
     C : float
         Inverse strength of the L2 penalty.
 
     Returns
     -------
     Dataset
-        `predicted` [clip], `uar` (all clips), `uar_speaker` [speaker], `uar_layer` [layer], `uar_shuffled` [shuffle],
-        `confusion` [label, predicted_label] (counts), `selected` [fold] (layers), `chance`.
+        `predicted` [clip], `uar` (all clips), `uar_speaker` [speaker_name], `uar_layer` [layer], `uar_shuffled`
+        [shuffle], `confusion` [label_name, predicted_label] (counts), `selected` [fold] (layers), `chance`.
 
     Raises
     ------

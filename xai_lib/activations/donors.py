@@ -69,12 +69,12 @@ def minimal_pairs(clips, pool, label) -> pd.DataFrame:
 
 
 def usable(model, clips, frames, skipped, donors, sites):
-    """Yield as `activations.usable`, frames as in `edits.edit`, with activations and logits of each clip's donor.
+    """Yield what `activations.usable` does, and {site: activation} and logits of each clip's donor.
 
-    These are as returned by `read`; without donors, ({}, None). Clips whose donor cannot be read go to `skipped`.
+    `frames` is as in `edits.edit`; without donors, ({}, None). Clips whose donor cannot be read go to `skipped`.
     """
-    policy = isinstance(frames, str) and frames in ("max_frame", "peak_frames")
-    for index, waveform, keep in extraction.usable(model, clips, "all" if policy else frames, skipped):
+    needs_activation = isinstance(frames, str) and frames in ("max_frame", "peak_frames")
+    for index, waveform, keep in extraction.usable(model, clips, "all" if needs_activation else frames, skipped):
         try:
             values, logits = ({}, None) if donors is None else read(model, audio.sources(donors)[index], sites)
         except audio.BadClip as error:

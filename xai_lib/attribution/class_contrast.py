@@ -85,8 +85,9 @@ def compare(result, column, a, b=None) -> xr.Dataset:
         kind has more clips weighs more there. For `attribution.top_neurons`: ``signed``, d again, with 0 for NaN, and
         ``absolute``.
 
-        attrs: `a`, `b`, `paired` (0 or 1), `cell` (the coordinates in which clips agree), `cells`, `speakers_a`,
-        `speakers_b`, `clips_a`, `clips_b` (all of those compared), `speakers_left_out` (number without a clip there).
+        attrs: `column`, `a`, `b`, `paired` (0 or 1), `cell` (the coordinates in which clips agree), `cells`,
+        `speakers_a`, `speakers_b`, `clips_a`, `clips_b` (all of those compared), `speakers_left_out` (number without a
+        clip there), `selection_speakers` (those whose clips these are, as JSON).
 
     Raises
     ------

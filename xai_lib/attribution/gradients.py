@@ -286,7 +286,7 @@ def _states(model, waveform, sites):
 def _resume(model, state, site, hidden):
     """Compute logits [row, label] with `hidden` [row, frame, neuron] at the site.
 
-    They start from a state at the site or, for a part of a block, below it.
+    They start from a state at the site or, for any part but `hidden_state`, below it.
     """
     state = state.repeat_rows(len(hidden))
     if site.part == "hidden_state":

@@ -38,10 +38,10 @@ def gradient_shap(
     """Attribute a class to the frames of each clip and, from the same passes, to the neurons of the layers.
 
     (x − b) · gradient at b + α (x − b), summed over the samples of each window and averaged over `n` draws. A baseline
-    b is drawn anew for each n / steps paths; draw j of a path takes its α uniformly from j/steps to (j + 1)/steps: as
-    unbiased as α from 0 to 1, with less variance. A neuron gets, along each path from b to x, gradient × change of its
-    activation between neighbouring α (with the mean of the gradients at both; before the first draw and after the last
-    with that draw's own).
+    b is drawn anew for each of the n / steps paths; draw j of a path takes its α uniformly from j/steps to (j +
+    1)/steps: as unbiased as α from 0 to 1, with less variance. A neuron gets, along each path from b to x, gradient ×
+    change of its activation between neighbouring α (with the mean of the gradients at both; before the first draw and
+    after the last with that draw's own).
 
     Parameters
     ----------

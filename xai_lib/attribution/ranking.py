@@ -1,7 +1,4 @@
-"""Rankings of neurons by attribution scores, and comparisons of the rankings.
-
-Every method scores all neurons of all layers at once, `signed` and `absolute`, in a file of its own.
-"""
+"""Rankings of neurons by attribution scores, and comparisons of the rankings."""
 
 from itertools import combinations_with_replacement
 
@@ -79,7 +76,8 @@ def select_neurons(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
 
 
 def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
-    """Compute how closely each clip's ranking of the neurons follows the mean ranking of a reference: [clip, layer].
+    """Compute how closely each clip's ranking of the neurons follows that by the mean scores of a reference: [clip,
+    layer].
 
     It is Spearman's rank correlation over neurons; for intervals, `statistics.over_speakers`. A ranking that replicates
     for other speakers need not be specific to its target: neurons with large activations rank first for every target.

@@ -186,7 +186,7 @@ def validity(model, clips, fitted, *, sample_rate=None) -> xr.Dataset:
     Raises
     ------
     ValueError
-        A clip has no speaker, or one of the training speakers of `fit`; the decoders are of another model.
+        A clip has no speaker, or its speaker is a training speaker of `fit`; the decoders are of another model.
     """
     clips = as_clips(clips, sample_rate)
     speaker_space.check(model, fitted, "acoustic_decoders.fit")

@@ -76,7 +76,7 @@ def layer_probes(train, test, *, components=16, controls=20, seed=0) -> xr.Datas
         As returned by `read`, on clips of different speakers.
     components : int, optional
         Principal components of a layer that a probe uses; None: all neurons. With all it can memorise the few phonemes
-        of a small corpus, and does the control task as well as the other.
+        of a small corpus, and does the control task as well as the real one.
     controls : int
         Control tasks, averaged. Each type of example (a phoneme; an emotion in a statement; an emotion at an intensity)
         gets the class of another type at random, in training and test alike. So classes have as many types as before,

@@ -32,12 +32,13 @@ def speaker_names(clips, min_speakers=1, *, train_speakers=()) -> list[str]:
     names = sorted(set(identity.unify_spelling(clips["speaker"])))
     if len(names) < min_speakers:
         raise ValueError(
-            f"this must be fitted on {min_speakers} speakers or more, and there are {len(names)}: add clips"
+            f"a speaker space and decoders must be fitted on {min_speakers} speakers or more, and there are "
+            f"{len(names)}: add clips"
         )
     fitted_speakers = {identity.comparable_name(name) for name in train_speakers}
     common = [name for name in names if identity.comparable_name(name) in fitted_speakers]
     if common:
-        raise ValueError(f"it was fitted on speaker {common[0]}: use clips of speakers outside its training set")
+        raise ValueError(f"{common[0]} is a training speaker of what was fitted: use clips of other speakers")
     return names
 
 
@@ -59,7 +60,7 @@ def fit(model, clips, *, sample_rate=None) -> xr.Dataset:
     """Fit the directions of each layer in which training speakers differ most, relative to how much each one varies.
 
     Linear discriminant analysis (scikit-learn, covariance shrunken after Ledoit and Wolf) of the means of clips over
-    their frames of speech. Clips whose speaker has no other are left out.
+    their frames of speech. Speakers with only one clip are left out.
 
     Returns
     -------
@@ -154,7 +155,7 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
     Raises
     ------
     ValueError
-        A clip has no speaker, or one of the training speakers of `fit`; no clip could be used.
+        A clip has no speaker, or its speaker is a training speaker of `fit`; no clip could be used.
     """
     clips = as_clips(clips, sample_rate)
     if not callable(space):
@@ -202,7 +203,8 @@ def equal_error_rate(model, clips, space, *, draws=20, seed=0, sample_rate=None)
 
 
 def xvector(model, name_or_path):
-    """Load the space of a trained x-vector head: a function, [row, frame, neuron] of the last block to [row, axis].
+    """Load the space of a trained x-vector head (experimental): a function, [row, frame, neuron] of the last block to
+    [row, axis].
 
     It takes a checkpoint of `WavLMForXVector`, in safetensors, whose encoder is the model's, weight by weight, and
     whose head reads the last layer. All frames count; where they are too few for the head's convolutions, it is NaN.

@@ -23,8 +23,8 @@ def selectivity(data, *, draws=400, seed=0) -> xr.Dataset:
     Dataset
         [task, layer, neuron]: `eta_squared`, 0 to 1; `excess`, that minus the chance level, its mean over shuffles;
         `shuffled`, their 95th percentile; `p`, see below, and `q`, at a false discovery rate over all of them.
-        `typical` [task, layer, speaker] is the share of the median neuron, minus its mean over shuffles, in the
-        variance of one speaker, of the effects that the labels have over all speakers; for intervals.
+        `typical` [task, layer, speaker], for intervals: for each speaker, the share of variance that the labels'
+        overall effects explain in the median neuron, minus its mean over shuffles.
 
     Notes
     -----
@@ -32,7 +32,8 @@ def selectivity(data, *, draws=400, seed=0) -> xr.Dataset:
     great; that assumes clips of a speaker to be independent, and mistakes how one speaker expresses an emotion for the
     emotion. Over speakers: whether the means of the classes differ, beyond what speakers differ in them
     (`statistics.repeated_measures_test`, over speakers who have all classes); p is NaN where these are fewer than
-    eight. Where speakers are not known the first stands alone. Sentences and phonemes are those of the corpus.
+    eight. Where speakers are not known the first stands alone. The result holds for the statements and phonemes of the
+    corpus.
 
     Raises
     ------

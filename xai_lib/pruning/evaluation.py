@@ -46,7 +46,7 @@ def compare(
     draws : int, or {name of a score: int}
         Random sets; 0 for none. The smallest p is 1 / (1 + draws): 40 make 0.024, under 20 none is below 0.05.
     selection_clips : DataFrame, optional
-        The clips that scores are of: ValueError if they share a path, speaker or source recording with `clips`. Scores
+        The clips that scores are of: ValueError if they share a path, speaker or recording with `clips`. Scores
         record their speakers themselves as long as xarray keeps `attrs["selection_speakers"]`, which is checked in any
         case.
 
@@ -129,7 +129,7 @@ def importance(
     Returns
     -------
     Dataset
-        `right` [ranking, clip, share, draw, neuron_set], whether a clip is classified correctly, `neuron_set` being
+        `right` [ranking, draw, clip, share, neuron_set], whether a clip is classified correctly, `neuron_set` being
         "selected" and "random"; NaN where fewer neurons are ranked than a share requires. `neurons` [ranking, share].
 
     References

@@ -61,7 +61,7 @@ def summary(compared, label) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Over [measure, group, dose, neuron_set], measures as returned by `outcomes`, group "forgotten" and "kept":
+        Over [group, measure, dose, neuron_set], measures as returned by `outcomes`, group "forgotten" and "kept":
         `value` and `change` from the unpruned model, means over speakers, each with `_low` and `_high`, NaN under 8;
         `n` [group] speakers. `selectivity` [measure, dose, neuron_set]: (change of the kept − change of the forgotten)
         / |change of the forgotten|, 1 where only the class falls, 0 where all fall alike; NaN where the forgotten did
@@ -121,7 +121,7 @@ def frontier(compared) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `value` and `change` [class, strategy, measure, group, dose, random]: with the selected neurons pruned
+        `value` and `change` [class, strategy, random, group, measure, dose]: with the selected neurons pruned
         (`random` False) and the mean over the random sets (True). NaN at doses that a strategy did not have.
     """
 
@@ -217,14 +217,15 @@ def effects(compared, label) -> xr.Dataset:
     -------
     Dataset [group, speaker, dose, neuron_set], group "forgotten" and "kept": the clips of the class, and all others
         `recall`; `log_odds`, the change of the log odds of the clip's true class (nats), and `moved`, its absolute
-        value: means over a speaker's clips. Of "kept" clips these are odds among the other classes only, since
+        value: means over a speaker's clips. Of "kept" clips these are log odds among the other classes only, since
         otherwise a loss of the forgotten class would count as their gain. `margin` [group, speaker, dose]: the log odds
         with the selected neurons pruned minus their mean with random ones. `across_p` [group, dose]: p of the rank of
         the selected neurons' log odds among those of the random sets (`statistics.rank_test`); `margin_p`: the greater
-        of it and of p of a sign-flip test of `margin` over speakers, NaN under 8 of them. With the target-blind
-        selections, [control]: `beyond_blind` [group, speaker, dose], the log odds with the selected neurons pruned
-        minus those with the control's, and `blind_across_p` [group, dose], p of the rank of their mean difference among
-        those between random sets, and `blind_p`, the greater of it and of p of a sign-flip test over speakers.
+        of it and of p of a sign-flip test of `margin` over speakers, NaN under 8 of them. With target-blind selections,
+        of which each is a `control`: `beyond_blind` [group, speaker, dose, control], the log odds with the selected
+        neurons pruned minus those with the control's; and [group, control, dose] `blind_across_p`, p of the rank of
+        their mean difference among those between random sets, and `blind_p`, the greater of it and of p of a sign-flip
+        test over speakers.
     """
     groups, has_label = [], compared["label"] == label
     for group, rows in (("forgotten", has_label), ("kept", ~has_label)):

@@ -46,7 +46,8 @@ def support(model, clips, sites, *, sample_rate=None) -> xr.DataArray:
 
 
 def contrast(scores, label, *, weight=1.0) -> xr.DataArray:
-    """Compute the mean over clips of a label minus `weight` times that over others, within speakers: [layer, neuron].
+    """Compute the mean score over a label's clips minus `weight` times that over others, within speakers: [layer,
+    neuron].
 
     Only speakers who have both count; where none has (few clips), or speakers are not known, it is over all clips.
     `scores` are [clip, layer, neuron], for instance `signed` of `attribution.grad_x_activation` of training clips,

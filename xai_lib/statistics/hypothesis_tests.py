@@ -26,7 +26,7 @@ def t_test(values, *, axis=0):
 
 
 def t_test_above(values, *, axis=0):
-    """Return the one-sided p of Student's t test that the mean of the units along `axis` is above 0; NaN are ignored.
+    """Return the one-sided p of Student's t test for a mean of the units along `axis` above 0; NaN are ignored.
 
     p is NaN with fewer than 8 units.
     """
@@ -36,7 +36,7 @@ def t_test_above(values, *, axis=0):
 
 
 def repeated_measures_test(values) -> np.ndarray:
-    """Return the p that conditions differ on average over units, each of which has a value in every condition.
+    """Return p of a test whether conditions differ on average over units that have a value in every condition.
 
     F is the variance of the conditions' means over that of the units' own differences between conditions, so effects
     that are particular to a unit (speaker) count as error. Its degrees of freedom are multiplied by epsilon, for
