@@ -20,7 +20,8 @@ from xai_lib.models import torch_pair
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
-PACKAGES = metadata.packages_distributions()  # {module: the distributions that it may come from}
+# {module: the distributions that it may come from}. The wheel of parselmouth does not say which module it brings.
+PACKAGES = {**metadata.packages_distributions(), "parselmouth": ["praat-parselmouth"]}
 
 
 def plain(name):
