@@ -184,18 +184,72 @@ def model(request, shared):
     return shared(size, **({"use_weighted_layer_sum": True} if summed else {}))
 
 
+def entry(value, place):
+    """Return what the clip of this number has of `value`."""
+    if callable(value):
+        return value(place)
+    if isinstance(value, (list, tuple)):
+        return value[place]
+    return value.format(place) if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="session")
+def make_clips():
+    """make_clips(folder, number, …): sound files at 16 kHz in a folder, and their table with a column `path`.
+
+    Clip `i` is `signal(i, rng)`; without a signal it is `level` times white noise of `lengths` samples.
+    Each clip has a generator of its own, of seed `i`; `seed` makes one that draws all clips in turn.
+    `silent` are the numbers of samples at the start and at the end that are turned down by 80 dB.
+    Further columns are given by name. What differs between clips (`lengths`, `names`, columns) is
+    one value, a text with {} for the number, a list, or a function of the number.
+    """
+
+    def make(
+        folder,
+        number,
+        *,
+        signal=None,
+        lengths=None,
+        level=0.2,
+        seed=None,
+        silent=(0, 0),
+        names="{}.wav",
+        subtype="FLOAT",
+        index=None,
+        **columns,
+    ):
+        shared, rows = np.random.default_rng(seed), []
+        for place in range(number):
+            rng = np.random.default_rng(place) if seed is None else shared
+            samples = signal(place, rng) if signal else level * rng.standard_normal(entry(lengths, place))
+            start, end = silent
+            samples[:start] *= 1e-4
+            samples[len(samples) - end :] *= 1e-4
+            path = Path(folder) / entry(names, place)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, samples, 16000, subtype=subtype)
+            rows.append({"path": str(path), **{name: entry(value, place) for name, value in columns.items()}})
+        return pd.DataFrame(rows, index=index)
+
+    return make
+
+
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Two clips of unequal length by two speakers, silent at both ends."""
-    rows = []
-    for place, length in enumerate((8000, 10000)):
-        samples = 0.2 * np.random.default_rng(place).standard_normal(length)
-        samples[:2000] *= 1e-4
-        samples[-1000:] *= 1e-4
-        path = tmp_path / f"{place}.wav"
-        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
-        rows.append({"path": str(path), "label": "angry", "speaker": f"s{place}"})
-    return pd.DataFrame(rows, index=[7, 9])
+    about = {"index": [7, 9], "label": "angry", "speaker": "s{}"}
+    return make_clips(tmp_path, 2, lengths=(8000, 10000), silent=(2000, 1000), **about)
+
+
+@pytest.fixture
+def swelling_clips(make_clips, tmp_path):
+    """Two clips of noise that swells, of unequal length, by two speakers."""
+
+    def swell(place, rng):
+        length = (8000, 9777)[place]
+        return 0.2 * rng.standard_normal(length) * np.linspace(0.01, 1, length)
+
+    return make_clips(tmp_path, 2, signal=swell, label="sad", speaker="s{}")
 
 
 @pytest.fixture

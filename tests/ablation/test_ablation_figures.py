@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pandas as pd
 import pytest
-import soundfile
 import xarray as xr
 from matplotlib.colors import same_color
 
@@ -322,14 +320,12 @@ def test_layer_curves_between_their_least_and_greatest_say_so(sweep):
 
 
 @pytest.fixture(scope="module")
-def several(tiny, tmp_path_factory):
+def several(tiny, make_clips, tmp_path_factory):
     """Sweeps of a model by what they have several of."""
-    model, rng, rows = tiny(), np.random.default_rng(0), []
-    for i in range(3):
-        path = tmp_path_factory.mktemp("noise") / f"{i}.wav"
-        soundfile.write(path, 0.1 * rng.standard_normal(4000), 16000)
-        rows.append({"path": str(path), "label": "sad", "speaker": f"s{i}"})
-    clips, layers = pd.DataFrame(rows), ablation.groups(model, ("lower", "upper"))
+    noise = {"lengths": 4000, "level": 0.1, "seed": 0, "subtype": "PCM_16"}
+    clips = make_clips(tmp_path_factory.mktemp("noise"), 3, **noise, label="sad", speaker="s{}")
+    model = tiny()
+    layers = ablation.groups(model, ("lower", "upper"))
     scores = attribution.grad_x_activation(model, clips, target="sad")
     options = {"n_random": 3, "activation_stats": ablation.activation_stats(model, clips), "modes": ("flip", "zero")}
     return {

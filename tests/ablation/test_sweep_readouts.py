@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from sklearn.metrics import recall_score
@@ -25,18 +24,27 @@ LABELS = ("angry", "sad", "calm")
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
+def clips(make_clips, tmp_path_factory):
     """Nine speakers who say one thing in three ways, clips of different lengths; buzzes between silences."""
-    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
-    for voice, (place, label) in itertools.product(range(9), enumerate(LABELS)):
-        n = 6400 + 320 * voice + 640 * place
+
+    def buzz(number, rng):
+        speaker, place = divmod(number, 3)
+        n = 6400 + 320 * speaker + 640 * place
         wave, at = 0.001 * rng.standard_normal(n), np.arange(1600, n - 1600)
-        phase = np.cumsum((110 + 12 * voice + 40 * place) * (1 + 0.1 * np.sin(at / 900)) / 16000)
+        phase = np.cumsum((110 + 12 * speaker + 40 * place) * (1 + 0.1 * np.sin(at / 900)) / 16000)
         wave[at] += 0.1 * (1 + place) * ((phase % 1) - 0.5) * (1 + 0.5 * np.sin(at / 700))
-        path = folder / f"{voice}-{label}.wav"
-        soundfile.write(path, wave, 16000, subtype="FLOAT")
-        rows.append({"path": str(path), "label": label, "speaker": f"s{voice}", "statement": 1})
-    return pd.DataFrame(rows)
+        return wave
+
+    return make_clips(
+        tmp_path_factory.mktemp("clips"),
+        27,
+        signal=buzz,
+        seed=0,
+        names=lambda i: f"{i // 3}-{LABELS[i % 3]}.wav",
+        label=LABELS * 9,
+        speaker=lambda i: f"s{i // 3}",
+        statement=1,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ import itertools
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
-import soundfile
 import torch
 from matplotlib.figure import Figure
 from scipy import special, stats
@@ -20,16 +18,17 @@ NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
+def clips(make_clips, tmp_path_factory):
     """Nine speakers with one clip each, of different lengths; a tone between silences."""
-    folder, rng, rows = tmp_path_factory.mktemp("clips"), np.random.default_rng(0), []
-    for i in range(9):
-        wave = 0.001 * rng.standard_normal(6400 + 320 * i)
+
+    def tone(place, rng):
+        wave = 0.001 * rng.standard_normal(6400 + 320 * place)
         middle = np.arange(1600, len(wave) - 1600)
-        wave[middle] += 0.2 * np.sin(2 * np.pi * (150 + 90 * i) * middle / 16000) * rng.uniform(0.5, 1, len(middle))
-        soundfile.write(folder / f"{i}.wav", wave, 16000, subtype="FLOAT")
-        rows.append({"path": str(folder / f"{i}.wav"), "label": "angry", "speaker": f"s{i}"})
-    return pd.DataFrame(rows)
+        pitch = 150 + 90 * place
+        wave[middle] += 0.2 * np.sin(2 * np.pi * pitch * middle / 16000) * rng.uniform(0.5, 1, len(middle))
+        return wave
+
+    return make_clips(tmp_path_factory.mktemp("clips"), 9, signal=tone, seed=0, label="angry", speaker="s{}")
 
 
 def hooked(model, path, edit):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -31,14 +30,9 @@ METHODS = {
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Three clips of unequal length by three speakers."""
-    rows = []
-    for place in range(3):
-        samples = 0.2 * np.random.default_rng(place).standard_normal(6000 + 700 * place)
-        soundfile.write(tmp_path / f"{place}.wav", samples.astype(np.float32), 16000, subtype="FLOAT")
-        rows.append({"path": str(tmp_path / f"{place}.wav"), "label": "angry", "speaker": f"s{place}"})
-    return pd.DataFrame(rows, index=[7, 9, 4])
+    return make_clips(tmp_path, 3, lengths=(6000, 6700, 7400), index=[7, 9, 4], label="angry", speaker="s{}")
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from transformers import ASTConfig, ASTForAudioClassification
@@ -34,19 +33,19 @@ PARTS = ["ffn_hidden", "ffn_out"]
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def corpus(make_clips, tmp_path):
     """corpus(n): clips of three lengths, two of each in a row, with a burst in the middle."""
 
     def make(n, seconds=(0.4, 0.3, 0.5)):
-        rows = []
-        for i in range(n):
-            rng, length = np.random.default_rng(i), round(16_000 * seconds[i // 2 % len(seconds)])
+        def burst(place, rng):
+            length = round(16_000 * seconds[place // 2 % len(seconds)])
             x = 0.001 * rng.standard_normal(length)
             x[length // 3 : length // 2] += 0.2 * rng.standard_normal(length // 2 - length // 3)
-            path = tmp_path / f"{i}.wav"
-            soundfile.write(path, x, 16_000)
-            rows.append({"path": str(path), "label": ("angry", None)[i % 2], "speaker": f"s{i // 3}"})
-        return pd.DataFrame(rows, index=[f"clip {i}" for i in range(n)])
+            return x
+
+        about = {"label": lambda i: ("angry", None)[i % 2], "speaker": lambda i: f"s{i // 3}"}
+        index = [f"clip {i}" for i in range(n)]
+        return make_clips(tmp_path, n, signal=burst, subtype="PCM_16", index=index, **about)
 
     return make
 

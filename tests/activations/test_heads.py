@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
@@ -19,17 +18,24 @@ LABELS = ("sad", "angry", "calm")
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(make_clips, tmp_path_factory):
     """Six speakers, three classes that differ in brightness and in nothing else."""
-    folder, rng, rows = tmp_path_factory.mktemp("corpus"), np.random.default_rng(0), []
-    for speaker in range(6):
-        for take, label in enumerate(LABELS * 2):
-            noise = rng.standard_normal(3200)
-            tone = np.sin(2 * np.pi * (300, 1200, 3000)[LABELS.index(label)] * np.arange(3200) / 16_000)
-            path = folder / f"{speaker}-{take}.wav"
-            soundfile.write(path, 0.1 * (tone + 0.3 * noise), 16_000)
-            rows.append((str(path), label, f"s{speaker}"))
-    return pd.DataFrame(rows, columns=["path", "label", "speaker"])
+
+    def hum(place, rng):
+        noise = rng.standard_normal(3200)
+        tone = np.sin(2 * np.pi * (300, 1200, 3000)[place % 3] * np.arange(3200) / 16_000)
+        return 0.1 * (tone + 0.3 * noise)
+
+    return make_clips(
+        tmp_path_factory.mktemp("corpus"),
+        36,
+        signal=hum,
+        seed=0,
+        subtype="PCM_16",
+        names=lambda i: f"{i // 6}-{i % 6}.wav",
+        label=LABELS * 12,
+        speaker=lambda i: f"s{i // 6}",
+    )
 
 
 def planted(classes=3, speakers=10, seed=0, strength=3.0):

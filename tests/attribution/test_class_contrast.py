@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from hypothesis import given, settings
@@ -386,17 +385,18 @@ def test_a_distribution_shows_what_is_compared(made):
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Nine speakers, each with two emotions that the models do not know, the bored ones longer."""
-    rng, rows = np.random.default_rng(0), []
-    for i in range(27):
-        label = ("bored", "keen", "keen")[i % 3]
-        path = tmp_path / f"{i}.wav"
-        soundfile.write(
-            path, 0.1 * rng.standard_normal(9000 if label == "bored" else 6000 + 40 * i), 16000, subtype="FLOAT"
-        )
-        rows.append({"path": str(path), "label": label, "speaker": f"s{i // 3}", "statement": 1})
-    return pd.DataFrame(rows)
+    return make_clips(
+        tmp_path,
+        27,
+        lengths=lambda i: 6000 + 40 * i if i % 3 else 9000,
+        level=0.1,
+        seed=0,
+        label=("bored", "keen", "keen") * 9,
+        speaker=lambda i: f"s{i // 3}",
+        statement=1,
+    )
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

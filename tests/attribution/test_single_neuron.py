@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from scipy.special import log_softmax
@@ -18,16 +17,10 @@ from xai_lib.attribution.single_neuron import exhaustive_ablation
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Three clips of unequal length by three speakers, silent at both ends."""
-    rows = []
-    for place in range(3):
-        samples = 0.2 * np.random.default_rng(place).standard_normal(6000 + 700 * place)
-        samples[:1500] *= 1e-4
-        samples[-1000:] *= 1e-4
-        soundfile.write(tmp_path / f"{place}.wav", samples.astype(np.float32), 16000, subtype="FLOAT")
-        rows.append({"path": str(tmp_path / f"{place}.wav"), "label": "angry", "speaker": f"s{place}"})
-    return pd.DataFrame(rows, index=[7, 9, 4])
+    about = {"index": [7, 9, 4], "label": "angry", "speaker": "s{}"}
+    return make_clips(tmp_path, 3, lengths=(6000, 6700, 7400), silent=(1500, 1000), **about)
 
 
 def hooked(model, path, edit):

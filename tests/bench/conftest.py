@@ -46,15 +46,13 @@ def model():
 
 
 @pytest.fixture(scope="session")
-def noise(tmp_path_factory):
+def noise(make_clips, tmp_path_factory):
     """noise(seconds): a corpus of one clip."""
-    import pandas as pd
-    import soundfile
 
     def make(seconds):
-        path = tmp_path_factory.mktemp("noise") / "noise.wav"
-        soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(round(16_000 * seconds)), 16_000)
-        return pd.DataFrame({"path": [str(path)]})
+        length = round(16_000 * seconds)
+        folder = tmp_path_factory.mktemp("noise")
+        return make_clips(folder, 1, lengths=length, level=0.1, names="noise.wav", subtype="PCM_16")
 
     return make
 

@@ -6,7 +6,6 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 from IPython.display import Audio
 from scipy import stats
 
@@ -158,12 +157,17 @@ def test_figures_draw_what_they_were_given(planted):
 
 
 @pytest.fixture
-def clips(tmp_path):
-    rows = []
-    for i, (label, hertz) in enumerate((("sad", 110), ("angry", 220), ("sad", 165), ("<b>$x", 300))):
-        soundfile.write(tmp_path / f"{i}.wav", tone(hertz, 0.4), 16000)
-        rows.append({"path": str(tmp_path / f"{i}.wav"), "label": label, "sex": "male" if i else "female"})
-    return pd.DataFrame(rows, index=[5, 6, 8, 9])
+def clips(make_clips, tmp_path):
+    """Four tones, of which one has a label that is markup."""
+    return make_clips(
+        tmp_path,
+        4,
+        signal=lambda i, _: tone((110, 220, 165, 300)[i], 0.4),
+        subtype="PCM_16",
+        index=[5, 6, 8, 9],
+        label=["sad", "angry", "sad", "<b>$x"],
+        sex=["female", "male", "male", "male"],
+    )
 
 
 def drawn_f0(panel):

@@ -150,14 +150,9 @@ def test_folds_of_sounds_come_as_numbers_too():
 
 
 @pytest.fixture
-def noises(tmp_path):
+def noises(make_clips, tmp_path):
     """Two files each of three speakers."""
-    rows = []
-    for place in range(6):
-        path = tmp_path / f"{place}.wav"
-        soundfile.write(path, 0.1 * np.random.default_rng(place).standard_normal(8000), 16_000)
-        rows.append((str(path), f"P{place // 2}"))
-    return pd.DataFrame(rows, columns=["path", "speaker"])
+    return make_clips(tmp_path, 6, lengths=8000, level=0.1, subtype="PCM_16", speaker=lambda i: f"P{i // 2}")
 
 
 def test_a_recording_is_known_under_any_name(noises, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from scipy import stats
@@ -273,17 +272,18 @@ def test_exemplars_are_the_extremes(activations):
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Eight clips of noise bursts, two speakers, two labels; the last file is broken."""
-    rng, rows = np.random.default_rng(0), []
-    for i in range(8):
+
+    def burst(place, rng):
         x = 0.001 * rng.standard_normal(12000)
         x[4000:8000] += 0.2 * rng.standard_normal(4000)
-        path = tmp_path / f"{i}.wav"
-        soundfile.write(path, x, 16000)
-        rows.append({"path": str(path), "label": ("angry", "calm")[i % 2], "speaker": f"s{i // 4}"})
+        return x
+
+    about = {"label": ("angry", "calm") * 4, "speaker": lambda i: f"s{i // 4}"}
+    found = make_clips(tmp_path, 8, signal=burst, seed=0, subtype="PCM_16", **about)
     (tmp_path / "7.wav").write_bytes(b"not a sound")
-    return pd.DataFrame(rows)
+    return found
 
 
 def test_activations_are_means_over_the_frames_that_count(tiny, clips):

@@ -29,16 +29,16 @@ def voice(rng, length, pitch, glide=0.0, rate=16000):
 
 
 @pytest.fixture(scope="module")
-def voices(tmp_path_factory):
+def voices(make_clips, tmp_path_factory):
     """Three clips each by twelve speakers, of their own pitch; no two clips are of one length."""
-    folder, rng, rows = tmp_path_factory.mktemp("voices"), np.random.default_rng(0), []
-    for place in range(36):
-        speaker = place // 3
-        samples = voice(rng, 8000 + 320 * place, 100 + 12 * speaker, rng.uniform(-20, 20))
-        path = str(folder / f"{place}.wav")
-        soundfile.write(path, samples, 16000, subtype="FLOAT")
-        rows.append({"path": path, "label": ["angry", "sad", "calm"][place % 3], "speaker": f"s{speaker:02}"})
-    return pd.DataFrame(rows)
+    return make_clips(
+        tmp_path_factory.mktemp("voices"),
+        36,
+        signal=lambda i, rng: voice(rng, 8000 + 320 * i, 100 + 12 * (i // 3), rng.uniform(-20, 20)),
+        seed=0,
+        label=("angry", "sad", "calm") * 12,
+        speaker=lambda i: f"s{i // 3:02}",
+    )
 
 
 def plant(model, clips, make):

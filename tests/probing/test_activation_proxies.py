@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
-import soundfile
 import torch
 import xarray as xr
 from hypothesis import given
@@ -19,15 +17,14 @@ U = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64)
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Six clips of noise, each of another level, length and colour."""
-    rng, rows = np.random.default_rng(0), []
-    for i in range(6):
-        noise = rng.standard_normal(5000 + 400 * i)
-        noise = np.convolve(noise, np.ones(1 + i) / (1 + i), "same") * 0.05 * (1 + i % 4)
-        soundfile.write(tmp_path / f"{i}.wav", noise, 16000, subtype="FLOAT")
-        rows.append({"path": str(tmp_path / f"{i}.wav"), "label": "angry", "speaker": f"s{i}"})
-    return pd.DataFrame(rows)
+
+    def coloured(place, rng):
+        noise = rng.standard_normal(5000 + 400 * place)
+        return np.convolve(noise, np.ones(1 + place) / (1 + place), "same") * 0.05 * (1 + place % 4)
+
+    return make_clips(tmp_path, 6, signal=coloured, seed=0, label="angry", speaker="s{}")
 
 
 def test_rms_is_the_mean_norm():

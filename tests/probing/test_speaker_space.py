@@ -19,17 +19,15 @@ from xai_lib.probing import speaker_space
 
 
 @pytest.fixture(scope="module")
-def voices(tmp_path_factory):
+def voices(make_clips, tmp_path_factory):
     """Three clips each by twelve speakers, of noise coloured by speaker, each of another statement and length."""
-    folder, rng, rows = tmp_path_factory.mktemp("voices"), np.random.default_rng(0), []
-    for place in range(36):
-        speaker = place // 3
-        colour = np.random.default_rng(speaker).standard_normal(6)
-        samples = 0.1 * np.convolve(rng.standard_normal(6000 + 320 * place), colour, "same")
-        path = str(folder / f"{place}.wav")
-        soundfile.write(path, samples.astype(np.float32), 16000, subtype="FLOAT")
-        rows.append({"path": path, "label": "calm", "speaker": f"s{speaker:02}", "statement": place % 3})
-    return pd.DataFrame(rows)
+
+    def coloured(place, rng):
+        colour = np.random.default_rng(place // 3).standard_normal(6)
+        return 0.1 * np.convolve(rng.standard_normal(6000 + 320 * place), colour, "same")
+
+    about = {"label": "calm", "speaker": lambda i: f"s{i // 3:02}", "statement": lambda i: i % 3}
+    return make_clips(tmp_path_factory.mktemp("voices"), 36, signal=coloured, seed=0, **about)
 
 
 def planted(model, clips, make):

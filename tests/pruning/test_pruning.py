@@ -34,14 +34,11 @@ def model(shared, request):
 
 
 @pytest.fixture
-def clips(tmp_path):
+def clips(make_clips, tmp_path):
     """Two speakers × four labels."""
-    rng, rows = np.random.default_rng(0), []
-    for i in range(8):
-        path = tmp_path / f"{i}.wav"
-        soundfile.write(path, 0.1 * rng.standard_normal(6000), 16000)
-        rows.append({"path": str(path), "label": ("angry", "calm", "sad", "happy")[i % 4], "speaker": f"s{i // 4}"})
-    return pd.DataFrame(rows, index=range(10, 18))
+    about = {"label": ("angry", "calm", "sad", "happy") * 2, "speaker": lambda i: f"s{i // 4}"}
+    noise = {"lengths": 6000, "level": 0.1, "seed": 0, "subtype": "PCM_16"}
+    return make_clips(tmp_path, 8, index=range(10, 18), **noise, **about)
 
 
 @pytest.fixture

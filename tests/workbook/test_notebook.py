@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -26,17 +27,20 @@ from xai_lib.workbook import inputs, parameters
 
 
 @pytest.fixture
-def stand_ins(monkeypatch, tmp_path):
+def stand_ins(make_clips, monkeypatch, tmp_path):
     """A corpus of 4 speakers x 2 emotions x 3 takes and a model that has heard two of the speakers."""
-    rng, rows = np.random.default_rng(0), []
-    for speaker in "abcd":
-        for label in ("angry", "sad"):
-            for take in range(3):
-                path = tmp_path / "corpus" / speaker / f"{label}{take}.wav"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, 0.2 * rng.standard_normal(800 + take), 16_000)
-                rows.append({"path": str(path), "label": label, "speaker": speaker})
-    box = SimpleNamespace(corpus=pd.DataFrame(rows), labels=["angry", "sad"], split_called=False)
+    speakers, labels, takes = zip(*itertools.product("abcd", ("angry", "sad"), range(3)))
+    clips = make_clips(
+        tmp_path / "corpus",
+        24,
+        lengths=lambda i: 800 + takes[i],
+        seed=0,
+        names=lambda i: f"{speakers[i]}/{labels[i]}{takes[i]}.wav",
+        subtype="PCM_16",
+        label=labels,
+        speaker=speakers,
+    )
+    box = SimpleNamespace(corpus=clips, labels=["angry", "sad"], split_called=False)
     box.train_speakers, box.head_train_speakers, box.selection_speakers = ["a", "b"], None, None
     box.wrong = []  # speakers whose clips the model calls something else
 
