@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
+from speechlike import voice
 
 matplotlib.use("Agg")
 # No limit on time inside a test: a slow machine would miss it.
@@ -134,6 +135,66 @@ def tiny(tiny_folder, device):
     return lambda size="base", **options: models.load(tiny_folder(size, **options), device=device)
 
 
+@pytest.fixture
+def xvector_heads(tiny_folder, tmp_path):
+    """xvector_heads("base" | "large", …config options): a small x-vector network on that encoder, and its folder."""
+    import torch
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
+
+    from xai_lib import models
+
+    def make(size="base", **options):
+        sizes = {
+            "tdnn_dim": (16, 16, 20),
+            "tdnn_kernel": (5, 3, 1),
+            "tdnn_dilation": (1, 2, 1),
+            "xvector_output_dim": 8,
+        }
+        config = WavLMConfig.from_pretrained(tiny_folder(size), **sizes, **options)
+        network = WavLMForXVector(config).eval()
+        encoder = models.load(tiny_folder(size)).architecture.base
+        network.wavlm.load_state_dict(encoder.state_dict())
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                if not name.startswith("wavlm."):
+                    weight.add_(0.1 * torch.randn_like(weight))
+        network.save_pretrained(tmp_path / "head")
+        Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "head")
+        return network, tmp_path / "head"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ast_folder(tmp_path_factory):
+    """A small random AST of one second, three layers."""
+    import torch
+    from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+
+    torch.manual_seed(0)
+    settings = {"max_length": 100, "num_mel_bins": 32}
+    names = dict(enumerate(["rain", "dog", "bell"]))
+    config = ASTConfig(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40, patch_size=16,
+                       time_stride=8, frequency_stride=8, id2label=names, label2id={v: k for k, v in names.items()},
+                       **settings)  # fmt: skip
+    network = ASTForAudioClassification(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("ast")
+    network.save_pretrained(path)
+    ASTFeatureExtractor(mean=-5.0, std=4.0, **settings).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ast(ast_folder, device):
+    """That AST, opened."""
+    from xai_lib import models
+
+    return models.load(ast_folder, device=device)
+
+
 @pytest.fixture(scope="session")
 def opened():
     """{(size, options): a model of `tiny` that several tests share}."""
@@ -250,6 +311,67 @@ def swelling_clips(make_clips, tmp_path):
         return 0.2 * rng.standard_normal(length) * np.linspace(0.01, 1, length)
 
     return make_clips(tmp_path, 2, signal=swell, label="sad", speaker="s{}")
+
+
+@pytest.fixture
+def coloured_clips(make_clips, tmp_path):
+    """Six clips of noise, each of another level, length and colour."""
+
+    def coloured(place, rng):
+        noise = rng.standard_normal(5000 + 400 * place)
+        return np.convolve(noise, np.ones(1 + place) / (1 + place), "same") * 0.05 * (1 + place % 4)
+
+    return make_clips(tmp_path, 6, signal=coloured, seed=0, label="angry", speaker="s{}")
+
+
+@pytest.fixture(scope="session")
+def voices(make_clips, tmp_path_factory):
+    """Three clips each by twelve speakers, of noise coloured by speaker, each of another statement and length."""
+
+    def coloured(place, rng):
+        colour = np.random.default_rng(place // 3).standard_normal(6)
+        return 0.1 * np.convolve(rng.standard_normal(6000 + 320 * place), colour, "same")
+
+    about = {"label": "calm", "speaker": lambda i: f"s{i // 3:02}", "statement": lambda i: i % 3}
+    return make_clips(tmp_path_factory.mktemp("voices"), 36, signal=coloured, seed=0, **about)
+
+
+@pytest.fixture(scope="session")
+def gliding_voices(make_clips, tmp_path_factory):
+    """Three clips each by twelve speakers, of their own pitch; no two clips are of one length."""
+    return make_clips(
+        tmp_path_factory.mktemp("voices"),
+        36,
+        signal=lambda i, rng: voice(rng, 8000 + 320 * i, 100 + 12 * (i // 3), rng.uniform(-20, 20)),
+        seed=0,
+        label=("angry", "sad", "calm") * 12,
+        speaker=lambda i: f"s{i // 3:02}",
+    )
+
+
+@pytest.fixture(scope="session")
+def emotional_buzzes(make_clips, tmp_path_factory):
+    """Nine speakers who say one thing in three ways, clips of different lengths; buzzes between silences."""
+    labels = ("angry", "sad", "calm")
+
+    def buzz(number, rng):
+        speaker, place = divmod(number, 3)
+        n = 6400 + 320 * speaker + 640 * place
+        wave, at = 0.001 * rng.standard_normal(n), np.arange(1600, n - 1600)
+        phase = np.cumsum((110 + 12 * speaker + 40 * place) * (1 + 0.1 * np.sin(at / 900)) / 16000)
+        wave[at] += 0.1 * (1 + place) * ((phase % 1) - 0.5) * (1 + 0.5 * np.sin(at / 700))
+        return wave
+
+    return make_clips(
+        tmp_path_factory.mktemp("clips"),
+        27,
+        signal=buzz,
+        seed=0,
+        names=lambda i: f"{i // 3}-{labels[i % 3]}.wav",
+        label=labels * 9,
+        speaker=lambda i: f"s{i // 3}",
+        statement=1,
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tiny models that read and write, made from a configuration: tokens are bytes, answers are set in the weights."""
+"""Tiny models that read, hear and write, from configurations: tokens are bytes, answers are set in the weights."""
 
 from __future__ import annotations
 
@@ -70,3 +70,47 @@ def chat(folder, answer, *, ends=True, reads=8192):
     network.generation_config.update(do_sample=True, temperature=1.5)  # as chat models do; greedy has to be asked for
     network.save_pretrained(folder)
     return str(folder)
+
+
+def clip(folder):
+    """A CLIP that reads 20 tokens, in half precision."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    words = tokenizer(folder, end=True)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    torch.manual_seed(0)
+    config = CLIPTextConfig(**size, **tokens, projection_dim=8, max_position_embeddings=20)
+    CLIPTextModelWithProjection(config).half().save_pretrained(folder)
+    return folder
+
+
+def audio_language_model(folder):
+    """A Qwen2-Audio of 20 mel bands and 2 s; a third of its tokens end its answer."""
+    from transformers import (
+        Qwen2AudioConfig,
+        Qwen2AudioForConditionalGeneration,
+        Qwen2AudioProcessor,
+        WhisperFeatureExtractor,
+    )
+
+    marks = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|im_start|>", "<|im_end|>")
+    words = tokenizer(folder, *marks)
+    ears = {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "encoder_layers": 1, "num_mel_bins": 20}
+    text = {"vocab_size": len(words), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048, "bos_token_id": None}
+    config = Qwen2AudioConfig(
+        audio_config={"model_type": "qwen2_audio_encoder", "max_source_positions": 100, **ears},
+        text_config={"model_type": "qwen2", "pad_token_id": 0, "eos_token_id": 1, **text},
+        audio_token_index=2,
+    )
+    torch.manual_seed(0)
+    network = Qwen2AudioForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    network.generation_config.eos_token_id = [1, *range(8, len(words), 3)]
+    network.generation_config.update(do_sample=True, temperature=2.0)
+    network.save_pretrained(folder)
+    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=20, chunk_length=2), words).save_pretrained(folder)
+    return folder

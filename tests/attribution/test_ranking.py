@@ -8,25 +8,12 @@ import pandas as pd
 import pytest
 import soundfile
 import xarray as xr
+from handmade import scores
 from scipy.stats import spearmanr
 
 from xai_lib import attribution, statistics
 from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
-
-
-def scores(values, speakers):
-    values = np.asarray(values, float)
-    return xr.Dataset(
-        {"absolute": (("clip", "layer", "neuron"), np.abs(values)), "signed": (("clip", "layer", "neuron"), values)},
-        {
-            "clip": range(len(values)),
-            "speaker": ("clip", np.array(speakers, object)),
-            "layer": range(values.shape[1]),
-            "neuron": range(values.shape[2]),
-        },
-        {"part": "hidden_state"},
-    )
 
 
 def test_top_neurons_count_speakers_not_clips():
@@ -55,18 +42,6 @@ def test_top_neurons_of_a_layer():
         attribution.top_neurons(table, 2, layer=5)
     with pytest.raises(ValueError, match="unknown by"):
         attribution.top_neurons(table, 2, by="size")
-
-
-def test_agreement_is_spearman():
-    rng = np.random.default_rng(3)
-    a, b = scores(rng.standard_normal((3, 2, 30)), list("abc")), scores(rng.standard_normal((2, 2, 30)), list("de"))
-    found, mean = attribution.agreement(a, b, by="signed"), attribution.mean_score(b, by="signed").values
-    for clip in range(3):
-        for layer in range(2):
-            one = a["signed"].values[clip, layer]
-            assert found.values[clip, layer] == pytest.approx(spearmanr(one, mean[layer]).statistic)
-    assert found["speaker"].values.tolist() == list("abc")
-    assert np.allclose(attribution.agreement(a.isel(clip=[0]), a.isel(clip=[0])), 1)
 
 
 def test_agreement_of_several_targets_can_be_set_side_by_side(tiny, clips):

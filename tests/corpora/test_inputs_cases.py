@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pocket_copies
 import pytest
 import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from pocket_copies import OTHER_HEADS, head_of
 from torch import nn
 
 from xai_lib import activations, audio, corpora, dissection, heads, hooks, models
@@ -272,44 +271,9 @@ def checkpoint(tmp_path_factory):
     """checkpoint(name, config=…, weights=…): a copy of the bundled model with changes."""
 
     def make(name, config=None, weights=None):
-        folder = tmp_path_factory.mktemp("checkpoint") / name
-        shutil.copytree(checkpoints.POCKET, folder)
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})))
-        if weights is not None:
-            state = load_file(folder / "model.safetensors")
-            save_file({**state, **weights(state)}, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
+        return pocket_copies.changed(tmp_path_factory.mktemp("checkpoint") / name, config, weights)
 
     return make
-
-
-def head_of(size):
-    return lambda state: {key: state[key][:size].clone() for key in ("classifier.weight", "classifier.bias")}
-
-
-OTHER_HEADS = {
-    "several labels": ({"problem_type": "multi_label_classification"}, None),
-    "numbers": (
-        {"problem_type": "regression", "id2label": {"0": "arousal", "1": "dominance", "2": "valence"}, "label2id": {}},
-        head_of(3),
-    ),
-    "one number": ({"problem_type": "regression", "id2label": {"0": "valence"}, "label2id": {}}, head_of(1)),
-    "one label": ({"problem_type": "single_label_classification"}, None),
-    "of two": ({"id2label": {"0": "calm", "1": "angry"}, "label2id": {}}, head_of(2)),
-}
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("kind", OTHER_HEADS)
-def test_scores_are_those_of_the_pipeline(checkpoint, kind):
-    from transformers import pipeline
-
-    folder = checkpoint(kind.replace(" ", "-"), *OTHER_HEADS[kind])
-    ours = models.load(folder, device="cpu").predict(sound(), RATE).iloc[0].drop("label", errors="ignore").astype(float)
-    classify = pipeline("audio-classification", model=str(folder), device="cpu")
-    theirs = {row["label"]: row["score"] for row in classify(sound(), top_k=None)}
-    np.testing.assert_allclose([theirs[name] for name in ours.index], ours, atol=1e-4)
 
 
 @pytest.mark.heavy

@@ -1,4 +1,4 @@
-"""Vectors of texts and sounds: the acoustic space by hand, tiny CLIP, CLAP and sentence models against transformers."""
+"""Vectors of texts and sounds: the acoustic space by hand, and what a text model cannot read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import tiny_text
-import torch
 
-from xai_lib import audio, corpora
+from xai_lib import corpora
 from xai_lib.dissection import descriptions
 from xai_lib.dissection.descriptions import encoders
 
@@ -94,31 +92,7 @@ def test_match_refuses_what_was_not_captioned():
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    folder = tmp_path_factory.mktemp("clip")
-    words = tiny_text.tokenizer(folder, end=True)
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    tokens = {"vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-    torch.manual_seed(0)
-    config = CLIPTextConfig(**size, **tokens, projection_dim=8, max_position_embeddings=20)
-    CLIPTextModelWithProjection(config).half().save_pretrained(folder)
-    return folder
-
-
-def test_clip_text_is_the_models_own_projection(clip):
-    from transformers import AutoTokenizer, CLIPTextModelWithProjection
-
-    encode = descriptions.CLIPText(clip, device="cpu", batch=2)
-    texts = ["a dog barks", "rain", "собака", ""]
-    vectors = encode(texts)
-    network = CLIPTextModelWithProjection.from_pretrained(clip, dtype=torch.float32).eval()
-    words = AutoTokenizer.from_pretrained(clip)
-    for text, vector in zip(texts[:3], vectors):
-        with torch.no_grad():
-            own = network(**words(text, return_tensors="pt")).text_embeds[0].numpy()
-        np.testing.assert_allclose(vector, own / np.linalg.norm(own), atol=1e-5)
-    assert not vectors[3].any()
+    return tiny_text.clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_a_text_too_long_for_the_model_is_cut_and_said_so(clip):
@@ -127,100 +101,6 @@ def test_a_text_too_long_for_the_model_is_cut_and_said_so(clip):
         vectors = encode(["a dog", "x" * 100_000])
     with pytest.warns(UserWarning, match="cut"):
         np.testing.assert_allclose(vectors[1], encode(["x" * 300])[0], atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def clap(tmp_path_factory):
-    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
-
-    folder = tmp_path_factory.mktemp("clap")
-    words = tiny_text.tokenizer(folder, end=True)
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tokens = {"vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-    ears = {"patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 32}
-    config = ClapConfig(
-        text_config={**size, **tokens, "max_position_embeddings": 66, "projection_dim": 12},
-        audio_config={**ears, "projection_dim": 12, "enable_fusion": False, "aff_block_r": 2},
-        projection_dim=12,
-    )
-    torch.manual_seed(0)
-    network = ClapModel(config)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    network.save_pretrained(folder)
-    ClapProcessor(ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad"), words).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def recorded(tmp_path):
-    """Clips of 1, 3 and 23 s at 16 kHz, and one that is not there."""
-    rows = []
-    for i, seconds in enumerate((1, 3, 23)):
-        rng = np.random.default_rng(i)
-        wave = 0.1 * rng.standard_normal(seconds * RATE) * np.sin(np.arange(seconds * RATE) / (99 + 900 * i))
-        soundfile.write(tmp_path / f"{i}.wav", wave, RATE, subtype="FLOAT")
-        rows.append(str(tmp_path / f"{i}.wav"))
-    return pd.DataFrame({"path": [*rows, str(tmp_path / "gone.wav")]}, index=[2, 4, 6, 8])
-
-
-def test_clap_hears_clips_at_its_own_rate(clap, recorded):
-    from transformers import ClapFeatureExtractor, ClapModel
-
-    both = descriptions.CLAP(clap, device="cpu")
-    assert both.sample_rate == 48000
-    with pytest.warns(UserWarning, match="gone.wav"):
-        index, heard = both.sound(recorded)
-    assert list(index) == [2, 4, 6]
-    network, ears = ClapModel.from_pretrained(clap).eval(), ClapFeatureExtractor.from_pretrained(clap)
-    wave = audio.read(recorded["path"][4], 48000)
-    with torch.no_grad():
-        own = (
-            network.get_audio_features(**ears(wave, sampling_rate=48000, return_tensors="pt")).pooler_output[0].numpy()
-        )
-    np.testing.assert_allclose(heard[1], own / np.linalg.norm(own), atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(heard, axis=1), 1)
-    again = both.sound(recorded[:3])[1]
-    np.testing.assert_array_equal(again, heard)  # no part of the long clip is drawn at random
-
-
-def test_clap_reads_texts_and_fits_sounds_to_them(clap, recorded):
-    from transformers import AutoTokenizer, ClapModel
-
-    both = descriptions.CLAP(clap, device="cpu")
-    vectors = both.text(["a dog barks", "rain", "x" * 40])
-    network, words = ClapModel.from_pretrained(clap).eval(), AutoTokenizer.from_pretrained(clap)
-    with torch.no_grad():
-        own = network.get_text_features(**words("rain", return_tensors="pt")).pooler_output[0].numpy()
-    np.testing.assert_allclose(vectors[1], own / np.linalg.norm(own), atol=1e-5)
-    with pytest.warns(UserWarning, match="cut to the 65 tokens"):
-        both.text(["x" * 500])
-    concepts = pd.Series({"dog": "a dog barks", "rain": "rain"})
-    fit = descriptions.match_sound(recorded[:3], concepts, both)
-    np.testing.assert_allclose(fit, both.sound(recorded[:3])[1] @ vectors[:2].T, atol=1e-6)
-    assert list(fit["clip"].values) == [2, 4, 6]
-
-
-def test_sentence_transformer_is_the_packages_own(tmp_path):
-    package = pytest.importorskip("sentence_transformers")
-    from transformers import BertConfig, BertModel
-
-    words = tiny_text.tokenizer(tmp_path / "bert", end=True)
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **size)).save_pretrained(tmp_path / "bert")
-    package.SentenceTransformer(str(tmp_path / "bert"), device="cpu").save(str(tmp_path / "whole"))  # mean of tokens
-    encode = descriptions.SentenceTransformer(tmp_path / "whole", device="cpu", batch=2)
-    texts = ["a dog barks", "rain", "собака"]
-    vectors = encode(texts)
-    with torch.no_grad():
-        network = BertModel.from_pretrained(tmp_path / "bert").eval()
-        own = network(**words("rain", return_tensors="pt")).last_hidden_state[0].mean(0).numpy()
-    np.testing.assert_allclose(vectors[1], own / np.linalg.norm(own), atol=1e-5)
-    concepts = pd.Series({"dog": "a dog barks", "rain": "rain"})
-    assert descriptions.match(pd.Series(texts), concepts, encode).sel(clip=0, concept="dog") == pytest.approx(
-        1, abs=1e-5
-    )
 
 
 def test_sentence_transformer_without_its_package_says_what_to_install(monkeypatch):

@@ -1,24 +1,40 @@
-"""Adjectives of neurons and whether they are true, against planted neurons, scipy, sklearn and counts by hand."""
+"""Adjectives of neurons and whether they are true, against planted neurons and counts by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+import voiced_neurons
 import xarray as xr
 from recordings import FOLD, recordings
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from voiced_neurons import LEXICON, NEURONS, PER, SPEAKERS, said_of
 
 from xai_lib import dissection, plots, statistics
 from xai_lib.dissection import description_tests, descriptions, open_concepts
 from xai_lib.dissection.descriptions import text_analysis
 
-SPEAKERS, PER, NEURONS = 10, 12, 30
-LEXICON = pd.DataFrame(
-    {"low": ["quiet", "low-pitched"], "high": ["loud", "high-pitched"]},
-    index=pd.Index(["level_db", "f0"], name="feature"),
-)
+
+@pytest.fixture
+def measured():
+    return voiced_neurons.measured()
+
+
+@pytest.fixture
+def activations(measured):
+    return voiced_neurons.following(measured)
+
+
+@pytest.fixture
+def described():
+    return voiced_neurons.described()
+
+
+@pytest.fixture
+def captions(activations, measured):
+    return voiced_neurons.captions(activations, measured)
 
 
 def bag(texts):
@@ -212,21 +228,6 @@ def test_distribution_counts_neurons_beside_the_null():
     assert "chance" not in open_concepts.distribution(said)
 
 
-def test_the_line_over_layers_is_scipys():
-    rng = np.random.default_rng(0)
-    layers = np.arange(1, 7)
-    said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
-    said = xr.DataArray(said, {"layer": layers, "adjective": list("abcde")}, ("layer", "neuron", "adjective"))
-    found = open_concepts.by_layer(said)
-    line = stats.linregress(layers, said.values.sum(2).mean(1))
-    half = stats.t.ppf(0.975, 4) * line.stderr
-    expected = [line.slope, line.slope - half, line.slope + half, line.pvalue, line.intercept]
-    np.testing.assert_allclose([found[name] for name in ("slope", "low", "high", "p", "intercept")], expected)
-    np.testing.assert_allclose(found["mean"], said.values.sum(2).mean(1))
-    assert float(found["slope"]) == pytest.approx(0.5, abs=0.15) and float(found["low"]) > 0
-    assert np.isnan(open_concepts.by_layer(said.sel(layer=[1, 2]))["slope"])
-
-
 def test_each_part_has_its_line_over_the_layers_that_it_has():
     coords = units()
     layer, part = coords["layer"].values, coords["part"].values
@@ -271,42 +272,6 @@ def test_the_jackknife_of_a_mean_over_speakers_is_its_t_interval():
 # whether they are true
 
 
-@pytest.fixture
-def measured():
-    """Level and F0 [clip] of ten speakers, whose voices differ far more than their clips; no F0 in a tenth."""
-    rng = np.random.default_rng(5)
-    voice = np.repeat(20 * rng.standard_normal((SPEAKERS, 2)), PER, axis=0)
-    table = pd.DataFrame(rng.standard_normal((SPEAKERS * PER, 2)) + voice, columns=["level_db", "f0"])
-    table.loc[::10, "f0"] = np.nan
-    return table.set_index(1000 + table.index)
-
-
-@pytest.fixture
-def activations(measured):
-    """Noise, but in layer 1 neuron 0 follows level, 1 its reverse, 2 F0, and 3 the speakers' mean level alone."""
-    rng = np.random.default_rng(6)
-    values = rng.standard_normal((SPEAKERS * PER, 2, NEURONS))
-    level, speakers = measured["level_db"].to_numpy(), np.repeat([f"s{i}" for i in range(SPEAKERS)], PER)
-    values[:, 0, 0] = np.exp(level / 9)
-    values[:, 0, 1] = -level
-    values[:, 0, 2] = measured["f0"].fillna(99)
-    values[:, 0, 3] += 9 * pd.Series(level).groupby(speakers).transform("mean")
-    values[:, 1, 29] = 4.0  # never changes
-    coords = {"clip": measured.index.to_numpy(), "layer": [1, 2], "neuron": np.arange(NEURONS)}
-    return xr.DataArray(values, {**coords, "speaker": ("clip", speakers.astype(object))}, ("clip", "layer", "neuron"))
-
-
-def said_of(activations, **neurons):
-    """Adjectives, false but for the (layer, neuron)s given."""
-    names = ["quiet", "low-pitched", "loud", "high-pitched", "odd"]
-    coords = {"layer": [1, 2], "neuron": np.arange(NEURONS), "adjective": names}
-    found = xr.DataArray(np.zeros((2, NEURONS, 5), bool), coords, ("layer", "neuron", "adjective"))
-    for name, places in neurons.items():
-        for layer, neuron in places:
-            found.loc[{"layer": layer, "neuron": neuron, "adjective": name.replace("_", "-")}] = True
-    return found
-
-
 def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
     said = said_of(
         activations, loud=[(1, 0), (1, 1), (1, 3), (2, 5)], quiet=[(1, 1)], high_pitched=[(1, 2)], odd=[(1, 7)]
@@ -334,23 +299,6 @@ def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
     assert found.attrs["unchecked"] == '["odd"]' and "odd" not in found["adjective"]
     assert np.isnan(found["rho"].sel(layer=2, neuron=29)).all()
     np.testing.assert_allclose(found["q"], statistics.fdr(found["p"]))
-
-
-def test_rho_is_scipys_within_speakers_over_the_clips_that_were_measured(activations, measured):
-    found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=1)
-    for name, column, sign in (("loud", "level_db", 1), ("low-pitched", "f0", -1)):
-        one, each = activations.sel(layer=2, neuron=4), []
-        for speaker in np.unique(one["speaker"]):
-            own = one.isel(clip=one["speaker"].values == speaker)
-            pair = pd.DataFrame({"a": own.values, "b": measured.loc[own["clip"].values, column].to_numpy()}).dropna()
-            each.append(sign * stats.spearmanr(pair["a"], pair["b"]).statistic)
-        assert float(found["rho"].sel(layer=2, neuron=4, adjective=name)) == pytest.approx(np.mean(each))
-    said = said_of(activations, loud=[(2, 4)])
-    found = open_concepts.check(activations, said, measured, LEXICON, draws=1).sel(adjective="loud")
-    level = [stats.spearmanr(activations.sel(layer=2, neuron=4)[rows], measured["level_db"][rows]).statistic
-             for rows in (slice(i * PER, (i + 1) * PER) for i in range(SPEAKERS))]  # fmt: skip
-    np.testing.assert_allclose([found[name] for name in ("mean", "low", "high")], statistics.interval(level))
-    assert int(found["n"]) == SPEAKERS
 
 
 def test_p_of_noise_is_not_too_small(activations, measured):
@@ -521,44 +469,6 @@ def test_neurons_of_several_parts_are_checked_too(measured):
 
 
 # AUROC
-
-
-@pytest.fixture
-def described():
-    """Descriptions: neuron 0 of layer 1 loud and not quiet, 1 the reverse, 4 nothing, others at random."""
-    z = np.random.default_rng(1).choice([-3.0, 3.0], (2, NEURONS, 2))
-    z[0, :2], z[0, 4] = [[3, -3], [-3, 3]], 0
-    coords = {"layer": [1, 2], "neuron": np.arange(NEURONS), "word": ["loud", "quiet"]}
-    z = xr.DataArray(z, coords, ("layer", "neuron", "word"))
-    return xr.Dataset({"z": z, "chance": xr.concat([z[:, ::-1].assign_coords(neuron=z["neuron"]), 0 * z], "draw")})
-
-
-@pytest.fixture
-def captions(activations, measured):
-    """Loud in the louder half of each speaker's clips, quiet in the rest; a sixth says neither."""
-    middle = measured["level_db"].groupby(activations["speaker"].values).transform("median")
-    said = pd.Series(np.where(measured["level_db"] > middle, "a loud voice", "a quiet voice"), measured.index)
-    said[::6] = "an ordinary voice"
-    return said
-
-
-def test_auroc_is_sklearns_within_speakers(activations, described, captions):
-    found = open_concepts.predictivity_auroc(activations, described, captions, draws=199)
-    scores = captions.map({"a loud voice": 1, "a quiet voice": -1}).fillna(0)
-    for neuron, sign in ((0, 1), (1, -1)):
-        each = []
-        for i in range(SPEAKERS):
-            rows = slice(i * PER, (i + 1) * PER)
-            own = activations.sel(layer=1, neuron=neuron)[rows].values
-            each.append(roc_auc_score(own >= np.sort(own)[-3], sign * 2 * scores.iloc[rows]))
-        here = found.sel(layer=1, neuron=neuron)
-        np.testing.assert_allclose([here[name] for name in ("auroc", "low", "high")], statistics.interval(each))
-        assert float(here["p"]) < 1 / 200 and int(here["n"]) == SPEAKERS and float(here["auroc"]) > 0.7
-    assert np.isnan(found["auroc"].sel(layer=1, neuron=4)) and np.isnan(found["auroc"].sel(layer=2, neuron=29))
-    np.testing.assert_allclose(found["q"], statistics.fdr(found["p"]))
-    assert float((found["p"].sel(layer=2) < 0.05).mean()) < 0.15 and float(
-        found["auroc"].sel(layer=2).mean()
-    ) == pytest.approx(0.5, abs=0.05)
 
 
 def test_controls_of_the_auroc(activations, described, captions):

@@ -4,55 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
 from xai_lib import attribution, edits, execution, hooks, models
 from xai_lib.hooks import Site
 
 pytestmark = pytest.mark.heavy
 
-SETTINGS = {"max_length": 100, "num_mel_bins": 32}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A small random AST of one second, three layers."""
-    torch.manual_seed(0)
-    names = dict(enumerate(["rain", "dog", "bell"]))
-    config = ASTConfig(hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40, patch_size=16,
-                       time_stride=8, frequency_stride=8, id2label=names, label2id={v: k for k, v in names.items()},
-                       **SETTINGS)  # fmt: skip
-    network = ASTForAudioClassification(config)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    path = tmp_path_factory.mktemp("ast")
-    network.save_pretrained(path)
-    ASTFeatureExtractor(mean=-5.0, std=4.0, **SETTINGS).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def ast(folder, device):
-    """It, opened."""
-    return models.load(folder, device=device)
-
 
 def sound(n, seed=0):
     return 0.2 * np.random.default_rng(seed).standard_normal(n).astype(np.float32)
-
-
-@pytest.mark.parametrize("n", [4000, 16000, 30000], ids=["padded", "whole", "cut"])
-def test_the_spectrogram_is_that_of_the_feature_extractor_and_gradients_reach_the_samples(ast, folder, n):
-    wave = sound(n)
-    extract = ASTFeatureExtractor.from_pretrained(folder)
-    theirs = extract(wave, sampling_rate=16_000, return_tensors="pt")["input_values"].to(ast.device)
-    x = torch.stack([ast.tensor(wave)[0], ast.tensor(sound(n, 1))[0]]).requires_grad_()
-    torch.testing.assert_close(ast.prepare(x)[:1], theirs, atol=1e-4, rtol=1e-4)
-    logits = ast.logits(x)
-    torch.testing.assert_close(logits[:1], ast.network(theirs).logits, atol=1e-4, rtol=1e-4)
-    (slope,) = torch.autograd.grad(logits[0, 0], x)
-    assert slope[0].abs().max() > 0 and not slope[1].any()
 
 
 def test_prefix_and_suffix_are_the_plain_forward_and_blocks_are_its_hidden_states(ast):

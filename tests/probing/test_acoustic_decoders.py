@@ -8,10 +8,7 @@ import pytest
 import soundfile
 import torch
 import xarray as xr
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import PredefinedSplit, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from speechlike import voice
 
 from xai_lib import audio, execution, hooks
 from xai_lib.probing import acoustic_decoders
@@ -19,26 +16,9 @@ from xai_lib.probing import acoustic_decoders
 NAMES = list(acoustic_decoders.FEATURES)
 
 
-def voice(rng, length, pitch, glide=0.0, rate=16000):
-    """A buzz that glides in pitch (semitones per second), swells, and grows noisy."""
-    t = np.arange(length) / rate
-    phase = 2 * np.pi * np.cumsum(pitch * 2 ** (glide * t / 12)) / rate
-    loud = 0.06 * (1.5 + np.sin(2 * np.pi * rng.uniform(1, 6) * t + rng.uniform(0, 6)))
-    breath = rng.uniform(0, 0.3) * rng.standard_normal(length) * (t > t[-1] / 2)
-    return (loud * (sum(np.sin(k * phase) / k for k in range(1, 12)) + breath)).astype(np.float32)
-
-
 @pytest.fixture(scope="module")
-def voices(make_clips, tmp_path_factory):
-    """Three clips each by twelve speakers, of their own pitch; no two clips are of one length."""
-    return make_clips(
-        tmp_path_factory.mktemp("voices"),
-        36,
-        signal=lambda i, rng: voice(rng, 8000 + 320 * i, 100 + 12 * (i // 3), rng.uniform(-20, 20)),
-        seed=0,
-        label=("angry", "sad", "calm") * 12,
-        speaker=lambda i: f"s{i // 3:02}",
-    )
+def voices(gliding_voices):
+    return gliding_voices
 
 
 def plant(model, clips, make):
@@ -183,30 +163,6 @@ def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
         valid = acoustic_decoders.validity(model, voices[~train], fitted).sel(layer=2)
     assert (valid["mean"] <= 0.001).all()
     assert valid["training"].sel(feature="f0") > 0.3
-
-
-def test_decoders_equal_ridge_regressions_chosen_with_speakers_apart(tiny, voices):
-    model, clips = tiny(), voices[:15]
-    fitted, seen, true, split = acoustic_decoders.fit(model, clips), [], [], []
-    names = np.random.default_rng(0).permutation(clips["speaker"].unique())
-    folds = clips["speaker"].map({name: i % 3 for i, name in enumerate(names)})
-    for index, waveform in audio.stream(clips):
-        with torch.no_grad(), hooks.capture(model, 1) as kept:
-            model.logits(model.tensor(waveform))
-        seen.append(kept[hooks.Site(1)][0].cpu().double().numpy())
-        true.append(acoustic_decoders.truth(model, waveform).T)
-        split += [folds[index]] * len(true[-1])
-    seen, true, at = np.concatenate(seen), np.concatenate(true), fitted.sel(layer=1)
-    assert fitted.attrs["frames"] == np.isfinite(true[:, 0]).sum() < 6000
-    for i, name in enumerate(NAMES):
-        there = np.isfinite(true[:, i])
-        x, y, apart = seen[there], true[there, i], PredefinedSplit(np.array(split)[there])
-        tried = [make_pipeline(StandardScaler(), Ridge(one)) for one in acoustic_decoders.STRENGTHS]
-        errors = [((cross_val_predict(one, x, y, cv=apart) - y) ** 2).sum() for one in tried]
-        assert at["strength"][i] == acoustic_decoders.STRENGTHS[np.argmin(errors)]
-        best = tried[int(np.argmin(errors))].fit(x, y)
-        assert x @ at["weight"][i].values + at["bias"][i].item() == pytest.approx(best.predict(x), abs=1e-3)
-        assert fitted["mean"][i] == pytest.approx(y.mean())
 
 
 def test_few_frames_are_drawn_evenly_and_seeded(tiny, voices):

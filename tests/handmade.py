@@ -1,0 +1,137 @@
+"""Results made by hand: scores of neurons, contrasts, sweeps and what probes read, of which the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from xai_lib import corpora
+
+LABELS = ("neutral", "happy", "angry")
+SOUNDS = {"p": "plosive", "t": "plosive", "k": "plosive", "s": "fricative", "z": "fricative", "f": "fricative"}
+SOUNDS |= {"m": "nasal", "n": "nasal", "ŋ": "nasal"}
+
+
+def scores(values, speakers):
+    """What an attribution gives, of values [clip, layer, neuron]."""
+    values = np.asarray(values, float)
+    return xr.Dataset(
+        {"absolute": (("clip", "layer", "neuron"), np.abs(values)), "signed": (("clip", "layer", "neuron"), values)},
+        {
+            "clip": range(len(values)),
+            "speaker": ("clip", np.array(speakers, object)),
+            "layer": range(values.shape[1]),
+            "neuron": range(values.shape[2]),
+        },
+        {"part": "hidden_state"},
+    )
+
+
+# ---------- contrasts
+
+
+def design(speakers=16):
+    """Every speaker says two statements neutrally, and with two emotions at two intensities; women are even."""
+    rows = [
+        {
+            "speaker": f"s{voice:02d}",
+            "sex": "male" if voice % 2 else "female",
+            "label": label,
+            "intensity": how,
+            "statement": n,
+        }
+        for voice in range(speakers)
+        for label in LABELS
+        for how in ("normal", "strong")
+        for n in (1, 2)
+        if (label, how) != ("neutral", "strong")
+    ]
+    return pd.DataFrame(rows)
+
+
+def dataset(clips, values):
+    """What `activations` gives, of made-up values [clip, layer, neuron]."""
+    about = {name: ("clip", clips[name].astype(object).to_numpy()) for name in clips}
+    coords = {"clip": np.arange(len(clips)) + 5, "layer": range(1, 1 + values.shape[1]), **about}
+    coords["neuron"] = range(values.shape[2])
+    attrs = {"model": "made up", "part": "ffn_hidden", "frames": "speech", "skipped": "{}"}
+    return xr.Dataset({"activation": (("clip", "layer", "neuron"), values.astype(np.float32))}, coords, attrs)
+
+
+def angry_contrast():
+    """Values in halves, with ties, higher by 1 in angry clips; the clips in no order."""
+    clips = design()
+    rng = np.random.default_rng(0)
+    values = rng.integers(-3, 4, size=(len(clips), 2, 5)) / 2 + (clips["label"] == "angry").to_numpy()[:, None, None]
+    return dataset(clips.sample(frac=1, random_state=0).reset_index(drop=True), values)
+
+
+# ---------- sweeps
+
+
+def swept(speakers=9, clips=2, n_random=20, seed=0):
+    """A sweep's `target_change` by hand: [clip, layer, mode], speakers with two clips each."""
+    rng = np.random.default_rng(seed)
+    shape, dims = (speakers * clips, 3, 2), ("clip", "layer", "mode")
+    return xr.Dataset(
+        {
+            "target_change": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
+            "random_target_change": ((*dims, "random"), rng.standard_normal((*shape, n_random))),
+        },
+        {
+            "layer": [1, 2, 5],
+            "mode": ["flip", "zero"],
+            "speaker": ("clip", np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object)),
+        },
+    )
+
+
+# ---------- what probes read
+
+
+def probed(layers, *, speakers=8, per=8, seed=0, first=0, sounds=True):
+    """What `probes.read` gives, for clips of eight emotions by some speakers, each with all `SOUNDS`.
+
+    `layers` are functions from a table of examples (label, phoneme, manner, speaker, clip) to values [example, neuron].
+    """
+    rng, table = np.random.default_rng(seed), []
+    for speaker in range(first, first + speakers):
+        for place in range(per):
+            cell = corpora.EMOTIONS[place % 8], ["normal", "strong"][place // 8 % 2], 1 + (speaker + place) % 2
+            table.append([f"s{speaker:02d}", *cell])
+    clips = pd.DataFrame(table, columns=["speaker", "label", "intensity", "statement"])
+    clips = clips.assign(clip=100 * first + np.arange(len(clips)), phoneme="", manner="")
+    every = clips.loc[clips.index.repeat(len(SOUNDS))].reset_index(drop=True)
+    every["phoneme"] = np.tile([*SOUNDS], len(clips))
+    every["manner"] = every["phoneme"].map(SOUNDS)
+    coords = {"clip": clips["clip"].to_numpy(), "layer": np.arange(len(layers))}
+    coords |= {
+        name: ("clip", clips[name].astype(object).to_numpy())
+        for name in clips
+        if name not in ("clip", "phoneme", "manner")
+    }
+    dims, by_clip = ("layer", "neuron"), np.stack([layer(clips, rng) for layer in layers], axis=1)
+    out = xr.Dataset({"clip_mean": (("clip", *dims), by_clip)}, {**coords, "neuron": np.arange(by_clip.shape[2])})
+    if not sounds:
+        return out
+    out["sound_mean"] = ("sound", *dims), np.stack([layer(every, rng) for layer in layers], axis=1)
+    about = {name: ("sound", every[name].astype(object).to_numpy()) for name in ("phoneme", "manner")}
+    return out.assign_coords(**about, sound_clip=("sound", every["clip"].to_numpy()))
+
+
+def code(names, seed, width=24):
+    """A random vector for each name, the same every time."""
+    table = {name: row for name, row in zip(sorted(set(names)), range(99))}
+    vectors = np.random.default_rng(seed).standard_normal((99, width))
+    return vectors[[table[name] for name in names]]
+
+
+def noise(table, rng):
+    """What a layer holds that knows nothing."""
+    return rng.standard_normal((len(table), 24))
+
+
+def manners(table, rng):
+    """What a layer holds that knows manners, and nothing else of a phoneme, and emotions."""
+    return code(table["manner"], 1) + code(table["label"], 2) + 0.1 * noise(table, rng)
