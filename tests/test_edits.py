@@ -14,14 +14,16 @@ OTHER = torch.tensor([[1.5, 2.5, 3.5], [6.0, 7.0, 8.0], [-6.0, -7.0, -8.0], [0.1
 NEEDS = {"values": OTHER, "means": [7.0, 8.0, 9.0], "stds": [1.0, 2.0, 3.0], "speech": [False, True, True, False]}
 
 
-def test_modes():
+def test_edit_modes_set_expected_values():
+    """An edit flips neurons, zeroes them or sets them to their means, for one, several or all."""
     assert torch.equal(edit(1)(HIDDEN)[..., 1], -HIDDEN[..., 1])
     assert (edit([0, 2], "zero")(HIDDEN)[..., [0, 2]] == 0).all()
     assert (edit([2, 0], "mean", means=NEEDS["means"])(HIDDEN)[..., 0] == 7).all()
     assert (edit("all", "zero")(HIDDEN) == 0).all()
 
 
-def test_noise_has_the_size_asked_for_and_the_same_draw():
+def test_edit_noise_has_given_scale_and_seed():
+    """Noise is added with mean zero and `scale` times the given SDs, and is the same for the same seed only."""
     hidden = torch.full((1, 20_000, 3), 5.0)
     noisy = edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0)
     added = (noisy(hidden) - hidden)[0]  # to what was there
@@ -31,7 +33,9 @@ def test_noise_has_the_size_asked_for_and_the_same_draw():
     assert not torch.equal(noisy(hidden), edit([0, 2], "noise", stds=NEEDS["stds"], scale=2.0, seed=1)(hidden))
 
 
-def test_a_donor_is_cut_repeated_or_stretched():
+def test_edit_cuts_repeats_or_stretches_donors():
+    """Resampling cuts or repeats a donor to the length of the clip; patching stretches it, also at given frames."""
+
     def first(mode, n):
         return edit(0, mode, values=OTHER[:n])(HIDDEN)[0, :, 0].tolist()
 
@@ -48,7 +52,8 @@ def test_a_donor_is_cut_repeated_or_stretched():
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "noise"])
-def test_neurons_are_directions_too(mode):
+def test_edit_takes_directions_like_neurons(mode):
+    """Editing unit vectors equals editing neurons, a flip negates only the directions given, and noise is refused."""
     unit = np.eye(3)[:, [0, 2]]
     for frames in FRAMES:
         told = {"frames": frames, "n_peaks": 2, **NEEDS}
@@ -63,7 +68,8 @@ def test_neurons_are_directions_too(mode):
         edit(basis, "noise", stds=NEEDS["stds"])
 
 
-def test_random_directions_are_orthonormal():
+def test_directions_are_orthonormal():
+    """Random directions are different sets of orthonormal vectors."""
     sets = directions(20, 6, 3, seed=1)
     assert len(sets) == 3 and not np.allclose(sets[0], sets[1])
     for basis in sets:
@@ -80,18 +86,21 @@ def test_random_directions_are_orthonormal():
         ([], []),
     ],
 )
-def test_frames(frames, expected):
+def test_edit_changes_only_chosen_frames(frames, expected):
+    """An edit changes only the frame of greatest magnitude, the peak frames, speech or the frames given."""
     changed = edit([0, 1], "flip", frames=frames, n_peaks=2, speech=NEEDS["speech"])(HIDDEN) != HIDDEN
     assert changed[0].nonzero().tolist() == sorted(expected)
 
 
-def test_window():
+def test_edit_window_adds_neighbouring_frames():
+    """A window of one adds the frames on both sides of those given, and changes no other neuron."""
     changed = edit(0, frames=[0, 3], window=1)(torch.ones(1, 9, 2)) < 0
     assert changed[0, :, 0].nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
     assert not changed[..., 1].any()
 
 
-def test_rows_of_a_batch_have_their_own_peaks():
+def test_edit_finds_peaks_of_each_row():
+    """Each row of a batch is edited at its own greatest or peak frames."""
     both = torch.cat([HIDDEN, HIDDEN.flip(1)])
     for frames in ("max_frame", "peak_frames"):
         edited = edit([0, 1], frames=frames, n_peaks=1)(both)
@@ -105,7 +114,8 @@ def test_rows_of_a_batch_have_their_own_peaks():
     neurons=st.sets(st.integers(0, 2)),
     seed=st.integers(0, 9),
 )
-def test_what_is_not_chosen_is_untouched(mode, frames, window, neurons, seed):
+def test_edit_leaves_other_neurons_unchanged(mode, frames, window, neurons, seed):
+    """An edit leaves other neurons and its input unchanged; a flip keeps norms and is its own inverse."""
     hidden = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(seed))
     before = hidden.clone()
     function = edit(sorted(neurons), mode, frames=frames, window=window, **NEEDS)
@@ -120,7 +130,8 @@ def test_what_is_not_chosen_is_untouched(mode, frames, window, neurons, seed):
         assert not torch.equal(out, before)
 
 
-def test_in_a_model(tiny, wave):
+def test_edit_changes_only_chosen_neurons_in_model(tiny, wave):
+    """In a model, flipping two neurons at their greatest frames changes one value of each and no others."""
     model = tiny()
     with torch.no_grad(), hooks.capture(model, 2) as clean:
         model.logits(model.tensor(wave))
@@ -146,7 +157,8 @@ def test_in_a_model(tiny, wave):
         ({"window": -1}, "window must be 0 or more"),
     ],
 )
-def test_bad_options(options, message):
+def test_edit_refuses_bad_options(options, message):
+    """An edit refuses unknown modes, unsuitable frames or neurons and missing statistics, and says what is needed."""
     with pytest.raises(ValueError, match=message):
         edit(0, **options)
     with pytest.raises(ValueError, match="neurons must be whole numbers, not bool"):
@@ -161,6 +173,7 @@ def test_bad_options(options, message):
         (0, {"frames": "speech", "speech": [True]}, "the speech mask has"),
     ],
 )
-def test_bad_choices(neurons, options, message):
+def test_edit_refuses_choices_out_of_range(neurons, options, message):
+    """An edit refuses neurons and frames out of range and a speech mask of another length."""
     with pytest.raises(ValueError, match=message):
         edit(neurons, **options)(HIDDEN)

@@ -29,7 +29,8 @@ def close(a, b, tolerance=1e-5):
     assert (a - b).abs().max() <= tolerance * b.abs().max()
 
 
-def test_prefix_and_suffix_make_the_plain_forward(model, wave):
+def test_prefix_with_suffix_equals_plain_forward(model, wave):
+    """At every layer, `prefix` followed by `suffix` gives the logits of the plain forward."""
     x = model.tensor(wave)
     with torch.no_grad():
         plain = model.network(model.prepare(x)).logits
@@ -37,21 +38,24 @@ def test_prefix_and_suffix_make_the_plain_forward(model, wave):
             close(execution.suffix(model, execution.prefix(model, x, layer)), plain)
 
 
-def test_prefix_gives_the_hidden_states(model, wave):
+def test_prefix_equals_hidden_states(model, wave):
+    """The prefix up to each layer gives that hidden state of transformers."""
     with torch.no_grad():
         states = model.network(model.prepare(model.tensor(wave)), output_hidden_states=True).hidden_states
         for layer, expected in enumerate(states):
             close(execution.prefix(model, model.tensor(wave), layer).hidden, expected)
 
 
-def test_a_batch_of_prefixes_equals_single_ones(model, wave):
+def test_prefix_of_batch_equals_single_clips(model, wave):
+    """The prefix and suffix of a batch give the logits of its clips one by one."""
     x = torch.stack([torch.from_numpy(wave), torch.from_numpy(wave[::-1].copy())]).to(model.device)
     with torch.no_grad():
         both = execution.suffix(model, execution.prefix(model, x, 1))
         close(both, torch.cat([model.logits(row[None]) for row in x]))
 
 
-def test_cascade_equals_one_hooked_forward_each(model, wave):
+def test_cascade_equals_hooked_forwards(model, wave):
+    """A cascade equals one hooked forward for each edit, in any order, and every edit changes the logits."""
     edits = [(site, function) for site in model.sites(PARTS) for function in (flip, double_last)]
     edits = edits[::-1]  # not in the order of the network
     found = execution.cascade(model, wave, edits, batch=7)
@@ -61,20 +65,23 @@ def test_cascade_equals_one_hooked_forward_each(model, wave):
     assert (moved > 1e-4 * found[0].abs().max()).all()  # every edit reaches the logits
 
 
-def test_edits_made_together(model, wave):
+def test_cascade_applies_edits_together(model, wave):
+    """A row of a cascade that edits several sites together equals a forward with all of these hooks."""
     together = {Site(1, "ffn_hidden"): flip, Site(1): double_last, Site(3, "attention"): flip, Site(0): flip}
     found = execution.cascade(model, wave, [together, (Site(2), flip)])
     close(found[1:2], hooked(model, wave, together))
     close(found[2:3], hooked(model, wave, {Site(2): flip}))
 
 
-def test_cascade_without_edits_is_the_clean_forward(model, wave):
+def test_cascade_without_edits_equals_clean_forward(model, wave):
+    """A cascade without edits gives the logits of the clean forward alone."""
     found = execution.cascade(model, wave, [])
     assert found.shape == (1, len(model.labels))
     close(found, hooked(model, wave, {}))
 
 
-def test_readers_see_what_a_hooked_forward_sees(model, wave):
+def test_cascade_read_equals_hooked_forwards(model, wave):
+    """Reading a cascade gives, for every edit and without one, what `capture` sees in a hooked forward."""
     sites = [Site(0), Site(1, "ffn_hidden"), Site(2), Site(3, "attention"), Site(3)]
     edits = [(Site(0), flip), (Site(1, "ffn_hidden"), flip), (Site(2), double_last), (Site(3, "attention"), flip)]
     _, seen = execution.cascade_read(model, wave, edits, {s: lambda hidden: hidden for s in sites}, batch=3)
@@ -85,21 +92,24 @@ def test_readers_see_what_a_hooked_forward_sees(model, wave):
             close(seen[site][row : row + 1], kept[site])
 
 
-def test_readers_are_clean_below_the_edit(model, wave):
+def test_cascade_read_is_clean_below_the_edit(model, wave):
+    """Reading a cascade gives clean values at a site below the edit, and edited ones at the edited site."""
     readout_functions = {Site(1): lambda hidden: hidden.norm(dim=-1)}
     _, seen = execution.cascade_read(model, wave, [(Site(2), flip), (Site(1), torch.zeros_like)], readout_functions)
     assert torch.equal(seen[Site(1)][1], seen[Site(1)][0])
     assert (seen[Site(1)][2] == 0).all() and (seen[Site(1)][0] > 0).all()
 
 
-def test_an_edit_around_the_cascade_reaches_every_row(model, wave):
+def test_cascade_keeps_surrounding_edits(model, wave):
+    """An edit hooked around a cascade reaches every row of it, the clean one included."""
     with hooks.edit(model, {Site(1): flip}):
         found = execution.cascade(model, wave, [(Site(2), double_last)])
     close(found[:1], hooked(model, wave, {Site(1): flip}))
     close(found[1:], hooked(model, wave, {Site(1): flip, Site(2): double_last}))
 
 
-def test_the_batch_halves_when_memory_runs_out(model, wave, monkeypatch):
+def test_cascade_halves_batch_when_out_of_memory(model, wave, monkeypatch):
+    """A cascade takes smaller batches when memory runs out, with equal results, and raises if none fits."""
     step, rows = execution._step, []
 
     def small(model, state, *rest):
@@ -118,7 +128,9 @@ def test_the_batch_halves_when_memory_runs_out(model, wave, monkeypatch):
         execution.cascade(model, wave, edits)
 
 
-def test_the_cascade_leaves_no_hook(model, wave):
+def test_cascade_leaves_no_hooks(model, wave):
+    """A cascade in which an edit raises an error leaves no hooks on the model."""
+
     def broken(hidden):
         raise ArithmeticError("no")
 
@@ -128,12 +140,14 @@ def test_the_cascade_leaves_no_hook(model, wave):
 
 
 @pytest.mark.parametrize("edit", [Site(1), (Site(1), None), {}, 3])
-def test_an_edit_that_is_none_is_refused(model, wave, edit):
+def test_cascade_refuses_malformed_edits(model, wave, edit):
+    """A cascade refuses an edit without a function or a site, and says what an edit must be."""
     with pytest.raises(ValueError, match="an edit must be"):
         execution.cascade(model, wave, [edit])
 
 
-def test_gradients_flow_through_prefix_and_suffix(tiny, wave):
+def test_prefix_with_suffix_equals_plain_gradients(tiny, wave):
+    """Gradients through `prefix` and `suffix` equal those of the plain forward."""
     model = tiny("large")
     x = model.tensor(wave).requires_grad_()
     plain = torch.autograd.grad(model.logits(x)[0, 3], x)[0]
@@ -155,7 +169,8 @@ def full_size(request, tmp_path_factory, device):
 
 
 @pytest.mark.full
-def test_cascade_at_full_size(full_size):
+def test_cascade_equals_hooked_forwards_at_full_size(full_size):
+    """A cascade equals hooked forwards at the size of wavlm-base-plus, also with the front end and norms of large."""
     wave = 0.1 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     edits = [(Site(2), flip), (Site(7, "ffn_hidden"), flip), (Site(10, "attention"), flip), (Site(12, "ffn_out"), flip)]
     found = execution.cascade(full_size, wave, edits)
@@ -164,7 +179,8 @@ def test_cascade_at_full_size(full_size):
 
 
 @pytest.mark.full
-def test_cascade_needs_fewer_flops(full_size):
+def test_cascade_takes_fewer_flops_than_hooks(full_size):
+    """A cascade of 12 edits takes at least 2.5 times fewer FLOPs than 12 hooked forwards, with equal results."""
     from torch.utils.flop_counter import FlopCounterMode
 
     wave = 0.1 * np.random.default_rng(0).standard_normal(48_000).astype(np.float32)

@@ -40,18 +40,21 @@ LONG = ("sets", "ast", "effect", "prune", "decoding", "speakers", "identify", "s
 @pytest.mark.parametrize(
     "section", [pytest.param(name, marks=[pytest.mark.full] * (name in LONG)) for name in record.SECTIONS]
 )
-def test_results_and_choices_are_what_they_were(section):
+def test_golden_results_are_unchanged(section):
+    """The results and choices of a section equal its golden arrays."""
     said = differences(section)
     assert not said, "\n".join(said)
 
 
-def test_arrays_are_those_of_the_sections_and_small():
+def test_golden_arrays_cover_sections_and_are_small():
+    """There are golden arrays of every section and of no other, in less than 10 MB."""
     assert set(LONG) <= set(record.SECTIONS)
     assert {file.stem for file in store.ARRAYS.iterdir()} == set(record.SECTIONS)
     assert sum(file.stat().st_size for file in store.ARRAYS.iterdir()) < LARGEST
 
 
-def test_nothing_of_this_machine_is_in_the_arrays():
+def test_golden_arrays_hold_no_local_paths():
+    """The golden arrays contain no path of a home, temporary or project folder."""
     folders = {"/home/", "/Users/", f"{Path.home()}/", f"{tempfile.gettempdir()}/", f"{Path(__file__).parents[1]}/"}
     for file in store.ARRAYS.iterdir():
         content = file.read_bytes()
@@ -68,17 +71,20 @@ SEEDS = {
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_another_text_that_seeds_is_told(name, monkeypatch):
+def test_golden_detects_changed_seed_texts(name, monkeypatch):
+    """A changed text that seeds random draws makes results differ from the golden arrays."""
     monkeypatch.setattr(targets, name, "another")
     assert differences(SEEDS[name])
 
 
-def test_the_keys_of_all_texts_are_kept(monkeypatch):
+def test_golden_detects_changed_seed_keys(monkeypatch):
+    """A changed seed text makes the keys differ from the golden ones."""
     monkeypatch.setattr(targets, "SEED_DECODERS", "another")
     assert any("keys" in sentence for sentence in differences("seeds"))
 
 
-def test_a_dropped_clip_is_told(monkeypatch):
+def test_golden_detects_dropped_clips(monkeypatch):
+    """A clip missing from the inputs, or from a balanced draw, is reported as a difference."""
     drawn = sampling.balanced
     monkeypatch.setattr(inputs, "few", lambda: inputs.test().head(1))
     assert any("sizes" in sentence for sentence in differences("segment"))
@@ -100,12 +106,14 @@ def told(golden, **changes):
     return comparison.differences("sweep", golden, {"sweep": golden["sweep"].assign(changes)})
 
 
-def test_the_same_is_the_same(golden):
+def test_differences_ignores_rounding(golden):
+    """There are no differences between equal results, nor for floats that change by a millionth."""
     assert comparison.differences("sweep", golden, golden) == []
     assert told(golden, delta=golden["sweep"]["delta"] * (1 + 1e-6)) == []
 
 
-def test_a_float_that_moves_is_told(golden):
+def test_differences_finds_changed_floats(golden):
+    """The comparison reports a float that changes by 0.0001, with its place, and one that becomes NaN."""
     moved = golden["sweep"]["delta"].copy()
     moved[1, 0] += 1e-4
     (sentence,) = told(golden, delta=moved)
@@ -114,7 +122,8 @@ def test_a_float_that_moves_is_told(golden):
     assert told(golden, delta=moved)
 
 
-def test_another_choice_is_told(golden):
+def test_differences_finds_changed_choices(golden):
+    """The comparison reports another integer, type or label, and each attribute that changes."""
     assert told(golden, neurons=("neuron", [4, 2, 8]))
     assert told(golden, neurons=("neuron", [4.0, 2.0, 9.0]))
     assert told(golden, label=("clip", np.array(["sad", "calm"], object)))
@@ -122,7 +131,8 @@ def test_another_choice_is_told(golden):
     assert len(comparison.differences("sweep", golden, {"sweep": changed})) == 2
 
 
-def test_what_is_missing_or_new_is_told(golden):
+def test_differences_finds_missing_and_new_results(golden):
+    """The comparison reports variables and results that are missing or new, and sizes that change."""
     assert "the variable neurons is missing" in str(
         comparison.differences("sweep", golden, {"sweep": golden["sweep"].drop_vars("neurons")})
     )
@@ -134,7 +144,8 @@ def test_what_is_missing_or_new_is_told(golden):
     assert comparison.differences("sweep", golden, {"sweep": golden["sweep"].isel(clip=[0])})
 
 
-def test_renamed_dims_are_told_and_adapted(golden, monkeypatch):
+def test_old_names_adapts_renamed_dimensions(golden, monkeypatch):
+    """Renamed dimensions, variables, coordinates and texts differ until `old_names` has their former names."""
     renamed = {"sweep": golden["sweep"].rename(clip="recording", delta="change", label="emotion")}
     renamed["sweep"] = renamed["sweep"].assign_attrs(mode="turned").rename({"neurons": "selected"})
     assert len(comparison.differences("sweep", golden, adapter.old_names("sweep", renamed))) > 4
@@ -146,7 +157,8 @@ def test_renamed_dims_are_told_and_adapted(golden, monkeypatch):
     assert comparison.differences("other", golden, adapter.old_names("other", renamed))
 
 
-def test_texts_are_adapted_wherever_they_stand(monkeypatch):
+def test_old_names_adapts_texts_everywhere(monkeypatch):
+    """The adapter replaces texts in values and within attributes, and the names of attributes and items."""
     result = xr.Dataset({"who": ("set", ["selected", "random 1"])}, attrs={"told": '{"selected": [3, "turned"]}'})
     monkeypatch.setattr(adapter, "TEXTS", {"selected": "chosen", "turned": "flip"})
     monkeypatch.setattr(adapter, "ATTRIBUTES", {"told": "neurons"})
@@ -156,7 +168,8 @@ def test_texts_are_adapted_wherever_they_stand(monkeypatch):
     assert found.attrs == {"neurons": '{"chosen": [3, "flip"]}'}
 
 
-def test_files_keep_results(golden, tmp_path):
+def test_store_keeps_results(golden, tmp_path):
+    """Tables, multi-indexed arrays and lists are equal after `store` writes and reads them; paths keep file names."""
     table = pd.DataFrame({"path": ["/somewhere/far/a.wav", None], "right": [True, False], "n": [1, 2]}, ["x", "y"])
     parts = pd.MultiIndex.from_tuples([("block", 1), ("block", 2)], names=["part", "layer"])
     units = xr.DataArray([1.0, 2.0], xr.Coordinates.from_pandas_multiindex(parts, "unit"), name="score")

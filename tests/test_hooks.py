@@ -21,8 +21,8 @@ def hook_count(model):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.network.modules())
 
 
-def test_a_site_is_what_its_name_says(model, wave):
-    """The parts, put together by hand, make the block."""
+def test_site_parts_compose_the_block(model, wave):
+    """The captured parts of a layer, put together by hand, make the output of its block."""
     with torch.no_grad(), hooks.capture(model, model.sites(PARTS)) as seen:
         model.logits(model.tensor(wave))
     for layer in range(1, model.n_layers + 1):
@@ -40,7 +40,8 @@ def test_a_site_is_what_its_name_says(model, wave):
             assert seen[Site(layer, part)].shape[-1] == model.n_neurons((layer, part))
 
 
-def test_capture_sees_edits_whichever_came_first(model, wave):
+def test_capture_sees_edits_in_any_order(model, wave):
+    """A capture sees the edit of its site, whether it was entered before the edit or after it."""
     x, site = model.tensor(wave), Site(2)
     with hooks.capture(model, site) as seen, hooks.edit(model, {site: torch.zeros_like}):
         model.logits(x)
@@ -50,7 +51,8 @@ def test_capture_sees_edits_whichever_came_first(model, wave):
     assert (seen[site] == 0).all()
 
 
-def test_hugging_face_hidden_states_see_the_edit(model, wave):
+def test_edit_reaches_hugging_face_hidden_states(model, wave):
+    """The hidden states that transformers returns contain the edit, at every layer."""
     x = model.prepare(model.tensor(wave))
     model.network(x, output_hidden_states=True)  # installs the library's own hooks, before ours
     for layer in range(model.n_layers + 1):
@@ -59,7 +61,8 @@ def test_hugging_face_hidden_states_see_the_edit(model, wave):
         assert (states[layer] == 1).all()
 
 
-def test_capture_reduces_each_site_as_it_is_computed_and_lets_go_of_it(model, wave):
+def test_capture_reduces_and_releases_each_site(model, wave):
+    """A capture reduces each site as soon as it is computed, and keeps no whole tensor."""
     sites, waveform, held, most = model.sites("ffn_hidden"), model.tensor(wave), [], []
 
     def mean_over_frames(hidden):
@@ -76,7 +79,8 @@ def test_capture_reduces_each_site_as_it_is_computed_and_lets_go_of_it(model, wa
         torch.testing.assert_close(reduced[site], whole[site].mean(dim=1))
 
 
-def test_captured_tensors_carry_gradients(model, wave):
+def test_capture_carries_gradients(model, wave):
+    """Gradients of a logit reach the captured tensors of every site."""
     x = model.tensor(wave).requires_grad_()
     with hooks.capture(model, model.sites(PARTS)) as seen:
         logit = model.logits(x)[0, 0]
@@ -84,14 +88,16 @@ def test_captured_tensors_carry_gradients(model, wave):
         assert gradient.abs().sum() > 0
 
 
-def test_flip_twice_is_the_identity(model, wave):
+def test_edit_negated_twice_is_identity(model, wave):
+    """Two edits that negate the same site give the logits of no edit."""
     x = model.tensor(wave)
     with hooks.edit(model, {Site(1): torch.neg}), hooks.edit(model, {Site(1): torch.neg}):
         twice = model.logits(x)
     assert torch.equal(twice, model.logits(x))
 
 
-def test_the_inner_edit_of_a_site_acts_first(model, wave):
+def test_edit_nested_applies_inner_first(model, wave):
+    """Of two nested edits of one site, the inner one acts first."""
     x, site = model.prepare(model.tensor(wave)), Site(2)
     model.network(x, output_hidden_states=True)  # installs the library's own hooks
     one, double = hooks.edit(model, {site: torch.ones_like}), hooks.edit(model, {site: lambda h: 2 * h})
@@ -105,6 +111,7 @@ def test_the_inner_edit_of_a_site_acts_first(model, wave):
 
 
 def test_hooks_are_removed_after_exceptions(model, wave):
+    """All hooks are removed when an edit raises an error, and when a layer is out of range."""
     model.logits(model.tensor(wave))  # Hugging Face leaves hooks of its own at the first forward
     before = hook_count(model)
 
@@ -122,13 +129,16 @@ def test_hooks_are_removed_after_exceptions(model, wave):
 
 
 @pytest.mark.parametrize("wrong", [lambda h: h[:, :-1], lambda h: None, lambda h: h.numpy()])
-def test_an_edit_must_keep_the_shape(model, wave, wrong):
+def test_edit_refuses_changed_shape_or_type(model, wave, wrong):
+    """An edit that returns another shape, nothing or an array is refused with the name of its site."""
     with pytest.raises(ValueError, match="attention of layer 2 must return"):
         with hooks.edit(model, {Site(2, "attention"): wrong}):
             model.logits(model.tensor(wave).cpu() if wrong(torch.zeros(1, 2, 2)) is None else model.tensor(wave))
 
 
-def test_an_edit_may_write_in_place(model, wave):
+def test_edit_may_write_in_place(model, wave):
+    """An edit that writes in place equals one that returns a new tensor, and changes the logits."""
+
     def zero(hidden):
         hidden[:] = 0
         return hidden
@@ -141,7 +151,8 @@ def test_an_edit_may_write_in_place(model, wave):
     assert np.abs((written - model.logits(x)).cpu().numpy()).max() > 1e-4
 
 
-def test_heads_are_what_attention_mixes(model, wave):
+def test_heads_mix_into_attention(model, wave):
+    """The output projection of captured heads is the attention, and capturing changes neither logits nor hooks."""
     x, layers, before = model.tensor(wave), range(1, model.n_layers + 1), hook_count(model)
     with torch.no_grad():
         clean = model.logits(x)
@@ -153,8 +164,8 @@ def test_heads_are_what_attention_mixes(model, wave):
     assert torch.equal(model.logits(x), clean) and hook_count(model) == before
 
 
-def test_an_edited_head_is_one_whose_weights_are(model, wave, tiny):
-    """Silencing a head is taking its columns out of the mixing weights, and turning it over is turning those over."""
+def test_heads_edit_equals_weight_edit(model, wave, tiny):
+    """Zeroing or flipping a head equals zeroing or negating its columns of the output projection."""
     x, own = model.tensor(wave), model.head_neurons(1)
     assert len(own) == model.n_neurons((2, "heads")) // model.architecture.n_heads
     for mode, factor in (("zero", 0), ("flip", -1)):
@@ -179,7 +190,9 @@ def test_an_edited_head_is_one_whose_weights_are(model, wave, tiny):
         model.head_neurons([0, 9])
 
 
-def test_heads_close_again_after_an_error(model, wave):
+def test_heads_are_restored_after_an_error(model, wave):
+    """After an error in an edit of heads, the output projection and the hooks are as before."""
+
     def broken(hidden):
         raise KeyError("stop")
 

@@ -68,7 +68,8 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_turning_it_over_moves_the_decoded_level(found, seed):
+def test_sweep_of_planted_neuron_lowers_decoded_level(found, seed):
+    """Flipping or zeroing a loudness neuron lowers the decoded level, and moves other features under half as much."""
     valid, effect = found[seed]
     assert (valid.sel(feature="level") > 0.9).all() and (valid.sel(feature=["zcr", "f0"]) > 0.8).all()
     size = np.abs(effect["mean"] - effect["random_mean"]) / effect["relative_change"]
@@ -78,8 +79,8 @@ def test_turning_it_over_moves_the_decoded_level(found, seed):
     assert (size.sel(feature=STILL) < size.sel(feature="level") / 2).all()
 
 
-def test_and_what_is_independent_of_it_no_more_often_than_chance(found):
-    """Later layers and modes read nearly the same of an edit: one of each counts, of every feature and seed."""
+def test_sweep_of_planted_neuron_spares_independent_features(found):
+    """Independent features move no more often than by chance; one layer and mode count, as others read the same."""
     p = np.array([effect["p_random"].sel(mode="flip", readout_layer=LAYER + 1, feature=STILL) for _, effect in found])
     beyond = int((p < 0.05).sum())
     assert p.size == 4 * SEEDS and stats.binomtest(beyond, p.size, 0.05, alternative="greater").pvalue > 0.01

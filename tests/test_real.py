@@ -11,6 +11,7 @@ from xai_lib.workbook import command_line
 @pytest.mark.real
 @pytest.mark.parametrize("number", ["01", "02", "03", "04"])
 def test_notebook_runs_on_real_recordings(real, tmp_path, capsys, number):
+    """Notebooks 01 to 04 run without error on recordings of RAVDESS, and save a figure."""
     status = command_line.main(
         [
             "--only",

@@ -81,7 +81,8 @@ def dose(rng):
     return made(rng, ("selected", "k"), selected=["top", "bottom"], k=[1, 3, 10, 40])
 
 
-def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rng):
+def test_dose_response_draws_means_intervals_and_null_bands(dose, rng):
+    """A dose-response figure draws the selections with intervals, and bands of random neurons and directions."""
     curves = ablation.summary(dose)
     turned = dose.assign(
         random_target_change=dose["random_target_change"]
@@ -117,7 +118,8 @@ def test_a_dose_response_shows_top_bottom_random_neurons_and_directions(dose, rn
 
 
 @pytest.mark.heavy
-def test_few_speakers_are_shown_one_by_one_without_an_interval(dose, sweep):
+def test_plots_draw_few_speakers_without_interval(dose, sweep):
+    """With 3 speakers, curves show every speaker without an interval, and a map hatches every tile."""
     few = ablation.summary(dose.isel(clip=slice(3)))
     figure = plots.dose_response(few)
     (axes,) = figure.axes
@@ -139,7 +141,8 @@ def test_few_speakers_are_shown_one_by_one_without_an_interval(dose, sweep):
 
 
 @pytest.mark.heavy
-def test_modes_are_compared_in_a_panel_each(sweep):
+def test_mode_comparison_draws_panel_per_mode(sweep):
+    """Modes are compared in a panel each, with intervals, null bands and hollow points where q ≥ 0.05."""
     found = ablation.summary(sweep)
     found["q"][1, :], found["q"][2, :] = 0.06, 0.04  # the bound is between them
     figure = plots.mode_comparison(found, ylabel="divergence (nats)")
@@ -160,7 +163,8 @@ def test_modes_are_compared_in_a_panel_each(sweep):
     assert [text.get_text() for text in first.get_xticklabels()] == ["early 0–6", "late 7–12"]
 
 
-def test_modes_of_one_layer_are_points_beside_their_nulls(sweep):
+def test_mode_comparison_draws_points_for_one_layer(sweep):
+    """Modes of one layer are points with intervals and null bands, hollow where q ≥ 0.05."""
     found = ablation.summary(sweep.sel(layer=4))
     figure = plots.mode_comparison(found)
     (axes,) = figure.axes
@@ -176,7 +180,8 @@ def test_modes_of_one_layer_are_points_beside_their_nulls(sweep):
     assert not axes.patches and has(axes, without["mean"])
 
 
-def test_a_map_has_the_numbers_the_hatches_and_the_groups(rng):
+def test_effect_map_shows_means_hatches_and_groups(rng):
+    """A map prints the mean in every tile, hatches tiles that are not significant, and marks layer groups."""
     found = ablation.summary(made(rng, ("layer", "label"), layer=range(13), label=LABELS))
     found["q"][0, 0], found["q"][0, 1] = 0.06, 0.04  # the bound is between them
     groups = {"early 0–4": range(5), "middle 5–8": range(5, 9), "late 9–12": range(9, 13)}
@@ -205,7 +210,8 @@ def test_a_map_has_the_numbers_the_hatches_and_the_groups(rng):
         plots.effect_map(found.rename(layer="k"))
 
 
-def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
+def test_effect_map_colours_columns_by_null_width(rng):
+    """Columns of different units are coloured by their difference from the null, in half-widths of its band."""
     parts = [made(rng, ("layer",), layer=range(6)) for _ in range(3)]
     nats = ablation.summary(parts[0])
     hertz = ablation.summary(parts[1].map(lambda x: 1000 * x + 200).where(parts[1]["layer"] < 5))  # unread in the last
@@ -242,7 +248,8 @@ def test_columns_of_different_units_are_coloured_by_their_nulls(rng):
     assert len(hatched(figure.axes[0])) == 17 and "too similar random sets: no test" in figure.axes[0].get_title()
 
 
-def test_the_band_of_a_single_layer_can_be_seen(rng):
+def test_layer_curves_show_band_of_single_layer(rng):
+    """The null band of a layer without neighbours in the curve is drawn with a visible width."""
     single, gap = (made(rng, ("layer",), layer=range(n)) for n in (1, 4))
     single, gap = ablation.summary(single), ablation.summary(gap)
     gap = gap.assign({side: gap[side].where(gap["layer"] != 1) for side in ("random_low", "random_high")})
@@ -281,7 +288,8 @@ def moved(rng):
 
 
 @pytest.mark.heavy
-def test_effects_fade_with_the_distance_in_each_mode(moved):
+def test_distance_draws_fading_effects_per_mode(moved):
+    """Effects of each mode, and those of random neurons, are drawn over the distance from the edited layer."""
     figure = plots.distance(moved)
     left, right = figure.axes
     factor = moved["relative_change"].sel(layer=0, readout_layer=0, mode="flip").values  # of each speaker
@@ -297,7 +305,8 @@ def test_effects_fade_with_the_distance_in_each_mode(moved):
     assert all(has(few.axes[0], one * 0.5 ** np.arange(13)) for one in factor[:4])
 
 
-def test_layer_curves_between_their_least_and_greatest_say_so(sweep):
+def test_layer_curves_rescale_to_min_max(sweep):
+    """Under min-max scaling, a curve, its interval and its null band share one range, and the axis says so."""
     found = ablation.summary(sweep)
     curves = {mode: found.sel(mode=mode) for mode in ("flip", "zero")}
     raw, scaled = plots.layer_curves(curves), plots.layer_curves(curves, scale="min-max")
@@ -347,7 +356,8 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name not in ("distance", "effect_map")])
-def test_groups_of_layers_are_drawn_by_name(several, name):
+def test_plots_name_layer_groups(several, name):
+    """Figures of jointly edited layers show the names of the groups on an axis or in the title."""
     figure = FIGURES[name](several["group"])
     ticks = [text.get_text() for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for text in axis.get_ticklabels()]
     if name == "layer_effect":
@@ -356,7 +366,8 @@ def test_groups_of_layers_are_drawn_by_name(several, name):
         assert {"lower 0–1", "upper 2–3"} <= set(ticks) and "edited layers" in words(figure)
 
 
-def test_effects_of_groups_are_mapped_and_drawn_where_they_are(several):
+def test_plots_draw_effects_of_groups(several):
+    """Effects of groups are drawn in maps and curves; distances, and groups mixed with layers, are refused."""
     sweep = several["group"]
     effects = ablation.summary(sweep, "log_odds", mode="flip")
     ticks = [text.get_text() for text in plots.effect_map(effects).axes[0].get_yticklabels()]
@@ -372,7 +383,8 @@ def test_effects_of_groups_are_mapped_and_drawn_where_they_are(several):
 
 @pytest.mark.parametrize("dim", ["k", "selected"])
 @pytest.mark.parametrize("name", FIGURES)
-def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
+def test_plots_refuse_several_selections(several, name, dim):
+    """A figure refuses a sweep of several `k` or selections, and is drawn once one of them is picked."""
     with pytest.raises(ValueError, match=r"pick (one with .sel\(|with .sel|from the others with .sel)"):
         FIGURES[name](several[dim])
     one = several[dim].sel({dim: several[dim][dim].values[0]})
@@ -380,7 +392,8 @@ def test_of_several_choices_a_figure_asks_for_one(several, name, dim):
                  else FIGURES[name](one))  # fmt: skip
 
 
-def test_what_a_figure_lacks_is_said(several):
+def test_plots_name_missing_modes_layers_and_dims(several):
+    """Figures refuse modes, layers and dims that the sweep lacks, and name what is needed."""
     sweep = several["k"].isel(k=0)
     for figure in (plots.emotion_tracking, plots.relative_change):
         with pytest.raises(ValueError, match="mode 'noise' was not run: choose from flip, zero"):
@@ -396,7 +409,8 @@ def test_what_a_figure_lacks_is_said(several):
         plots.layer_curves(ablation.summary(sweep, mode="flip", layer=1))
 
 
-def test_a_map_of_what_is_decoded_has_its_r2_and_says_when_nothing_was_tested(rng):
+def test_effect_map_shows_r2_and_reason_untested(rng):
+    """A map of decoded features labels columns with the decoder's R², and says why nothing was tested."""
     names = ["level", "f0"]
     sweep = made(rng, ("layer", "feature"), layer=range(3), feature=names).assign_coords(readout_layer=3)
     track = xr.Dataset({"mean": (("layer", "feature"), [[0.1, 0.2]] * 3 + [[0.94, -0.3]])})

@@ -14,7 +14,8 @@ from scipy import stats
 from xai_lib import ablation, statistics
 
 
-def test_speakers_with_many_clips_count_as_others_in_the_null_too():
+def test_summary_weights_speakers_equally_in_null():
+    """Every speaker has the same weight in the null distribution, however many clips they have."""
     result = swept(speakers=10)
     names = result["speaker"].values.copy()
     names[1:11] = "s0"  # 11 clips of one, and 9 of nine speakers
@@ -45,18 +46,16 @@ def planted(effect, rng, *, speakers=8, layers=7, n_random=40, modes=1):
     return xr.Dataset(data, {"layer": range(layers), "mode": modes, "speaker": ("clip", names)})
 
 
-def test_a_random_set_is_not_told_from_random_sets():
-    """Over speakers, nearly every set differs from the mean of all; of 7 layers, any is told in 5 % at most.
-
-    Modes are tested each by itself: here they are 400 sweeps.
-    """
+def test_summary_controls_false_positives():
+    """A random set differs from the null over speakers, yet any of 7 layers has q < 0.05 in only about 5 % of modes."""
     found = ablation.summary(planted(0, np.random.default_rng(0), modes=400))
     alone, single, together = (found[name] < 0.05 for name in ("p_speakers", "p_random", "q"))
     assert alone.mean() > 0.5 and 0.03 < single.mean() < 0.07
     assert 0.02 < together.any("layer").mean() < 0.075  # 0.05 and two standard deviations
 
 
-def test_too_few_different_sets_are_no_test():
+def test_summary_requires_20_distinct_sets():
+    """Where fewer than 20 different random sets exist, p, q and the null band are NaN; differences remain."""
     result = swept()
     few = result.assign(random_sets=(("layer",), [1e9, 20.0, 19.0]))
     plain, found = ablation.summary(result), ablation.summary(few)
@@ -68,7 +67,8 @@ def test_too_few_different_sets_are_no_test():
     )
 
 
-def test_one_affected_layer_of_many_is_told():
+def test_summary_finds_one_affected_layer():
+    """Of 25 layers of which one is affected, that one alone has q < 0.05."""
     rng = np.random.default_rng(0)
     dims, effect = ("clip", "layer", "mode"), 0.1 * rng.standard_normal((8, 25, 1))
     effect[:, 4] -= 50 + rng.standard_normal((8, 1))
@@ -79,7 +79,8 @@ def test_one_affected_layer_of_many_is_told():
     assert (found["q"].sel(mode="flip") < 0.05).values.nonzero()[0].tolist() == [4]
 
 
-def test_averages_over_layers_have_the_widest_null():
+def test_average_over_layers_keeps_null_width():
+    """An average over layers has a null distribution as wide as that of a single layer."""
     rng = np.random.default_rng(0)
     draws = rng.standard_normal(20)
     random = np.stack([draws, -draws, rng.permutation(draws)])[None, :, None].repeat(
@@ -98,21 +99,24 @@ def test_averages_over_layers_have_the_widest_null():
 
 
 @pytest.mark.parametrize("effect", [-8, 8])
-def test_a_planted_effect_is_told_on_either_side(effect):
+def test_summary_detects_effects_of_either_sign(effect):
+    """A planted effect of either sign has q < 0.05, and p_random < 0.05 just where the mean leaves the band."""
     found = ablation.summary(planted(effect, np.random.default_rng(1)))
     assert (found["q"] < 0.05).all()
     outside = (found["mean"] < found["random_low"]) | (found["mean"] > found["random_high"])
     assert (outside == (found["p_random"] < 0.05)).all()
 
 
-def test_an_effect_that_speakers_do_not_share_is_not_told():
+def test_summary_requires_effect_shared_by_speakers():
+    """An effect beyond random sets that speakers do not share is not significant."""
     result = planted(8, np.random.default_rng(2))
     result["target_change"] = result["target_change"] * xr.DataArray([9, -1.0, 1, -1, 1, -1, 1, -1], dims="clip")
     found = ablation.summary(result)
     assert (found["p_random"] < 0.05).mean() > 0.95 and not (found["p"] < 0.05).any()
 
 
-def test_q_is_over_all_tiles_of_a_mode():
+def test_summary_corrects_over_all_tiles_of_mode():
+    """The correction for `q` is over all layers, readout layers and proxies, for each mode separately."""
     tiles = swept().expand_dims(readout_layer=[1, 2], proxy=["rms", "zcr"])
     rng = np.random.default_rng(3)
     tiles = tiles.map(lambda x: x + rng.standard_normal((2, 2, *[1] * (x.ndim - 2))))
@@ -128,7 +132,8 @@ def test_q_is_over_all_tiles_of_a_mode():
     assert not np.isnan(ablation.summary(tiles, proxy="zcr")["p"]).any()
 
 
-def test_results_of_different_clips_cannot_be_paired():
+def test_contrast_refuses_different_clips():
+    """Results are paired by clip in whatever order, and results of different clips are refused."""
     values = swept()["target_change"].assign_coords(clip=np.arange(18))
     same = ablation.contrast(values, values.isel(clip=slice(None, None, -1)))
     assert np.abs(same["mean"]).max() < 1e-12
@@ -138,7 +143,8 @@ def test_results_of_different_clips_cannot_be_paired():
     assert ablation.contrast(values, 0)["mean"].notnull().all()
 
 
-def test_below_eight_speakers_there_is_no_interval_and_no_test():
+def test_summary_tests_nothing_below_eight_speakers():
+    """Below 8 speakers intervals, p and q are NaN, while means and the rank among random sets remain."""
     found = ablation.summary(swept(speakers=7))
     for name in ("low", "high", "difference_low", "p", "q"):
         assert np.isnan(found[name]).all(), name
@@ -146,14 +152,16 @@ def test_below_eight_speakers_there_is_no_interval_and_no_test():
     assert (found["p_random"].sel(layer=5) < 0.05).all()  # says something of the sets, whoever speaks
 
 
-def test_without_nulls_there_is_nothing_to_compare_with():
+def test_summary_gives_nan_without_random_sets():
+    """Without random sets the interval remains, and null, difference, p and q are NaN."""
     found = ablation.summary(swept(n_random=0))
     assert np.isfinite(found["low"]).all()
     for name in ("random_mean", "random_low", "difference", "p_random", "p", "q"):
         assert np.isnan(found[name]).all(), name
 
 
-def test_summary_needs_speakers():
+def test_summary_refuses_missing_speakers():
+    """A summary refuses a result whose clips have no speakers."""
     with pytest.raises(ValueError, match="speaker"):
         ablation.summary(swept().drop_vars("speaker"))
 
@@ -178,14 +186,16 @@ def reported(scale=1.0, **options):
         (-1e-6, r"-0\.0035 \[-0\.0035, -0\.0035\] Hz"),
     ],
 )
-def test_a_report_writes_numbers_out(scale, size):
+def test_report_writes_two_significant_figures(scale, size):
+    """A report writes effects and intervals as decimals without exponent, to two significant figures."""
     first = reported(scale)[0]
     assert re.match(rf"flip, spectral centroid: most in layer 5, {size} beyond random neurons \(q [=<] 0\.0", first), (
         first
     )
 
 
-def test_the_ends_of_an_interval_are_rounded_like_its_mean():
+def test_report_rounds_interval_like_mean():
+    """A report rounds the mean and both ends of its interval to the same digit."""
     result = planted(0, np.random.default_rng(0), layers=2)
     result["target_change"][:, 1] += np.linspace(2, 22, 8)[:, None]
     result.attrs["neurons"] = json.dumps({"0": [0], "1": [1]})
@@ -195,7 +205,8 @@ def test_the_ends_of_an_interval_are_rounded_like_its_mean():
     assert f"{ends[0]} [{ends[1]}, {ends[2]}] nats" in line
 
 
-def test_what_could_not_be_tested_is_said_once():
+def test_report_groups_untested_readouts():
+    """A report says once, for all readouts of a mode, why they could not be tested."""
     why = "no test, 5 speakers of the 8 that are needed"
     assert reported(clip=slice(5)) == [f"flip, spectral centroid and 1 more readout: {why}"]
 
@@ -237,7 +248,8 @@ def beyond(result, rivals):
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_a_verdict_needs_all_controls(sign):
+def test_verdict_requires_all_controls(sign):
+    """An effect is `beyond` only if it exceeds those of the rival and of both target-blind selections."""
     result, rivals = compared([sign * 15, sign * 3, 0, sign * 2], np.random.default_rng(0))
     assert beyond(result, rivals) == [2]
     for place in (1, 2, 3):  # one of them does as much, or more
@@ -249,7 +261,8 @@ def test_a_verdict_needs_all_controls(sign):
 
 
 @pytest.mark.parametrize("ratio", [1.3, 0.75])
-def test_there_is_no_verdict_where_sizes_differ(ratio):
+def test_verdict_requires_similar_edit_size(ratio):
+    """A significant effect is not `beyond` if its edit is 30 % larger or 25 % smaller than that of random neurons."""
     result, rivals = compared([-15, 0, 0, 0], np.random.default_rng(1))
     result["magnitude"][2] = ratio
     found = ablation.verdict(result, rivals)
@@ -258,7 +271,8 @@ def test_there_is_no_verdict_where_sizes_differ(ratio):
     assert found["ratio"].sel(control="writes most").values.tolist() == [0.5, 0.5, ratio / 2, 0.5, 0.5]
 
 
-def test_what_a_verdict_shows():
+def test_verdict_equals_summary_and_paired_tests():
+    """A verdict agrees with `summary` and paired t intervals, and refuses missing or incomparable controls."""
     result, rivals = compared([-15, -3, 0, 0], np.random.default_rng(2))
     found = ablation.verdict(result, rivals).squeeze("mode")
     assert found["control"].values.tolist() == ["random", "rival", "most active", "writes most"]
@@ -305,8 +319,8 @@ def test_what_a_verdict_shows():
         ablation.verdict(mean, {"rival": ablation.average_over_layers(rivals["rival"], {"all": range(5)})})
 
 
-def test_to_do_less_than_all_others_is_not_to_be_beyond_them():
-    """The same distances from the controls, once away from 0 and once towards it."""
+def test_verdict_requires_sign_of_effect():
+    """At the same distances from the controls, an effect is `beyond` away from 0, and not towards it."""
     result, rivals = compared([-15, 0, 0, 0], np.random.default_rng(2))
     assert ablation.verdict(result, rivals)["beyond"].sel(layer=2).all()
 
@@ -325,8 +339,8 @@ def test_to_do_less_than_all_others_is_not_to_be_beyond_them():
     assert not found["beyond"].any()
 
 
-def test_differences_of_random_sets_are_those_of_sets_that_share_nothing():
-    """Sums over neurons: sets of 20 that share a third differ less than sets that share none."""
+def test_between_random_sets_corrects_for_overlap():
+    """Differences between sets of 20 that share a third have the spread of differences between disjoint sets."""
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((60, 400))
     sets = [rng.choice(60, 20, replace=False) for _ in range(30)]

@@ -29,7 +29,8 @@ def size(x):
 
 @torch.no_grad()
 @pytest.mark.parametrize("at", [1, 3])
-def test_an_output_that_an_input_gives_is_reached_near_that_input(model, wave, at):
+def test_upstream_reaches_attainable_outputs(model, wave, at):
+    """An output that some input gives is reached, by an input about as near as that one or nearer."""
     state = execution.prefix(model, model.tensor(wave), at - 1)
     x, y = state.hidden, model.architecture.step(state).hidden
     other = x + 0.3 * x.std() * torch.randn_like(x)
@@ -50,7 +51,8 @@ def still(model, offset):
             torch.nn.init.constant_(linear.bias, offset / 2)
 
 
-def test_of_a_layer_that_only_adds_the_input_moves_as_far_as_the_output_whatever_their_norms(tiny_folder, clips):
+def test_upstream_gain_is_one_for_additive_layers(tiny_folder, clips):
+    """In a layer that only adds a constant the gain is 1, whatever the norms of input and output."""
     model = models.load(tiny_folder("large"))
     still(model, 50)
     found = inversion.upstream(model, clips, neurons=NEURONS, layers=[1, 3], n_random=0)
@@ -61,7 +63,8 @@ def test_of_a_layer_that_only_adds_the_input_moves_as_far_as_the_output_whatever
 
 @torch.no_grad()
 @pytest.mark.parametrize("times", [0.5, 3])
-def test_of_a_layer_that_multiplies_the_gain_is_the_inverse(tiny, wave, monkeypatch, times):
+def test_upstream_gain_is_inverse_of_scaling(tiny, wave, monkeypatch, times):
+    """In a layer that multiplies by a factor, the gain is its inverse and the relative distance is the edit."""
     model = tiny("large")
     state = execution.prefix(model, model.tensor(wave), 1)
     monkeypatch.setattr(model.architecture, "step", lambda state: state._replace(hidden=times * state.hidden))
@@ -71,7 +74,8 @@ def test_of_a_layer_that_multiplies_the_gain_is_the_inverse(tiny, wave, monkeypa
     assert found[:, 1].tolist() == pytest.approx(found[:, 0].tolist(), rel=1e-3)  # relative to their norms
 
 
-def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(model, clips, activation_stats):
+def test_upstream_equals_hooked_edits_and_null(model, clips, activation_stats):
+    """Sizes are those of hooked edits and random sets, gains use absolute norms, and residuals reach the floor."""
     found = inversion.upstream(model, clips, neurons=NEURONS, n_random=2, activation_stats=activation_stats, seed=3)
     assert found["distance"].dims == ("clip", "layer", "mode") and found["random_distance"].sizes["random"] == 2
     for clip, path in clips["path"].items():
@@ -107,7 +111,8 @@ def test_the_numbers_are_of_edits_that_hooks_make_and_of_the_null_beside_them(mo
 
 
 @torch.no_grad()
-def test_no_input_of_a_layer_norm_comes_nearer_than_the_closed_form():
+def test_nearest_normed_is_optimal():
+    """The closed form is attainable, and none of 400,000 random outputs of a layer norm is nearer."""
     norm = torch.nn.LayerNorm(5).double()
     norm.weight.copy_(torch.tensor([1.0, 0.5, -0.3, 2.0, 0.8]))
     norm.bias.copy_(torch.tensor([0.1, -0.2, 0.0, 0.5, 0.3]))
@@ -122,21 +127,24 @@ def test_no_input_of_a_layer_norm_comes_nearer_than_the_closed_form():
     assert torch.allclose(inversion.nearest_normed(tried[:9], norm.weight, norm.bias), tried[:9], atol=1e-4)
 
 
-def test_the_nearest_for_a_plain_norm_is_standardised():
+def test_nearest_normed_standardises_for_plain_norm():
+    """For a layer norm of weight 1 and bias 0, the nearest output is the standardised input."""
     values = torch.randn(4, 7).double()
     nearest = inversion.nearest_normed(values, torch.ones(7), torch.zeros(7))
     centred = values - values.mean(1, keepdim=True)
     assert torch.allclose(nearest, centred / values.std(1, correction=0, keepdim=True), atol=1e-6)
 
 
-def test_an_edit_that_changes_nothing_needs_no_other_input(model, clips):
+def test_upstream_is_zero_for_edits_of_no_frames(model, clips):
+    """An edit of no frames has distance, residual and floor 0 and no gain, and counts as reached."""
     found = inversion.upstream(model, clips, neurons=NEURONS, frames=[], n_random=0)
     for name in ("edit", "distance", "residual", "floor"):
         assert (found[name] == 0).all(), name
     assert found["gain"].isnull().all() and found["reached"].all() and found["random_distance"].sizes["random"] == 0
 
 
-def test_edits_side_by_side_are_those_one_at_a_time(model, clips, activation_stats):
+def test_upstream_is_independent_of_batch(model, clips, activation_stats):
+    """Edits that share a batch give the results of one at a time, and of one layer and clip alone."""
     options = {
         "neurons": NEURONS,
         "n_random": 2,
@@ -150,7 +158,8 @@ def test_edits_side_by_side_are_those_one_at_a_time(model, clips, activation_sta
 
 
 @torch.no_grad()
-def test_what_the_equation_does_not_give_is_sought_by_descent(tiny, wave):
+def test_upstream_descent_agrees_with_search(tiny, wave):
+    """The descent alone reaches the edit, at the distance of the converged fixed-point search."""
     model = tiny("large")
     state = execution.prefix(model, model.tensor(wave), 1)
     y = model.architecture.step(state).hidden
@@ -164,7 +173,8 @@ def test_what_the_equation_does_not_give_is_sought_by_descent(tiny, wave):
     assert (size(found - state.hidden) / size(state.hidden)).item() == pytest.approx(long[1], rel=0.02)
 
 
-def test_few_forwards_suffice_whatever_the_norms_weigh(tiny_folder, clips, monkeypatch):
+def test_upstream_converges_without_descent(tiny_folder, clips, monkeypatch):
+    """With random weights of the layer norms, 30 steps reach the floor without the descent."""
     model = models.load(tiny_folder())
     for block in model.architecture.layers:
         for norm in (block.layer_norm, block.final_layer_norm):
@@ -174,7 +184,8 @@ def test_few_forwards_suffice_whatever_the_norms_weigh(tiny_folder, clips, monke
     assert (found["floor"] > 0.001).all() and (found["residual"] - found["floor"]).max() < 2e-3
 
 
-def test_scores_choose_and_the_result_is_saved_and_drawn(tiny, clips, tmp_path):
+def test_upstream_selects_by_scores_saves_and_draws(tiny, clips, tmp_path):
+    """Scores select the top `k` neurons, and the result is saved, read again and drawn as bars of distances."""
     model, activation_stats = tiny(), activations.activation_stats(tiny(), clips)
     scores = attribution.grad_x_activation(model, clips, target="angry")
     found = inversion.upstream(
@@ -196,12 +207,14 @@ def test_scores_choose_and_the_result_is_saved_and_drawn(tiny, clips, tmp_path):
     assert all(bar.get_hatch() for bar in bars)  # a base model's flips and zeros are not reached
 
 
-def test_clips_without_the_frames_are_named(tiny, clips):
+def test_upstream_names_clips_without_frames(tiny, clips):
+    """Clips that lack a requested frame are skipped and named."""
     found = inversion.upstream(tiny(), clips, neurons={2: [1]}, frames=[2, 27], n_random=0)
     assert found["clip"].values.tolist() == [9] and "frame 27 out of range" in found.attrs["skipped"]
 
 
-def test_an_untrained_head_is_no_obstacle(tiny_folder, clips):
+def test_upstream_accepts_untrained_head(tiny_folder, clips):
+    """A model whose head is untrained can be inverted."""
     model = models.load(tiny_folder())
     model.trained = None
     assert np.isfinite(inversion.upstream(model, clips, neurons=NEURONS, n_random=0)["distance"]).all()
@@ -222,12 +235,14 @@ def test_an_untrained_head_is_no_obstacle(tiny_folder, clips):
         ({"neurons": {2: [1]}, "steps": 0}, "steps must be 1 or more"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_words(tiny, clips, options, message):
+def test_upstream_refuses_invalid_options(tiny, clips, options, message):
+    """Layer 0, unknown layers, neurons, modes or frames, missing statistics and 0 steps are refused."""
     with pytest.raises(ValueError, match=message):
         inversion.upstream(tiny(), clips, **{"n_random": 0, **options})
 
 
-def test_scores_of_another_part_or_of_too_few_neurons_are_refused(tiny, clips):
+def test_upstream_refuses_unfit_scores(tiny, clips):
+    """Scores of another part, and a `k` above the number of neurons, are refused."""
     for part, k, message in (
         ("ffn_hidden", 2, "the scores are of ffn_hidden"),
         ("hidden_state", 25, "k is 25, and there are 24"),
@@ -237,7 +252,8 @@ def test_scores_of_another_part_or_of_too_few_neurons_are_refused(tiny, clips):
             inversion.upstream(tiny(), clips, neurons=scores, k=k, n_random=0)
 
 
-def test_fifty_random_sets_take_no_more_memory_than_two(tiny, clips, monkeypatch):
+def test_upstream_holds_at_most_batch_edits(tiny, clips, monkeypatch):
+    """No more than `batch` edits are held at once with 50 random sets, and all of them are computed."""
     model, rows, run = tiny(), [], inversion._run
     activation_stats = activations.activation_stats(model, clips)
     monkeypatch.setattr(inversion, "_run", lambda *args: rows.append(len(args[-1])) or run(*args))
@@ -248,7 +264,8 @@ def test_fifty_random_sets_take_no_more_memory_than_two(tiny, clips, monkeypatch
     assert max(rows) == 8 and sum(rows) == 2 * 51  # edits held at once, and all of them
 
 
-def test_the_overlap_of_the_random_sets_is_told(tiny, clips):
+def test_upstream_reports_random_overlap(tiny, clips):
+    """The result's `random_overlap` is the mean overlap of the random sets that were drawn."""
     model = tiny()
     known, own = activations.activation_stats(model, clips), [1, 5, 9, 12]
     found = inversion.upstream(

@@ -68,7 +68,8 @@ READ = (
 
 @pytest.mark.parametrize("mode", edits.MODES)
 @pytest.mark.parametrize("name", [*READ, "proxy_value", "proxy_change", "proxy_sd"])
-def test_every_read_out_responds_to_every_mode(responses, name, mode):
+def test_sweep_readouts_respond_to_every_mode(responses, name, mode):
+    """Every readout changes under every mode of edit, for each edited layer that can affect it."""
     found = responses.sel(mode=mode)
     clean = found.get(f"clean_{name}", 1 if name == "similarity" else 0)
     away = np.abs(found[name] - clean).max([dim for dim in ("clip", "readout_layer") if dim in found[name].dims])
@@ -80,7 +81,8 @@ def test_every_read_out_responds_to_every_mode(responses, name, mode):
         assert (away.sel(layer=layers) > 1e-5).all()  # of every layer, feature and label
 
 
-def test_what_is_read_is_of_one_piece(responses):
+def test_sweep_readouts_are_consistent(responses):
+    """Readouts exist after the edit only, changes are edited minus clean, and log-odds follow probabilities."""
     found = responses
     for name in ("proxy_value", "decoded", "similarity"):  # read after the edit and nowhere else
         where = found[name].notnull().any([dim for dim in found[name].dims if dim not in ("layer", "readout_layer")])
@@ -96,7 +98,8 @@ def test_what_is_read_is_of_one_piece(responses):
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_two_flips_restore_the_clean_logits_bit_for_bit(tiny, clips, size):
+def test_edit_flip_is_undone_by_second_flip(tiny, clips, size):
+    """Two flips of the same neurons restore the clean logits bit for bit, in each part and frame policy."""
     model, path = tiny(size), clips["path"][0]
     clean = hooked(model, path, {})
     for part in ("hidden_state", "attention", "ffn_hidden", "ffn_out"):
@@ -109,7 +112,8 @@ def test_two_flips_restore_the_clean_logits_bit_for_bit(tiny, clips, size):
 
 @pytest.mark.parametrize("window", [0, 2])
 @pytest.mark.parametrize("frames", ["all", "speech", "max_frame", "peak_frames", "listed", "seconds"])
-def test_each_policy_is_a_forward_with_a_hook_written_by_hand(tiny, clips, frames, window):
+def test_sweep_frame_policies_equal_manual_hook(tiny, clips, frames, window):
+    """Each frame policy and window gives the logits of a forward with a hook written by hand."""
     model, test, own = tiny(), clips.iloc[[21]], [1, 6, 17]
     wave = audio.read(test["path"].iloc[0])
     speech, given = (
@@ -135,8 +139,8 @@ def test_each_policy_is_a_forward_with_a_hook_written_by_hand(tiny, clips, frame
     assert np.abs(want - hooked(model, test["path"].iloc[0], {})).max() > 1e-4
 
 
-def test_similarity_in_a_space_of_the_last_layer_alone(tiny, clips):
-    """As an x-vector head gives it."""
+def test_sweep_reads_similarity_in_last_layer_space(tiny, clips):
+    """In a speaker space of the last layer alone, as of an x-vector head, only that layer has similarities."""
     model = tiny()
     found = ablation.sweep(
         model, clips.iloc[[21]], neurons=NEURONS, n_random=0, speakers=lambda hidden: hidden.mean(dim=1)
@@ -147,7 +151,8 @@ def test_similarity_in_a_space_of_the_last_layer_alone(tiny, clips):
     )
 
 
-def test_names_and_numbers_of_neurons_are_so_many_sweeps(tiny, clips, fitted):
+def test_sweep_of_selections_equals_separate_sweeps(tiny, clips, fitted):
+    """A sweep of several selections, targets and `k` equals a separate sweep for each of them."""
     model, test = tiny(), clips.iloc[[21, 24]]
     scores = {
         label: attribution.grad_x_activation(model, clips[clips["label"] == label], target=label)
@@ -178,7 +183,8 @@ def test_names_and_numbers_of_neurons_are_so_many_sweeps(tiny, clips, fitted):
     assert listed == {"top": {"2": sorted(order[:3])}, "bottom": {"2": sorted(order[-3:])}}
 
 
-def test_directions_are_edited_like_neurons(tiny, clips):
+def test_sweep_edits_random_directions(tiny, clips):
+    """Random directions are flipped as a hook flips them, in layers and groups, and are refused for noise."""
     model, test = tiny(), clips.iloc[[21]]
     found = ablation.sweep(model, test, neurons=NEURONS, n_random=0, directions=2, seed=3)
     for layer, place in itertools.product(NEURONS, range(2)):
@@ -202,7 +208,8 @@ def test_directions_are_edited_like_neurons(tiny, clips):
         )
 
 
-def test_what_the_stream_carries_is_told_from_what_later_layers_compute(tiny, clips):
+def test_sweep_separates_direct_and_indirect_effects(tiny, clips):
+    """The direct effect is the edit times the decoder's weights; the indirect one is the rest of the change."""
     model, train, path = tiny("large"), clips.iloc[:15], clips["path"][21]
     fitted = acoustic_decoders.fit(model, train)
     plain = ablation.sweep(
@@ -257,7 +264,8 @@ INSIDE = ("attention", "ffn_hidden", "ffn_out", "heads")
     [*itertools.product(("hidden_state", *INSIDE), ([1, 2], [1])), ("hidden_state", [0, 1, 2])],
     ids=str,
 )
-def test_layers_that_add_nothing_carry_all_of_edits_inside_a_layer_or_in_several(tiny, clips, part, members):
+def test_sweep_effects_are_direct_through_silent_layers(tiny, clips, part, members):
+    """Through layers that add nothing, edits of any part or of several layers have no indirect effect."""
     model, train, test = tiny("large"), clips.iloc[:15], clips.iloc[[21, 22]]
     joint = len(members) > 1
     layers = {"several": members, "other": [3]} if joint else [1, 3]  # what is edited in layer 3 joins the batch later
@@ -279,7 +287,8 @@ def test_layers_that_add_nothing_carry_all_of_edits_inside_a_layer_or_in_several
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=limit)
 
 
-def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
+def test_sweep_edits_groups_jointly(tiny, clips, fitted):
+    """A group of layers is edited in one forward; `average_over_layers` averages edits of single layers."""
     model, test = tiny(), clips.iloc[[21, 22]]
     halves = ablation.groups(model, ("lower", "upper"))
     assert halves == {"lower 0–1": [0, 1], "upper 2–3": [2, 3]}
@@ -316,7 +325,8 @@ def test_groups_are_edited_jointly_or_averaged(tiny, clips, fitted):
     assert ablation.summary(mean)["mean"].dims == ablation.summary(joint)["mean"].dims
 
 
-def test_a_whole_layer_and_its_attention_heads(tiny, clips):
+def test_sweep_edits_whole_layers_and_heads(tiny, clips):
+    """A whole layer set to zero and an attention head set to its mean give the logits of hooked forwards."""
     model, path = tiny(), clips["path"][21]
     whole = ablation.sweep(model, clips.iloc[[21]], neurons={2: range(24)}, modes=("zero",), n_random=0)
     assert whole["logits"].values.ravel() == pytest.approx(hooked(model, path, {2: torch.zeros_like}), abs=1e-5)
@@ -335,8 +345,8 @@ def test_a_whole_layer_and_its_attention_heads(tiny, clips):
     assert found["logits"].values.ravel() == pytest.approx(hooked(model, path, {(2, "heads"): mean}), abs=1e-5)
 
 
-def test_a_patch_restores_what_it_carries(tiny, clips):
-    """All neurons of a layer are all there is to the decision; none are nothing of it."""
+def test_patching_effect_is_fraction_recovered(tiny, clips):
+    """A patch sets the donor's values, and all neurons of the last layer recover a fraction of 1."""
     model, test = tiny(), clips[clips["label"] == "sad"].iloc[5:]
     pairs = donors.minimal_pairs(test, clips, "angry")
     assert (pairs["speaker"] == test["speaker"]).all() and set(pairs["label"]) == {"angry"}
@@ -373,7 +383,8 @@ def test_a_patch_restores_what_it_carries(tiny, clips):
         ablation.sweep(model, clips, neurons=NEURONS, n_random=0, modes=("patch",), donors=pairs)
 
 
-def test_donors():
+def test_donors_are_counterparts_or_other_clips():
+    """Minimal pairs share speaker and statement and prefer equal intensity; random donors are other clips."""
     rows = [("a", 1, "sad", "normal", 1), ("a", 1, "calm", "normal", 2), ("a", 1, "calm", "strong", 1)]
     rows += [("a", 2, "calm", "normal", 1), ("b", 1, "calm", "normal", 1), ("a", 1, "calm", "normal", 1)]
     names = ["speaker", "statement", "label", "intensity", "repetition"]
@@ -393,7 +404,8 @@ def test_donors():
         donors.random_donors(table[:1], table[:1])
 
 
-def test_an_effect_fades_with_the_distance():
+def test_distance_averages_equal_distances():
+    """An effect is averaged over the pairs of edited and readout layers that are equally far apart."""
     spread = np.full((2, 3, 4), np.nan)
     for layer, readout_layer in itertools.product(range(3), range(4)):
         if readout_layer >= layer:
@@ -403,7 +415,8 @@ def test_an_effect_fades_with_the_distance():
     assert found.sel(clip=0).values.tolist() == [10, 9, 8, 7] and found["distance"].values.tolist() == [0, 1, 2, 3]
 
 
-def test_the_report_names_the_layer_and_its_neurons():
+def test_report_names_layer_neurons_and_untested():
+    """A report names the most affected layer and its strongest neurons, and says what could not be tested."""
     rng, names = np.random.default_rng(0), [f"s{i}" for i in range(9)]
     effect = 0.1 * rng.standard_normal((9, 3, 2))
     effect[:, 1, 0] -= 4
@@ -456,7 +469,8 @@ def test_the_report_names_the_layer_and_its_neurons():
     assert "no test" not in told_of[1]
 
 
-def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
+def test_sweep_by_clip_equals_sweep_and_is_saved(tiny, clips, fitted, tmp_path):
+    """A sweep through `by_clip` equals a plain sweep, and is saved and read again unchanged."""
     model, test = tiny(), clips.iloc[[21, 22, 24]]
     pairs = donors.random_donors(test, clips)
     options = {"neurons": NEURONS, "n_random": 2, "modes": ("flip", "resample"), "donors": pairs, **fitted}
@@ -475,7 +489,8 @@ def test_a_sweep_can_be_stopped_and_saved(tiny, clips, fitted, tmp_path):
         xr.testing.assert_allclose(told, ablation.summary(found, "decoded_change", readout_layer=3))
 
 
-def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
+def test_sweep_size_classes_narrow_random_sizes(tiny, clips):
+    """Random sets vary less in activation size with 8 size classes than with one."""
     model = tiny()
     activation_stats = activations.activation_stats(model, clips.iloc[:9])
     options = {"neurons": {2: [1, 5, 9]}, "activation_stats": activation_stats, "n_random": 30}
@@ -484,7 +499,8 @@ def test_neurons_of_the_same_activity_or_of_any(tiny, clips):
     assert spread[0] < spread[1]
 
 
-def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, tmp_path):
+def test_sweep_names_unusable_clips_and_donors(tiny, clips, tmp_path):
+    """Clips that lack a requested frame, or whose donor cannot be read, are skipped and named."""
     model, test = tiny(), clips.iloc[[0, 8, 26]]
     found = ablation.sweep(model, test, neurons=NEURONS, modes="flip", frames=[2, 22], n_random=0)
     assert found["clip"].values.tolist() == [8, 26] and "frame 22 out of range" in found.attrs["skipped"]
@@ -543,18 +559,21 @@ def test_clips_without_the_frames_or_with_a_broken_donor_are_named(tiny, clips, 
         ({"neurons": {2.5: [7]}}, "layer must be an integer, not 2.5"),
     ],
 )
-def test_what_cannot_be_done_is_said(tiny, clips, options, message):
+def test_sweep_refuses_invalid_options(tiny, clips, options, message):
+    """A sweep refuses invalid neurons, layers, modes, donors, numbers and tables, and says what is wrong."""
     with pytest.raises(ValueError, match=message):
         ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "n_random": 0, **options})
 
 
-def test_a_model_and_clips_are_needed_in_this_order(tiny, clips):
+def test_sweep_refuses_swapped_arguments(tiny, clips):
+    """A sweep refuses clips, or a name, in place of the model, and says in which order both are needed."""
     for first, second in (("pocket", clips), (clips, tiny())):
         with pytest.raises(ValueError, match="takes a model, as returned by models.load, and clips, in this order"):
             ablation.sweep(first, second, neurons=NEURONS, n_random=0)
 
 
-def test_speakers_on_whom_something_was_fitted_are_warned_of(tiny, clips, fitted):
+def test_sweep_warns_of_speaker_leakage(tiny, clips, fitted):
+    """A sweep warns of speakers on whom neurons were selected or readouts fitted, and only of those."""
     model, heard, new = tiny(), clips.iloc[[0, 4, 21]], clips.iloc[[21, 24]]
     scores = attribution.grad_x_activation(model, clips.iloc[:3], target="sad")
     listed = {"neurons": NEURONS, "n_random": 0, "layers": [3]}
@@ -577,15 +596,16 @@ def test_speakers_on_whom_something_was_fitted_are_warned_of(tiny, clips, fitted
             ablation.sweep(model, heard, **listed | options, k=3)
 
 
-def test_recall_needs_labels(tiny, clips):
+def test_recognition_refuses_missing_or_unknown_labels(tiny, clips):
+    """Recalls are refused where clips have no label, or none that the model has."""
     odd = [clips.iloc[:2].drop(columns="label"), clips.iloc[:2].assign(label="bored")]
     for test in odd:
         with pytest.raises(ValueError, match="no clip has a label that the model knows"):
             ablation.recognition(ablation.sweep(tiny(), test, neurons=NEURONS, n_random=0))
 
 
-def test_a_null_can_be_matched_on_other_clips(tiny, clips, fitted):
-    """Sizes are those of `match`, and the mean that a neuron is set to is still that of `activation_stats`."""
+def test_sweep_matches_null_on_other_statistics(tiny, clips, fitted):
+    """Random sets are matched by the sizes of `match`, while the mode `mean` still uses `activation_stats`."""
     model, activation_stats = tiny(), fitted["activation_stats"]
     other = activation_stats.assign(
         mean=activation_stats["mean"][:, ::-1].variable, std=2 * activation_stats["std"][:, ::-1].variable
@@ -606,7 +626,8 @@ def test_a_null_can_be_matched_on_other_clips(tiny, clips, fitted):
         np.testing.assert_allclose(found["random_logits"], plain["random_logits"], atol=1e-5)
 
 
-def test_shares_restored_know_how_many_random_sets_there_are(tiny, clips):
+def test_patching_effect_keeps_random_set_counts(tiny, clips):
+    """Fractions recovered keep the number of different random sets, and are not tested where it is too small."""
     model, test = tiny(), clips[clips["label"] == "sad"]
     pairs, activation_stats = donors.minimal_pairs(test, clips, "angry"), ablation.activation_stats(model, clips)
     options = {"modes": ("patch",), "donors": pairs, "activation_stats": activation_stats, "n_random": 5}
@@ -618,7 +639,8 @@ def test_shares_restored_know_how_many_random_sets_there_are(tiny, clips):
     assert p.notnull().values.tolist() == [True, False, True]
 
 
-def test_a_group_shares_what_its_layers_share_on_average():
+def test_mean_overlap_averages_over_layers():
+    """The overlap of random sets of a group is the mean over its layers, and 0 without sets."""
     sets = [[np.arange(4), np.arange(4)], [np.arange(4, 8), np.arange(4)], [np.arange(8, 12), np.arange(2, 6)]]
     assert (
         random_neurons.mean_overlap(sets) == pytest.approx((0 + (1 + 0.5 + 0.5) / 3) / 2)
@@ -626,12 +648,14 @@ def test_a_group_shares_what_its_layers_share_on_average():
     )
 
 
-def test_a_clip_is_not_its_own_donor(tiny, clips):
+def test_sweep_refuses_clip_as_own_donor(tiny, clips):
+    """A sweep refuses a clip as its own donor."""
     with pytest.raises(ValueError, match="a clip is its own donor"):
         ablation.sweep(tiny(), clips.iloc[:1], neurons=NEURONS, modes=("resample",), donors=clips, n_random=0)
 
 
-def test_more_neurons_than_a_layer_has_are_refused(tiny, clips):
+def test_sweep_refuses_k_above_width(tiny, clips):
+    """A sweep refuses a `k` above the number of neurons in a layer, and accepts that number."""
     scores = attribution.grad_x_activation(tiny(), clips.iloc[:2], target="sad")
     with pytest.raises(ValueError, match="k is 25, and there are 24 neurons of hidden_state in a layer"):
         ablation.sweep(tiny(), clips.iloc[:1], neurons=scores, k=(2, 25), n_random=0)
@@ -639,7 +663,8 @@ def test_more_neurons_than_a_layer_has_are_refused(tiny, clips):
     assert len(json.loads(whole.attrs["neurons"])["2"]) == 24
 
 
-def test_random_sets_in_some_modes_only(tiny, clips, fitted):
+def test_sweep_limits_controls_to_random_modes(tiny, clips, fitted):
+    """Only `random_modes` have random and target-blind controls, and all other values stay the same."""
     model, test = tiny(), clips.iloc[[21, 24]]
     options = {"neurons": {"a": NEURONS, "b": {layer: [0, 5] for layer in NEURONS}}, "target": "sad", **fitted}
     whole = ablation.sweep(model, test, modes=("zero", "flip"), n_random=3, **options)

@@ -43,7 +43,8 @@ def log_odds(logits, c):
     return logits[c] - special.logsumexp(np.delete(logits, c))
 
 
-def test_moments_are_those_of_all_frames(tiny, clips):
+def test_activation_stats_equal_numpy(tiny, clips):
+    """Activation statistics are mean, standard deviation and mean magnitude over the frames of all clips."""
     model = tiny()
     found = ablation.activation_stats(model, clips, part="ffn_hidden")
     sites = model.sites("ffn_hidden")
@@ -60,7 +61,8 @@ def test_moments_are_those_of_all_frames(tiny, clips):
 
 @pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("frames", ["all", "speech", "max_frame"])
-def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
+def test_sweep_equals_hooked_forwards(tiny, clips, part, frames):
+    """Logits and readouts of a sweep equal those of a hooked forward for each clip, layer and mode."""
     model, two = tiny(), clips.iloc[3:5]
     neurons = {layer: own for layer, own in NEURONS.items() if layer or part == "hidden_state"}
     activation_stats, modes = ablation.activation_stats(model, clips.iloc[:3], part=part), ("flip", "zero", "mean")
@@ -105,7 +107,8 @@ def test_a_sweep_is_one_hooked_forward_after_another(tiny, clips, part, frames):
     assert np.abs(found["target_change"]).min() > 0
 
 
-def test_window_scale_and_seed_reach_the_edit(tiny, clips):
+def test_sweep_passes_window_scale_and_seed(tiny, clips):
+    """Window, scale and seed reach the edit: another value of any of them gives other logits."""
     model, activation_stats = tiny(), ablation.activation_stats(tiny(), clips.iloc[:3])
     common = {"frames": "max_frame", "window": 2, "scale": 3.0, "seed": 5}
     found = ablation.sweep(
@@ -128,7 +131,8 @@ def test_window_scale_and_seed_reach_the_edit(tiny, clips):
             assert np.allclose(logits, plain, atol=1e-5) == (not other), other
 
 
-def test_the_reader_by_hand():
+def test_readout_functions_equal_hand_calculation():
+    """Relative change, share of changed frames and a further reading equal a calculation by hand."""
     clean = torch.tensor([[[3.0, 4], [0, 10], [6, 8], [5, 0]]])  # norms 5, 10, 10, 5
     edited = clean + torch.tensor([[[0.0, 3], [0, 0], [0.99, 0], [0, -0.51]]])  # 60, 0, 9.9 and 10.2 %
     site = hooks.Site(2)
@@ -138,7 +142,9 @@ def test_the_reader_by_hand():
     assert read(torch.cat([edited, clean])).numpy() == pytest.approx(np.array([[size, 0.5, 3, 7], [0, 0, 3, 4]]))
 
 
-def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
+def test_sweep_flip_doubles_zeroing(tiny_folder, clips):
+    """With a head that reads a single neuron, a flip changes the log-odds twice as much as zeroing."""
+
     class Reads(torch.nn.Module):
         """The first label is neuron 3 of the last layer, the second 0."""
 
@@ -158,7 +164,8 @@ def test_a_flip_takes_away_twice_what_zeroing_does(tiny_folder, clips):
     assert pair["target_change"].sel(mode="zero", layer=3).values == pytest.approx(value, rel=1e-4)
 
 
-def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny, clips):
+def test_sweep_reads_proxies_after_edit(tiny, clips):
+    """Proxies change in layers after the edit, in units of their `sd`, and are not read before it."""
     model = tiny()
     fitted = activation_proxies.fit(model, clips.iloc[:4])
     activation_stats = ablation.activation_stats(model, clips.iloc[:4])
@@ -182,7 +189,8 @@ def test_a_flip_shows_in_proxies_after_the_edit_and_nothing_is_read_before(tiny,
     )
 
 
-def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
+def test_sweep_null_equals_sweeps_of_matched_sets(tiny, clips):
+    """Random effects equal sweeps of the matched sets, and their sizes and overlaps are those of these sets."""
     model = tiny()
     activation_stats = ablation.activation_stats(model, clips.iloc[:3])
     options = {"target": "sad", "modes": ("zero",)}
@@ -207,7 +215,8 @@ def test_the_null_is_the_sweep_of_matched_sets(tiny, clips):
             assert found["random_overlap"].sel(layer=layer) == pytest.approx(np.mean(pairs))
 
 
-def test_scores_give_their_best_neurons_of_each_layer(tiny, clips):
+def test_sweep_selects_top_neurons_of_scores(tiny, clips):
+    """Scores select the `k` top neurons of each layer, and the default target is the predicted label."""
     model = tiny()
     scores = attribution.grad_x_activation(model, clips.iloc[:3], target="angry")
     found = ablation.sweep(model, clips.iloc[3:4], neurons=scores, k=2, layers=[3, 1], n_random=0)
@@ -218,7 +227,8 @@ def test_scores_give_their_best_neurons_of_each_layer(tiny, clips):
     assert found["target"].item() == model.labels[found["clean_logits"].values.argmax()]  # "predicted"
 
 
-def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
+def test_sweep_names_unusable_clips(tiny, clips, monkeypatch):
+    """Clips that are missing or without speech are skipped and named, and refused if no other is left."""
     model, rows, mask = tiny(), clips.iloc[:3].copy(), audio.speech_mask
     rows.loc[1, "path"] = "nowhere.wav"
     longest = max(len(audio.read(path)) for path in clips["path"][[0, 2]])
@@ -247,12 +257,14 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, monkeypatch):
         ({"target": "bored"}, "bored"),
     ],
 )
-def test_what_cannot_be_done_is_said(tiny, clips, options, message):
+def test_sweep_refuses_invalid_options(tiny, clips, options, message):
+    """A sweep refuses unknown layers, neurons, modes, frames or targets, and missing statistics."""
     with pytest.raises(ValueError, match=message):
         ablation.sweep(tiny(), clips.iloc[:1], **{"neurons": NEURONS, "n_random": 0, **options})
 
 
-def test_moments_and_scores_of_another_part_are_refused(tiny, clips):
+def test_sweep_refuses_statistics_of_other_part_or_model(tiny, clips):
+    """A sweep refuses statistics and scores of another part, and statistics of another model."""
     model = tiny()
     one = clips.iloc[:1]
     with pytest.raises(ValueError, match="of ffn_out instead of hidden_state"):
@@ -287,7 +299,8 @@ def words(figure):
     return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
-def test_figures(swept):
+def test_plots_show_sweep_results(swept):
+    """Curves show the means, or each of 3 speakers, and the map of relative change has no tile below the edit."""
     sweep, peaks, _ = swept
     curves = ablation.summary(sweep)
     figure = plots.layer_curves(curves.sel(mode="flip"))
@@ -308,7 +321,8 @@ def test_figures(swept):
     assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
 
 
-def test_tiles_that_are_not_told_are_hatched(swept):
+def test_proxy_changes_hatches_nonsignificant_tiles(swept):
+    """Changes of proxies that are not significant are hatched, and the validity of a proxy is drawn as bars."""
     changes = ablation.summary(swept[0], "proxy_sd").sel(mode="flip")
     after = changes["readout_layer"] > changes["layer"]
     changes["q"] = (
@@ -322,7 +336,8 @@ def test_tiles_that_are_not_told_are_hatched(swept):
     assert bars == pytest.approx(swept[2]["mean"].sel(proxy="rms").values, nan_ok=True)
 
 
-def test_figures_without_speakers(swept):
+def test_plots_average_clips_without_speakers(swept):
+    """Without speakers, figures show means over clips and say so."""
     unknown = swept[0].drop_vars("speaker")
     assert "clips" in words(plots.layer_effect(unknown, 1))
     expected = unknown["probability"].sel(mode="zero").mean("clip").sel(label="sad")
@@ -330,7 +345,8 @@ def test_figures_without_speakers(swept):
     assert any(np.array_equal(y, expected) for y in shown)
 
 
-def test_explorer(swept):
+def test_ablation_explorer_follows_controls(swept):
+    """The explorer follows layer, mode and readout, and says which modes were run for the chosen frames."""
     explorer = widgets.AblationExplorer(swept[:2])
     assert explorer.error is None and explorer.controls["layer"].value == 2
     explorer.controls["layer"].value = 3

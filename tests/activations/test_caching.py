@@ -52,7 +52,8 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_run_that_was_stopped_goes_on(tiny, clips, counted, tmp_path, name):
+def test_by_clip_resumes_interrupted_runs(tiny, clips, counted, tmp_path, name):
+    """An interrupted run goes on with the missing clips alone, and equals one that was never interrupted."""
     model, method, folder = tiny(), getattr(attribution, name), tmp_path / "kept"
     run = partial(caching.by_clip, method, model, folder=folder, **METHODS[name])
     straight = method(model, clips, **METHODS[name])
@@ -70,7 +71,9 @@ def test_a_run_that_was_stopped_goes_on(tiny, clips, counted, tmp_path, name):
     found.to_netcdf(tmp_path / "found.nc")
 
 
-def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, counted, tmp_path):
+def test_by_clip_recomputes_on_changed_input(tiny, tiny_folder, clips, counted, tmp_path):
+    """Other options, functions, weights, labels or sound are computed anew; another batch or path is not."""
+
     def forwards(model=None, clips=clips[:1], method=attribution.segment_response, **options):
         counted["n"] = 0
         caching.by_clip(method, model or tiny(), clips, folder=tmp_path / "kept", **{"layers": 3, **options})
@@ -99,7 +102,8 @@ def test_what_was_kept_of_something_else_is_not_taken(tiny, tiny_folder, clips, 
     assert forwards() == 1
 
 
-def test_what_is_in_force_is_refused(tiny, clips, tmp_path):
+def test_by_clip_refuses_hooked_model(tiny, clips, tmp_path):
+    """A model under an edit or a capture is refused, cannot be pickled, and is accepted again afterwards."""
     model = tiny()
     run = partial(caching.by_clip, attribution.gradient, model, clips, target="sad", folder=tmp_path / "kept")
     for inside in (hooks.edit(model, {2: torch.zeros_like}), hooks.capture(model, hooks.Site(2, "heads"))):
@@ -113,7 +117,9 @@ def test_what_is_in_force_is_refused(tiny, clips, tmp_path):
     xr.testing.assert_allclose(run(), attribution.gradient(model, clips, target="sad"), rtol=1e-6)
 
 
-def test_settings_of_the_model_count(tiny, clips, counted, tmp_path):
+def test_by_clip_recomputes_on_changed_settings(tiny, clips, counted, tmp_path):
+    """Another preprocessor, training state, label order or configuration of the model is computed anew."""
+
     def forwards(**changed):
         model = tiny()
         for name, value in changed.items():
@@ -154,7 +160,8 @@ class Head(torch.nn.Module):
         return self.scale * self.pool(hidden, dim=1)[:, :2]
 
 
-def test_clips_in_memory_are_known_by_their_bytes(tiny, clips, counted, tmp_path):
+def test_by_clip_identifies_clips_in_memory(tiny, clips, counted, tmp_path):
+    """Clips given as bytes are computed once, with the results of their files."""
     files = [Path(path).read_bytes() for path in clips["path"]]
     run = partial(caching.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
     first = run(files)
@@ -164,7 +171,9 @@ def test_clips_in_memory_are_known_by_their_bytes(tiny, clips, counted, tmp_path
     np.testing.assert_allclose(first["signed"], attribution.gradient(tiny(), clips, target="sad")["signed"], rtol=1e-5)
 
 
-def test_heads_of_ones_own_count_by_what_they_do(tiny_folder, clips, counted, tmp_path):
+def test_by_clip_identifies_custom_heads_by_content(tiny_folder, clips, counted, tmp_path):
+    """Custom heads that pool or scale differently are computed anew, and an equal head is not."""
+
     def forwards(head):
         model = models.load(tiny_folder(), head=head, labels=["a", "b"], device="cpu")
         counted["n"] = 0
@@ -176,7 +185,9 @@ def test_heads_of_ones_own_count_by_what_they_do(tiny_folder, clips, counted, tm
     assert forwards(Head(torch.mean)) == 0
 
 
-def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch):
+def test_hashable_content_identifies_functions_by_code(tmp_path, monkeypatch):
+    """Functions are hashed by their code, in a notebook or a module, and not by the file and line."""
+
     def made(text, name):
         space = {"torch": torch, "__name__": "__main__"}
         exec(compile(text, name, "exec"), space)
@@ -197,7 +208,8 @@ def test_functions_count_by_their_code_wherever_it_stands(tmp_path, monkeypatch)
     assert found[0] != found[1]
 
 
-def test_results_count_by_their_values(tiny, clips, tmp_path):
+def test_hashable_content_identifies_datasets_by_values(tiny, clips, tmp_path):
+    """A dataset has the same hash after saving and opening, and another one with other values."""
     found = activations.activation_stats(tiny(), clips)
     found.to_netcdf(tmp_path / "moments.nc")
     with xr.open_dataset(tmp_path / "moments.nc") as again:
@@ -206,14 +218,16 @@ def test_results_count_by_their_values(tiny, clips, tmp_path):
 
 
 @pytest.mark.full
-def test_clips_side_by_side_give_the_same(tiny, clips, tmp_path):
+def test_by_clip_is_independent_of_parallel_jobs(tiny, clips, tmp_path):
+    """Two parallel processes give the same result as one."""
     run = partial(caching.by_clip, attribution.segment_response, tiny(), clips)
     with joblib.parallel_config(n_jobs=2):
         found = run(folder=tmp_path / "one")
     xr.testing.assert_allclose(found, run(folder=tmp_path / "other"), rtol=1e-4, atol=1e-5)
 
 
-def test_clips_as_an_option_count_by_their_sound(tiny, clips, counted, tmp_path):
+def test_by_clip_identifies_clips_in_options(tiny, clips, counted, tmp_path):
+    """Clips passed as an option are identified by their sound: a change of it is computed anew."""
     options = {"target": "sad", "n": 2, "steps": 1, "baseline": clips[1:]}
 
     def found():
@@ -227,7 +241,8 @@ def test_clips_as_an_option_count_by_their_sound(tiny, clips, counted, tmp_path)
     assert not np.allclose(found()["attribution"], first["attribution"])
 
 
-def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path, monkeypatch):
+def test_by_clip_recomputes_on_changed_code(tiny, clips, counted, tmp_path, monkeypatch):
+    """A change of the package's code or version is computed anew."""
     source, code = tmp_path / "xai_lib", tmp_path / "xai_lib" / "attribution" / "gradients.py"
     code.parent.mkdir(parents=True)
     (source / "edits.py").write_text("flip = -1")
@@ -247,7 +262,8 @@ def test_what_was_kept_by_other_code_is_not_taken(tiny, clips, counted, tmp_path
     assert caching._code(Path(caching.__file__).parent) != caching._code(source)
 
 
-def test_clips_that_cannot_be_used_are_named(tiny, clips, tmp_path):
+def test_by_clip_names_unusable_clips(tiny, clips, tmp_path):
+    """Missing clips are skipped with a warning and named, and refused if no other is left."""
     clips.loc[9, "path"] = str(tmp_path / "nowhere.wav")
     run = partial(caching.by_clip, attribution.gradient, tiny(), target="sad", folder=tmp_path / "kept")
     with pytest.warns(UserWarning, match="1 of 3 clips were skipped, e.g. .*nowhere"):
@@ -258,7 +274,8 @@ def test_clips_that_cannot_be_used_are_named(tiny, clips, tmp_path):
         run(clips.loc[[9]])
 
 
-def test_errors_are_those_of_the_method(tiny, clips, tmp_path):
+def test_by_clip_passes_on_errors_of_method(tiny, clips, tmp_path):
+    """Errors of a method are passed on, and results of more than single clips are refused."""
     run = partial(caching.by_clip, model=tiny(), clips=clips, folder=tmp_path / "kept")
     with pytest.raises(ValueError, match="bored"):
         run(attribution.gradient, target="bored")

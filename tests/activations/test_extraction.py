@@ -108,7 +108,8 @@ POOLS = {"mean": lambda x: x.mean(0), "max": lambda x: x.max(0), "top-0.1": top(
 @pytest.mark.parametrize("frames", ["speech", "all"])
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("which", ["wavlm", "ast", "wrapped"])
-def test_pools_are_numpys(tiny, ast, wrapped, corpus, which, pool, frames):
+def test_activations_equal_numpy_pools(tiny, ast, wrapped, corpus, which, pool, frames):
+    """Pools and magnitudes equal numpy on captured frames, and logits a plain forward, for three models."""
     model, clips = {"wavlm": tiny(), "ast": ast, "wrapped": wrapped}[which], corpus(3)
     found, magnitude = activations(model, clips, pool=pool, frames=frames), 0
     assert (found.attrs["pool"], found.attrs["part"], found.attrs["frames"]) == (pool, "ffn_hidden", frames)
@@ -125,7 +126,8 @@ def test_pools_are_numpys(tiny, ast, wrapped, corpus, which, pool, frames):
     np.testing.assert_allclose(found["magnitude"].sel(layer=last), magnitude, atol=1e-5)
 
 
-def test_class_tokens_are_a_pool_of_their_own_and_padding_is_no_frame(ast, corpus):
+def test_activations_pool_class_tokens_and_skip_padding(ast, corpus):
+    """The pool `cls` averages the class tokens alone, and frames of padding enter no pool."""
     clips = corpus(1)
     hidden, _, x = frames_of(ast, clips["path"].iloc[0], Site(2))
     found = activations(ast, clips, Site(2), pool="cls")
@@ -137,7 +139,8 @@ def test_class_tokens_are_a_pool_of_their_own_and_padding_is_no_frame(ast, corpu
     np.testing.assert_allclose(found["activation"][0, 0], hidden[heard].max(0), atol=1e-5)
 
 
-def test_wrong_pools_frames_and_sites_are_refused(tiny, corpus):
+def test_activations_refuse_unknown_pools_frames_and_sites(tiny, corpus):
+    """Unknown pools and frames, an empty list of sites and sites of another frame rate are refused."""
     model, clips = tiny(), corpus(1)
     with pytest.raises(ValueError, match='has no class tokens: pool its frames with "mean"'):
         activations(model, clips, pool="cls")
@@ -152,7 +155,8 @@ def test_wrong_pools_frames_and_sites_are_refused(tiny, corpus):
         activations(model, clips, "wavlm.feature_extractor.conv_layers.5")
 
 
-def test_several_parts_equal_each_alone(tiny, corpus):
+def test_activations_of_parts_equal_each_alone(tiny, corpus):
+    """Activations of several parts at once equal those of each part alone, by part, layer and neuron."""
     model, clips = tiny(), corpus(4)
     both = activations(model, clips, [*PARTS, Site(0)])
     assert both["activation"].dims == ("clip", "unit") and both["unit"].to_index().names == ["part", "layer", "neuron"]
@@ -172,7 +176,8 @@ def test_several_parts_equal_each_alone(tiny, corpus):
     )
 
 
-def test_the_forms_of_sites(tiny, corpus):
+def test_activations_accept_all_forms_of_sites(tiny, corpus):
+    """Sites may be a pair, a `Site`, a layer, a part or a list, of which duplicates count once."""
     model, clips = tiny(), corpus(1)
     for sites, layers in [
         ((2, "ffn_out"), [2]),
@@ -185,7 +190,8 @@ def test_the_forms_of_sites(tiny, corpus):
     assert activations(model, clips, PARTS).sizes["unit"] == 3 * (40 + 24)
 
 
-def test_modules_are_sites_by_their_path(tiny, corpus):
+def test_activations_accept_module_paths(tiny, corpus):
+    """A module is a site by its path, alone or beside parts, and one without frames is not pooled."""
     model, clips = tiny(), corpus(2)
     path = "wavlm.encoder.layers.1.feed_forward.intermediate_dropout"
     alone = activations(model, clips, path)
@@ -201,7 +207,8 @@ def test_modules_are_sites_by_their_path(tiny, corpus):
     )
 
 
-def test_a_module_without_labels_has_no_logits(corpus, tmp_path, device):
+def test_activations_omit_logits_without_labels(corpus, tmp_path, device):
+    """A wrapped module without labels has no logits, in memory and in a file."""
     inner = torch.nn.Sequential(torch.nn.Unflatten(1, (-1, 100)), torch.nn.Linear(100, 5))
     model = models.wrap(inner, sites={(1, "ffn_hidden"): "1"}, sample_rate=16_000, device=device)
     clips = corpus(3)
@@ -210,13 +217,15 @@ def test_a_module_without_labels_has_no_logits(corpus, tmp_path, device):
     xr.testing.assert_identical(activations(model, clips, file=tmp_path / "a.nc").load(), found)
 
 
-def test_clips_that_share_a_forward_are_as_alone(tiny, corpus):
+def test_activations_are_independent_of_batch(tiny, corpus):
+    """Clips that share a forward have the activations of each clip alone."""
     model, clips = tiny("large"), corpus(7)
     xr.testing.assert_allclose(activations(model, clips, batch=3), activations(model, clips), atol=1e-5)
 
 
 @pytest.mark.parametrize("sites", ["ffn_hidden", PARTS, ["classifier", Site(2)]], ids=["layers", "units", "modules"])
-def test_a_file_equals_memory(tiny, corpus, tmp_path, sites):
+def test_activations_file_equals_memory(tiny, corpus, tmp_path, sites):
+    """A file is plain netCDF, is read lazily, and holds the same data as the result in memory."""
     model, clips = tiny(), corpus(5)
     Path(clips["path"].iloc[1]).write_bytes(b"no sound")
     with pytest.warns(UserWarning, match="1 of 5 clips"):
@@ -240,7 +249,8 @@ class Stopped(Exception):
 
 @pytest.mark.filterwarnings("ignore:.*clips were skipped")
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.full), 3])
-def test_a_run_stopped_at_any_write_goes_on_to_the_same_bytes(tiny, corpus, tmp_path, monkeypatch, step):
+def test_activations_resume_after_any_write(tiny, corpus, tmp_path, monkeypatch, step):
+    """A run stopped at any write leaves valid data, and is resumed to the bytes of an uninterrupted run."""
     model, clips = tiny(), corpus(6)
     Path(clips["path"].iloc[2]).write_bytes(b"no sound")
     Path(clips["path"].iloc[5]).write_bytes(b"")
@@ -304,7 +314,8 @@ activations(model, pd.read_csv(table, index_col=0), file=file)
 
 
 @pytest.mark.full
-def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, tmp_path, monkeypatch):
+def test_activations_resume_after_kill(tiny_folder, corpus, tmp_path, monkeypatch):
+    """After SIGKILL, another process computes the missing clips alone and completes the file."""
     clips, model = corpus(6), models.load(tiny_folder(), device="cpu")
     clips["label"] = "angry"
     clips.to_csv(tmp_path / "clips.csv")
@@ -325,7 +336,8 @@ def test_a_killed_process_leaves_what_another_goes_on_with(tiny_folder, corpus, 
     xr.testing.assert_identical(open_activations(tmp_path / "a.nc"), open_activations(tmp_path / "b.nc"))
 
 
-def test_a_file_of_anything_else_is_refused(tiny, corpus, tmp_path, monkeypatch):
+def test_activations_refuse_files_of_other_runs(tiny, corpus, tmp_path, monkeypatch):
+    """A file of other weights, options, clips or code, or of another kind, is refused and left unchanged."""
     clips, file = corpus(3), tmp_path / "a.nc"
     activations(tiny(), clips, file=file)
     before = file.read_bytes()
@@ -365,8 +377,8 @@ def test_a_file_of_anything_else_is_refused(tiny, corpus, tmp_path, monkeypatch)
         activations(model, clips, file=tmp_path / "b.nc")
 
 
-def test_two_runs_do_not_write_one_file(tiny, corpus, tmp_path, monkeypatch):
-    """Another run begins, and is done or is stopped, before the first has come to its third clip."""
+def test_activations_refuse_concurrent_writers(tiny, corpus, tmp_path, monkeypatch):
+    """A run is refused as soon as another has written or removed its file, and the data stay correct."""
     model, clips, file = tiny(), corpus(6), tmp_path / "a.nc"
     expected, stream = activations(model, clips), model.stream
 
@@ -402,7 +414,8 @@ def test_two_runs_do_not_write_one_file(tiny, corpus, tmp_path, monkeypatch):
         activations(model, clips, file=tmp_path / "b.nc")
 
 
-def test_clips_none_of_which_can_be_used_leave_no_file(tiny, corpus, tmp_path):
+def test_activations_leave_no_file_without_clips(tiny, corpus, tmp_path):
+    """Clips none of which can be used are refused, and leave no file."""
     clips = corpus(2)
     for path in clips["path"]:
         Path(path).write_bytes(b"")
@@ -413,7 +426,8 @@ def test_clips_none_of_which_can_be_used_leave_no_file(tiny, corpus, tmp_path):
     assert not list(tmp_path.glob("a.nc*"))
 
 
-def test_memory_does_not_grow_with_the_clips(tiny, corpus, tmp_path):
+def test_activations_memory_is_independent_of_clips(tiny, corpus, tmp_path):
+    """Peak memory of a run into a file does not grow with the number of clips."""
     model, clips = tiny(intermediate_size=2000), corpus(2, seconds=(0.1,))
     peaks = {}
     for n in (8, 8, 128):  # the first is the warm-up
@@ -426,7 +440,8 @@ def test_memory_does_not_grow_with_the_clips(tiny, corpus, tmp_path):
     assert peaks[128] - peaks[8] < 0.1 * 120 * 4 * 3 * 2000, peaks
 
 
-def test_moments_are_over_all_frames_that_lie_in_the_clips(ast, corpus):
+def test_activation_stats_skip_padding(ast, corpus):
+    """Activation statistics are over all frames that lie within the clips, without padding."""
     clips = corpus(3)
     found, every = activation_stats(ast, clips, part="ffn_out"), []
     for path in clips["path"]:
@@ -438,7 +453,8 @@ def test_moments_are_over_all_frames_that_lie_in_the_clips(ast, corpus):
     assert found.attrs["frames"] == len(every)
 
 
-def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
+def test_check_activation_stats_refuses_other_objects(tiny, corpus):
+    """Statistics of the same part are accepted; other tables, and statistics of another part, are refused."""
     model = tiny()
     found = activation_stats(model, corpus(2))
     check_activation_stats(found, model, "hidden_state")
@@ -454,7 +470,8 @@ def test_what_is_no_moments_is_refused_in_words(tiny, corpus):
         check_activation_stats(found, model, "ffn_out")
 
 
-def test_exemplars_of_units_are_those_of_their_part(tiny, corpus):
+def test_exemplars_of_parts_equal_each_alone(tiny, corpus):
+    """Exemplars from several parts equal those of the part alone, and the part must be named."""
     model, clips = tiny(), corpus(6)
     both = activations(model, clips, PARTS)["activation"]
     alone = activations(model, clips, "ffn_out")["activation"]
@@ -466,7 +483,8 @@ def test_exemplars_of_units_are_those_of_their_part(tiny, corpus):
 
 
 @pytest.mark.parametrize("which", ["wavlm", "ast", "wrapped"])
-def test_top_frames_are_the_strongest_of_all(tiny, ast, wrapped, corpus, which):
+def test_top_frames_rank_strongest_speech_frames(tiny, ast, wrapped, corpus, which):
+    """Top frames are the strongest speech frames of the clips, in order, with time, waveform and speaker."""
     model, clips = {"wavlm": tiny(), "ast": ast, "wrapped": wrapped}[which], corpus(6)
     Path(clips["path"].iloc[3]).write_bytes(b"")
     with pytest.warns(UserWarning, match="1 of 6"):
@@ -490,7 +508,8 @@ def test_top_frames_are_the_strongest_of_all(tiny, ast, wrapped, corpus, which):
     assert exemplars.exemplars(most, 1, 4, 2).index[:2].tolist() == order[:2]
 
 
-def test_snippets_of_an_ast_lie_at_patches_and_dips_of_low_ones(ast, corpus):
+def test_snippets_peak_at_extreme_patches(ast, corpus):
+    """Snippets of an AST peak at the patch of greatest activation, or of least for the low end."""
     clips = corpus(4)
     table = exemplars.exemplars(activations(ast, clips, "ffn_out")["activation"], 2, 3, 2)
     found = exemplars.snippets(ast, clips, table, 2, 3, part="ffn_out", half=0.1)

@@ -56,6 +56,7 @@ def planted(classes=3, speakers=10, seed=0, strength=3.0):
 
 
 def test_features_are_means_over_frames(tiny, corpus):
+    """Features are means of the hidden states over frames."""
     model = tiny("large")
     found = heads.features(model, corpus.head(3), layers=[0, 3])
     x = model.tensor(audio.read(corpus["path"][2]))
@@ -65,7 +66,8 @@ def test_features_are_means_over_frames(tiny, corpus):
         np.testing.assert_allclose(found.sel(clip=2, layer=layer), expected, atol=1e-5)
 
 
-def test_the_layer_that_tells_the_classes_apart_is_found():
+def test_cross_validate_finds_informative_layer():
+    """The layer that separates the classes is selected, with a UAR above 0.7; shuffled labels are at chance."""
     report = heads.cross_validate(planted())
     assert (report["selected"] == 5).all()
     assert report["uar"] > 0.7 and report["uar_layer"].sel(layer=5) > 0.7
@@ -76,14 +78,15 @@ def test_the_layer_that_tells_the_classes_apart_is_found():
     assert float(report["uar"]) == pytest.approx(np.mean([np.mean(predicted[truth == t] == t) for t in set(truth)]))
 
 
-def test_without_signal_it_is_at_chance():
+def test_cross_validate_is_at_chance_without_signal():
+    """Without a signal the unweighted average recall is at chance."""
     report = heads.cross_validate(planted(strength=0.0))
     assert abs(float(report["uar"]) - 1 / 3) < 0.13
 
 
 @pytest.mark.full
-def test_the_layer_is_not_chosen_on_the_fold_that_is_reported():
-    """Of 40 layers of noise the best on each fold would give a UAR of 0.65; the choice must not see the fold."""
+def test_cross_validate_selects_layer_without_test_fold():
+    """Of 40 noise layers, chosen without the test fold, the UAR is below 0.5 (about 0.65 if chosen on it)."""
     rng = np.random.default_rng(0)
     data = planted(strength=0.0, speakers=5)
     noise = rng.standard_normal((data.sizes["clip"], 40, 3))
@@ -101,8 +104,8 @@ def test_the_layer_is_not_chosen_on_the_fold_that_is_reported():
     assert float(heads.cross_validate(data, shuffles=0)["uar"]) < 0.5
 
 
-def test_no_speaker_is_in_two_folds():
-    """Labels that are the speaker's own cannot be predicted for speakers never heard."""
+def test_cross_validate_separates_speakers():
+    """No speaker is in two folds: labels fixed by speaker cannot be predicted for new speakers."""
     data = planted(speakers=12, strength=0.0)
     own = np.random.default_rng(1).integers(0, 3, 12)
     names = np.array(EMOTIONS)[own].astype(object)
@@ -111,7 +114,8 @@ def test_no_speaker_is_in_two_folds():
     assert float(report["uar"]) < 0.7  # a leak would give 1: the offsets identify each speaker
 
 
-def test_the_saved_head_is_a_standard_checkpoint(tiny, tiny_folder, corpus, tmp_path):
+def test_fit_saves_standard_checkpoint(tiny, tiny_folder, corpus, tmp_path):
+    """A fitted head is a checkpoint that transformers opens with the same logits, and is never overwritten."""
     for size in ("base", "large"):
         model = tiny(size)
         read = heads.features(model, corpus)
@@ -135,14 +139,16 @@ def test_the_saved_head_is_a_standard_checkpoint(tiny, tiny_folder, corpus, tmp_
             heads.fit(model, read, tmp_path / size)
 
 
-def test_speakers_whom_the_encoder_has_heard_are_no_test(tiny, corpus, tmp_path):
+def test_fit_warns_of_speaker_leakage(tiny, corpus, tmp_path):
+    """Fitting a head warns of speakers on whom the encoder was trained."""
     model = tiny()
     model.train_speakers = ["s1", "s2", "x"]
     with pytest.warns(UserWarning, match="trained on 2 of these 6 speakers"):
         heads.fit(model, corpus, tmp_path / "heard", layers=[1], folds=3)
 
 
-def test_the_recordings_of_a_head_travel_with_it(tiny, corpus, tmp_path):
+def test_fit_records_training_recordings(tiny, corpus, tmp_path):
+    """A fitted model lists the recordings of its head and encoder by fingerprint; from features it lists none."""
     model = tiny()
     assert model.trained_recordings is None
     rows = [(fingerprints.of_file(corpus["path"][0]), "trained", "ravdess-01"), ("0" * 32, "selected", "ravdess-02")]
@@ -161,7 +167,8 @@ def test_the_recordings_of_a_head_travel_with_it(tiny, corpus, tmp_path):
     assert alone.trained_recordings is None  # features do not say of which files they are
 
 
-def test_two_classes(tiny, corpus, tmp_path):
+def test_fit_supports_two_classes(tiny, corpus, tmp_path):
+    """A head of two classes predicts the probabilities of the classifier that it was made from."""
     two = corpus[corpus["label"] != "calm"]
     model = tiny()
     fitted, _ = heads.fit(model, two, tmp_path / "two", layers=[1, 3], folds=3)
@@ -184,12 +191,14 @@ def test_two_classes(tiny, corpus, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_cross_validated_is_refused(change, message):
+def test_cross_validate_refuses_unfit_clips(change, message):
+    """Missing speakers or labels, a single class, and fewer speakers than folds are refused."""
     with pytest.raises(ValueError, match=message):
         heads.cross_validate(change(planted()))
 
 
-def test_a_fitted_head_of_an_encoder_alone(tiny_folder, corpus, tmp_path):
+def test_fit_accepts_encoder_without_head(tiny_folder, corpus, tmp_path):
+    """A head can be fitted to an encoder that has none, and the model then predicts known labels."""
     from transformers import Wav2Vec2FeatureExtractor, WavLMModel
 
     WavLMModel.from_pretrained(tiny_folder("base")).save_pretrained(tmp_path / "encoder")
@@ -200,7 +209,8 @@ def test_a_fitted_head_of_an_encoder_alone(tiny_folder, corpus, tmp_path):
     assert "metrics" in fitted.trained and fitted.predict(corpus.head(2))["label"].isin(LABELS).all()
 
 
-def test_a_head_for_anything_but_a_wavlm_is_refused_in_words(corpus, tmp_path):
+def test_fit_refuses_other_architectures(corpus, tmp_path):
+    """A head for a model other than a WavLM is refused, and no folder is left."""
     with pytest.raises(ValueError, match="a head can only be fitted to a WavLM, and pocket-ast is none"):
         heads.fit(models.load("pocket-ast", device="cpu"), corpus, tmp_path / "head")
     assert not (tmp_path / "head").exists()

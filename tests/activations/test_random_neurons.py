@@ -18,7 +18,8 @@ def sizes_of(values, layers=(1,)):
 
 
 @given(seed=st.integers(0, 99), k=st.integers(1, 40), n=st.integers(1, 6))
-def test_random_sets_have_as_many_neurons_of_each_size_class(seed, k, n):
+def test_matched_sets_keep_size_class_counts(seed, k, n):
+    """Random sets have as many neurons of each size class as the selected set, and depend on the seed alone."""
     rng = np.random.default_rng(seed)
     size = np.exp(rng.standard_normal(60))
     own = np.sort(rng.permutation(60)[:k])
@@ -40,14 +41,16 @@ def test_random_sets_have_as_many_neurons_of_each_size_class(seed, k, n):
     )
 
 
-def test_every_neuron_of_a_class_is_drawn_alike_the_selected_too():
+def test_matched_sets_draw_uniformly_within_class():
+    """Every neuron of a size class is drawn equally often, the selected ones included."""
     drawn = np.concatenate([one for (one,) in random_neurons.matched_sets(
         40, sizes_of(np.arange(40.0)), {1: np.array([3, 25])}, n_random=4000, directions=0, seed=0, classes=2)[1:]])  # fmt: skip
     shares = np.bincount(drawn, minlength=40) / 4000
     assert shares == pytest.approx(np.full(40, 1 / 20), abs=0.015)  # 0.0034 is their standard deviation
 
 
-def test_how_many_classes():
+def test_size_classes_number_grows_with_width():
+    """The default number of size classes grows with the width of a layer, from 1 to 12."""
     assert [random_neurons.size_classes(np.arange(width)).max() + 1 for width in (5, 71, 72, 144, 768, 3072)] == [
         1,
         1,
@@ -58,8 +61,8 @@ def test_how_many_classes():
     ]
 
 
-def test_sets_that_share_neurons_share_as_many_after_substitution():
-    """So that a difference of two selections has its equals in the differences of their random sets."""
+def test_matched_sets_preserve_shared_neurons():
+    """Random sets of two selections share as many neurons as these do, and are nested if these are."""
     sizes, first, second = sizes_of(np.arange(48.0)), np.arange(10, 30), np.arange(20, 40)
     pairs = zip(
         *(
@@ -77,7 +80,8 @@ def test_sets_that_share_neurons_share_as_many_after_substitution():
     assert all(set(few) <= set(many) for (few,), (many,) in nested)
 
 
-def test_a_neuron_of_several_layers_of_a_group_has_one_in_its_place():
+def test_matched_sets_repeat_substitute_across_layers():
+    """A neuron selected in two layers of a group has the same neuron, or direction, in its place in both."""
     sizes = sizes_of(np.arange(48.0), layers=(1, 2))
     for one, other in random_neurons.matched_sets(
         48, sizes, {1: np.array([4, 9]), 2: np.array([9, 40])}, n_random=20, directions=3, seed=1
@@ -86,22 +90,24 @@ def test_a_neuron_of_several_layers_of_a_group_has_one_in_its_place():
         assert shared.sum() == 1
 
 
-def test_overlap_is_the_mean_share_of_two_sets():
+def test_overlap_is_mean_share_in_common():
+    """Overlap is the mean share of neurons that two sets have in common, and 0 of fewer than two sets."""
     assert random_neurons.overlap([[1, 2, 3, 4], [3, 4, 5, 6], [1, 2, 3, 4]]) == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert random_neurons.overlap([[1, 2]]) == random_neurons.overlap([]) == 0
     layers = [[("a", 1), ("b", 1)], [("a", 1), ("b", 2)]]  # a number is another neuron in another layer
     assert random_neurons.overlap(layers) == 0.5
 
 
-def test_the_size_of_a_set_is_its_root_mean_square():
+def test_set_sizes_are_root_mean_squares():
+    """The size of a set is the root mean square of its neurons' sizes."""
     sizes = sizes_of([3.0, 4.0, 0.0])
     assert random_neurons.set_sizes(sizes, [1], [[np.array([0, 1])], [np.array([2])]]) == pytest.approx(
         [np.sqrt(12.5), 0]
     )
 
 
-def test_the_merely_active_and_those_that_write_most(tiny, clips):
-    """By hand: root mean squares of what leaves a block, and of what it changed."""
+def test_target_blind_selects_most_active_and_writing(tiny, clips):
+    """Target-blind selections have the greatest root mean square of a block's output, or of its change."""
     model, some = tiny(), clips.iloc[:2]
     activation_stats, kept = activations.activation_stats(model, some), []
     for _, waveform in model.stream(some, {}):
@@ -119,7 +125,8 @@ def test_the_merely_active_and_those_that_write_most(tiny, clips):
 
 
 @pytest.mark.parametrize("part", ["ffn_hidden", "heads", "attention"])
-def test_neurons_inside_a_block_write_by_their_outgoing_weights(tiny, clips, part):
+def test_activation_stats_written_uses_outgoing_weights(tiny, clips, part):
+    """What a neuron inside a block writes is its size times the norm of its outgoing weights."""
     model, width = tiny(), 5
     activation_stats = activations.activation_stats(model, clips.iloc[:1], part=part)
     layer = model.architecture.layers[1]
@@ -131,7 +138,8 @@ def test_neurons_inside_a_block_write_by_their_outgoing_weights(tiny, clips, par
     assert list(found) == (["most active"] if part == "attention" else ["most active", "writes most"])
 
 
-def test_the_blind_choices_are_rows_of_every_sweep(tiny, clips):
+def test_sweep_includes_target_blind_selections(tiny, clips):
+    """A sweep with statistics includes target-blind selections, equal to sweeps of these, unless `blind=False`."""
     model, some = tiny(), clips
     activation_stats = ablation.activation_stats(model, clips.iloc[:1])
     options = {"target": "sad", "modes": ("flip", "zero"), "layers": [1, 3]}

@@ -28,7 +28,8 @@ def made():
     return angry_contrast()
 
 
-def test_what_the_intensity_does_is_not_put_down_to_the_emotion():
+def test_compare_controls_for_intensity():
+    """An effect of the strong intensity, which neutral clips lack, is not attributed to the emotion."""
     clips = design()
     loud = 9.0 * (clips["intensity"] == "strong").to_numpy() + np.random.default_rng(0).normal(size=len(clips))
     found = compare(dataset(clips, loud[:, None, None]), "label", "neutral")
@@ -63,7 +64,8 @@ def by_hand(made, column, a, b, cell):
         ("statement", 1, None, ["label", "intensity"], 5),
     ],
 )
-def test_within_speakers_clips_are_compared_that_agree_in_all_else(made, column, a, b, cell, cells):
+def test_compare_equals_hand_computation_within_speakers(made, column, a, b, cell, cells):
+    """Differences within speakers and cells, intervals, p and q equal those computed by hand."""
     lacking = made.isel(clip=slice(7, None))  # not every speaker has every cell
     for result in (made, lacking):
         found, units = compare(result, column, a, b), by_hand(result, column, a, b, cell)
@@ -77,7 +79,8 @@ def test_within_speakers_clips_are_compared_that_agree_in_all_else(made, column,
         assert (found.attrs["cells"] == 16 * cells) == (result is made)
 
 
-def test_what_the_statement_does_is_not_put_down_to_the_emotion():
+def test_compare_controls_for_statement():
+    """An effect of the statement is not attributed to the emotion, and constant neurons differ by exactly 0."""
     clips = design()
     clips = clips[(clips["label"] != "angry") | (clips["statement"] == 1) | (clips["speaker"] == "s03")]
     statement = clips["statement"].to_numpy(float)[:, None, None] * np.array([1.0, 0])
@@ -92,7 +95,8 @@ def test_what_the_statement_does_is_not_put_down_to_the_emotion():
     assert alike["cohens_d"].isnull().all() and (alike["signed"] == 0).all()
 
 
-def test_what_women_say_more_often_is_not_put_down_to_their_sex():
+def test_compare_controls_for_emotion_between_sexes():
+    """Between the sexes, an effect of emotions that they speak unequally often is not attributed to sex."""
     clips = design()
     twice = clips[(clips["sex"] == "female") & (clips["label"] == "angry")]
     only = clips[(clips["sex"] == "male") & (clips["label"] == "happy")]
@@ -128,7 +132,8 @@ def uneven(has):
         (lambda voice, label: (voice * 7 + LABELS.index(label) * 5) % 3 < 2, 6),  # this and that
     ],
 )
-def test_what_few_men_say_is_not_put_down_to_the_sex_of_those_who_say_it(has, cells):
+def test_compare_holds_level_with_uneven_cells(has, cells):
+    """Between the sexes, p keeps its level and intervals keep their coverage when cells are unevenly filled."""
     clips, rng = uneven(has), np.random.default_rng(0)
     said = pd.factorize(clips["label"] + clips["statement"].astype(str))[0]
     values = 3 * rng.normal(size=(6, 1, 1500))[said] + rng.normal(size=(len(clips), 1, 1500))
@@ -138,7 +143,8 @@ def test_what_few_men_say_is_not_put_down_to_the_sex_of_those_who_say_it(has, ce
     assert 0.93 < covered.mean() < 0.98 and abs(found["difference"].mean()) < 0.1
 
 
-def test_between_speakers_effects_are_those_of_speaker_and_cell():
+def test_compare_fits_speaker_and_cell_effects():
+    """Between speakers, additive speaker effects are recovered exactly, with slightly wider intervals."""
     clips = uneven(lambda voice, label: label != "happy" or voice < 15).drop([3, 40, 77]).reset_index(drop=True)
     rng, cell = np.random.default_rng(1), clips["label"] + clips["statement"].astype(str)
     speaker, level = rng.normal(size=24), dict(zip(cell.unique(), 5 * rng.normal(size=6)))
@@ -157,7 +163,8 @@ def test_between_speakers_effects_are_those_of_speaker_and_cell():
     np.testing.assert_allclose(table["male"].dropna(), expected[12:], atol=1e-5)
 
 
-def test_speakers_whom_no_cell_joins_to_the_others_are_left_out():
+def test_compare_leaves_out_unconnected_speakers():
+    """Speakers whom no cell connects to the others are left out and counted, but `distribution` keeps them."""
     clips = uneven(lambda voice, label: label != "happy" if voice not in (3, 17) else label == "happy")
     values = np.random.default_rng(0).normal(size=(len(clips), 1, 3))
     found, apart = compare(dataset(clips, values), "sex", "female"), clips["speaker"].isin(["s03", "s17"]).to_numpy()
@@ -170,7 +177,8 @@ def test_speakers_whom_no_cell_joins_to_the_others_are_left_out():
 
 
 @pytest.mark.parametrize(("column", "values"), [("intensity", ("strong", "normal")), ("sex", ("male", "female"))])
-def test_p_holds_its_level_and_nothing_is_found_in_noise(column, values):
+def test_compare_holds_level_in_noise(column, values):
+    """In noise, p keeps its level of 5 %, fewer than 1 % of q are significant, and about 95 % of intervals cover 0."""
     clips = design()
     rng = np.random.default_rng(0)
     speaker = rng.normal(size=(16, 1, 1500))[clips["speaker"].str[1:].astype(int)]
@@ -181,7 +189,8 @@ def test_p_holds_its_level_and_nothing_is_found_in_noise(column, values):
     assert 0.93 < covered.mean() < 0.97
 
 
-def test_few_speakers_get_no_interval_and_no_p(made):
+def test_compare_omits_inference_for_few_speakers(made):
+    """With fewer than eight speakers of a kind there are no intervals, p or q, but still differences and AUROC."""
     seven = made.isel(clip=made["speaker"].values < "s07")
     found = compare(seven, "label", "angry")
     assert found[["low", "high", "p", "q"]].isnull().all().to_array().all() and found["difference"].notnull().all()
@@ -197,7 +206,8 @@ def test_few_speakers_get_no_interval_and_no_p(made):
 @pytest.mark.heavy
 @given(st.integers(0, 2**16), st.sampled_from(["label", "intensity", "sex"]))
 @settings(max_examples=25)
-def test_turning_the_sides_round_turns_the_answer_round(seed, column):
+def test_compare_is_antisymmetric(seed, column):
+    """Swapping the sides reverses the result, reordering clips does not, and scaling scales differences alone."""
     rng, clips = np.random.default_rng(seed), design()
     clips = clips[rng.uniform(size=len(clips)) < 0.9]
     result = dataset(clips, np.round(rng.normal(size=(len(clips), 2, 3)), 1))
@@ -227,7 +237,8 @@ def test_turning_the_sides_round_turns_the_answer_round(seed, column):
         (("label", "angry", "angry"), "all clips to compare have label 'angry'"),
     ],
 )
-def test_what_cannot_be_compared_is_said(made, arguments, message):
+def test_compare_refuses_unknown_columns_and_values(made, arguments, message):
+    """Unknown columns and values, and a value compared with itself, are refused by name."""
     with pytest.raises(ValueError, match=message):
         compare(made, *arguments)
 
@@ -239,7 +250,8 @@ def one_with_both(label_of):
     return pd.DataFrame({"speaker": [f"s{voice:02d}" for voice, _ in rows], "label": label})
 
 
-def test_few_speakers_who_have_both_do_not_put_out_all_others():
+def test_compare_pairs_only_with_enough_speakers():
+    """The test is paired if eight speakers, or half, have clips of both kinds; otherwise those are left out."""
     clips = one_with_both({(0, 0): "happy"})
     values = np.random.default_rng(0).normal(size=(80, 1, 3))
     found, alone = compare(dataset(clips, values), "label", "angry"), clips["speaker"].to_numpy() != "s00"
@@ -262,7 +274,8 @@ def test_few_speakers_who_have_both_do_not_put_out_all_others():
     assert compare(dataset(few, values), "label", "sad").attrs["paired"] == 1
 
 
-def test_clips_that_agree_in_less_are_compared_by_what_they_agree_in(made):
+def test_compare_relaxes_cells_stepwise(made):
+    """If too few speakers have clips that agree in all else, cells use fewer columns, down to none."""
     own = np.where(made["label"].values == "neutral", "plain", made["intensity"].values)
     every = compare(made.assign_coords(intensity=("clip", own)), "label", "neutral")
     assert every.attrs["cell"] == "statement" and every.attrs["speakers_a"] == 16
@@ -279,7 +292,8 @@ def test_clips_that_agree_in_less_are_compared_by_what_they_agree_in(made):
     assert (found.attrs["cell"], found.attrs["speakers_a"]) == ("intensity", 16)
 
 
-def test_clips_that_cannot_be_told_apart_are_said(made):
+def test_compare_refuses_single_label_and_two_sexes(made):
+    """Clips that all have one label are refused, and so is a speaker of two sexes, by name."""
     with pytest.raises(ValueError, match="all clips to compare have label 'angry': give clips of another label too"):
         compare(made.isel(clip=made["label"].values == "angry"), "label", "angry")
     straddling = made["sex"].values.copy()
@@ -288,14 +302,16 @@ def test_clips_that_cannot_be_told_apart_are_said(made):
         compare(made.assign_coords(sex=("clip", straddling)), "sex", "female")
 
 
-def test_clips_whose_value_is_not_known_are_left_out(made):
+def test_compare_drops_unknown_values(made):
+    """Clips whose label is missing or empty are left out."""
     label = made["label"].values.copy()
     label[:4] = None, np.nan, "", None
     found = compare(made.assign_coords(label=("clip", label)), "label", "angry")
     xr.testing.assert_allclose(found, compare(made.isel(clip=slice(4, None)), "label", "angry"))
 
 
-def test_it_is_the_same_reopened_and_can_be_saved(made, tmp_path):
+def test_compare_round_trips_through_netcdf(made, tmp_path):
+    """Reopened activations give an identical comparison, which is itself unchanged after saving."""
     made.to_netcdf(tmp_path / "activations.nc")
     with xr.open_dataset(tmp_path / "activations.nc") as again:
         for column, a in (("label", "angry"), ("sex", "female"), ("statement", 1)):
@@ -306,7 +322,8 @@ def test_it_is_the_same_reopened_and_can_be_saved(made, tmp_path):
                 xr.testing.assert_identical(saved.load(), found)
 
 
-def test_a_distribution_shows_what_is_compared(made):
+def test_distribution_matches_compare(made):
+    """Means of a distribution differ as in `compare`, over the cells that all values have, if there are any."""
     for column, a, b in (("intensity", "strong", "normal"), ("sex", "female", "male")):
         found, table = compare(made, column, a, b), distribution(made, 2, 3, column)
         want = found["difference"].sel(layer=2, neuron=3).item()
@@ -340,7 +357,8 @@ def clips(make_clips, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_a_planted_neuron_is_found(tiny, clips, size):
+def test_activation_contrast_finds_planted_neuron(tiny, clips, size):
+    """A neuron planted to separate two labels ranks first with an AUROC of 1, or of 0 for the reverse contrast."""
     model = tiny(size)
 
     def fires(hidden):
@@ -357,7 +375,8 @@ def test_a_planted_neuron_is_found(tiny, clips, size):
     assert other["auroc"].sel(layer=2, neuron=17) == 0 and other.attrs["a"] == "keen"
 
 
-def test_a_neuron_that_is_linear_in_the_waveform_differs_by_that(tiny, clips, monkeypatch):
+def test_activation_contrast_equals_waveform_contrast(tiny, clips, monkeypatch):
+    """For a neuron linear in the waveform, difference, AUROC and p equal those of the waveform's weighted sums."""
     model, waves = tiny(), []
     prepare, weights = model.prepare, torch.randn(9000, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(model, "prepare", lambda x: waves.append(x) or prepare(x))
@@ -378,7 +397,8 @@ def test_a_neuron_that_is_linear_in_the_waveform_differs_by_that(tiny, clips, mo
     assert here["p"].item() == pytest.approx(statistics.sign_flip_test(difference))
 
 
-def test_a_contrast_is_the_comparison_of_the_mean_activations(tiny, clips):
+def test_activation_contrast_equals_compare(tiny, clips):
+    """The contrast is identical to `compare` on the mean activations of the same layers."""
     model = tiny()
     found = class_contrast.activation_contrast(model, clips, target="bored", layers=[1, 3])
     want = compare(activations(model, clips, [1, 3]), "label", "bored")
@@ -388,7 +408,8 @@ def test_a_contrast_is_the_comparison_of_the_mean_activations(tiny, clips):
     np.testing.assert_array_equal(found["absolute"], np.abs(found["signed"]))
 
 
-def test_a_label_that_says_nothing_is_refused_before_the_pass(tiny, clips):
+def test_activation_contrast_refuses_labels_before_pass(tiny, clips):
+    """A label of no clip or of all clips, and a missing label column, are refused before any clip is read."""
     missing = clips.assign(path="nowhere.wav")
     with pytest.raises(ValueError, match="no clip has label 'angry': there are bored, keen"):
         class_contrast.activation_contrast(tiny(), missing, target="angry")
@@ -403,7 +424,8 @@ def words(figure):
     return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
-def test_the_map_counts_the_neurons_that_tell(made):
+def test_contrast_map_shows_significant_neurons(made):
+    """The map fades neurons that are not significant, counts the others by layer, and notes too few speakers."""
     found = compare(made, "label", "angry")
     found["q"][0, :2] = 0.2
     figure = contrast_map(found, pd.DataFrame({"layer": [2], "neuron": [4]}), variable="auroc")
@@ -422,7 +444,8 @@ def test_the_map_counts_the_neurons_that_tell(made):
     assert (figure.axes[0].images[0].get_alpha() == 1).all()
 
 
-def test_neuron_groups_show_each_speaker(made):
+def test_neuron_groups_shows_each_speaker(made):
+    """The figure shows every speaker by emotion, intensity and sex, and joins the two intensities of each."""
     tables = [distribution(made, 2, 3, column) for column in ("label", "intensity", "sex")]
     figure = neuron_groups(*tables)
     text = words(figure)

@@ -34,7 +34,8 @@ def clips(swelling_clips):
 shap = gradientshap.gradient_shap
 
 
-def test_exact_on_a_linear_model(linear, clips):
+def test_gradient_shap_is_exact_on_linear_model(linear, clips):
+    """On a linear model, frame attributions and their errors equal closed forms, and the residual is 0."""
     found = shap(linear, clips, target="angry", baseline="silence", n=3, steps=1, window=0.1)
     for place, path in enumerate(clips["path"]):
         wave, count = audio.read(path), int(found["n_frames"][place])
@@ -61,14 +62,15 @@ def test_exact_on_a_linear_model(linear, clips):
     assert set(noisy["target"].values) == {"angry − calm"}
 
 
-def test_the_residual_shrinks_with_draws(tiny, clips):
+def test_gradient_shap_errors_shrink_with_draws(tiny, clips):
+    """The residual stays within four standard errors of 0, and more draws shrink the standard errors."""
     few, many = (shap(tiny("base"), clips[:1], target="sad", n=n, steps=2, scale="log_odds") for n in (32, 512))
     assert abs(many["residual"].item()) < 4 * many["residual_error"].item() + 1e-4
     assert many["residual_error"] < 0.5 * few["residual_error"]
     assert many["error"].mean() < 0.5 * few["error"].mean()
 
 
-def test_the_error_is_that_of_other_seeds(tiny, clips):
+def test_gradient_shap_error_matches_spread_over_seeds(tiny, clips):
     """The standard error over paths is the spread of the mean between seeds; over draws it would not be."""
     options = {"target": "sad", "n": 32, "steps": 4, "baseline": clips}
     found = [shap(tiny("base"), clips[:1], seed=seed, **options) for seed in range(20)]
@@ -77,7 +79,8 @@ def test_the_error_is_that_of_other_seeds(tiny, clips):
     assert 0.75 < ratio < 1.33
 
 
-def test_draws_do_not_depend_on_the_batch(tiny, clips):
+def test_gradient_shap_is_independent_of_batch(tiny, clips):
+    """Results depend on the seed but not on the batch size, even where a batch ends inside a path."""
     options = {"target": "predicted", "n": 12, "steps": 4, "layers": "all"}
     one, *more = (shap(tiny("base"), clips, batch=batch, **options) for batch in (1, 3, 5, 100))
     for two in more:  # also where a batch ends inside a path
@@ -90,7 +93,8 @@ def test_draws_do_not_depend_on_the_batch(tiny, clips):
     assert not np.allclose(one["attribution"], other["attribution"], equal_nan=True)
 
 
-def test_alphas_are_stratified_within_paths_and_all_clips_are_baselines(tmp_path):
+def test_draws_stratify_alphas_within_paths(tmp_path):
+    """Alphas are stratified within a path, each path has one baseline, and all clips serve as baselines."""
     for level in (1, 2, 3):
         soundfile.write(tmp_path / f"{level}.wav", np.full(500, level / 10, np.float32), 16000, subtype="FLOAT")
     table = pd.DataFrame({"path": [str(tmp_path / f"{level}.wav") for level in (1, 2, 3)]})
@@ -139,7 +143,8 @@ def by_hand(model, wave, place, *, part, target, scale, n, steps, seed):
 @pytest.mark.parametrize(
     "target, scale, frames", [("sad", "probability", "speech"), (("angry", "calm"), "logit", "all")]
 )
-def test_neurons_by_hand(tiny, clips, kind, part, target, scale, frames):
+def test_gradient_shap_neurons_equal_hand_computation(tiny, clips, kind, part, target, scale, frames):
+    """Neuron attributions and their residual equal a sum by hand over single forward and backward passes."""
     model = tiny(kind.split("-")[0], **({"use_weighted_layer_sum": True} if "-" in kind else {}))
     options = {"target": target, "scale": scale, "part": part, "n": 6, "steps": 3, "seed": 4}
     found = shap(model, clips, layers="all", frames=frames, batch=4, **options)
@@ -160,7 +165,8 @@ def test_neurons_by_hand(tiny, clips, kind, part, target, scale, frames):
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_what_neurons_leave_over_shrinks_with_steps(tiny, clips, size):
+def test_gradient_shap_neuron_residual_shrinks_with_steps(tiny, clips, size):
+    """The residual of the neurons completes their sum to the change of the target, and shrinks with steps."""
     left = []
     for steps in (1, 8, 32):  # on paths from the same baselines
         found = shap(tiny(size), clips, target="sad", n=8 * steps, steps=steps, layers="all")
@@ -170,7 +176,8 @@ def test_what_neurons_leave_over_shrinks_with_steps(tiny, clips, size):
     assert left[0] > 1.5 * left[1] > 3 * left[2] and left[2] < 0.15 * left[0]
 
 
-def test_neurons_are_exact_where_the_head_is_linear(tiny_folder, clips):
+def test_gradient_shap_neurons_are_exact_for_linear_head(tiny_folder, clips):
+    """With a linear head, a neuron gets its weight times its change from the baselines, and the residual is 0."""
     model = models.load(tiny_folder("base"), head=torch.nn.Linear(24, 2), labels=["calm", "angry"], device="cpu")
     found = shap(model, clips[:1], target="angry", n=4, steps=2, layers=3)
     x = model.tensor(audio.read(clips["path"][0]))
@@ -182,7 +189,8 @@ def test_neurons_are_exact_where_the_head_is_linear(tiny_folder, clips):
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_a_planted_neuron_gets_everything(tiny, clips, size):
+def test_gradient_shap_finds_planted_neuron(tiny, clips, size):
+    """The only FFN neuron with outgoing weights gets all attribution of its layer, and ranks first."""
     model = tiny(size)
     model.architecture.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
     found = shap(model, clips, target="sad", n=4, steps=2, layers=[2], part="ffn_hidden")
@@ -192,7 +200,8 @@ def test_a_planted_neuron_gets_everything(tiny, clips, size):
 
 
 @pytest.mark.parametrize("kind", ["base", "large"])
-def test_neurons_cost_no_forward_and_no_backward_and_change_no_frame(tiny, clips, kind, monkeypatch):
+def test_gradient_shap_neurons_need_no_extra_passes(tiny, clips, kind, monkeypatch):
+    """Neuron attributions need no further forward or backward pass, and leave those of frames unchanged."""
     model, forwards, backwards = tiny(kind), [], []
     model.architecture.base.feature_extractor.register_forward_hook(lambda _, args, out: forwards.append(len(args[0])))
     grad = torch.autograd.grad
@@ -225,7 +234,9 @@ class Live(TorchDispatchMode):
         return found
 
 
-def test_memory_does_not_grow_with_the_draws(tiny, clips):
+def test_gradient_shap_memory_is_constant_in_draws(tiny, clips):
+    """Peak memory does not grow with the number of draws, only with the batch size."""
+
     def weigh(n, batch):
         with Live() as live:
             shap(tiny("base"), clips[:1], target="sad", n=n, steps=8, layers="all", batch=batch)
@@ -235,7 +246,8 @@ def test_memory_does_not_grow_with_the_draws(tiny, clips):
     assert many < 1.02 * few and wide > 1.5 * few
 
 
-def test_draws_are_averaged_summed_or_kept(tiny, clips):
+def test_gradient_shap_reduces_draws(tiny, clips):
+    """Draws are averaged, summed, maximised or kept; the residual stays that of the mean; tables need the mean."""
     options = {"target": "sad", "n": 8, "steps": 4}
     found = {reduce: shap(tiny("base"), clips, reduce=reduce, **options) for reduce in gradientshap.REDUCE}
     every, mean = found["none"], found["mean"]
@@ -257,7 +269,8 @@ def test_draws_are_averaged_summed_or_kept(tiny, clips):
             table(every)
 
 
-def test_neurons_and_draws_can_be_saved(tiny, clips, tmp_path):
+def test_gradient_shap_round_trips_through_netcdf(tiny, clips, tmp_path):
+    """Neuron attributions and single draws are unchanged after saving to NetCDF and reopening."""
     found = shap(tiny("base"), clips, target="sad", n=4, steps=2, layers=[0, 3], reduce="none")
     workbook.netcdf_safe(found).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
@@ -266,8 +279,8 @@ def test_neurons_and_draws_can_be_saved(tiny, clips, tmp_path):
         assert np.array_equal(again["signed"], found["signed"])
 
 
-def test_memory_is_bounded():
-    """Out of memory halves the batch; at one row it is said."""
+def test_in_batches_halves_when_out_of_memory():
+    """Out of memory halves the batch, at one row the error is raised, and a batch size of 0 is refused."""
     sizes = []
 
     def function(rows):
@@ -284,7 +297,8 @@ def test_memory_is_bounded():
 
 
 @given(st.integers(400, 60_000), st.floats(0.005, 1.5))
-def test_windows_share_out_the_clip(n_samples, seconds):
+def test_windows_partition_the_clip(n_samples, seconds):
+    """Windows of 20 ms are the encoder frames, and sums over windows of any length add up to the whole clip."""
     model = SimpleNamespace(sample_rate=16000, hop=320, span=400, n_frames=audio.n_frames)
     assert gradientshap.windows(model, n_samples, 0.02) == (320, audio.n_frames(n_samples))
     width, count = gradientshap.windows(model, n_samples, seconds)
@@ -295,7 +309,8 @@ def test_windows_share_out_the_clip(n_samples, seconds):
     assert torch.allclose(summed[:, 0], values[:, : width if count > 1 else None].sum(dim=1))
 
 
-def test_wrong_options_are_said(tiny, clips):
+def test_gradient_shap_refuses_invalid_options(tiny, clips):
+    """Numbers of draws and steps that do not fit, and unknown options, raise an error that names the problem."""
     for options, message in (
         ({"n": 8}, "n must be a multiple of steps, twice or more .*, not n=8 with steps=8"),
         ({"n": 9, "steps": 4}, "not n=9 with steps=4"),
@@ -313,7 +328,8 @@ def test_wrong_options_are_said(tiny, clips):
             shap(tiny("base"), clips, target="sad", **options)
 
 
-def test_tables(linear, clips):
+def test_frame_table_and_top_frames_equal_hand_values(linear, clips):
+    """The tables give the rank correlation with level, the shares of speech, and the highest frames of each clip."""
     found = shap(linear, clips, target="angry", n=4, steps=2)
     table = frame_table(found)
     one = found.isel(clip=0, frame=slice(int(found["n_frames"][0])))
@@ -328,14 +344,16 @@ def test_tables(linear, clips):
     assert best["frame"].tolist()[:3] == np.argsort(-one["attribution"].values)[:3].tolist()
 
 
-def test_level_is_that_of_the_window(linear, clips):
+def test_gradient_shap_level_is_that_of_window(linear, clips):
+    """The level of a frame is that of its own samples in dBFS, and its share of speech is between 0 and 1."""
     found, wave = shap(linear, clips, target="angry", n=2, steps=1), audio.read(clips["path"][0])
     assert found["level"][0, 3] == pytest.approx(10 * np.log10(np.mean(wave[960:1280] ** 2)), abs=1e-3)
     assert ((found["speech"] >= 0) | np.isnan(found["speech"])).all() and np.nanmax(found["speech"]) == 1
 
 
 @pytest.mark.heavy
-def test_the_explorer_plays_the_top_frames_and_the_rest(linear, clips):
+def test_frame_explorer_plays_top_frames_and_rest(linear, clips):
+    """The explorer plays the top frames and the rest, which add up to the clip, and can switch baselines."""
     style.use()
     shaps = {name: shap(linear, clips, target="angry", n=4, steps=2, baseline=name) for name in ("noise", "silence")}
     panel = FrameExplorer(shaps, clips, k=5)
@@ -351,7 +369,8 @@ def test_the_explorer_plays_the_top_frames_and_the_rest(linear, clips):
     assert panel.error is None
 
 
-def test_the_figure_gives_each_baseline_a_scale_and_top_frames_of_its_own(linear, clips):
+def test_frame_attribution_scales_each_baseline(linear, clips):
+    """The panel of each baseline fits its own mean curve, despite a huge error, and marks its own top frames."""
     style.use()
     shaps = {name: shap(linear, clips, target="angry", n=4, steps=2, baseline=name) for name in ("noise", "silence")}
     shaps = {name: one.sel(clip=1).copy(deep=True) for name, one in shaps.items()}

@@ -19,7 +19,9 @@ METHODS = [gradients.grad_x_activation, gradients.gradient, gradients.integrated
 each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
 
 
-def test_waveform_baselines_are_silence_an_array_or_a_function(tiny, clips):
+def test_integrated_gradients_accepts_waveform_baselines(tiny, clips):
+    """Silence equals a function that returns zeros, and a short array equals a function that repeats it."""
+
     def of(baseline):
         return gradients.integrated_gradients(tiny("large"), clips, target="sad", baseline=baseline, steps=4)
 
@@ -34,7 +36,8 @@ def test_waveform_baselines_are_silence_an_array_or_a_function(tiny, clips):
 
 @pytest.mark.parametrize("scale", ["logit", "probability", "log_odds"])
 @pytest.mark.parametrize("target", ["predicted", ("angry", "calm")])
-def test_what_integrated_gradients_leave_over_shrinks_with_steps(tiny, clips, scale, target):
+def test_integrated_gradients_residual_shrinks_with_steps(tiny, clips, scale, target):
+    """Sum minus residual is the difference of two plain forward passes, and the residual shrinks with steps."""
     model = tiny("large")
     options = {"target": target, "scale": scale, "baseline": "silence"}
     one, two, many = (gradients.integrated_gradients(model, clips, steps=n, **options) for n in (1, 2, 24))
@@ -49,7 +52,8 @@ def test_what_integrated_gradients_leave_over_shrinks_with_steps(tiny, clips, sc
         assert many["value"][place].item() == pytest.approx(values[0].item(), abs=1e-6)
 
 
-def test_it_warns_where_attributions_do_not_add_up(tiny, clips):
+def test_integrated_gradients_warns_of_large_residual(tiny, clips):
+    """A residual above a tenth of the change causes a warning at one step, and none is left at 200 steps."""
     options = {"target": "sad", "layers": 2, "baseline": "zero"}
     with pytest.warns(UserWarning, match=r"miss more than a tenth of the change \(up to .* in layers 2"):
         few = gradients.integrated_gradients(tiny("base"), clips, steps=1, **options)
@@ -61,7 +65,8 @@ def test_it_warns_where_attributions_do_not_add_up(tiny, clips):
     np.testing.assert_allclose(many["signed"].sum("neuron") - many["residual"], many["change"], atol=1e-5)
 
 
-def test_the_residual_is_over_all_frames_where_only_speech_is_summed(tiny, clips):
+def test_integrated_gradients_residual_covers_all_frames(tiny, clips):
+    """The residual covers all frames even where only speech is summed, and frames of speech keep their values."""
     options = {"target": "sad", "part": "ffn_hidden", "steps": 3, "by_frame": True}
     every, speech = (
         gradients.integrated_gradients(tiny("base"), clips, frames=frames, **options) for frames in ("all", "speech")
@@ -72,7 +77,8 @@ def test_the_residual_is_over_all_frames_where_only_speech_is_summed(tiny, clips
 
 
 @each_method
-def test_frames_on_request_sum_to_the_rest(tiny, clips, method):
+def test_gradients_by_frame_sum_to_total(tiny, clips, method):
+    """Attributions by frame, NaN outside the chosen frames, sum to those computed without `by_frame`."""
     model = tiny("large")
     for frames in ("all", "speech"):
         options = {"target": "sad", "layers": [1, 3], "part": "attention", "frames": frames}
@@ -104,7 +110,8 @@ def from_zero(method):
 
 
 @each_method
-def test_exact_where_the_head_is_linear(tiny_folder, clips, method):
+def test_gradients_are_exact_for_linear_head(tiny_folder, clips, method):
+    """With a linear head, attributions are its weights, times the mean activation except in `gradient`."""
     weights = torch.randn(24, 2)
     model = head_of(lambda hidden: hidden @ weights, tiny_folder)
     found = method(model, clips[:1], target=("angry", "calm"), layers=3, **from_zero(method))
@@ -118,7 +125,9 @@ def test_exact_where_the_head_is_linear(tiny_folder, clips, method):
 
 
 @each_method
-def test_a_planted_neuron_of_the_last_block_gets_everything(tiny_folder, clips, method):
+def test_gradients_find_planted_neuron_of_last_block(tiny_folder, clips, method):
+    """The only neuron of the last block that the head reads gets all of that block's attribution."""
+
     def head(hidden):
         return torch.stack([torch.zeros_like(hidden[..., 5]), torch.tanh(3 * hidden[..., 5])], dim=-1)
 
@@ -132,7 +141,8 @@ def test_a_planted_neuron_of_the_last_block_gets_everything(tiny_folder, clips, 
 
 @each_method
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_a_planted_neuron_inside_a_layer_gets_everything(tiny, clips, method, size):
+def test_gradients_find_planted_ffn_neuron(tiny, clips, method, size):
+    """The only FFN neuron with outgoing weights gets all attribution of its layer."""
     model = tiny(size)
     weights = model.architecture.layers[1].feed_forward.output_dense.weight
     weights[:, torch.arange(40) != 7] = 0  # the only one that the network reads
@@ -140,7 +150,8 @@ def test_a_planted_neuron_inside_a_layer_gets_everything(tiny, clips, method, si
     assert (found["absolute"].drop_sel(neuron=7) == 0).all() and (found["absolute"].sel(neuron=7) > 0).all()
 
 
-def test_integrated_gradients_of_a_planted_neuron_are_the_effect_of_its_removal(tiny, clips):
+def test_integrated_gradients_equals_ablation_of_planted_neuron(tiny, clips):
+    """From a zero baseline, a planted neuron's attribution equals the fall of the logit when it is removed."""
     model = tiny("large")
     model.architecture.layers[1].feed_forward.output_dense.weight[:, torch.arange(40) != 7] = 0
     found = gradients.integrated_gradients(model, clips, target="sad", layers=2, part="ffn_hidden", baseline="zero")
@@ -150,7 +161,8 @@ def test_integrated_gradients_of_a_planted_neuron_are_the_effect_of_its_removal(
         assert found["signed"].sel(neuron=7).values[place, 0] == pytest.approx(removed, abs=1e-6)
 
 
-def test_gradient_is_the_slope_of_the_target(model, clips):
+def test_gradient_equals_finite_differences(model, clips):
+    """The gradient of a neuron equals the slope of the target by central finite differences."""
     found = gradients.gradient(model, clips[:1], target="sad", layers=[1, 3])
     x, step = model.tensor(audio.read(clips["path"].iloc[0])), 0.02
 
@@ -171,7 +183,8 @@ def test_gradient_is_the_slope_of_the_target(model, clips):
             assert slope == pytest.approx(slopes[neuron], rel=0.05, abs=0.02 * float(np.abs(slopes).max()))
 
 
-def test_targets_and_scales(tiny, clips):
+def test_gradient_follows_target_and_scale(tiny, clips):
+    """Contrasts are differences, `predicted` takes the label of each clip, and scales obey the chain rule."""
     model = tiny("base")
 
     def signed(target, scale="logit"):
@@ -193,7 +206,8 @@ def test_targets_and_scales(tiny, clips):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_steps_never_run_the_whole_network_and_share_batches_of_the_size_told(tiny, clips, part):
+def test_integrated_gradients_batches_partial_passes(tiny, clips, part):
+    """Only the clip and its baseline take a full pass; steps share batches, whose size changes no result."""
     model, sizes = tiny("large"), []
     handles = [
         layer.register_forward_hook(lambda _, args, out: sizes.append(len(out[0])))
@@ -212,7 +226,8 @@ def test_steps_never_run_the_whole_network_and_share_batches_of_the_size_told(ti
 
 
 @each_method
-def test_an_untrained_head_is_refused(tiny_folder, clips, method):
+def test_gradients_refuse_untrained_head(tiny_folder, clips, method):
+    """Every method refuses an untrained head and refers to `heads.fit`."""
     model = models.load(tiny_folder("base"), device="cpu")
     model.trained = None
     with pytest.raises(models.UntrainedHead, match="heads.fit"):
@@ -233,7 +248,8 @@ def test_an_untrained_head_is_refused(tiny_folder, clips, method):
         ({"part": "mlp"}, "unknown part"),
     ],
 )
-def test_wrong_options_are_said(tiny, clips, options, message):
+def test_gradients_refuse_invalid_options(tiny, clips, options, message):
+    """In every method, an invalid target, scale, layer, part or frames raises an error that names the problem."""
     for method in METHODS:
         with pytest.raises(ValueError, match=message):
             method(tiny("base"), clips, **{"target": "sad", **options})
@@ -254,19 +270,22 @@ def test_wrong_options_are_said(tiny, clips, options, message):
         ),
     ],
 )
-def test_wrong_baselines_are_said(tiny, clips, options, message):
+def test_integrated_gradients_refuses_invalid_arguments(tiny, clips, options, message):
+    """Invalid steps, batch sizes and baselines raise an error that names the problem."""
     with pytest.raises(ValueError, match=message):
         gradients.integrated_gradients(tiny("base"), clips, **{"target": "sad", **options})
 
 
-def test_means_of_another_part_are_refused(tiny, clips):
+def test_integrated_gradients_refuses_stats_of_other_part(tiny, clips):
+    """The mean baseline refuses activation statistics of another part."""
     known = activations.activation_stats(tiny("base"), clips, part="ffn_out")
     with pytest.raises(ValueError, match="of ffn_out instead of hidden_state"):
         gradients.integrated_gradients(tiny("base"), clips, target="sad", baseline="mean", activation_stats=known)
 
 
 @each_method
-def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path, method):
+def test_gradients_skip_bad_clips_and_round_trip(tiny, clips, tmp_path, method):
+    """A clip that is too short is skipped with a warning and a reason, and results survive saving to NetCDF."""
     soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
     more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
     with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):

@@ -17,8 +17,8 @@ from xai_lib.attribution.occlusion import segment_response
 from xai_lib.faithfulness import deletion_test
 
 
-def test_a_neuron_planted_on_the_waveform_gets_what_each_segment_gives(tiny, clips, monkeypatch):
-    """Neuron 5 of layer 2 is made a weighted sum of the samples: of all of them, or of the third segment alone."""
+def test_segment_response_equals_planted_contributions(tiny, clips, monkeypatch):
+    """A neuron planted as a weighted sum of all samples, or one segment's, responds by each segment's share."""
     model, waves = tiny(), []
     prepare, weights = model.prepare, torch.randn(8000, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(model, "prepare", lambda x: waves.append(x) or prepare(x))
@@ -38,7 +38,8 @@ def test_a_neuron_planted_on_the_waveform_gets_what_each_segment_gives(tiny, cli
     assert away.sel(neuron=5).max() < 1e-4 < away.drop_sel(neuron=5).max("segment").min()
 
 
-def test_a_callable_sees_the_frames_that_count(tiny, clips):
+def test_segment_response_passes_speech_frames_to_respond(tiny, clips):
+    """The callable `respond` gets batches of speech frames alone, and its outputs replace the neurons."""
     model, seen = tiny("base"), []
 
     def both(hidden):
@@ -53,7 +54,8 @@ def test_a_callable_sees_the_frames_that_count(tiny, clips):
     assert np.allclose(found.isel(neuron=0), plain.sum("neuron") * speech, atol=1e-3)
 
 
-def test_noise_depends_on_the_seed_alone(tiny, clips):
+def test_segment_response_noise_depends_on_seed_only(tiny, clips):
+    """Responses to noise depend on the seed and not on the batch size."""
     model = tiny("large")
     options = {"layers": [1, 3], "part": "ffn_hidden", "seconds": 0.2, "baseline": "noise"}
     noise = [segment_response(model, clips, seed=s, batch=b, **options) for s, b in ((0, 2), (0, 9), (1, 9))]
@@ -62,7 +64,8 @@ def test_noise_depends_on_the_seed_alone(tiny, clips):
     assert np.nanmax(np.abs(noise[0] - noise[2])) > 1e-3
 
 
-def test_a_clips_noise_is_its_own(tiny, clips):
+def test_segment_response_noise_is_specific_to_clip(tiny, clips):
+    """A clip's noise follows its index: equal in any selection, different for the same sound at another index."""
     options = {"layers": 2, "baseline": "noise", "frames": "all"}
     both = segment_response(tiny(), clips, **options)
     for order in (clips[::-1], clips[1:]):
@@ -73,14 +76,16 @@ def test_a_clips_noise_is_its_own(tiny, clips):
     assert not np.allclose(found[0], found[1], atol=1e-4, equal_nan=True)
 
 
-def test_noise_has_the_mean_and_deviation_of_each_segment():
+def test_replacement_noise_matches_segment_moments():
+    """Replacement noise has the mean and standard deviation of the segment that it replaces."""
     wave = np.concatenate([3 + np.random.default_rng(0).standard_normal(4000), np.full(4000, -1.0)]).astype(np.float32)
     other = occlusion._replacement("noise", wave, [0, 4000, 8000], np.random.default_rng(1), 0)
     assert other[:4000].mean() == pytest.approx(3, abs=0.1) and other[:4000].std() == pytest.approx(1, abs=0.05)
     assert np.allclose(other[4000:], -1)
 
 
-def test_a_segment_is_replaced_and_faded_at_its_edges():
+def test_without_replaces_and_fades_segment():
+    """Only samples within the segment are replaced, with symmetric fades inside its edges, or none at fade 0."""
     x, other = torch.ones(100), torch.zeros(100)
     kept = occlusion._without(x, other, 20, 60, 10)
     assert (kept[:20] == 1).all() and (kept[60:] == 1).all() and (kept[30:50] == 0).all()
@@ -91,7 +96,8 @@ def test_a_segment_is_replaced_and_faded_at_its_edges():
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.02])
-def test_memory_is_bounded_by_the_batch_however_many_segments_there_are(tiny, clips, monkeypatch, seconds):
+def test_segment_response_batch_bounds_memory(tiny, clips, monkeypatch, seconds):
+    """No forward pass holds more rows than the batch size, however many segments there are."""
     model, rows, plain = tiny("base"), [], execution.prefix
 
     def count(model, x, layer):
@@ -105,7 +111,8 @@ def test_memory_is_bounded_by_the_batch_however_many_segments_there_are(tiny, cl
     assert max(rows) == 4
 
 
-def test_a_frame_that_a_clip_does_not_have_is_named(tiny, clips):
+def test_segment_response_reports_frame_out_of_range(tiny, clips):
+    """A clip that lacks the frame is skipped with the reason, and a frame that no clip has is refused."""
     model = tiny("base")
     found = segment_response(model, clips, frames=26, layers=1)
     assert found["clip"].values.tolist() == [9] and "frame 26 out of range: the clip has 0" in found.attrs["skipped"]
@@ -131,12 +138,14 @@ def test_a_frame_that_a_clip_does_not_have_is_named(tiny, clips):
         ({"respond": lambda hidden: 1.0}, "returned float"),
     ],
 )
-def test_wrong_options_are_said(tiny, clips, options, message):
+def test_segment_response_refuses_invalid_options(tiny, clips, options, message):
+    """Invalid baselines, outputs of `respond` and other options raise an error that names the problem."""
     with pytest.raises(ValueError, match=message):
         segment_response(tiny("base"), clips, **options)
 
 
-def test_an_untrained_head_and_clips_without_speech_are_refused(tiny_folder, tiny, clips, monkeypatch):
+def test_segment_response_refuses_untrained_head_and_no_speech(tiny_folder, tiny, clips, monkeypatch):
+    """An untrained head is refused, and so are clips of which none contains speech."""
     model = models.load(tiny_folder("base"), device="cpu")
     model.trained = None
     with pytest.raises(models.UntrainedHead, match="heads.fit"):
@@ -146,7 +155,8 @@ def test_an_untrained_head_and_clips_without_speech_are_refused(tiny_folder, tin
         segment_response(tiny("base"), clips)
 
 
-def test_bad_clips_are_named_and_results_can_be_saved(tiny, clips, tmp_path):
+def test_segment_response_skips_bad_clips_and_round_trips(tiny, clips, tmp_path):
+    """A clip that is too short is skipped with the reason; response and summary can be saved and reopened."""
     soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
     more = pd.concat([clips, pd.DataFrame({"path": [str(tmp_path / "short.wav")], "label": None})])
     with pytest.warns(UserWarning, match="1 of 3 clips were skipped"):
@@ -173,14 +183,16 @@ def hand_made():
     return xr.DataArray(values, coords, ("clip", "segment", "layer", "neuron"), "response", {"length": 0.1})
 
 
-def test_the_summary_leaves_padding_out():
+def test_summary_ignores_padding():
+    """Mean, range, SD and peak of a clip leave out the padding after its last segment."""
     found = occlusion.summary(hand_made()).sel(layer=6, neuron=0)
     assert np.allclose(found["mean_absolute"], [7 / 3, 2]) and np.allclose(found["range"], [6, 4])
     assert np.allclose(found["sd"], [np.std([1, -4, 2]), 2]) and np.allclose(found["peak"], [0.1, 0.1])
     assert found["clip"].values.tolist() == ["b", "a"]
 
 
-def test_top_segments_are_the_strongest_either_way():
+def test_top_segments_rank_by_magnitude():
+    """Top segments are those of the largest absolute response in each clip, and the last one ends with the clip."""
     found = occlusion.top_segments(hand_made(), 6, 0, k=2)
     assert found["clip"].tolist() == ["b", "b", "a", "a"] and found["segment"].tolist() == [1, 2, 1, 0]
     assert np.allclose(found["start"], [0.1, 0.2, 0.1, 0.0]) and found["response"].tolist() == [-4, 2, 3, -1]
@@ -188,7 +200,8 @@ def test_top_segments_are_the_strongest_either_way():
     assert len(occlusion.top_segments(hand_made(), 6, 0, k=9)) == 5
 
 
-def test_the_top_segments_and_the_rest_can_be_heard_apart(tiny, clips):
+def test_top_segments_and_rest_sum_to_clip(tiny, clips):
+    """The gated top segments and the gated rest add up to the clip, and a top segment's sound is unchanged."""
     found, wave = segment_response(tiny("base"), clips[:1]), audio.read(clips["path"][7])
     top = occlusion.top_segments(found, 2, 5, k=2)
     keep = np.isin(np.arange(found.sizes["segment"]), top["segment"])

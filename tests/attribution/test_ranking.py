@@ -16,7 +16,8 @@ from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
 
 
-def test_top_neurons_count_speakers_not_clips():
+def test_top_neurons_weights_speakers_equally():
+    """Each speaker counts once, however many clips there are; where speakers are unknown, each clip counts."""
     # Three clips of a favour neuron 0; one each of b and c favour neuron 1.
     table = scores([[[9, 0]], [[9, 0]], [[9, 0]], [[0, 7]], [[0, -7]]], list("aaabc"))
     best = attribution.top_neurons(table, 1)
@@ -32,7 +33,8 @@ def test_top_neurons_count_speakers_not_clips():
     assert attribution.top_neurons(unknown, 1).loc[0, "neuron"] == 0
 
 
-def test_top_neurons_of_a_layer():
+def test_top_neurons_ranks_within_layer():
+    """Neurons are ranked over all layers or within one; an absent layer and an unknown `by` are refused."""
     table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
     assert attribution.top_neurons(table, 2)["neuron"].tolist() == [3, 2]
     assert attribution.top_neurons(table, 9, layer=1)[["layer", "neuron"]].values.tolist() == [
@@ -44,7 +46,8 @@ def test_top_neurons_of_a_layer():
         attribution.top_neurons(table, 2, by="size")
 
 
-def test_agreement_of_several_targets_can_be_set_side_by_side(tiny, clips):
+def test_agreement_concatenates_over_targets(tiny, clips):
+    """Agreements of several targets can be concatenated, averaged over speakers and plotted, one in bold."""
     found = {name: attribution.grad_x_activation(tiny("base"), clips, target=name) for name in ("sad", "angry", "calm")}
     rho = xr.concat(
         [attribution.agreement(one, found["sad"]) for one in found.values()], pd.Index(found, name="target")
@@ -60,7 +63,8 @@ def test_agreement_of_several_targets_can_be_set_side_by_side(tiny, clips):
     plt.close(figure)
 
 
-def test_methods_that_rank_alike_agree():
+def test_compare_methods_equals_hand_values():
+    """Rank correlation and overlap equal hand-made values, and scores of different layers are refused."""
     rng = np.random.default_rng(0)
     one = rng.random((4, 2, 30))
     tables = {name: scores(values, list("aabb")) for name, values in {"a": one, "b": 3 * one, "c": 1 - one}.items()}
@@ -81,7 +85,8 @@ def test_methods_that_rank_alike_agree():
         attribution.compare_methods({"a": tables["a"], "e": again.isel(layer=[0])}, 10)
 
 
-def test_scores_without_clips_are_ranked_as_they_are():
+def test_top_neurons_accepts_scores_without_clips():
+    """Scores without a clip dimension are ranked as they are."""
     contrast = xr.Dataset(
         {name: (("layer", "neuron"), np.array([[1.0, 5.0], [3.0, 2.0]])) for name in ("signed", "absolute")},
         {"layer": [0, 1], "neuron": [0, 1]},
@@ -91,7 +96,8 @@ def test_scores_without_clips_are_ranked_as_they_are():
     assert best[["layer", "neuron", "score"]].values.tolist() == [[0, 1, 5.0], [1, 0, 3.0]]
 
 
-def test_every_method_can_be_called_by_this_name_and_ranked(tiny, clips, tmp_path):
+def test_attribution_methods_can_be_ranked(tiny, clips, tmp_path):
+    """Scores of five methods of `attribution` can be ranked, and compared as rank correlations by hand."""
     model, told = tiny("base"), {"target": "sad"}
     both = pd.concat([clips, clips], ignore_index=True).assign(label=["sad", "calm", "calm", "sad"])
     for place in (2, 3):
@@ -113,7 +119,8 @@ def test_every_method_can_be_called_by_this_name_and_ranked(tiny, clips, tmp_pat
     assert agreed["rank_correlation"].sel(ranking="gradient", other="ablation").item() == pytest.approx(rho)
 
 
-def test_the_explorer_shows_the_neuron_of_that_rank(tiny, clips):
+def test_neuron_explorer_shows_neuron_of_rank(tiny, clips):
+    """The explorer shows the response and scores of the neuron at the chosen rank, even one without a bar."""
     found = attribution.grad_x_activation(tiny("base"), clips, target="sad")
     response = attribution.segment_response(tiny("base"), clips, frames="all", seconds=0.2)
     style.use()

@@ -36,7 +36,8 @@ def log_odds(logits, c):
 
 @pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("mode", edits.MODES)
-def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
+def test_exhaustive_ablation_equals_hooked_forwards(model, clips, mode, part):
+    """In every mode, a score is the fall of the log odds in one hooked forward pass that edits this neuron."""
     known = activation_stats(model, clips, part=part)
     options, donor = {"mode": mode, "seed": 5}, clips[1:2].set_axis(clips.index[:1])
     own = {"mode": mode, "seed": targets.key(5, clips.index[0], "noise")}
@@ -60,7 +61,8 @@ def test_equals_one_hooked_forward_after_another(model, clips, mode, part):
     np.testing.assert_array_equal(found["absolute"], np.abs(found["signed"]))
 
 
-def test_each_clip_has_its_own_donor_and_noise(tiny, clips):
+def test_exhaustive_ablation_uses_own_donor_and_noise(tiny, clips):
+    """Each clip gets its own donor and noise, whichever other clips are in the selection."""
     model, own = tiny(), clips.set_axis([4, 7, 9])  # each clip's donor is another one
     options = {"target": "sad", "layers": 2, "activation_stats": activation_stats(model, clips)}
     for mode in ("resample", "noise"):
@@ -78,7 +80,8 @@ def test_each_clip_has_its_own_donor_and_noise(tiny, clips):
 
 
 @pytest.mark.parametrize("frames", ["all", "max_frame", "peak_frames", [2, 5]])
-def test_each_policy_of_frames_is_the_edits(tiny, clips, frames):
+def test_exhaustive_ablation_supports_every_frame_policy(tiny, clips, frames):
+    """For every choice of frames, scores equal those of hooked forward passes with the same edit."""
     model = tiny()
     found = exhaustive_ablation(model, clips, target="sad", frames=frames, layers=[0, 2], scale="logit", mode="flip")
     for clip, path in clips["path"].items():
@@ -105,7 +108,8 @@ def linear(tiny_folder, weights):
     return models.load(tiny_folder(), device="cpu", head=Reads(weights), labels=["yes", "no"])
 
 
-def test_of_a_linear_head_each_neuron_loses_what_it_gave(tiny_folder, clips):
+def test_exhaustive_ablation_is_exact_for_linear_head(tiny_folder, clips):
+    """With a linear head, zeroing a neuron loses its contribution, flipping it loses twice that, and all add up."""
     weights = np.random.default_rng(0).normal(size=24)
     model = linear(tiny_folder, weights)
     found = exhaustive_ablation(model, clips, target="yes", layers=3)
@@ -120,12 +124,14 @@ def test_of_a_linear_head_each_neuron_loses_what_it_gave(tiny_folder, clips):
     assert set(flipped["target"].values) == {"no − yes"}
 
 
-def test_a_planted_neuron_is_the_only_one_that_counts(tiny_folder, clips):
+def test_exhaustive_ablation_finds_planted_neuron(tiny_folder, clips):
+    """The only neuron that the head reads is the only one with a score above rounding error."""
     found = exhaustive_ablation(linear(tiny_folder, np.eye(24)[5]), clips, target="yes", layers=3)["absolute"]
     assert (found.argmax("neuron") == 5).all() and found.drop_sel(neuron=5).max() < 1e-5 < found.sel(neuron=5).min()
 
 
-def test_targets_scales_and_what_is_known_of_the_clips(tiny, clips):
+def test_exhaustive_ablation_reports_targets_and_metadata(tiny, clips):
+    """Predicted targets, their probabilities, the speakers and the options are reported with the scores."""
     model = tiny()
     found = exhaustive_ablation(model, clips, target="predicted", layers=2, scale="probability", seed=3)
     guess = model.predict(clips)
@@ -143,7 +149,8 @@ def test_targets_scales_and_what_is_known_of_the_clips(tiny, clips):
     assert made.items() <= found.attrs.items()
 
 
-def test_clips_that_cannot_be_used_are_named_and_it_can_be_saved(tiny, clips, tmp_path):
+def test_exhaustive_ablation_skips_bad_clips_and_round_trips(tiny, clips, tmp_path):
+    """Unreadable clips are skipped with a warning and named, and results survive saving to NetCDF."""
     clips.loc[9, "path"] = "nowhere.wav"
     with pytest.warns(UserWarning, match="nowhere"):
         found = exhaustive_ablation(tiny(), clips, target="sad", layers=3, frames=[0, 1])
@@ -172,12 +179,14 @@ def test_clips_that_cannot_be_used_are_named_and_it_can_be_saved(tiny, clips, tm
         ({"mode": "patch"}, "patch needs a donor for each clip: pass donors=donors.minimal_pairs"),
     ],
 )
-def test_what_cannot_be_done_is_said(tiny, clips, options, message):
+def test_exhaustive_ablation_refuses_invalid_options(tiny, clips, options, message):
+    """Unknown or missing options raise an error that names the problem."""
     with pytest.raises(ValueError, match=message):
         exhaustive_ablation(tiny(), clips, **{"target": "sad", **options})
 
 
-def test_moments_of_another_part_and_a_random_head_are_refused(tiny, tiny_folder, clips):
+def test_exhaustive_ablation_refuses_other_stats_and_untrained_head(tiny, tiny_folder, clips):
+    """Activation statistics of another part and an untrained head are refused."""
     model = tiny()
     with pytest.raises(ValueError, match="of ffn_out instead of hidden_state"):
         exhaustive_ablation(

@@ -50,7 +50,8 @@ def read(content, rate=RATE):
 
 
 @pytest.mark.parametrize("count", [0, 1000, 2**36 - 1, 31_999])
-def test_flac_is_read_to_its_end_whatever_its_header_says(count):
+def test_read_ignores_flac_sample_count(count):
+    """FLAC is read to its end, whatever number of samples its header declares."""
     content = bytearray(encoded(noise(), "FLAC"))
     right = read(bytes(content))
     content[21] = content[21] & 0xF0 | count >> 32
@@ -59,13 +60,15 @@ def test_flac_is_read_to_its_end_whatever_its_header_says(count):
     assert len(right) == 2 * RATE
 
 
-def test_flac_with_a_tag_behind_it_is_read():
+def test_read_accepts_flac_with_trailing_tag():
+    """FLAC with a tag after it gives the same samples as without."""
     content = encoded(noise(), "FLAC")
     np.testing.assert_array_equal(read(content + b"TAG" + bytes(125)), read(content))
 
 
 @pytest.mark.parametrize("said", [0, 2, 1000, 0xFFFFFFFF, 63_998])
-def test_wav_of_a_recorder_that_was_cut_off_is_read(said):
+def test_read_recovers_wav_of_interrupted_recorder(said):
+    """A WAV whose file size was left open is read to its end, whatever size of the samples it declares."""
     content = bytearray(encoded(noise(), "WAV", subtype="PCM_16"))
     place = content.find(b"data")
     content[4:8] = struct.pack("<I", 0)
@@ -73,7 +76,8 @@ def test_wav_of_a_recorder_that_was_cut_off_is_read(said):
     np.testing.assert_array_equal(read(bytes(content)), read(encoded(noise(), "WAV", subtype="PCM_16")))
 
 
-def test_chunks_behind_the_samples_are_no_sound():
+def test_read_ignores_trailing_riff_chunks():
+    """A chunk after the samples of a WAV calls for no correction and adds no sound."""
     content = encoded(noise(), "WAV", subtype="PCM_16")
     chunk = b"LIST" + struct.pack("<I", 64) + b"INFOICMT" + bytes(56)
     assert headers.corrected(content + chunk) is None
@@ -83,13 +87,14 @@ def test_chunks_behind_the_samples_are_no_sound():
 @pytest.mark.parametrize(
     "tail", [b"TAG" + bytes(125), bytes(4000), b"LIST\xff\x00\x00\x00INFO", b"\0LIST\x04\0\0\0INFO"]
 )
-def test_what_lies_behind_a_finished_wav_is_no_sound(tail):
+def test_read_ignores_bytes_after_finished_wav(tail):
+    """Tags, zeros and malformed chunks after a finished WAV add no sound."""
     content = encoded(noise(), "WAV", subtype="PCM_16")
     np.testing.assert_array_equal(read(content + tail), read(content))
 
 
-def test_a_wav_that_goes_on_behind_its_sound_is_told(tmp_path):
-    """Python's wave module leaves such a header where it is killed: whole by itself, and of the first block alone."""
+def test_read_warns_of_bytes_after_wav_samples(tmp_path):
+    """Sound beyond the declared size, as left by Python's `wave` when killed, is not read, with a warning."""
     content = encoded(noise(), "WAV", subtype="PCM_16")
     path = tmp_path / "killed.wav"
     path.write_bytes(content + bytes(range(1, 250)) * 20)
@@ -97,20 +102,23 @@ def test_a_wav_that_goes_on_behind_its_sound_is_told(tmp_path):
         assert len(reading.read(path)) == 2 * RATE
 
 
-def test_what_is_no_sound_behind_a_wav_is_not_told(recwarn):
+def test_read_does_not_warn_of_trailing_tags(recwarn):
+    """Tags and zeros after a WAV cause no warning."""
     content = encoded(noise(), "WAV", subtype="PCM_16")
     for tail in (b"TAG" + b"x" * 125, b"APETAGEX" + b"x" * 40, b"ID3" + b"x" * 40, bytes(100)):
         assert len(reading.read(reading.Encoded(content + tail))) == 2 * RATE
     assert not recwarn
 
 
-def test_wav_behind_a_tag_is_read_to_its_end():
+def test_read_accepts_wav_after_id3_tag():
+    """A WAV after an ID3 tag is read to its end."""
     tag = b"ID3\x04\0\0" + bytes([0, 0, 1, 0]) + bytes(128)
     content = encoded(noise(), "WAV", subtype="PCM_16")
     assert len(reading.read(reading.Encoded(tag + content))) == 2 * RATE
 
 
-def test_streams_of_ogg_that_follow_one_another_are_told(recwarn):
+def test_read_warns_of_chained_ogg_streams(recwarn):
+    """Chained Ogg streams cause a warning that only the first is read, and a single stream causes none."""
     content = encoded(noise(), "OGG", subtype="VORBIS")
     assert len(reading.read(reading.Encoded(content))) == 2 * RATE
     assert not recwarn
@@ -118,7 +126,8 @@ def test_streams_of_ogg_that_follow_one_another_are_told(recwarn):
         reading.read(reading.Encoded(content + content))
 
 
-def test_what_is_broken_is_told_from_what_is_no_sound():
+def test_read_distinguishes_damaged_from_unknown_files():
+    """The error advises a new copy of a damaged sound file, and conversion of what is no sound file."""
     whole = encoded(noise(), "FLAC")
     for content in (whole[:60], b"RIFF" + bytes(60)):
         with pytest.raises(reading.BadClip, match="it may be cut off or damaged: copy or download it again"):
@@ -128,14 +137,15 @@ def test_what_is_broken_is_told_from_what_is_no_sound():
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_a_constant_is_silence_at_any_rate(rate):
-    """Resampling rings at both ends of a constant, which is no sound."""
+def test_usable_refuses_constant_at_any_rate(rate):
+    """A constant is refused as silent at any rate, although resampling rings at both of its ends."""
     for value in (0.0, 0.25):
         with pytest.raises(reading.BadClip, match="silent, all samples are"):
             reading.usable(reading.Waveform(np.full(rate, value, np.float32), rate))
 
 
-def test_float_files_that_were_not_scaled_are_named(tmp_path):
+def test_read_refuses_unscaled_floats(tmp_path):
+    """Float samples in the tens of thousands are refused, and those that reach 4 cause a warning."""
     soundfile.write(tmp_path / "raw.wav", 15000 * noise(), 16000, subtype="FLOAT")
     with pytest.raises(reading.BadClip, match="raw.wav: its samples reach .*, and full scale of floats is 1"):
         reading.read(tmp_path / "raw.wav")
@@ -144,13 +154,15 @@ def test_float_files_that_were_not_scaled_are_named(tmp_path):
         reading.read(tmp_path / "loud.wav")
 
 
-def test_a_wav_without_samples_but_with_chunks_is_empty():
+def test_read_refuses_wav_without_samples():
+    """A WAV that has a further chunk but no samples is refused as empty."""
     content = encoded(noise(0), "WAV", subtype="PCM_16") + b"LIST" + struct.pack("<I", 1000) + bytes(1000)
     with pytest.raises(reading.BadClip, match="holds no samples"):
         read(content)
 
 
-def test_flac_behind_a_tag_is_read_to_its_end():
+def test_read_accepts_flac_after_id3_tag():
+    """FLAC after an ID3 tag is read to its end, even if its header declares fewer samples."""
     content = bytearray(encoded(noise(), "FLAC"))
     right = read(bytes(content))
     content[21] &= 0xF0
@@ -159,13 +171,15 @@ def test_flac_behind_a_tag_is_read_to_its_end():
     np.testing.assert_array_equal(read(tag + bytes(content)), right)
 
 
-def test_wav_cut_off_in_the_middle_gives_what_there_is():
+def test_read_accepts_truncated_wav():
+    """A WAV cut off in the middle gives the samples that are left."""
     content = encoded(noise(), "WAV", subtype="PCM_16")
     assert len(read(content[: 44 + 2 * RATE])) == RATE
 
 
 @pytest.mark.parametrize("count", [0, 10, 500, 2**32 - 1])
-def test_mp3_whose_first_frame_counts_wrongly_is_read_whole(count):
+def test_read_corrects_mp3_frame_count(count):
+    """A variable-rate MP3 is read whole, whatever number of frames its first frame declares."""
     content = bytearray(mp3(uneven()))
     right = read(bytes(content))
     assert len(right) == 20 * RATE
@@ -179,14 +193,16 @@ def without_first_frame(content: bytes) -> bytes:
     return content[start + first.size :]
 
 
-def test_mp3_without_a_count_is_read_whole():
+def test_read_accepts_mp3_without_frame_count():
+    """A variable-rate MP3 without a frame count is read whole, though the decoder misjudges its length."""
     content = without_first_frame(mp3(uneven()))
     with soundfile.SoundFile(io.BytesIO(content)) as file:
         assert not 19 * RATE < file.frames < 21 * RATE  # what the decoder guesses
     assert 20 * RATE <= len(read(content)) <= 20 * RATE + 3 * 576  # padding at both ends is no longer known
 
 
-def test_mp3_with_tags_and_junk_is_read_whole():
+def test_read_accepts_mp3_with_tags_and_junk():
+    """Tags at both ends and junk inside an MP3 change its length by two frames at most."""
     content = without_first_frame(mp3(uneven()))
     size = 1000
     tag = b"ID3\x04\x00\x00" + bytes([0, 0, size >> 7, size & 0x7F]) + bytes(size)
@@ -196,7 +212,8 @@ def test_mp3_with_tags_and_junk_is_read_whole():
     assert abs(len(read(broken)) - len(read(content))) <= 2 * 576
 
 
-def test_an_mp3_of_one_bit_rate_is_left_as_it_is():
+def test_corrected_leaves_constant_rate_mp3():
+    """An MP3 of constant bit rate is left as it is, with or without its first frame."""
     buffer = io.BytesIO()
     options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.5}
     with soundfile.SoundFile(buffer, "w", RATE, 1, **options) as file:
@@ -207,7 +224,8 @@ def test_an_mp3_of_one_bit_rate_is_left_as_it_is():
     assert abs(len(read(without_first_frame(content))) - 5 * RATE) < 3 * 576
 
 
-def test_frames_of_mpeg_audio_are_as_long_as_their_tables_say():
+def test_frame_parses_mpeg_headers():
+    """Size, duration and rates of an MPEG frame follow from its header, and invalid headers give None."""
     # 128 kbit/s at 44.1 kHz: 144 · 128000 / 44100 = 417 bytes and 1152 samples; with padding one byte more
     frame = headers._frame(bytes([0xFF, 0xFB, 0x90, 0x00]))
     assert (frame.size, frame.samples, frame.bit_rate, frame.sample_rate, frame.mono) == (
@@ -229,7 +247,8 @@ def test_frames_of_mpeg_audio_are_as_long_as_their_tables_say():
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
-def test_blocks_give_what_the_whole_gives(rate, tmp_path, monkeypatch):
+def test_read_is_independent_of_block_size(rate, tmp_path, monkeypatch):
+    """Reading in blocks of any size equals averaging and resampling the whole file at once."""
     samples = noise(3, seed=1)
     path = tmp_path / "a.wav"
     soundfile.write(path, np.stack([samples, 0.5 * samples], axis=1), rate, subtype="FLOAT")
@@ -239,7 +258,8 @@ def test_blocks_give_what_the_whole_gives(rate, tmp_path, monkeypatch):
         np.testing.assert_allclose(reading.read(path), whole, atol=1e-7)
 
 
-def test_channels_out_of_phase_are_told(tmp_path):
+def test_read_warns_of_channels_out_of_phase(tmp_path):
+    """Channels that nearly cancel out in their mean cause a warning."""
     samples = noise()
     path = tmp_path / "anti.wav"
     soundfile.write(path, np.stack([samples, -0.98 * samples], axis=1), RATE)
@@ -247,13 +267,15 @@ def test_channels_out_of_phase_are_told(tmp_path):
         reading.read(path)
 
 
-def test_channels_that_cancel_out_wholly_are_told_too(tmp_path):
+def test_read_warns_of_cancelling_channels(tmp_path):
+    """Channels that cancel out completely give zeros, with a warning."""
     soundfile.write(tmp_path / "anti.wav", np.stack([noise(), -noise()], axis=1), RATE, subtype="FLOAT")
     with pytest.warns(UserWarning, match="anti.wav: its 2 channels are out of phase"):
         assert not reading.read(tmp_path / "anti.wav").any()
 
 
-def test_channels_of_their_own_are_not(tmp_path, recwarn):
+def test_read_does_not_warn_of_independent_channels(tmp_path, recwarn):
+    """Independent channels, or a silent one beside another, cause no warning."""
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([noise(seed=place) for place in range(4)], axis=1), RATE)
     reading.read(path)
@@ -274,12 +296,14 @@ def test_channels_of_their_own_are_not(tmp_path, recwarn):
     ],
     ids=["nothing", "text", "zeros", "no samples", "half a FLAC", "a piece of an OGG"],
 )
-def test_what_cannot_be_read_is_named(content, reason):
+def test_read_refuses_undecodable_content(content, reason):
+    """Content that is empty, no sound, without samples or cut off is refused with its name and a reason."""
     with pytest.raises(reading.BadClip, match=f"^clip: .*({reason})"):
         read(content)
 
 
-def test_names_without_meaning_are_no_sound(tmp_path):
+def test_read_refuses_unusable_paths(tmp_path):
+    """A file of raw samples, a broken link and a name that is too long are refused with a reason."""
     (tmp_path / "take.raw").write_bytes(noise().tobytes())
     (tmp_path / "link.wav").symlink_to(tmp_path / "nowhere.wav")
     for name, reason in (
@@ -291,7 +315,8 @@ def test_names_without_meaning_are_no_sound(tmp_path):
             reading.read(tmp_path / name)
 
 
-def test_any_error_of_a_decoder_means_skip(tmp_path, monkeypatch):
+def test_read_converts_decoder_errors(tmp_path, monkeypatch):
+    """Any exception of a decoder becomes a `BadClip` that names the file and the exception."""
     path = tmp_path / "a.wav"
     soundfile.write(path, noise(), RATE)
 
@@ -327,7 +352,8 @@ def damaged(draw):
 
 
 @pytest.mark.parametrize("content", FILES, ids=[format for format, _ in FORMATS])
-def test_undamaged_files_are_read_whole(content):
+def test_read_decodes_undamaged_files(content):
+    """Undamaged files of every format are read whole."""
     assert 8000 <= len(read(content)) <= 8000 + 1152  # MPEG audio pads its last frame
 
 
@@ -343,12 +369,14 @@ def check_damaged(content):
 
 @settings(max_examples=150)
 @given(content=damaged())
-def test_damaged_files_are_read_or_named(content):
+def test_read_withstands_damaged_files(content):
+    """Damaged content gives finite mono float32 samples or a `BadClip` that names it."""
     check_damaged(content)
 
 
 @pytest.mark.full
 @settings(max_examples=8000)
 @given(content=damaged())
-def test_thousands_of_damaged_files_are_read_or_named(content):
+def test_read_withstands_thousands_of_damaged_files(content):
+    """Thousands of damaged contents give finite mono float32 samples or a `BadClip` that names each."""
     check_damaged(content)

@@ -20,8 +20,8 @@ def ast():
 
 
 @pytest.mark.parametrize("size", ["size of wavlm-base-plus, 3 s", "size of AST base, 10 s"])
-def test_bench_activations(measure_in_turns, model, ast, noise, size):
-    """Ours from the file on, and the bare forward of what was read; both give logits."""
+def test_activations_equals_bare_forward(measure_in_turns, model, ast, noise, size):
+    """Reading the activations of a file gives the logits of a bare forward of its samples; both are timed in turns."""
     watched, seconds = (model, 3) if "wavlm" in size else (ast, 10)
     clips = noise(seconds)
     waveform = watched.tensor(audio.read(clips["path"][0]))

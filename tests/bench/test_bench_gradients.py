@@ -26,7 +26,8 @@ def by_layer(found):
 
 
 @pytest.mark.parametrize("path", ["ours", "Captum, list of layers", "Captum, 12 calls"])
-def test_bench_grad_x_activation(measure, model, noise, threads, path):
+def test_grad_x_activation_equals_captum(measure, model, noise, threads, path):
+    """Gradient times activation of 12 layers equals Captum's, of a list of layers or in 12 calls; each is timed."""
     clips = noise(1)
     x, at = model.tensor(audio.read(clips["path"][0])), places(model)
     run = {
@@ -39,7 +40,8 @@ def test_bench_grad_x_activation(measure, model, noise, threads, path):
 
 
 @pytest.mark.parametrize("path", ["ours", "Captum, 12 calls"])
-def test_bench_integrated_gradients(measure, model, noise, threads, path):
+def test_integrated_gradients_equals_captum(measure, model, noise, threads, path):
+    """Integrated gradients of 12 layers equal Captum's in 12 calls; both are timed."""
     clips, options = noise(0.33), {"target": 3, "baseline": "silence", "steps": 20}
     x = model.tensor(audio.read(clips["path"][0]))
 
@@ -55,7 +57,8 @@ def test_bench_integrated_gradients(measure, model, noise, threads, path):
 
 
 @pytest.mark.parametrize("path", ["ours", "Captum, waveform alone"])
-def test_bench_gradient_shap(measure, model, noise, threads, path):
+def test_gradient_shap_equals_captum(measure, model, noise, threads, path):
+    """GradientSHAP of frames equals Captum's of the waveform, under the same draws; both are timed."""
     clips, n = noise(0.33), 32
     x = model.tensor(audio.read(clips["path"][0]))
     told = {"steps": 8, "baseline": "noise", "key": targets.key(0, 0, "gradient_shap"), "rate": 16_000}

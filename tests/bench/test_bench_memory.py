@@ -58,7 +58,8 @@ METHODS = {
 
 @pytest.mark.parametrize("path", ["ours", "four times as many"])
 @pytest.mark.parametrize("method", METHODS)
-def test_bench_memory(measure, counted, model, noise, method, path):
+def test_methods_keep_peak_memory_at_fourfold_size(measure, counted, model, noise, method, path):
+    """Four times the steps, draws, segments, neurons or sets raise peak memory by at most a tenth."""
     function, few, many = METHODS[method]
     row, options = f"memory: {method}, 0.2 s", few if path == "ours" else many
     measure(

@@ -151,7 +151,8 @@ def write(path, *cells):
     nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells], metadata=kernel), path)
 
 
-def test_a_panel(page, lab, desk):
+def test_panel_answers_keyboard(page, lab, desk):
+    """In JupyterLab a panel follows its slider by keyboard and its dropdown, and recovers from an error."""
     write(desk / "panel.ipynb", PANEL, "print('after')")
     errors = console_errors(page)
     run_all(page, lab, "panel.ipynb")
@@ -180,7 +181,8 @@ def test_a_panel(page, lab, desk):
     assert cell_errors(page) == [] and errors == []
 
 
-def test_the_harness_sees_errors(page, lab, desk):
+def test_harness_detects_errors(page, lab, desk):
+    """The harness detects errors in the browser's console and in cells."""
     script = "from IPython.display import display, Javascript\ndisplay(Javascript('console.error(\"seen\")'))"
     write(desk / "wrong.ipynb", script, "1/0")
     errors = console_errors(page)
@@ -195,7 +197,8 @@ def test_the_harness_sees_errors(page, lab, desk):
     [path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")) if path.name[:2] in CHOSEN],
     ids=lambda path: path.stem,
 )
-def test_notebook(page, lab, desk, path):
+def test_notebook_runs_without_errors(page, lab, desk, path):
+    """A notebook runs in JupyterLab without errors, and its first slider redraws the panel by keyboard."""
     errors = console_errors(page)
     run_all(page, lab, path.name)
     assert cell_errors(page) == []

@@ -52,7 +52,8 @@ def write(path, values, rate=RATE, **options):
         lambda x: pd.Series(x),
     ],
 )
-def test_a_waveform_of_any_kind(wave, convert):
+def test_as_clips_accepts_waveform_types(wave, convert):
+    """A single waveform of any array type or container becomes one clip with the same samples."""
     clips = as_clips(convert(wave), sample_rate=RATE)
     assert len(clips) == 1
     np.testing.assert_allclose(samples(clips), wave, atol=1e-3)
@@ -62,26 +63,30 @@ def test_a_waveform_of_any_kind(wave, convert):
     ("dtype", "least", "greatest"),
     [(np.int16, -32768, 32767), (np.int32, -(2**31), 2**31 - 1), (np.uint8, 0, 255), (np.int8, -128, 127)],
 )
-def test_integers_are_scaled_by_their_range(dtype, least, greatest):
+def test_as_clips_scales_integers_by_range(dtype, least, greatest):
+    """Integer samples are scaled by the range of their type to between -1 and 1."""
     middle = (int(least) + int(greatest) + 1) // 2
     x = samples(as_clips(np.array([least, middle, greatest] * 200, dtype=dtype), RATE))
     assert x[:2].tolist() == [-1, 0]
     assert 0.99 < x[2] <= 1
 
 
-def test_sixteen_bits_are_what_the_file_gives(tmp_path):
+def test_as_clips_reads_int16_like_file(tmp_path):
+    """A waveform of 16-bit integers equals the file that holds the same integers."""
     integers = (3000 * np.random.default_rng(0).standard_normal(4000)).astype(np.int16)
     path = write(tmp_path / "a.wav", integers, subtype="PCM_16")
     np.testing.assert_array_equal(samples(as_clips(integers, RATE)), audio.read(path))
 
 
-def test_batches_and_lists_of_unequal_ones(wave):
+def test_as_clips_accepts_batches(wave):
+    """A batch gives one clip per row, and a list of waveforms of unequal lengths keeps their lengths."""
     assert len(as_clips(np.stack([wave] * 3), RATE)) == 3
     clips = as_clips([wave, torch.from_numpy(wave[:5000])], RATE)
     assert [len(samples(clips, place)) for place in range(2)] == [len(wave), 5000]
 
 
-def test_another_rate_is_resampled(wave):
+def test_as_clips_resamples_other_rates(wave):
+    """A waveform at 8 kHz is resampled to 16 kHz."""
     x = samples(as_clips(wave, sample_rate=8000))
     assert abs(len(x) - 2 * len(wave)) <= 1
 
@@ -112,12 +117,14 @@ def test_another_rate_is_resampled(wave):
         ({"array": np.zeros(4000)}, None, "has no sample rate"),
     ],
 )
-def test_what_is_refused(given_, rate, message):
+def test_as_clips_refuses_invalid_input(given_, rate, message):
+    """Input without a sample rate, of an invalid rate, shape, type or scale, or without clips is refused."""
     with pytest.raises(ValueError, match=message):
         as_clips(given_, rate)
 
 
-def test_a_sound_is_no_donor_of_itself(wave, tmp_path, monkeypatch):
+def test_random_donors_excludes_same_sound(wave, tmp_path, monkeypatch):
+    """No clip is its own donor, whether it is given as an array, bytes or a path."""
     clips = as_clips([wave, wave[::-1].copy()], RATE)
     pool = as_clips([wave, wave[::-1].copy()], RATE)
     assert donors.random_donors(clips, pool)["audio"].tolist() == pool["audio"].tolist()[::-1]
@@ -136,7 +143,8 @@ def test_a_sound_is_no_donor_of_itself(wave, tmp_path, monkeypatch):
     assert drawn["audio"].tolist() == pool["audio"].tolist()[::-1]
 
 
-def test_loud_floats_are_told(wave):
+def test_as_clips_warns_of_loud_floats(wave):
+    """Floats far beyond the full scale of 1 cause a warning."""
     with pytest.warns(UserWarning, match="reach .*, and full scale of floats is 1"):
         as_clips(40 * wave, RATE)
 
@@ -172,7 +180,8 @@ def check_array(values, rate):
 @pytest.mark.filterwarnings("ignore:.*full scale of floats is 1")
 @settings(max_examples=50)
 @given(**ARRAYS)
-def test_any_array_gives_clips_or_one_clear_error(values, rate):
+def test_as_clips_converts_or_refuses_any_array(values, rate):
+    """Random arrays become clips of finite samples, or are refused for a known reason."""
     check_array(values, rate)
 
 
@@ -180,14 +189,16 @@ def test_any_array_gives_clips_or_one_clear_error(values, rate):
 @pytest.mark.filterwarnings("ignore:.*full scale of floats is 1")
 @settings(max_examples=4000)
 @given(**ARRAYS)
-def test_thousands_of_arrays_give_clips_or_one_clear_error(values, rate):
+def test_as_clips_converts_or_refuses_many_arrays(values, rate):
+    """Thousands of random arrays become clips of finite samples, or are refused for a known reason."""
     check_array(values, rate)
 
 
 # ---------- files and tables
 
 
-def test_paths_lists_folders_patterns_and_tables(tmp_path, wave):
+def test_as_clips_accepts_paths_folders_and_tables(tmp_path, wave):
+    """A path, list, pattern, open file, folder or table gives the clips of its files in order."""
     for name in ("angry/a.wav", "happy/b.wav"):
         write(tmp_path / name, wave)
     a, b = str(tmp_path / "angry/a.wav"), str(tmp_path / "happy/b.wav")
@@ -210,8 +221,8 @@ def test_paths_lists_folders_patterns_and_tables(tmp_path, wave):
     assert as_clips(table) is table
 
 
-def test_a_list_of_folders_tables_and_files(tmp_path, wave):
-    """Each gives what it gives alone, and what was left out is added up."""
+def test_as_clips_joins_folders_and_tables(tmp_path, wave):
+    """A list of folders, tables and files joins their clips, drops repeated files and adds up what is left out."""
     for name in ("one/angry/a.wav", "one/happy/b.wav", "two/sad/c.wav", "two/calm/d.wav", "e.wav", "f.wav"):
         write(tmp_path / name, np.roll(wave, ord(name[-5])))
     for folder in ("one", "two"):
@@ -230,13 +241,15 @@ def test_a_list_of_folders_tables_and_files(tmp_path, wave):
     assert again["speaker"].tolist() == ["P1", "P1"] and again.attrs["left_out"] == {"the same file again": 3}
 
 
-def test_names_of_ravdess_say_who_and_what(tmp_path, wave):
+def test_as_clips_parses_ravdess_names(tmp_path, wave):
+    """A RAVDESS file name gives the label and the speaker, and another file name gives no label."""
     clips = as_clips([write(tmp_path / "03-01-05-01-02-01-12.wav", wave), write(tmp_path / "mine.wav", wave)])
     assert clips["label"].tolist()[0] == "angry" and clips["speaker"][0] == "ravdess-12"
     assert pd.isna(clips["label"][1])
 
 
-def test_a_column_of_sounds(wave, tmp_path):
+def test_as_clips_converts_audio_column(wave, tmp_path):
+    """The column `audio` may mix arrays, bytes and paths, and the index and the labels are kept."""
     content = write(tmp_path / "a.wav", wave).read_bytes()
     table = pd.DataFrame(
         {
@@ -258,14 +271,15 @@ def test_a_column_of_sounds(wave, tmp_path):
     assert as_clips(clips)["audio"].tolist() == clips["audio"].tolist()
 
 
-def test_arrays_in_a_table_take_the_rate_beside_them(wave):
+def test_as_clips_uses_rate_column(wave):
+    """Arrays in a table take the sample rate from the column beside them."""
     table = pd.DataFrame({"audio": [wave, wave], "sample_rate": [8000, 16000]})
     clips = as_clips(table)
     assert [len(samples(clips, place)) for place in range(2)] == pytest.approx([2 * len(wave), len(wave)], abs=1)
 
 
-def test_the_rate_has_two_names_and_is_not_contradicted(wave):
-    """Hugging Face's word is understood, an empty cell takes the rate that is given, and two rates are refused."""
+def test_as_clips_refuses_contradictory_rates(wave):
+    """`sampling_rate` is recognized, an empty cell takes the given rate, and contradictory rates are refused."""
     table = pd.DataFrame({"audio": [wave, wave], "sampling_rate": [8000, 8000]})
     assert len(samples(as_clips(table))) == pytest.approx(2 * len(wave), abs=1)
     with pytest.raises(ValueError, match="sampling_rate says 8000 Hz, but sample_rate=16000 was passed"):
@@ -276,8 +290,8 @@ def test_the_rate_has_two_names_and_is_not_contradicted(wave):
     assert len(samples(as_clips(gaps, RATE), 1)) == len(wave)
 
 
-def test_a_column_of_a_table_keeps_its_index(wave, tmp_path):
-    """What a model says of `table["path"]` goes back to the right rows."""
+def test_as_clips_keeps_series_index(wave, tmp_path):
+    """A column of paths or waveforms keeps its index, so that results join the right rows of the table."""
     paths = [str(write(tmp_path / f"{place}.wav", wave)) for place in range(3)]
     column = pd.Series(paths, index=[7, 3, 5])
     assert as_clips(column).index.tolist() == [7, 3, 5]
@@ -286,15 +300,16 @@ def test_a_column_of_a_table_keeps_its_index(wave, tmp_path):
     assert sounds.index.tolist() == ["b", "a"]
 
 
-def test_what_is_done_to_an_array_later_is_not_heard(wave):
-    """A buffer that is used again does not rewrite earlier clips."""
+def test_as_clips_copies_arrays(wave):
+    """Clips stay unchanged if the array or tensor that they were made from is overwritten later."""
     for buffer in (wave.copy(), torch.from_numpy(wave.copy())):
         clips = as_clips(buffer, RATE)
         buffer[:] = 0
         np.testing.assert_array_equal(samples(clips), wave)
 
 
-def test_further_containers_of_sound(wave, tmp_path):
+def test_as_clips_accepts_further_containers(wave, tmp_path):
+    """`array`, `memoryview`, bytes and binary files are read; text files, exhausted files and odd dicts are refused."""
     path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
     content = path.read_bytes()
     whole = (16384 * wave).astype(np.int16)
@@ -316,8 +331,8 @@ def test_further_containers_of_sound(wave, tmp_path):
         as_clips(pd.DataFrame({"path": [str(path), None], "audio": [None, None]}))
 
 
-def test_samples_and_their_rate_as_a_pair(wave):
-    """As librosa.load and soundfile.read give them."""
+def test_as_clips_accepts_waveform_rate_pairs(wave):
+    """Pairs of samples and rate, as `librosa.load` and `soundfile.read` return them, are accepted alone or in lists."""
     clips = as_clips((wave, 8000))
     assert len(clips) == 1 and len(samples(clips)) == pytest.approx(2 * len(wave), abs=1)
     several = as_clips([(wave, 8000), (torch.from_numpy(wave), RATE)])
@@ -326,7 +341,8 @@ def test_samples_and_their_rate_as_a_pair(wave):
         as_clips((wave, 8000), RATE)
 
 
-def test_channels_and_spectrograms_are_not_taken_for_clips_silently(wave, recwarn):
+def test_as_clips_detects_channels_and_spectrograms(wave, recwarn):
+    """Two rows alike, as of stereo, are taken as two clips with a warning, and a spectrogram is refused."""
     as_clips(np.stack([wave, np.roll(wave, 100)]), RATE)
     as_clips(np.stack([wave] * 3), RATE)
     assert not recwarn
@@ -338,7 +354,8 @@ def test_channels_and_spectrograms_are_not_taken_for_clips_silently(wave, recwar
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32])
-def test_integers_of_a_type_too_wide_are_not_taken_for_near_silence(wave, dtype):
+def test_as_clips_refuses_too_wide_integers(wave, dtype):
+    """32-bit integers of small magnitude and all 64-bit integers are refused, but zeros are accepted."""
     loud = np.abs(20_000 * wave / np.abs(wave).max()).astype(dtype)
     with pytest.raises(ValueError, match="32-bit integers of magnitude 20000 at most"):
         as_clips(loud, RATE)
@@ -347,7 +364,8 @@ def test_integers_of_a_type_too_wide_are_not_taken_for_near_silence(wave, dtype)
     assert samples(as_clips(np.zeros(4000, np.int32), RATE)).max() == 0
 
 
-def test_an_excerpt_of_a_recording(wave, tmp_path):
+def test_excerpt_cuts_recording(wave, tmp_path):
+    """`excerpt` returns the samples between two times, records them, and refuses times outside the recording."""
     path = write(tmp_path / "call.wav", np.tile(wave, 8), 16000)
     cut = corpora.excerpt(path, 1, 1.5)
     np.testing.assert_allclose(samples(cut), wave, atol=1e-4)
@@ -386,11 +404,13 @@ def check_dataset(clips, wave):
         np.testing.assert_allclose(samples(clips, place), wave, atol=1e-4)
 
 
-def test_a_dataset(tmp_path, wave):
+def test_as_clips_reads_datasets(tmp_path, wave):
+    """A Hugging Face data set gives label names, speakers as text, and the right samples."""
     check_dataset(as_clips(dataset(tmp_path, wave)), wave)
 
 
-def test_a_dataset_with_gaps(tmp_path, wave):
+def test_as_clips_keeps_dataset_gaps(tmp_path, wave):
+    """Missing labels and speakers of a data set stay missing, and reading a missing sound fails by row."""
     datasets = pytest.importorskip("datasets", reason="the library datasets is not installed")
     table = dataset(tmp_path, wave)
     rows = {"audio": [{"path": None, "bytes": Path(tmp_path / "a.wav").read_bytes()}, None], "label": [None, 1]}
@@ -409,7 +429,8 @@ def test_a_dataset_with_gaps(tmp_path, wave):
         samples(clips, 1)
 
 
-def test_a_streamed_dataset(tmp_path, wave):
+def test_as_clips_reads_streamed_datasets(tmp_path, wave):
+    """A streamed data set is refused without `first`, and gives that number of clips with it."""
     streamed = dataset(tmp_path, wave).to_iterable_dataset()
     with pytest.raises(ValueError, match="first=100"):
         as_clips(streamed)
@@ -417,7 +438,8 @@ def test_a_streamed_dataset(tmp_path, wave):
     assert len(as_clips(streamed, first=1)) == 1
 
 
-def test_parts_of_a_dataset(tmp_path, wave):
+def test_as_clips_marks_dataset_splits(tmp_path, wave):
+    """Parts of a `DatasetDict` become the column `split` with a unique index, and `first` applies to each part."""
     datasets = pytest.importorskip("datasets", reason="the library datasets is not installed")
     whole = datasets.DatasetDict({"train": dataset(tmp_path, wave), "test": dataset(tmp_path, wave)})
     clips = as_clips(whole)
@@ -427,8 +449,8 @@ def test_parts_of_a_dataset(tmp_path, wave):
 
 
 @pytest.mark.parametrize("form", ["torch", "numpy", "pandas", "arrow"])
-def test_a_dataset_in_another_format_says_the_same(tmp_path, wave, form):
-    """Labels are names, and speakers are no tensors."""
+def test_as_clips_ignores_dataset_format(tmp_path, wave, form):
+    """A data set in the format of torch, numpy, pandas or arrow gives the same label names, speakers and samples."""
     check_dataset(as_clips(dataset(tmp_path, wave).with_format(form)), wave)
 
 
@@ -464,7 +486,8 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_waveform_gives_what_its_file_gives(shared, tmp_path, wave, method):
+def test_methods_agree_on_waveform_and_file(shared, tmp_path, wave, method):
+    """Each method gives the same result for a file as for its waveform in numpy or torch."""
     model = shared()
     path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
     of_file = METHODS[method](model, path)
@@ -473,8 +496,8 @@ def test_a_waveform_gives_what_its_file_gives(shared, tmp_path, wave, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_rate_reaches_every_method(shared, tmp_path, wave, method):
-    """At 8 kHz a waveform gives what its file gives, and without its rate it is refused."""
+def test_methods_use_sample_rate(shared, tmp_path, wave, method):
+    """In each method a waveform at 8 kHz gives the result of its file, and without its rate it is refused."""
     model = shared()
     slow = np.repeat(wave, 2)
     path = write(tmp_path / "slow.wav", slow, 8000, subtype="FLOAT")
@@ -483,7 +506,8 @@ def test_the_rate_reaches_every_method(shared, tmp_path, wave, method):
         METHODS[method](model, slow)
 
 
-def test_logits_and_predictions_of_waveforms(shared, wave, tmp_path):
+def test_model_accepts_waveforms(shared, wave, tmp_path):
+    """A model computes logits and predictions of waveforms, and refuses them without a sample rate."""
     model = shared()
     path = write(tmp_path / "a.wav", wave, subtype="FLOAT")
     logits = model(wave, sample_rate=RATE)
@@ -495,7 +519,8 @@ def test_logits_and_predictions_of_waveforms(shared, wave, tmp_path):
         model(wave)
 
 
-def test_pruning_is_judged_on_one_waveform(shared, wave):
+def test_pruning_evaluates_one_waveform(shared, wave):
+    """Pruning is evaluated on one waveform: its change is finite for the forgotten class, and missing for kept ones."""
     model = shared()
     with pytest.warns(UserWarning, match="was not checked"):
         found = pruning.evaluate(model, wave, {(2, "ffn_hidden"): [0, 1]}, "angry", draws=2, sample_rate=RATE)
@@ -503,7 +528,8 @@ def test_pruning_is_judged_on_one_waveform(shared, wave):
     assert found["change"].sel(group="kept").isnull().all()
 
 
-def test_all_figures_of_gradient_shap_of_a_waveform(shared, wave):
+def test_gradient_shap_feeds_deletion_and_figure(shared, wave):
+    """`gradient_shap` of a waveform can be passed to `frame_deletion` and to `plots.frame_attribution`."""
     model = shared()
     shap = attribution.gradient_shap(model, wave, target="angry", n=4, steps=2, sample_rate=RATE)
     table = deletion_test.frame_deletion(model, wave, shap, target="angry", frames="all", sample_rate=RATE)
@@ -511,7 +537,8 @@ def test_all_figures_of_gradient_shap_of_a_waveform(shared, wave):
     assert table.sizes["clip"] == 1
 
 
-def test_explorers_take_a_waveform(shared, wave):
+def test_explorers_accept_waveforms(shared, wave):
+    """`ClipExplorer` and `FrameExplorer` accept a waveform, and the latter refuses it without a sample rate."""
     from xai_lib import widgets
 
     model = shared()

@@ -62,14 +62,16 @@ def table():
 # ---------- names
 
 
-def test_the_home_folder_is_understood(tmp_path, monkeypatch):
+def test_load_expands_home_folder(tmp_path, monkeypatch):
+    """`load` expands `~` to the home folder, both in `root` and in a path given as the corpus."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "r" / "Actor_01").mkdir(parents=True)
     (tmp_path / "r" / "Actor_01" / "03-01-05-01-02-01-01.wav").write_bytes(b"")
     assert corpora.load("ravdess", root="~/r")["label"].tolist() == corpora.load("~/r")["label"].tolist() == ["angry"]
 
 
-def test_ravdess_names():
+def test_parse_reads_ravdess_names():
+    """`parse` reads all fields of RAVDESS file names, and returns None for malformed names."""
     fields = filenames.parse("ravdess", "/any/where/03-01-06-02-01-02-17.wav")
     assert fields == {
         "label": "fearful",
@@ -108,7 +110,8 @@ def test_ravdess_names():
 
 @given(st.tuples(*(st.integers(1, n) for n in (3, 2, 8, 2, 2, 2, 99))))
 @settings(max_examples=60)
-def test_ravdess_names_round_trip(codes):
+def test_parse_inverts_ravdess_codes(codes):
+    """The fields that `parse` reads from a RAVDESS name give back all its codes, and odd actors are male."""
     fields = filenames.parse("ravdess", "-".join(f"{code:02d}" for code in codes) + ".flac")
     back = (
         ["audio-video", "video-only", "audio-only"].index(fields["modality"]) + 1,
@@ -140,7 +143,8 @@ def test_ravdess_names_round_trip(codes):
         ("savee", "su15.wav", None),
     ],
 )
-def test_other_names(corpus, name, want):
+def test_parse_reads_names_of_other_corpora(corpus, name, want):
+    """`parse` reads the file names of CREMA-D, EmoDB, TESS, SAVEE and ESC-50, and returns None for others."""
     got = filenames.parse(corpus, name)
     assert got is None if want is None else want.items() <= got.items()
 
@@ -148,7 +152,8 @@ def test_other_names(corpus, name, want):
 # ---------- RAVDESS
 
 
-def test_songs_videos_and_strangers_are_left_out_and_counted(tmp_path):
+def test_load_counts_excluded_ravdess_files(tmp_path):
+    """Songs, videos, copies, hidden files and misnamed files of RAVDESS are left out and counted by reason."""
     touch(
         tmp_path / "Actor_01" / "03-01-05-01-01-01-01.wav",
         tmp_path / "deep" / "er" / "03-01-03-02-01-01-02.FLAC",
@@ -173,7 +178,8 @@ def test_songs_videos_and_strangers_are_left_out_and_counted(tmp_path):
     }
 
 
-def test_ravdess_that_is_not_there(tmp_path, monkeypatch):
+def test_load_explains_missing_ravdess(tmp_path, monkeypatch):
+    """`load` explains why RAVDESS cannot be found, and finds it below `XAI_REAL_DATA`."""
     monkeypatch.delenv("XAI_REAL_DATA", raising=False)
     monkeypatch.setattr(downloads, "cache", lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match="download=True.*zenodo.org/records/1188976"):
@@ -214,7 +220,8 @@ def pack(folder, *members, data=b""):
     return "md5:" + hashlib.md5((folder / corpora.RAVDESS_ZIP).read_bytes()).hexdigest()
 
 
-def test_download(served, tmp_path, monkeypatch, tone):
+def test_load_verifies_and_caches_download(served, tmp_path, monkeypatch, tone):
+    """A download with a wrong hash is refused, and a valid one is reused without a network."""
     folder, address = served
     monkeypatch.delenv("XAI_REAL_DATA", raising=False)
     monkeypatch.setattr(downloads, "cache", lambda: tmp_path / "cache")
@@ -232,7 +239,8 @@ def test_download(served, tmp_path, monkeypatch, tone):
 @pytest.mark.parametrize(
     "member", ["../out.wav", "/etc/out.wav", "a/../../out.wav", "..\\out.wav", "C:\\out.wav", "C:out.wav"]
 )
-def test_download_refuses_to_leave_its_folder(served, tmp_path, monkeypatch, member):
+def test_load_refuses_archive_paths_outside_folder(served, tmp_path, monkeypatch, member):
+    """An archive with a member outside its folder is refused, and nothing of it is written."""
     folder, address = served
     monkeypatch.delenv("XAI_REAL_DATA", raising=False)
     monkeypatch.setattr(downloads, "cache", lambda: tmp_path / "cache")
@@ -243,7 +251,8 @@ def test_download_refuses_to_leave_its_folder(served, tmp_path, monkeypatch, mem
 
 
 @pytest.mark.real
-def test_real_ravdess(real):
+def test_load_reads_real_ravdess(real):
+    """The real RAVDESS folder gives 1200 clips of 20 speakers: 80 neutral ones and 160 of each other emotion."""
     clips = corpora.load("ravdess", real / "ravdess")
     assert len(clips) == 1200 and clips["path"].is_unique and clips["speaker"].nunique() == 20
     counts = corpora.summary(clips)
@@ -260,7 +269,8 @@ def test_real_ravdess(real):
 
 
 @pytest.mark.real
-def test_real_esc10_and_librispeech(real):
+def test_from_folder_reads_real_esc10_and_librispeech(real):
+    """Real ESC-10 gives 40 clips per class and 80 per fold, and real LibriSpeech 351 clips without labels."""
     clips = corpora.from_folder(real / "esc10")
     assert clips["label"].value_counts().to_dict() == dict.fromkeys(
         (
@@ -339,7 +349,8 @@ def make_sample(folder):
     table.to_csv(folder / "factors.csv", index=False)
 
 
-def test_sample_and_its_subsets(tmp_path, monkeypatch):
+def test_load_selects_sample_subsets(tmp_path, monkeypatch):
+    """`load` reads the subsets of the sample corpus, and refuses unknown subsets and missing files."""
     with pytest.raises(FileNotFoundError, match="make_sample.py"):
         corpora.load("sample", tmp_path)
     make_sample(tmp_path / "sample")
@@ -359,7 +370,8 @@ def test_sample_and_its_subsets(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not (PROJECT / "data/sample/factors.csv").is_file(), reason="data/sample has not been made")
-def test_bundled_sample():
+def test_load_reads_bundled_sample():
+    """The bundled sample has all emotions, unique paths, disjoint speakers by split, and file names that agree."""
     clips = corpora.load("sample")
     assert set(clips["label"]) == set(corpora.EMOTIONS) and clips["path"].is_unique
     assert not set(clips.loc[clips["split"] == "train", "speaker"]) & set(
@@ -373,7 +385,8 @@ def test_bundled_sample():
 # ---------- folders and tables
 
 
-def test_from_folder_labels(tmp_path):
+def test_from_folder_derives_labels(tmp_path):
+    """Labels come from class folders or RAVDESS names, and are missing where there are neither."""
     touch(tmp_path / "a" / "Angry" / "1.wav", tmp_path / "a" / "02_Joy" / "2.mp3", tmp_path / "a" / "02_Joy" / "x.txt")
     assert corpora.from_folder(tmp_path / "a")["label"].tolist() == ["Joy", "angry"]
     touch(tmp_path / "b" / "one" / "1.wav")
@@ -404,14 +417,15 @@ def test_from_folder_labels(tmp_path):
         (["1_Angry", "2_Sad"], ["angry", "sad"]),
     ],
 )
-def test_classes_that_differ_in_a_number_are_kept_apart(tmp_path, folders, labels):
+def test_from_folder_keeps_numbered_classes_apart(tmp_path, folders, labels):
+    """Class folders that differ in a number only keep their full names, and others lose a leading number."""
     for place, folder in enumerate(folders):
         touch(tmp_path / folder / f"{place}.wav")
     assert sorted(corpora.from_folder(tmp_path)["label"]) == sorted(labels)
 
 
-def test_esc_without_its_table_has_no_made_up_labels(tmp_path):
-    """Labels come of the table below the root, not of a hidden one, nor of a folder that is called audio."""
+def test_load_labels_esc_by_visible_table(tmp_path):
+    """ESC-50 labels come from the visible table below the root, not from a hidden one or a folder named `audio`."""
     touch(tmp_path / "audio/1-100032-A-0.wav", tmp_path / "audio/1-100038-A-14.wav")
     assert corpora.load("esc-50", tmp_path / "audio")["label"].isna().all()
     for folder, word in ((".old", "CAT"), ("meta", "dog")):
@@ -422,8 +436,8 @@ def test_esc_without_its_table_has_no_made_up_labels(tmp_path):
         assert corpora.load("esc-50", tmp_path)["label"].tolist() == ["dog", "bird"]
 
 
-def test_usual_names_of_columns_are_understood(tmp_path):
-    """As those of data sets are."""
+def test_from_csv_recognizes_usual_column_names(tmp_path):
+    """Columns such as `Emotion`, `class`, `Speaker_ID` and `client_id` are recognized as label and speaker."""
     touch(tmp_path / "a.wav", tmp_path / "b.wav")
     for header in ("path,Emotion,Speaker_ID", "path,class,client_id", "path,Label,Speaker"):
         (tmp_path / "mine.csv").write_text(f"{header}\na.wav,angry,007\nb.wav,sad,1\n")
@@ -431,7 +445,8 @@ def test_usual_names_of_columns_are_understood(tmp_path):
         assert clips["label"].tolist() == ["angry", "sad"] and clips["speaker"].tolist() == ["007", "1"]
 
 
-def test_columns_are_named_by_hand(tmp_path):
+def test_from_csv_accepts_column_names(tmp_path):
+    """`from_csv` reads columns by the given names, and errors on missing columns name the parameter to set."""
     touch(tmp_path / "a.wav")
     (tmp_path / "liste.csv").write_text("Datei;Gefühl;VP\na.wav;Ärger;007\n")
     clips = corpora.from_csv(tmp_path / "liste.csv", path_column="Datei", label_column="Gefühl", speaker_column="VP")
@@ -442,7 +457,8 @@ def test_columns_are_named_by_hand(tmp_path):
         corpora.load(tmp_path / "liste.csv")
 
 
-def test_one_sound_under_two_labels_is_told(tmp_path):
+def test_from_folder_warns_of_conflicting_labels(tmp_path):
+    """Identical files in folders of different labels are all kept, with a warning."""
     for name, content in {"angry/a.wav": b"alike", "sad/b.wav": b"alike", "sad/c.wav": b"other"}.items():
         touch(tmp_path / name)
         (tmp_path / name).write_bytes(content)
@@ -452,19 +468,22 @@ def test_one_sound_under_two_labels_is_told(tmp_path):
         assert len(corpora.from_folder(tmp_path)) == 3
 
 
-def test_words_of_a_table_that_differ_in_case_are_told():
+def test_relabel_warns_of_case_mismatch():
+    """`relabel` warns of labels that differ from its table in case only, and leaves them unchanged."""
     clips = pd.DataFrame({"label": ["Ekel", "Zorn"]})
     with pytest.warns(UserWarning, match="the table has 'ekel', but the clips have 'Ekel'"):
         assert corpora.relabel(clips, {"ekel": "disgust", "Zorn": "angry"})["label"].tolist() == ["Ekel", "angry"]
 
 
-def test_a_word_cannot_become_two(tmp_path):
+def test_relabel_refuses_duplicate_labels(tmp_path):
+    """`relabel` refuses a table that gives one old label two new ones."""
     (tmp_path / "words.csv").write_text("old,new\nanger,angry\nanger,sad\n")
     with pytest.raises(ValueError, match="old label 'anger' twice"):
         corpora.relabel(pd.DataFrame({"label": ["anger"]}), tmp_path / "words.csv")
 
 
-def test_empty_and_missing_places(tmp_path):
+def test_load_explains_missing_inputs(tmp_path):
+    """Empty folders, missing folders or tables, and unknown corpora are refused with an explanation."""
     with pytest.raises(FileNotFoundError, match="no sound files"):
         corpora.from_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
@@ -480,7 +499,8 @@ def test_empty_and_missing_places(tmp_path):
         assert corpora.load("EmoDB", tmp_path)["label"].tolist() == ["angry"]
 
 
-def test_from_csv(tmp_path):
+def test_from_csv_resolves_paths_and_keeps_columns(tmp_path):
+    """Paths are relative to the table or to `root`, labels and speakers stay text, and other columns are kept."""
     touch(tmp_path / "wav" / "a.wav", tmp_path / "wav" / "b.wav")
     (tmp_path / "clips.csv").write_text("path,label,speaker,mood\nwav/a.wav,sad,01,3\nwav/b.wav,,02,4\n")
     clips = corpora.load(tmp_path / "clips.csv")
@@ -493,7 +513,8 @@ def test_from_csv(tmp_path):
     assert corpora.from_csv(tmp_path / "bare.csv")["label"].isna().all()
 
 
-def test_from_csv_refuses_in_words(tmp_path):
+def test_from_csv_refuses_invalid_tables(tmp_path):
+    """Tables without paths or rows, with missing files or with too many cells are refused with the reason."""
     touch(tmp_path / "a.wav")
     cases = {
         "file,label\na.wav,sad\n": (
@@ -515,7 +536,8 @@ def test_from_csv_refuses_in_words(tmp_path):
             corpora.from_csv(tmp_path / "t.csv")
 
 
-def test_relabel(tmp_path):
+def test_relabel_maps_labels(tmp_path):
+    """`relabel` maps labels in a copy, and refuses tables that match no clip and labels that are not `known`."""
     clips = pd.DataFrame({"path": list("abc"), "label": ["anger", "joy", None]})
     new = corpora.relabel(clips, {"anger": "angry", "joy": "happy"}, known=corpora.EMOTIONS)
     assert new["label"].tolist()[:2] == ["angry", "happy"] and new["label"].isna()[2] and clips["label"][0] == "anger"
@@ -533,7 +555,8 @@ def test_relabel(tmp_path):
 # ---------- draws and splits
 
 
-def test_summary(table):
+def test_summary_counts_clips(table):
+    """`summary` counts clips, speakers, sexes and intensities by label, and clips without a label."""
     counts = corpora.summary(table)
     assert list(counts.index) == [*corpora.EMOTIONS, "all"]
     assert counts.loc["neutral"].to_dict() == {
@@ -549,7 +572,8 @@ def test_summary(table):
     assert list(bare.index) == ["sad", "(no label)", "zeal", "all"] and bare["clips"].tolist() == [1, 1, 1, 3]
 
 
-def test_draw(table):
+def test_draw_is_seeded_and_refuses_unknown_values(table):
+    """`draw` samples matching clips reproducibly by seed, and refuses unknown values and columns and empty matches."""
     wanted = {"label": "sad", "sex": "female", "intensity": "strong"}
     one = corpora.draw(table, seed=3, **wanted)
     assert len(one) == 1 and one.iloc[0][list(wanted)].to_dict() == wanted and one.index[0] in table.index
@@ -570,7 +594,8 @@ def test_draw(table):
 
 @given(n=st.integers(1, 200), seed=st.integers(0, 5))
 @settings(max_examples=15)
-def test_balanced(n, seed):
+def test_balanced_evens_labels_and_speakers(n, seed):
+    """`balanced` draws `n` clips with counts of labels within 1 and of speakers within 2, reproducibly by seed."""
     table = pd.DataFrame(
         [(e, f"s{a}", r) for a in range(6) for e in corpora.EMOTIONS for r in range(4)],
         columns=["label", "speaker", "r"],
@@ -586,7 +611,8 @@ def test_balanced(n, seed):
 
 @given(test=st.sampled_from([0.1, 0.25, 1 / 3, 0.5]), seed=st.integers(0, 20))
 @settings(max_examples=20)
-def test_split_keeps_speakers_apart_and_labels_even(test, seed):
+def test_split_separates_speakers_and_evens_labels(test, seed):
+    """`split` shares no speaker between its sides, and keeps labels and sexes nearly proportional."""
     rng = np.random.default_rng(seed)
     rows = [
         (f"s{a}", "female" if a < 8 else "male", e)
@@ -603,7 +629,8 @@ def test_split_keeps_speakers_apart_and_labels_even(test, seed):
     assert clips.equals(corpora.split(clips, test=test, seed=seed))
 
 
-def test_splits_of_ravdess_are_exactly_even(table):
+def test_split_is_exact_on_ravdess_design(table):
+    """On the design of RAVDESS, `split` and `folds` balance speakers and sexes exactly, and `split` labels too."""
     clips = corpora.split(table)
     held = clips[clips["split"] == "test"]
     assert held["speaker"].nunique() == 6 and held.groupby("sex")["speaker"].nunique().tolist() == [3, 3]
@@ -618,7 +645,8 @@ def test_splits_of_ravdess_are_exactly_even(table):
     assert corpora.folds(table, 6, seed=1).equals(fold) and not corpora.folds(table, 6, seed=2).equals(fold)
 
 
-def test_splits_refuse_in_words(table):
+def test_split_refuses_too_few_speakers(table):
+    """`split` and `folds` refuse tables without speakers, with missing speakers, or with too few speakers."""
     with pytest.raises(ValueError, match="no column `speaker`.*add it"):
         corpora.split(table.drop(columns="speaker"))
     with pytest.raises(ValueError, match="lack a speaker in 1 rows"):
@@ -631,7 +659,8 @@ def test_splits_refuse_in_words(table):
         corpora.folds(table, 25)
 
 
-def test_a_table_spells_each_speaker_in_one_way(tmp_path, tone):
+def test_load_unifies_speaker_spelling(tmp_path, tone):
+    """Speakers that differ in blanks or case only are spelled in one way when a table is loaded."""
     paths = [f"{place}.wav" for place in range(4)]
     for path in paths:
         (tmp_path / path).write_bytes(tone)

@@ -37,7 +37,8 @@ def planted():
     return rows[["level_db", "f0", "rate"]], rows[["label", "speaker", "sex"]]
 
 
-def test_cells_average_the_clips_of_a_speaker(planted):
+def test_cells_averages_clips_within_speaker(planted):
+    """`cells` averages clips by speaker and label, geometrically for F0, with sexes and units as coordinates."""
     cells = emotion_profiles.cells(*planted)
     assert cells.dims == ("factor", "label", "speaker") and list(cells["label"].values) == list(SHIFT)
     one = cells.sel(label="angry", speaker="s3")
@@ -47,7 +48,8 @@ def test_cells_average_the_clips_of_a_speaker(planted):
     assert cells["sex"].sel(speaker="s3") == "female" and cells["unit"].sel(factor="f0") == "Hz"
 
 
-def test_differences_are_those_planted(planted):
+def test_differences_recovers_planted_effects(planted):
+    """`differences` recovers the planted effects in each speaker, with exact p values and false discovery rates."""
     result = emotion_profiles.differences(emotion_profiles.cells(*planted))
     assert result.attrs["base"] == "neutral" and list(result["label"].values) == ["sad", "angry"]
     for label in ("sad", "angry"):
@@ -66,8 +68,8 @@ def test_differences_are_those_planted(planted):
     assert np.allclose(turned["mean"].sel(label="neutral", factor="f0"), -3)
 
 
-def test_speakers_are_paired_and_not_pooled(planted):
-    """Speakers differ by 18 dB, the emotion by 6: seen within each speaker, and by none who lacks one of the two."""
+def test_differences_pairs_speakers(planted):
+    """`differences` compares labels within each speaker, and leaves out speakers who lack one of the two labels."""
     table, clips = planted
     d = np.linspace(5, 7, 10)  # the effect varies over speakers, mean 6
     angry = clips["label"] == "angry"
@@ -81,14 +83,16 @@ def test_speakers_are_paired_and_not_pooled(planted):
     assert one["n"] == 8 and one["mean"] == pytest.approx(d[1:9].mean())
 
 
-def test_centred(planted):
+def test_centred_removes_speaker_means(planted):
+    """`centred` subtracts the mean of each speaker, with F0 in semitones."""
     values = emotion_profiles.centred(*planted)
     assert np.allclose(values.groupby(planted[1]["speaker"]).mean(), 0)
     angry = values[planted[1]["label"] == "angry"]
     assert np.allclose(angry["f0"].groupby(planted[1]["speaker"]).mean(), 3 - 2 / 3)  # semitones over the mean
 
 
-def test_eta_squared_in_closed_form(planted):
+def test_eta_squared_equals_closed_form(planted):
+    """`eta_squared` equals its closed form, and its shuffled baseline lies where chance predicts."""
     table, clips = planted
     result = emotion_profiles.eta_squared(table, clips, shuffles=100)
     between = np.var([0, -1, 3])  # within speaker and emotion the clips are one either side: variance 1
@@ -103,8 +107,8 @@ def test_eta_squared_in_closed_form(planted):
     ] == pytest.approx(1)
 
 
-def test_shuffling_stays_within_the_speaker(planted):
-    """Where each speaker has one emotion only, there is nothing to shuffle, and nothing within speakers to explain."""
+def test_eta_squared_shuffles_within_speakers(planted):
+    """With one label per speaker, `eta_squared` and its shuffled baseline are 0, and `differences` is refused."""
     table, clips = planted
     clips = clips.assign(label=np.where(clips["sex"] == "male", "sad", "angry"))
     result = emotion_profiles.eta_squared(table, clips, shuffles=3)
@@ -113,7 +117,8 @@ def test_shuffling_stays_within_the_speaker(planted):
         emotion_profiles.differences(emotion_profiles.cells(table, clips))
 
 
-def test_what_cannot_be_compared_is_refused_in_words(planted):
+def test_cells_refuses_incomparable_clips(planted):
+    """`cells` refuses clips without speakers or labels, and `differences` a single label or an unknown base."""
     table, clips = planted
     with pytest.raises(ValueError, match="no column 'speaker'"):
         emotion_profiles.cells(table, clips.drop(columns="speaker"))
@@ -133,7 +138,8 @@ def tone(hertz, seconds=1.0, rate=16000):
     return np.pad(sound, rate // 4).astype(np.float32)
 
 
-def test_frames_follow_a_known_tone():
+def test_frames_tracks_known_tone():
+    """`frames` finds the F0 and the speech frames of a known tone, with as many frames at 8 as at 16 kHz."""
     track = emotion_profiles.frames(tone(200))
     inside = (track["frame"] > 0.35) & (track["frame"] < 1.15)
     assert np.allclose(track["f0"].where(inside, drop=True), 200, rtol=0.01)
@@ -142,7 +148,8 @@ def test_frames_follow_a_known_tone():
     assert emotion_profiles.frames(tone(200, rate=8000), 8000).sizes["frame"] == track.sizes["frame"]
 
 
-def test_figures_draw_what_they_were_given(planted):
+def test_plots_draw_given_values(planted):
+    """`plots.factors` and `plots.recognition` draw the given values, and `plots.differences` names their unit."""
     cells = emotion_profiles.cells(*planted)
     figure = plots.factors(cells)
     drawn = figure.axes[0].collections[2].get_offsets()  # level: neutral female, neutral male, sad female
@@ -176,7 +183,8 @@ def drawn_f0(panel):
 
 
 @pytest.mark.heavy
-def test_explorer_steps_through_what_was_chosen(clips):
+def test_clip_explorer_steps_through_selection(clips):
+    """`ClipExplorer` steps through the clips of the selected label, and shows the F0 and title of each."""
     panel = ClipExplorer(clips, emotion="sad")
     assert list(panel.controls) == ["label", "sex", "clip"] and panel.error is None
     assert panel.controls["label"].options == ("any", "sad", "angry", "<b>$x")  # emotions in their order
@@ -191,7 +199,8 @@ def test_explorer_steps_through_what_was_chosen(clips):
     assert panel.figure.axes[0].get_title(loc="left") + panel.figure.axes[0].get_title() == "<b>$x, male"
 
 
-def test_explorer_says_when_no_clip_matches_or_one_is_gone(clips, tmp_path):
+def test_clip_explorer_reports_missing_clips(clips, tmp_path):
+    """`ClipExplorer` reports an empty selection or a missing file, and refuses an empty table."""
     panel = ClipExplorer(clips, emotion="angry")
     panel.controls["sex"].value = "female"
     assert "no clip matches angry, female" in panel.error
@@ -204,7 +213,8 @@ def test_explorer_says_when_no_clip_matches_or_one_is_gone(clips, tmp_path):
         ClipExplorer(clips.head(0))
 
 
-def test_explorer_tells_what_the_model_says(clips, tiny):
+def test_clip_explorer_shows_prediction(clips, tiny):
+    """`ClipExplorer` shows the label that the model predicts, and needs neither labels nor sexes."""
     model = tiny()
     panel = ClipExplorer(clips[["path"]], model=model)  # neither labels nor sexes are needed
     assert list(panel.controls) == ["clip"] and isinstance(panel.controls["clip"], ipywidgets.IntSlider)

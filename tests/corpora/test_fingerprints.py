@@ -48,7 +48,8 @@ def copies(waveform):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_copies_have_the_same_fingerprint_and_others_have_not(seed):
+def test_of_waveform_matches_copies_only(seed):
+    """Copies of a recording differ in at most `COPY` bits, and other recordings in more than three times as many."""
     waveform = spoken(seed)
     for name, copy in copies(waveform):
         assert bits(waveform, copy) <= COPY, name
@@ -57,7 +58,8 @@ def test_copies_have_the_same_fingerprint_and_others_have_not(seed):
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3"])
-def test_a_file_is_known_in_another_format(tmp_path, kind):
+def test_of_file_matches_across_formats(tmp_path, kind):
+    """A stereo file at 48 kHz in WAV, FLAC or MP3 matches the fingerprint of the 16 kHz waveform."""
     path = tmp_path / f"renamed.{kind}"
     at_48k = soxr.resample(spoken(1), 16_000, 48_000)
     soundfile.write(path, np.stack([at_48k, at_48k], axis=1), 48_000)
@@ -66,7 +68,8 @@ def test_a_file_is_known_in_another_format(tmp_path, kind):
     assert fingerprints.distances([found], [fingerprints.of_waveform(spoken(1))])[0, 0] <= COPY
 
 
-def test_the_same_sound_is_confirmed_sample_by_sample(tmp_path):
+def test_same_sound_compares_samples(tmp_path):
+    """`same_sound` accepts an inverted, quieter, cut copy, but no noise of equal envelope, silence or broken file."""
     paths = [tmp_path / name for name in ("a.wav", "b.flac", "c.wav", "bad.wav", "silent.wav")]
     other_noise = np.random.default_rng(9).standard_normal(len(spoken(1)))
     envelope = signal.fftconvolve(np.abs(spoken(1)), np.ones(400) / 400, "same")
@@ -77,7 +80,8 @@ def test_the_same_sound_is_confirmed_sample_by_sample(tmp_path):
     assert [fingerprints.same_sound(paths[0], path) for path in paths] == [True, True, False, False, False]
 
 
-def test_a_file_that_changes_is_read_again(tmp_path):
+def test_of_file_rereads_changed_files(tmp_path):
+    """The fingerprint of a file is computed again after the file has changed."""
     path = tmp_path / "a.wav"
     soundfile.write(path, spoken(1), 16_000)
     first = fingerprints.of_file(path)
@@ -85,7 +89,8 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     assert fingerprints.of_file(str(path)) != first
 
 
-def test_what_has_no_fingerprint_is_like_nothing(tmp_path):
+def test_of_waveform_is_none_for_tones_and_silence(tmp_path):
+    """Steady tones, silence and unreadable files have no fingerprint, and missing fingerprints match nothing."""
     tones = [np.sin(2 * np.pi * hertz * np.arange(16_000) / 16_000) for hertz in (440, 880)]
     assert [fingerprints.of_waveform(x) for x in (*tones, np.zeros(16_000))] == [None] * 3
     (tmp_path / "bad.wav").write_bytes(b"not sound")
@@ -95,12 +100,14 @@ def test_what_has_no_fingerprint_is_like_nothing(tmp_path):
     assert not (fingerprints.distances(found, found) <= COPY).any()
 
 
-def test_distances_count_bits():
+def test_distances_counts_bits():
+    """`distances` counts the bits in which two fingerprints differ."""
     zero, one, all_ones = "0" * 32, "0" * 31 + "5", "f" * 32
     assert fingerprints.distances([zero, one], [zero, all_ones]).tolist() == [[0, 128], [2, 126]]
 
 
-def test_the_table_beside_the_weights_round_trips(tmp_path):
+def test_write_round_trips_through_read(tmp_path):
+    """`read` returns the fingerprints that `write` has stored, and None where there is no such table."""
     assert fingerprints.read(tmp_path) is None
     rows = [("0" * 31 + "7", "trained", "1"), ("1" * 32, "head", "b"), (None, "trained", "c")]
     fingerprints.write(pd.DataFrame(rows, columns=fingerprints.COLUMNS), tmp_path)
@@ -111,7 +118,8 @@ def test_the_table_beside_the_weights_round_trips(tmp_path):
 
 
 @pytest.mark.heavy
-def test_the_bundled_models_know_what_they_were_trained_on():
+def test_trained_recordings_match_sample_split():
+    """Recordings known to the bundled model match the sample's training clips and none of its test clips."""
     recordings = models.load("pocket", device="cpu").trained_recordings
     assert recordings["use"].value_counts().to_dict() == {"trained": 1790, "selected": 120}
     trained = recordings.loc[recordings["use"] == "trained", "speaker"]
@@ -124,8 +132,8 @@ def test_the_bundled_models_know_what_they_were_trained_on():
 
 
 @pytest.mark.real
-def test_real_recordings_are_told_apart(real):
-    """Copies of recordings of RAVDESS are found among all; no two takes of one actor are taken for one."""
+def test_distances_separates_real_recordings(real):
+    """Copies of RAVDESS clips match, and of two actors' takes only one pair, of one recording, is nearly alike."""
     clips = corpora.load("ravdess", root=real / "ravdess").query("actor in (1, 7)").reset_index(drop=True)
     found = fingerprints.of_files(clips["path"])
     between = fingerprints.distances(found, found)
@@ -138,7 +146,8 @@ def test_real_recordings_are_told_apart(real):
 
 
 @pytest.mark.real
-def test_the_recordings_of_the_bundled_models_are_those_named(real):
+def test_trained_recordings_name_real_speakers(real):
+    """Real RAVDESS clips match recordings of their own speaker up to actor 18, and no recording beyond."""
     table = fingerprints.read(checkpoints.POCKET)
     clips = corpora.load("ravdess", root=real / "ravdess").groupby("actor").head(2)
     alike = fingerprints.distances(fingerprints.of_files(clips["path"]), table["fingerprint"]) <= COPY

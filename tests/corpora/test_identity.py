@@ -34,11 +34,13 @@ from xai_lib.probing import speaker_space
         ("  ", None),
     ],
 )
-def test_names_as_they_are_compared(given, name):
+def test_comparable_name_normalizes_spelling(given, name):
+    """`comparable_name` ignores case, blanks and how a number is written, and is None for missing names."""
     assert identity.comparable_name(given) == name
 
 
-def test_a_speaker_is_spelled_in_one_way():
+def test_unify_spelling_keeps_first_spelling():
+    """`unify_spelling` spells each speaker as it first occurs, and keeps missing values, index and name."""
     names = pd.Series(["Anna ", "anna", 3, "3.0", None, "Bo"], index=[5, 3, 1, 0, 2, 9], name="speaker")
     found = identity.unify_spelling(names)
     assert found.tolist() == ["Anna", "Anna", "3", "3", None, "Bo"]
@@ -76,17 +78,20 @@ def test_a_speaker_is_spelled_in_one_way():
         ("anna1.wav", None),
     ],
 )
-def test_who_speaks_by_the_files_name(path, expected):
+def test_of_file_identifies_speaker_by_file_name(path, expected):
+    """`of_file` identifies speakers or recordings of known corpora by file name, and returns None for other names."""
     assert identity.of_file(f"/corpus/{path}") == expected
     assert expected is None or identity.corpus_of(expected) in expected
 
 
-def test_librispeech_where_the_table_agrees():
+def test_of_file_confirms_librispeech_by_table():
+    """A LibriSpeech name outside its folders identifies the reader if the table's speaker agrees, and else nobody."""
     assert identity.of_file("84-121123-0000.flac", speaker="084") == "librispeech-84"
     assert identity.of_file("84-121123-0000.flac", speaker="Anna") is None
 
 
-def test_files_of_the_sample_corpus_are_not_taken_for_ravdess(tmp_path):
+def test_of_file_separates_sample_from_ravdess(tmp_path):
+    """`of_file` identifies files of the sample corpus as its own speakers, not as those of RAVDESS."""
     path = corpora.load("sample")["path"][0]
     assert identity.of_file(path) == "sample-01"
     assert identity.of_file("elsewhere/03-01-05-01-02-01-12.flac", corpus="sample") == "sample-12"
@@ -98,7 +103,8 @@ def ravdess(actors, takes=2):
     return pd.DataFrame(rows, columns=["path", "speaker"])
 
 
-def test_names_and_file_names_must_agree_one_to_one():
+def test_of_clips_requires_one_to_one_names():
+    """Speakers identified by file names replace those of the table only where the two agree one to one."""
     clips = ravdess([1, 2])
     assert identity.of_clips(clips).tolist() == ["ravdess-01"] * 2 + ["ravdess-02"] * 2
     assert identity.of_clips(clips.assign(speaker="all")).tolist() == ["all"] * 4
@@ -116,7 +122,8 @@ def table(*names):
     return pd.DataFrame({"speaker": names})
 
 
-def test_ravdess_from_a_table_of_ones_own_is_known():
+def test_training_status_identifies_ravdess_files():
+    """RAVDESS files are compared with the training speakers whatever the table calls their speakers."""
     trained = [f"ravdess-{actor:02d}" for actor in range(1, 17)]
     assert states(ravdess([1, 16, 17]), trained) == {"P1": IN_TRAINING, "P16": IN_TRAINING, "P17": NOT_IN_TRAINING}
     numbers = ravdess([1, 17]).assign(speaker=[1, "1", 17, 17.0])
@@ -140,11 +147,13 @@ def test_ravdess_from_a_table_of_ones_own_is_known():
         (["P1"], [], {"P1": NOT_IN_TRAINING}),
     ],
 )
-def test_nobody_is_said_to_be_unheard_who_cannot_be_compared(names, trained, want):
+def test_training_status_is_unknown_if_incomparable(names, trained, want):
+    """A speaker is `NOT_IN_TRAINING` only if the name is comparable with those of the training speakers."""
     assert states(table(*names), trained) == want
 
 
-def test_folds_of_sounds_come_as_numbers_too():
+def test_training_status_accepts_numeric_folds():
+    """Folds of ESC-10 that are given as numbers are compared with the training folds."""
     clips = table("recording-1", "recording-2").assign(corpus="esc-10", fold=[1, 5])
     assert states(clips, ["esc10-fold-1"]) == {"recording-1": IN_TRAINING, "recording-2": NOT_IN_TRAINING}
 
@@ -155,7 +164,8 @@ def noises(make_clips, tmp_path):
     return make_clips(tmp_path, 6, lengths=8000, level=0.1, subtype="PCM_16", speaker=lambda i: f"P{i // 2}")
 
 
-def test_a_recording_is_known_under_any_name(noises, tmp_path):
+def test_training_status_matches_recordings(noises, tmp_path):
+    """A speaker is `IN_TRAINING` if a compared clip is a copy of a training recording, whatever the names."""
     copy = tmp_path / "copy.flac"
     soundfile.write(copy, 0.5 * soundfile.read(noises["path"][3])[0], 16_000)
     recordings = pd.DataFrame({"fingerprint": [fingerprints.of_file(copy)], "speaker": ["ravdess-01"]})
@@ -164,7 +174,8 @@ def test_a_recording_is_known_under_any_name(noises, tmp_path):
     assert found["P1"] == UNKNOWN
 
 
-def test_known_corpora_are_not_read(noises, monkeypatch):
+def test_training_status_skips_audio_of_known_corpora(noises, monkeypatch):
+    """The training status of speakers of known corpora is determined without reading their files."""
     monkeypatch.setattr(fingerprints, "of_files", lambda paths: pytest.fail("read"))
     recordings = pd.DataFrame({"fingerprint": ["0" * 32], "speaker": ["ravdess-01"]})
     clips = noises.assign(speaker=[f"sample-0{name[1:]}" for name in noises["speaker"].replace("P0", "P9")])
@@ -172,13 +183,15 @@ def test_known_corpora_are_not_read(noises, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mine-1 ", "MINE-1", " mine-1"])
-def test_what_was_fitted_on_a_speaker_refuses_the_speaker(name):
+def test_speaker_names_refuses_training_speakers(name):
+    """`speaker_names` refuses a training speaker in any spelling, and counts two spellings as one speaker."""
     with pytest.raises(ValueError, match="is a training speaker of what was fitted"):
         speaker_space.speaker_names(table(name), train_speakers=["mine-1"])
     assert speaker_space.speaker_names(table(name, "mine-1")) == [name.strip()]
 
 
-def test_a_split_counts_spellings_as_one_speaker():
+def test_split_merges_spellings():
+    """`split` and `folds` keep two spellings of one speaker on the same side and in the same fold."""
     names = [f"s{speaker}{blank}" for speaker in range(6) for blank in ("", " ")]
     clips = pd.DataFrame({"speaker": names, "label": "calm"})
     for seed in range(5):

@@ -52,7 +52,8 @@ def write(path, samples=None, **options):
         ("esc-50", ["audio/1-100032-A-0.wav", "audio/audio/1-100032-A-0.wav"]),
     ],
 )
-def test_of_every_corpus_a_recording_is_taken_once(tmp_path, corpus, names):
+def test_corpora_load_deduplicates_recordings(tmp_path, corpus, names):
+    """Of two copies of a recording, `corpora.load` takes one in each known corpus, with a warning."""
     for name in names:
         write(tmp_path / name)
     with pytest.warns(UserWarning, match=r"1 \(the same recording again\)"):
@@ -60,7 +61,8 @@ def test_of_every_corpus_a_recording_is_taken_once(tmp_path, corpus, names):
     assert len(clips) == 1
 
 
-def test_rows_of_a_table_are_taken_once(tmp_path):
+def test_from_csv_deduplicates_rows(tmp_path):
+    """A repeated row of a table is dropped with a warning, and the same file with another label is kept."""
     write(tmp_path / "a.wav")
     (tmp_path / "mine.csv").write_text("path,label\na.wav,angry\na.wav,angry\na.wav,sad\n")
     with pytest.warns(UserWarning, match=r"1 \(the same row again\)"):
@@ -82,7 +84,8 @@ def test_rows_of_a_table_are_taken_once(tmp_path):
         ("model=my-model", None),
     ],
 )
-def test_a_folder_of_that_name_hides_nothing(tmp_path, monkeypatch, pair, expected):
+def test_command_line_prefers_bundled_names(tmp_path, monkeypatch, pair, expected):
+    """Names of corpora and models precede folders of the same name, and other names become absolute paths."""
     name = pair.split("=")[1]
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -114,7 +117,8 @@ def wrapped(inplace):
 
 
 @pytest.mark.parametrize("site", [(1, "norm"), (2, "conv")])
-def test_operations_in_place_do_not_show(site):
+def test_capture_ignores_inplace_operations(site):
+    """`capture` keeps the output of a layer as it was before later in-place operations."""
     seen = []
     for inplace in (False, True):
         model = wrapped(inplace)
@@ -126,7 +130,8 @@ def test_operations_in_place_do_not_show(site):
     torch.testing.assert_close(*seen)
 
 
-def test_nor_do_they_where_gradients_are_wanted():
+def test_capture_keeps_gradients_despite_inplace():
+    """Captured outputs, their gradients and those of the logits are equal with and without in-place operations."""
     gradients = []
     for inplace in (False, True):
         torch.manual_seed(0)
@@ -150,7 +155,8 @@ def test_nor_do_they_where_gradients_are_wanted():
         torch.testing.assert_close(one, other)
 
 
-def test_nor_in_what_an_edit_is_given():
+def test_edit_ignores_inplace_operations():
+    """Outputs passed to `edit` and `grad_x_activation` scores are equal with and without in-place operations."""
     kept = {}
     for inplace in (False, True):
         model = wrapped(inplace)
@@ -171,7 +177,8 @@ def test_nor_in_what_an_edit_is_given():
     np.testing.assert_allclose(scores[1]["signed"], scores[0]["signed"], atol=1e-6)
 
 
-def test_a_wrapped_window_is_not_cut_silently():
+def test_wrap_refuses_clips_beyond_window():
+    """A model wrapped with `seconds` refuses longer clips in `predict`, and `over_time` uses its window."""
     model = models.wrap(
         nn.Sequential(nn.Unflatten(1, (-1, 400)), nn.Linear(400, 8), nn.Flatten(), nn.Linear(320, 2)).eval(),
         sites={(1, "linear"): "1"}, sample_rate=RATE, labels=["angry", "calm"], seconds=1, device="cpu",
@@ -181,7 +188,8 @@ def test_a_wrapped_window_is_not_cut_silently():
     assert model.over_time(sound(2), RATE).attrs["window"] == 1
 
 
-def test_nor_in_activations_and_moments():
+def test_activations_ignores_inplace_operations():
+    """`activations` and `activation_stats` give equal values with and without in-place operations."""
     found = {}
     for inplace in (False, True):
         model = wrapped(inplace)
@@ -207,7 +215,8 @@ class Reused(nn.Module):
         return self.out(self.twice(self.twice(hidden).relu()).mean(1))
 
 
-def test_a_module_that_runs_twice_is_refused():
+def test_wrap_refuses_modules_that_run_twice():
+    """A site whose module runs more than once in a forward is refused by `wrap` and by `n_neurons`."""
     options = {"sample_rate": RATE, "labels": ["angry", "calm"], "device": "cpu"}
     with pytest.raises(ValueError, match="runs more than once in a forward"):
         models.wrap(Reused().eval(), sites={(1, "hidden"): "twice"}, **options)
@@ -230,8 +239,8 @@ class InPieces(nn.Module):
         return self.out(torch.cat(pieces, 1).mean(1))
 
 
-def test_a_module_that_runs_twice_in_long_clips_alone_is_refused_there():
-    """The model is opened on short waveforms, where nothing shows."""
+def test_capture_refuses_modules_that_run_twice_in_long_clips():
+    """`capture` and `edit` refuse a module that runs twice on long clips only, which `wrap` cannot detect."""
     model = models.wrap(
         InPieces().eval(), sites={(1, "hidden"): "hidden"}, sample_rate=RATE, labels=["angry", "calm"], device="cpu"
     )
@@ -251,7 +260,8 @@ def test_a_module_that_runs_twice_in_long_clips_alone_is_refused_there():
 
 
 @pytest.mark.heavy
-def test_a_network_in_training_mode_is_noticed(tiny):
+def test_model_refuses_training_mode(tiny):
+    """A network that is in training mode as a whole or in part is refused."""
     model = tiny()
     model.network.train()
     for call in (model.predict, model, lambda x, rate: dissection.activations(model, x, sample_rate=rate)):
@@ -277,7 +287,8 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.heavy
-def test_what_such_heads_explain(checkpoint):
+def test_models_load_supports_other_heads(checkpoint):
+    """Models of several labels or of numbers are explained by logits, and methods that need one label refuse them."""
     from xai_lib import ablation, attribution, pruning, targets
 
     several = models.load(checkpoint("several", *OTHER_HEADS["several labels"]), device="cpu")
@@ -319,12 +330,14 @@ def features(speakers, labels=("angry", "calm")):
         (features(6, labels=(0, 1)), 3, "labels must be strings, and . is a int: name the classes"),
     ],
 )
-def test_heads_that_cannot_be_fitted(table, folds, message):
+def test_cross_validate_refuses_unfittable_tables(table, folds, message):
+    """`cross_validate` refuses too few speakers, too few folds, and labels that are not strings."""
     with pytest.raises(ValueError, match=message):
         heads.cross_validate(table, folds=folds)
 
 
-def test_three_folds_of_three_speakers_do():
+def test_cross_validate_accepts_three_speakers():
+    """`cross_validate` accepts three folds of three speakers."""
     assert heads.cross_validate(features(3), folds=3, shuffles=1).sizes["fold"] == 3
 
 
@@ -367,7 +380,8 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 +
         ),
     ],
 )
-def test_broken_checkpoints_are_refused_in_words(checkpoint, change, error, message):
+def test_models_load_refuses_broken_checkpoints(checkpoint, change, error, message):
+    """Checkpoints with Git LFS pointers or truncated, empty or missing files are refused with the reason."""
     folder = checkpoint("broken")
     change(folder)
     with pytest.raises(error, match=message):
@@ -390,20 +404,23 @@ def test_broken_checkpoints_are_refused_in_words(checkpoint, change, error, mess
         (None, lambda s: {"projector.weight": s["projector.weight"] * torch.inf}, "hold NaN or infinite"),
     ],
 )
-def test_checkpoints_that_do_not_fit_together(checkpoint, config, weights, message):
+def test_models_load_refuses_inconsistent_checkpoints(checkpoint, config, weights, message):
+    """Checkpoints whose weights contradict the config, are not finite, or need code of their own are refused."""
     with pytest.raises(ValueError, match=message):
         models.load(checkpoint("unfit", config, weights), device="cpu")
 
 
 @pytest.mark.heavy
-def test_labels_that_are_numbers_are_shown(checkpoint):
+def test_models_load_converts_numeric_labels(checkpoint):
+    """Labels that are numbers in the config become strings in `labels`, `repr` and predictions."""
     model = models.load(checkpoint("numbered", {"id2label": {str(i): i for i in range(8)}}), device="cpu")
     assert model.labels == list("01234567") and "0, 1, 2" in repr(model)
     assert model.predict(sound(), RATE)["label"].iloc[0] in model.labels
 
 
 @pytest.mark.parametrize("name", ["mps", "cuda", "cuda:9", "meta", "gpu", "cuda:x"])
-def test_devices_that_are_not_there(name):
+def test_device_refuses_unavailable_devices(name):
+    """`device` refuses a device that is unavailable or unknown, and names it."""
     if name.startswith("cuda") and torch.cuda.is_available() and name != "cuda:9":
         pytest.skip("there is a GPU here")
     with pytest.raises(ValueError, match=f"device .?{name}"):
@@ -414,7 +431,8 @@ def test_devices_that_are_not_there(name):
 
 
 @pytest.mark.parametrize("offset", [0.001, 0.01, -0.05, 0.3])
-def test_an_offset_moves_no_feature(tmp_path, offset):
+def test_features_table_is_invariant_to_offset(tmp_path, offset):
+    """A constant offset of the waveform changes no acoustic feature."""
     seconds = np.arange(2 * RATE) / RATE
     voice = np.sin(2 * np.pi * 150 * seconds) * (0.2 * np.sin(2 * np.pi * 3 * seconds).clip(0) + 1e-4)
     voice += 1e-4 * sound(2)
@@ -424,14 +442,16 @@ def test_an_offset_moves_no_feature(tmp_path, offset):
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor])
-def test_what_has_no_offset_is_left_as_it_is(convert):
+def test_without_offset_keeps_centred_waveforms(convert):
+    """`without_offset` leaves a waveform of mean zero unchanged, and keeps the type of others."""
     clean = convert(sound() - sound().mean())
     found = audio.without_offset(clean)
     assert found.dtype == clean.dtype and (found == clean).all()
     assert audio.without_offset(clean + 0.1).dtype == clean.dtype
 
 
-def test_padding_of_zeros_stays_silence():
+def test_speech_mask_excludes_zero_padding():
+    """Zeros that pad a waveform with an offset are not marked as speech."""
     padded = np.concatenate([0.2 * np.sin(np.arange(RATE) / 10) + 0.03, np.zeros(RATE)]).astype(np.float32)
     mask = audio.speech_mask(padded)
     assert mask[:48].all() and not mask[52:].any()
@@ -445,7 +465,8 @@ def any_model():
     return type("Any", (), {"stream": staticmethod(lambda clips, skipped: audio.stream(clips, skipped=skipped))})
 
 
-def test_own_files_of_folders(tmp_path, any_model):
+def test_own_files_reports_unreadable_formats(tmp_path, any_model):
+    """`own_files` counts files of unreadable formats, and refuses folders without a readable sound file."""
     m4a = b"\0\0\0\x20ftypM4A " + bytes(100)
     for name in ("phone/1.m4a", "phone/2.m4a", "mixed/b.m4a", "mixed/c.webm", "mixed/d.amr"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -465,20 +486,23 @@ def test_own_files_of_folders(tmp_path, any_model):
         assert f"1 {ending}, which cannot be read" in skipped[str(tmp_path / "mixed")]
 
 
-def test_files_may_be_a_path(tmp_path):
+def test_parameters_accepts_path_objects(tmp_path):
+    """The parameter `files` may be a `Path` or a list of them, and is converted to strings."""
     assert parameters.check({"files": tmp_path / "a.wav"})["files"] == str(tmp_path / "a.wav")
     assert parameters.check({"files": [tmp_path / "a.wav"]})["files"] == [str(tmp_path / "a.wav")]
 
 
 @pytest.mark.heavy
-def test_results_that_cannot_be_written_are_said_in_a_line(tmp_path, capsys):
+def test_command_line_reports_unwritable_results(tmp_path, capsys):
+    """A results folder that cannot be written is reported in one line, with exit status 2."""
     (tmp_path / "file").write_text("")
     assert command_line.main(["--only", "01", "--results", str(tmp_path / "file")]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "results cannot be written to" in said[0] and "--results" in said[0]
 
 
-def test_sockets_lie_where_names_are_short(tmp_path, monkeypatch):
+def test_command_line_shortens_socket_folder(tmp_path, monkeypatch):
+    """Kernel sockets are placed in `/tmp` if the name of the temporary folder is too long."""
     assert command_line._folder_of_sockets() is None or len(str(tmp_path)) > command_line.LONGEST_SOCKET
     long = tmp_path / ("n" * 100)
     long.mkdir()
@@ -487,7 +511,8 @@ def test_sockets_lie_where_names_are_short(tmp_path, monkeypatch):
 
 
 @pytest.mark.full
-def test_a_notebook_runs_with_a_long_tmpdir(tmp_path):
+def test_command_line_runs_with_long_tmpdir(tmp_path):
+    """Notebook 01 runs from the command line if `TMPDIR` has a long name."""
     long = tmp_path / "job.12345678/interactive/tmp" / ("n" * 60)
     long.mkdir(parents=True)
     command = [sys.executable, "-m", "xai_lib.workbook", "--only", "01", "--results", str(tmp_path / "results")]
@@ -568,7 +593,8 @@ def check_tree(root, tree):
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=60)
 @given(tree=trees())
-def test_any_folder_gives_clips_or_one_clear_error(tmp_path_factory, tree):
+def test_corpora_load_accepts_or_refuses_any_folder(tmp_path_factory, tree):
+    """Random folder trees give valid clips in three loaders, or an error that names the folder."""
     check_tree(tmp_path_factory.mktemp("tree"), tree)
 
 
@@ -576,5 +602,6 @@ def test_any_folder_gives_clips_or_one_clear_error(tmp_path_factory, tree):
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=4000)
 @given(tree=trees())
-def test_thousands_of_folders_give_clips_or_one_clear_error(tmp_path_factory, tree):
+def test_corpora_load_accepts_or_refuses_many_folders(tmp_path_factory, tree):
+    """Thousands of random folder trees give valid clips in three loaders, or an error that names the folder."""
     check_tree(tmp_path_factory.mktemp("tree"), tree)

@@ -23,7 +23,8 @@ RATE = 16000
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]
 
 
-def test_all_rows_are_read():
+def test_inputs_page_has_all_rows_parsed():
+    """All rows with code in the tables of `docs/inputs.md`, more than 35, are parsed."""
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ") and "`" in line]
     assert len(ROWS) == len(lines) > 35
 
@@ -100,7 +101,8 @@ def warned(function, *arguments):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["given"] for row in ROWS])
-def test_a_row(row, names, monkeypatch):
+def test_inputs_page_row_gives_stated_result(row, names, monkeypatch):
+    """The code in each row of `docs/inputs.md` gives the result or the error that is stated beside it."""
     monkeypatch.chdir(names["folder"])
     if "dataset" in row["code"] or "parts" in row["code"]:
         names = names | data_sets(names["folder"])

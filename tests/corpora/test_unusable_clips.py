@@ -124,7 +124,8 @@ FOLDER = []  # where `by_clip` keeps what it computes
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_good_ones_come_out_as_they_do_alone(shared, corpus, tmp_path, name):
+def test_methods_skip_unusable_clips(shared, corpus, tmp_path, name):
+    """Each method skips unusable clips and, unless it draws at random, equals its result on good clips alone."""
     model = shared()
     FOLDER[:] = [tmp_path / "with"]
     found = CALLS[name](model, corpus)
@@ -177,7 +178,8 @@ def check_same(found, alone):
             np.testing.assert_allclose(found[variable], alone[variable], atol=1e-5, err_msg=variable)
 
 
-def test_not_one_that_can_be_used_is_said(shared, corpus):
+def test_methods_raise_no_clips_if_all_unusable(shared, corpus):
+    """Methods raise `NoClips` with a count if no clip at all can be used."""
     model = shared()
     bad = corpus[~is_good(corpus)]
     for name in ("predict", "features_table", "grad_x_activation", "activations", "activation_stats", "gradient_shap"):
@@ -187,8 +189,8 @@ def test_not_one_that_can_be_used_is_said(shared, corpus):
 
 @pytest.mark.full
 @pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
-def test_notebooks_survive(tmp_path, number):
-    """Each notebook on a corpus of 80 clips, of which a silent, an empty, a broken and a short one are no use."""
+def test_notebooks_run_with_unusable_clips(tmp_path, number):
+    """Each notebook runs on 80 clips of which a silent, an empty, a broken and a short one are unusable."""
     actors = [1, 2, 3, 4, 5, 6, 17, 18, 19, 20]
     sample = corpora.load("sample")
     clips = sample[sample["actor"].isin(actors)].groupby(["actor", "label"]).head(1).reset_index(drop=True)

@@ -46,7 +46,8 @@ def sounds(tmp_path):
 # ---------- measured
 
 
-def test_rhythm_and_steadiness_of_known_sounds(sounds):
+def test_features_table_measures_rhythm_and_steadiness(sounds):
+    """Only hiss that beats has a high rhythm, and a tone is steadier than hiss, which is steadier than bursts."""
     table = corpora.features_table(sounds)
     assert table["rhythm"]["beats"] > 0.9 and table["rhythm"].drop("beats").max() < 0.5
     assert table["steadiness"]["tone"] > table["steadiness"]["hiss"] > -1
@@ -55,7 +56,8 @@ def test_rhythm_and_steadiness_of_known_sounds(sounds):
 
 
 @pytest.mark.parametrize("beat", [0.6, 1, 2.5, 7])
-def test_rhythm_is_of_beats_from_half_a_second_to_8_a_second(beat):
+def test_rhythm_detects_regular_pulses(beat):
+    """Pulses at 0.6 to 7 a second have a rhythm above 0.85, at any level, and shuffled ones below 0.45."""
     pulses = np.exp(-(((np.arange(400) * 0.02 * beat) % 1 - 0.5) ** 2) * 40)
     assert audio.rhythm(pulses) > 0.85
     shuffled = np.random.default_rng(0).permutation(pulses)
@@ -63,14 +65,16 @@ def test_rhythm_is_of_beats_from_half_a_second_to_8_a_second(beat):
     assert audio.rhythm(3 * pulses) == pytest.approx(audio.rhythm(pulses))
 
 
-def test_rhythm_of_what_does_not_beat():
+def test_rhythm_is_low_without_beats():
+    """Constant, rising and barely modulated envelopes have a rhythm near 0, and one that is too short has NaN."""
     assert np.isnan(audio.rhythm(np.ones(12))) and max(audio.rhythm(np.ones(200)), audio.rhythm(np.zeros(200))) < 1e-9
     ripple = np.sin(2 * np.pi * 2 * np.arange(400) * 0.02)
     assert audio.rhythm(1 + 0.5 * ripple) > 0.9 and audio.rhythm(1 + 0.002 * ripple) < 0.05
     assert audio.rhythm(np.linspace(0.1, 1, 400)) < 0.1
 
 
-def test_captions_of_other_sounds_speak_of_no_voice(sounds):
+def test_captions_of_sounds_mention_no_voice(sounds):
+    """With the noun `sound`, captions mention no voice, but lack of pitch, rhythm and steadiness as measured."""
     table = corpora.features_table(sounds)
     captions = descriptions.captions(table, table, noun="sound")
     assert captions.str.endswith(" sound").all() and not captions.str.contains("voice").any()
@@ -80,7 +84,8 @@ def test_captions_of_other_sounds_speak_of_no_voice(sounds):
     assert descriptions.captions(middle, middle, noun="sound").iloc[0] == "an ordinary sound"
 
 
-def test_acoustics_leaves_out_and_names_what_it_cannot_describe(sounds, tmp_path):
+def test_acoustics_names_undescribed_clips(sounds, tmp_path):
+    """Silent and missing clips are NaN and named in a warning, and the others are captioned as by `captions`."""
     describe = descriptions.Acoustics(sounds, noun="sound")
     table = corpora.features_table(sounds)
     assert list(describe(sounds)) == list(descriptions.captions(table, table, noun="sound"))
@@ -97,7 +102,8 @@ def test_acoustics_leaves_out_and_names_what_it_cannot_describe(sounds, tmp_path
 # ---------- tags
 
 
-def test_tagger_says_the_models_likeliest_labels(tiny_folder, clips):
+def test_tagger_lists_most_probable_labels(tiny_folder, clips):
+    """A caption lists the three most probable labels of the model, asked directly, in descending order."""
     folder = tiny_folder("base")
     tagger = descriptions.Tagger(folder, top=3, floor=0, device="cpu")
     captions = tagger(clips)
@@ -110,13 +116,15 @@ def test_tagger_says_the_models_likeliest_labels(tiny_folder, clips):
         np.testing.assert_allclose(tagger.probabilities(wave)[model.labels], expected, atol=1e-5)
 
 
-def test_tagger_says_nothing_where_nothing_is_likely(tiny_folder, clips):
+def test_tagger_omits_improbable_labels(tiny_folder, clips):
+    """A clip without a label of probability `floor` gets no caption, and a warning says so."""
     tagger = descriptions.Tagger(tiny_folder("base"), floor=0.999, device="cpu")
     with pytest.warns(UserWarning, match="2 of 2 clips got no answer.*0.999"):
         assert tagger(clips).isna().all()
 
 
-def test_tags_of_which_several_may_hold_do_not_share_a_sum(tiny_folder, clips, wave):
+def test_tagger_uses_sigmoid_for_multi_label(tiny_folder, clips, wave):
+    """Probabilities of a multi-label model are sigmoids: their odds, normalised, are the softmax."""
     plain = descriptions.Tagger(tiny_folder("base"), device="cpu")
     plain.network.config.problem_type = "multi_label_classification"
     odds = plain.probabilities(wave)
@@ -133,7 +141,8 @@ def writer(tmp_path_factory):
     return tiny_text.audio_language_model(tmp_path_factory.mktemp("writer"))
 
 
-def test_audio_language_model_describes_what_it_hears(writer, sounds):
+def test_audio_language_model_is_deterministic(writer, sounds):
+    """Captions differ between sounds and requests, and are the same each time though the model is set to sample."""
     describe = descriptions.AudioLanguageModel(writer, max_tokens=64, device="cpu")
     captions = describe(sounds)
     assert captions.notna().all() and captions.nunique() > 2 and captions.name == "caption"
@@ -142,7 +151,8 @@ def test_audio_language_model_describes_what_it_hears(writer, sounds):
     assert (other != captions).any()
 
 
-def test_audio_language_model_keeps_the_precision_it_was_saved_in(writer, sounds, tmp_path):
+def test_audio_language_model_keeps_saved_precision(writer, sounds, tmp_path):
+    """A model that was saved in bfloat16 captions clips in bfloat16."""
     from transformers import AutoProcessor, Qwen2AudioForConditionalGeneration
 
     Qwen2AudioForConditionalGeneration.from_pretrained(writer, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
@@ -151,7 +161,8 @@ def test_audio_language_model_keeps_the_precision_it_was_saved_in(writer, sounds
     assert describe.network.dtype == torch.bfloat16 and describe(sounds[:1]).notna().all()
 
 
-def test_audio_language_model_names_the_clips_that_it_has_no_answer_for(writer, sounds, tmp_path):
+def test_audio_language_model_warns_of_missing_answers(writer, sounds, tmp_path):
+    """A missing file is NaN and named in a warning, and another warning says that answers are cut off."""
     sounds.loc["gone", "path"] = str(tmp_path / "gone.wav")
     with pytest.warns(UserWarning) as warned:
         captions = descriptions.AudioLanguageModel(writer, max_tokens=1, device="cpu")(sounds)
@@ -160,7 +171,8 @@ def test_audio_language_model_names_the_clips_that_it_has_no_answer_for(writer, 
     assert any("gone.wav" in text for text in messages) and any("cut off after 1 tokens" in text for text in messages)
 
 
-def test_what_is_no_model_is_named(tmp_path):
+def test_tagger_refuses_missing_folder(tmp_path):
+    """A folder that does not exist is refused by `Tagger` and by `AudioLanguageModel`."""
     for captioner in (descriptions.Tagger, descriptions.AudioLanguageModel):
         with pytest.raises(FileNotFoundError, match="no folder"):
             captioner(tmp_path / "none")
@@ -171,8 +183,8 @@ def test_what_is_no_model_is_named(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.real
-def test_captions_and_sounds_of_esc10_are_nearest_to_their_own_concept(real):
-    """Half of the clips or more, of ten concepts, in each of folds 1 to 4 among the other three's quantiles."""
+def test_match_names_esc10_concepts(real):
+    """Over half of the captions, and of the sounds, of each of folds 1 to 4 are nearest to their own concept."""
     sys.path.insert(0, str(descriptions.CONCEPTS.parent / "recipes"))
     from pocket_ast import corpus
 

@@ -78,7 +78,8 @@ def card_data(activations):
     }
 
 
-def test_what_differs_between_speakers_is_told_between_them(activations):
+def test_selectivity_compares_between_speakers(activations):
+    """By a coordinate that is constant within speakers, selectivity is the rank-sum test of the speakers' means."""
     found = dissection.selectivity(activations, "sex")
     means = activations.groupby("speaker").mean("clip").values[:, 0]
     for neuron in range(6):
@@ -98,7 +99,8 @@ def test_what_differs_between_speakers_is_told_between_them(activations):
 
 
 @pytest.mark.parametrize("missing", ["described", "named", "held", "selective", "test", None])
-def test_a_card_shows_what_there_is(card_data, missing):
+def test_plots_neuron_card_omits_missing_results(card_data, missing):
+    """The figure has panels only for the results that are passed, and leaves out those that are missing."""
     given = {name: value for name, value in card_data.items() if name != missing}
     card = dissection.card(2, 2, **given)
     figure = plots.neuron_card(card)
@@ -110,7 +112,8 @@ def test_a_card_shows_what_there_is(card_data, missing):
     assert ("male" in rows) == (missing not in ("selective", "test"))
 
 
-def test_a_card_of_nothing_and_of_units(card_data, activations):
+def test_card_selects_part_and_accepts_nothing(card_data, activations):
+    """A card without results says that there is no description; with several parts, it selects those of its part."""
     empty = dissection.card(2, 2)
     assert "no description" in plots.neuron_card(empty).get_suptitle()
     units = activations.stack(unit=["layer", "neuron"]).assign_coords(part=("unit", ["attention"] * 6))
@@ -131,8 +134,8 @@ def test_a_card_of_nothing_and_of_units(card_data, activations):
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_is_drawn_as_it_is(card_data, kind):
-    """As summary, word, concept, label, target and name of a file; the figure is drawn to the end."""
+def test_plots_neuron_card_draws_hostile_text(card_data, kind):
+    """Hostile text as summary, word, concept, label or target is drawn, shortened and without control characters."""
     text = HOSTILE[kind]
     described = card_data["described"].assign_coords(word=[text, "quiet"])
     named = card_data["named"].assign_coords(concept=[text, "quiet"])
@@ -158,7 +161,8 @@ def test_hostile_text_is_drawn_as_it_is(card_data, kind):
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_does_nothing_beside_the_players(kind):
+def test_players_escapes_hostile_text(kind):
+    """Hostile text adds no tag, event handler or control character to the page, and the table stays unchanged."""
     text = HOSTILE[kind]
     table = pd.DataFrame(
         {"end": "high", "activation": 1.0, "label": text, "speaker": text, "caption": text},
@@ -176,19 +180,22 @@ def test_hostile_text_does_nothing_beside_the_players(kind):
         assert text in shown  # shown as it is, where it is no markup
 
 
-def test_players_round_what_is_of_low_precision():
+def test_players_rounds_float32():
+    """An activation of 1.448 in float32 is shown as 1.448."""
     table = pd.DataFrame({"activation": np.float32([1.448]), "start": [0.1]}).assign(waveform=[np.zeros(160)])
     assert ">1.448<" in widgets.players(table, 16000).data
 
 
-def test_sexes_have_no_colour_of_an_emotion(card_data):
+def test_plots_neuron_card_sets_sexes_apart(card_data):
+    """Female and male are not drawn in the colour of an emotion."""
     ax = plots.neuron_card(dissection.card(2, 2, **card_data)).axes[-1]
     rows = [text.get_text() for text in ax.get_yticklabels()]
     colors = {row: line.get_color() for row, line in zip(rows, (x for x in ax.lines if x.get_marker() == "o"))}
     assert not {colors["female"], colors["male"]} & set(plots.style.EMOTION_COLORS.values())
 
 
-def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, card_data):
+def test_zero_ablation_equals_hooked_forward(tiny, clips, card_data):
+    """The change in each class equals that of a forward pass with the neuron set to zero, and the card shows it."""
     model = tiny()
     clips = clips.assign(label=["angry", "calm"])
     found = dissection.zero_ablation(model, clips, 2, 7)
@@ -214,7 +221,8 @@ def test_zeroing_is_the_hooked_forward_and_ends_in_the_card(tiny, clips, card_da
         dissection.zero_ablation(model, clips, 9, 7)
 
 
-def test_zeroing_is_averaged_over_speakers(tiny, tmp_path):
+def test_zero_ablation_averages_over_speakers(tiny, tmp_path):
+    """Mean and interval are those of the speakers' means; where speakers are not known, of clips without interval."""
     import soundfile
 
     rows, rng = [], np.random.default_rng(0)
@@ -232,7 +240,8 @@ def test_zeroing_is_averaged_over_speakers(tiny, tmp_path):
     np.testing.assert_allclose(unknown["mean"].sel(target="angry"), found["change"].sel(target="angry").mean())
 
 
-def test_the_panel_shows_a_summary_and_the_effect(tiny, clips, card_data):
+def test_neuron_card_shows_summary_and_effect(tiny, clips, card_data):
+    """The widget shows a summary and the effect of zero ablation, and escapes hostile text."""
     model = tiny()
     clips = clips.assign(label=["angry", "calm"])
     train = dissection.activations(model, clips, model.sites("ffn_hidden", [2]))

@@ -65,7 +65,8 @@ class Model:
 
 
 @pytest.mark.parametrize("similarity", list(similarity_measures.FUNCTIONS))
-def test_captions_sounds_and_a_ready_fit_give_the_same_names(data, similarity):
+def test_identify_agrees_across_inputs(data, similarity):
+    """Captions, sounds and a ready fit name the planted neurons alike, by every similarity."""
     activations, captions = data
     options = {"similarity": similarity, "draws": 19}
     by_text = dissection.identify(activations, captions=captions, concepts=CONCEPTS, **options)
@@ -91,7 +92,8 @@ def test_captions_sounds_and_a_ready_fit_give_the_same_names(data, similarity):
     assert by_sound.attrs["method"] == "TAB" and by_text.attrs["similarity"] == similarity
 
 
-def test_an_encoder_of_texts_is_sharpened_as_published(data):
+def test_concept_fit_applies_published_softmax(data):
+    """With an encoder of texts, the fit is the softmax over concepts of 100 times their cosine."""
     _, captions = data
 
     def encoder(texts):  # as of CLIP: all alike but for little
@@ -106,7 +108,8 @@ def test_an_encoder_of_texts_is_sharpened_as_published(data):
     np.testing.assert_allclose(odds, 100 * 0.09, rtol=1e-6)
 
 
-def test_the_share_of_draws_is_kept_for_every_concept(data):
+def test_identify_reports_share_of_draws(data):
+    """The share of draws in which each concept is best, or within five, is returned; it is NaN without draws."""
     activations, captions = data[0].drop_vars("speaker"), data[1]
     named = dissection.identify(activations, captions=captions, concepts=CONCEPTS, draws=200)
     shuffled = named["shuffled"]
@@ -118,8 +121,8 @@ def test_the_share_of_draws_is_kept_for_every_concept(data):
     xr.testing.assert_equal(none["name"], named["name"])
 
 
-def test_what_is_shuffled_stays_with_its_speaker():
-    """Every clip of a speaker is captioned alike: nothing is left to shuffle, and no speaker tells anything."""
+def test_identify_permutes_within_speakers():
+    """Where all captions of a speaker are alike, p is NaN; without speakers, a warning is given and p is small."""
     activations = xr.DataArray(
         np.repeat([[3.0, 1], [1, 2], [-3, 4]] * 3, 10, axis=0) + np.random.default_rng(0).standard_normal((90, 2)),
         {"clip": np.arange(90), "speaker": ("clip", np.repeat(list("abcdefghi"), 10).astype(object))},
@@ -133,8 +136,8 @@ def test_what_is_shuffled_stays_with_its_speaker():
         assert (dissection.identify(activations.drop_vars("speaker"), **told)["p"] < 0.1).any()
 
 
-def test_sources_of_one_label_each_are_dealt_out_as_wholes(outputs):
-    """Ten sources of three clips for each class: within a source there is nothing to shuffle."""
+def test_identify_permutes_whole_sources(outputs):
+    """Sources of one label are permuted as wholes, and clips within sources where these have several labels."""
     logits, fit = outputs
     labels = np.repeat([f"class_{i}" for i in range(12)], 30)
     sources = ("clip", np.arange(360) // 3)
@@ -150,7 +153,8 @@ def test_sources_of_one_label_each_are_dealt_out_as_wholes(outputs):
         assert (rows % 30 == np.arange(360) % 30).all() and (rows != np.arange(360)).mean() > 0.8
 
 
-def test_units_of_several_parts_keep_their_index(data):
+def test_identify_keeps_unit_index(data):
+    """Stacked units keep their index, and have the same p as by layer and neuron."""
     activations, captions = data
     units = activations.stack(unit=["layer", "neuron"])
     for similarity in ("cosine", "soft_wpmi"):
@@ -161,7 +165,8 @@ def test_units_of_several_parts_keep_their_index(data):
         np.testing.assert_allclose(named["p"].unstack("unit").transpose("layer", "neuron"), whole["p"])
 
 
-def test_neurons_in_a_file_are_named_without_loading_them(data, tmp_path):
+def test_identify_reads_from_file(data, tmp_path):
+    """Neurons in a file get the names that they get in memory, and the file is not loaded as a whole."""
     activations, captions = data
     activations.astype(np.float32).rename("activation").to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as opened:
@@ -171,7 +176,8 @@ def test_neurons_in_a_file_are_named_without_loading_them(data, tmp_path):
     assert named["name"].equals(dissection.identify(activations, **options)["name"])
 
 
-def test_clips_without_a_caption_are_left_out(data):
+def test_identify_skips_uncaptioned_clips(data):
+    """Clips without a caption are left out, by `describe` too, and clips of which none has a caption are refused."""
     activations, captions = data
     lost = captions.copy()
     lost.iloc[::3] = np.nan
@@ -187,7 +193,8 @@ def test_clips_without_a_caption_are_left_out(data):
     xr.testing.assert_identical(described, held)
 
 
-def test_tab_hears_the_sample_corpus_without_a_download():
+def test_identify_tab_uses_measured_features():
+    """TAB without an encoder names a neuron that follows the level of the sample corpus `loud`."""
     clips = corpora.balanced(corpora.load("sample"), 48, seed=0)
     level = corpora.features_table(clips)["level_db"].rank().to_numpy()
     activations = xr.DataArray(level[:, None], {"clip": clips.index}, ("clip", "neuron"))
@@ -197,7 +204,8 @@ def test_tab_hears_the_sample_corpus_without_a_download():
     assert isinstance(encoders.AcousticSpace(clips), encoders.AcousticSpace)
 
 
-def test_a_language_model_chooses_and_is_never_guessed_for(data):
+def test_identify_icl_accepts_listed_names_only(data):
+    """ICL scores listed names by rank, leaves all other answers unnamed, and queries each description once."""
     activations, _ = data
     summaries = np.array([[f"sentence {i}{j}" for j in range(4)] for i in range(2)], object)
     summaries[1, 3], summaries[0, 1] = np.nan, "sentence 00"  # nothing to read; the same again
@@ -234,8 +242,8 @@ def test_a_language_model_chooses_and_is_never_guessed_for(data):
     ("answer", "top"),
     [("dog\nbark", ["dog", "bark"]), ("bark\ndog", ["bark", "dog"]), ("cat\ndog", ["", "dog"]), ("a dog", ["", ""])],
 )
-def test_a_language_model_of_transformers_chooses(data, tmp_path, answer, top):
-    """In this process, its real code; what it answers is set in its weights."""
+def test_identify_icl_works_with_transformers(data, tmp_path, answer, top):
+    """A real `LLM`, whose answer is set in its weights, names all neurons of one description with one request."""
     activations, _ = data
     llm = descriptions.LLM(
         tiny_text.chat(tmp_path / "model", answer), max_tokens=16, device="cpu", cache=tmp_path / "answers"
@@ -249,7 +257,8 @@ def test_a_language_model_of_transformers_chooses(data, tmp_path, answer, top):
     assert len(asked) == 1 and '"loud (+3.1), fast (+2.2)"' in asked[0] and "dog\nbark" in asked[0]
 
 
-def test_methods_say_what_they_need(data):
+def test_identify_names_missing_arguments(data):
+    """Each method of `identify`, and `concept_fit`, refuses to run without its inputs and names them."""
     activations, captions = data
     summaries = ["loud"] * 8
     for match, options in {
@@ -283,7 +292,8 @@ def outputs():
     )
 
 
-def test_accuracy_counts_classes_with_wilsons_interval(outputs):
+def test_accuracy_reports_wilson_interval(outputs):
+    """Ten of twelve classes are named correctly, with Wilson's interval, guessing and shuffled accuracy."""
     named = dissection.identify(*outputs, draws=300)
     table = dissection.accuracy(named)
     interval = stats.binomtest(10, 12).proportion_ci(method="wilson")
@@ -295,16 +305,16 @@ def test_accuracy_counts_classes_with_wilsons_interval(outputs):
     assert (table["n"] == 12).all() and table.loc["cosine", "low"] <= table.loc["cosine", "value"] <= 1
 
 
-def test_mutual_information_has_its_controls_at_chance_too(outputs):
-    """Weighed against its own shuffled scores: against the real ones, a class's own output would get its name back."""
+def test_identify_soft_wpmi_null_is_at_chance(outputs):
+    """By soft WPMI, accuracy with shuffled scores is at chance, and ten classes or more have p of at most 0.01."""
     named = dissection.identify(*outputs, similarity="soft_wpmi", draws=200)
     assert abs(dissection.accuracy(named).loc["top1", "shuffled"] - 1 / 20) < 0.03
     assert (named["p"] <= 0.01).sum() >= 10  # which a bound of log(12) would not allow
 
 
 @pytest.mark.parametrize("similarity", ["wpmi", "soft_wpmi"])
-def test_p_of_mutual_information_does_not_depend_on_how_many_neurons_do_the_same(similarity):
-    """Neurons that follow the first class, among others of noise: held to their copies, none of many was ever better."""
+def test_identify_wpmi_p_ignores_other_neurons(similarity):
+    """By mutual information, p does not depend on how many of the other neurons are copies of a neuron."""
     rng = np.random.default_rng(0)
     truth = np.arange(200) % 10
     fit = 0.15 * rng.standard_normal((200, 10)) + 0.6 * (truth[:, None] == np.arange(10))
@@ -323,8 +333,8 @@ def test_p_of_mutual_information_does_not_depend_on_how_many_neurons_do_the_same
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "soft_wpmi"])
-def test_recordings_of_unequal_size_make_no_p_too_small(similarity):
-    """Captions and neurons that have nothing in common but that each is alike within a recording."""
+def test_identify_p_is_calibrated_for_recordings(similarity):
+    """Neurons and captions that share only recordings, of unequal size, have p of at most 0.05 in 1 to 8 %."""
     share = []
     for seed in range(4):
         draw, coords = recordings(seed, 0.9)
@@ -335,7 +345,8 @@ def test_recordings_of_unequal_size_make_no_p_too_small(similarity):
     assert 0.01 < np.mean(share) < 0.08, share
 
 
-def test_accuracy_of_texts_is_their_cosine(outputs):
+def test_accuracy_reports_cosine(outputs):
+    """The row `cosine` is the mean cosine of given and true names, with interval, guessing and shuffled values."""
     named = dissection.identify(*outputs, draws=50)
 
     def encoder(texts):  # 60 degrees between any class and the next
@@ -357,7 +368,8 @@ def test_accuracy_of_texts_is_their_cosine(outputs):
     assert heard[0] == "a sound of class 0" and len(heard) == 20
 
 
-def test_accuracy_of_none_is_none(data):
+def test_accuracy_counts_no_name_as_wrong(data):
+    """A neuron without a name counts as wrong, with cosine 0, and invalid true names are refused."""
     activations, _ = data
     llm = Model({"x": "noisy\nloud\ndark\nbright"})
     named = dissection.identify(activations, method="ICL", summaries=["x"] * 8, concepts=CONCEPTS, llm=llm)
@@ -369,7 +381,8 @@ def test_accuracy_of_none_is_none(data):
         dissection.accuracy(named, truth=["loud"] * 7)
 
 
-def test_the_function_is_chosen_by_accuracy_and_then_by_order(outputs, monkeypatch):
+def test_choose_sorts_by_accuracy(outputs, monkeypatch):
+    """Similarity functions are sorted by accuracy and, where it is equal, in the order of `among`."""
     table = dissection.choose(*outputs)
     assert sorted(table.index) == sorted(similarity_measures.FUNCTIONS)
     assert list(table["top1"]) == sorted(table["top1"], reverse=True)
@@ -407,11 +420,8 @@ def _planted(values, rng):
         for name in similarity_measures.FUNCTIONS
     ],
 )
-def test_planted_neurons_are_named_rightly_and_no_more_by_shuffled_labels(measured, similarity):
-    """100 draws of a neuron wired to level, one to F0, one to an emotion, among 40 of noise.
-
-    Rank reorder reads the ten strongest clips, and only in what order they come: captions say "very loud" of all.
-    """
+def test_identify_names_planted_neurons(measured, similarity):
+    """Planted neurons are named in 95 of 100 draws (rank reorder: by emotion only), with shuffled labels by chance."""
     clips, table, captions = measured
     words = [word for row in descriptions.lexicon().itertuples() for word in (row.low, row.high)]
     acoustic = dissection.concept_fit(pd.Series({word: f"a {word} voice" for word in words}), captions=captions)
@@ -440,7 +450,8 @@ def test_planted_neurons_are_named_rightly_and_no_more_by_shuffled_labels(measur
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "soft_wpmi"])
-def test_planted_neurons_beat_their_null_and_noise_does_not(measured, similarity):
+def test_identify_p_separates_planted_from_noise(measured, similarity):
+    """Neurons that follow level and centroid get their names and the least p; p of noise is not too small."""
     clips, table, captions = measured
     rng = np.random.default_rng(0)
     planted = [_planted(table[name].to_numpy(), rng) for name in ("level_db", "centroid")]

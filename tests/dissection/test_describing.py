@@ -28,7 +28,8 @@ def _captions(data, when, then, other="dull"):
     return pd.Series([then if label == when else other for label in data["label"].values], index=data["clip"].values)
 
 
-def test_selectivity_finds_the_planted_neuron_and_no_other(activations):
+def test_selectivity_finds_planted_neuron_only(activations):
+    """The planted neuron is selective for anger, the one that follows voices is not, and at most two others are."""
     found = dissection.selectivity(activations)
     told = found["q"] < 0.05
     assert bool(told.sel(layer=1, neuron=3, concept="angry"))
@@ -38,8 +39,8 @@ def test_selectivity_finds_the_planted_neuron_and_no_other(activations):
     assert list(found["concept"].values) == list(EMOTIONS) and (found["n"] == SPEAKERS).all()
 
 
-def test_p_is_the_greater_of_van_elteren_and_t_for_every_neuron(activations):
-    """Sums over speakers of U less its mean, over the root of the sum of its variances, each over (m n)²."""
+def test_selectivity_p_is_greater_of_two(activations):
+    """The p is the greater of that of van Elteren's test over clips and that of a t test over speakers."""
     own = activations["label"].values[:16] == "calm"
     voices = activations.values.reshape(SPEAKERS, 16, 2, NEURONS)
     each = np.array([stats.mannwhitneyu(x[own], x[~own]).statistic / (2 * 14) for x in voices])
@@ -50,18 +51,21 @@ def test_p_is_the_greater_of_van_elteren_and_t_for_every_neuron(activations):
     assert (over_clips < over_speakers).any() and (over_clips > over_speakers).any()
 
 
-def test_selectivity_ignores_what_is_monotone_and_who_speaks(activations):
+def test_selectivity_ignores_scale_and_speaker_shift(activations):
+    """The p stays the same where activations are scaled and those of each speaker are shifted."""
     shift = xr.DataArray(np.random.default_rng(0).uniform(-50, 50, SPEAKERS).repeat(16), dims="clip")
     same = dissection.selectivity(3 * activations + shift)
     xr.testing.assert_allclose(same["p"], dissection.selectivity(activations)["p"])
 
 
-def test_p_of_pure_noise_is_not_too_small(activations):
+def test_selectivity_p_is_calibrated_for_noise(activations):
+    """For pure noise, p is below 0.05 in under 8 % of neurons and labels."""
     p = dissection.selectivity(activations)["p"].sel(layer=2)
     assert (p < 0.05).mean() < 0.08
 
 
-def test_description_of_the_planted_neuron(activations):
+def test_describe_finds_planted_words(activations):
+    """The planted neuron is described as loud and not quiet, with z above that of shuffled captions."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     described = dissection.describe(activations, captions, k=20, draws=5)
     z = described["z"].sel(layer=1, neuron=3)
@@ -70,7 +74,8 @@ def test_description_of_the_planted_neuron(activations):
     assert np.abs(described["z"].sel(layer=2)).mean() < 1
 
 
-def test_predictivity_holds_for_the_planted_neuron_only(activations):
+def test_predictivity_holds_for_planted_neuron_only(activations):
+    """The planted neuron's rho, the mean of Spearman's over speakers, is significant, and that of noise is not."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     train = activations.isel(clip=slice(0, 32))
     test = activations.isel(clip=slice(32, None))  # eight speakers, the fewest for a test
@@ -86,8 +91,8 @@ def test_predictivity_holds_for_the_planted_neuron_only(activations):
     assert float(held["rho"].sel(layer=1, neuron=3)) == pytest.approx(np.mean(rhos))
 
 
-def test_one_true_description_among_thousands_is_found_with_few_draws():
-    """One neuron wired to level among 3,999 of noise: 100 draws know no p below 0.01, and 4,000 neurons ask for less."""
+def test_predictivity_extrapolates_p_beyond_draws():
+    """One true description among 4,000 is significant with 100 draws, and p of the others is calibrated."""
     rng, voices = np.random.default_rng(1), np.repeat([f"s{i}" for i in range(10)], 12)
     coords = {"clip": np.arange(120), "speaker": ("clip", voices.astype(object)), "layer": [1]}
     loud = np.tile([True, False], 60)
@@ -113,8 +118,8 @@ def _said(words, signs):
     return xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
 
 
-def test_captions_are_shuffled_within_speakers():
-    """Ten speakers of two clips, of whom ranks say a lot, and one of sixty: noise, and p is no smaller than chance."""
+def test_predictivity_permutes_within_speakers():
+    """Noise of ten speakers of two clips and one of sixty gives no excess of p below 0.05."""
     rng = np.random.default_rng(0)
     voices, neurons = np.repeat(list("abcdefghijk"), [2] * 10 + [60]), 300
     coords = {"clip": np.arange(80), "speaker": ("clip", voices.astype(object)), "layer": [1]}
@@ -125,8 +130,8 @@ def test_captions_are_shuffled_within_speakers():
     assert float((held["p"] < 0.05).mean()) < 0.09
 
 
-def test_the_other_description_is_never_its_own(activations):
-    """Two neurons described oppositely: what the other's description foretells is the reverse."""
+def test_predictivity_other_is_never_own(activations):
+    """Of two neurons described oppositely, `other` is −`rho`: each gets the description of the other one."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     two = activations.sel(layer=[1]).isel(neuron=[3, 7])
     for seed in range(4):
@@ -135,8 +140,8 @@ def test_the_other_description_is_never_its_own(activations):
         assert float(held["rho"][0, 0]) > 0.5
 
 
-def test_the_other_description_is_of_the_same_part_and_layer(activations):
-    """Four neurons of two parts: in the one all say what is true, in the other the reverse."""
+def test_predictivity_other_is_of_same_part(activations):
+    """Where a part's descriptions are alike and another's are the reverse, `other` is `rho`: it is of the same part."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     names = [("attention", 1, 0), ("attention", 1, 1), ("ffn_out", 1, 0), ("ffn_out", 1, 1)]
     index = pd.MultiIndex.from_tuples(names, names=["part", "layer", "neuron"])
@@ -151,15 +156,16 @@ def test_the_other_description_is_of_the_same_part_and_layer(activations):
         assert (np.sign(held["rho"]) == [1, 1, -1, -1]).all()
 
 
-def test_a_description_is_of_the_highest_and_the_lowest_clips():
-    """Twelve clips with a word each: the words of the two strongest are said, those of the two weakest denied."""
+def test_describe_compares_extreme_clips():
+    """Of twelve clips with a word each, the two strongest get z > 0, the two weakest z < 0, and the others 0."""
     names = [f"word{chr(97 + i)}" for i in range(12)]
     data = xr.DataArray(np.arange(12.0)[:, None], {"clip": np.arange(12)}, ("clip", "neuron"))
     z = dissection.describe(data, pd.Series(names), k=2, draws=1)["z"][0].to_series()
     assert (z[names[-2:]] > 0).all() and (z[names[:2]] < 0).all() and (z[names[2:-2]].abs() < 1e-9).all()
 
 
-def test_q_is_the_false_discovery_rate_over_all_neurons(activations, fit):
+def test_dissection_q_is_fdr_over_all_neurons(activations, fit):
+    """The q of `predictivity`, `identify` and `selectivity` is the false discovery rate over all of their p."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     described = dissection.describe(activations, captions, draws=1)
     for found in (
@@ -171,8 +177,8 @@ def test_q_is_the_false_discovery_rate_over_all_neurons(activations, fit):
         assert float((found["q"] > found["p"] + 0.05).mean()) > 0.5
 
 
-def test_a_description_that_knows_voices_only_earns_nothing(activations):
-    """Captions that name the speaker: true of neuron 5, and no help among the clips of one speaker."""
+def test_predictivity_ignores_voice_descriptions(activations):
+    """A description that separates only speakers has no rho, as no speaker has clips of both kinds."""
     names = activations["speaker"].to_series()
     captions = pd.Series(np.where(names > "s4", "low-pitched", "high-pitched"), index=names.index)
     described = dissection.describe(activations, captions, draws=2)
@@ -189,7 +195,8 @@ def fit(activations):
 
 
 @pytest.mark.parametrize("similarity", list(similarity_measures.FUNCTIONS))
-def test_identify_names_the_planted_neuron(activations, fit, similarity):
+def test_identify_names_planted_neuron(activations, fit, similarity):
+    """By every similarity the planted neuron is named `angry`, and few neurons of noise are significant."""
     named = dissection.identify(activations, fit, similarity=similarity, draws=199)
     assert named["name"].sel(layer=1, neuron=3) == "angry"
     if similarity != "rank_reorder":  # which reads an order, and labels have none
@@ -199,8 +206,8 @@ def test_identify_names_the_planted_neuron(activations, fit, similarity):
     assert named["score"].sizes == {"layer": 2, "neuron": NEURONS, "concept": 8}
 
 
-def test_identify_does_not_take_a_voice_for_a_concept(activations, fit):
-    """Neuron 5 follows the speaker; captions that do so too fit it well, but no better shuffled within speakers."""
+def test_identify_ignores_voice_concepts(activations, fit):
+    """A concept that varies only between speakers is the best of the neuron that follows voices, but with p NaN."""
     place = activations["speaker"].str.replace("s", "").astype(float).values / SPEAKERS
     voice = fit.copy(data=np.stack([place] + [0.001 * fit.values[:, i] for i in range(7)], axis=1))
     named = dissection.identify(activations, voice, draws=99)
@@ -208,14 +215,16 @@ def test_identify_does_not_take_a_voice_for_a_concept(activations, fit):
     assert np.isnan(named["p"].sel(layer=1, neuron=5))  # its concept varies within no speaker: nobody tells
 
 
-def test_unknown_similarity_and_labels_are_refused(activations, fit):
+def test_identify_refuses_unknown_similarity(activations, fit):
+    """An unknown similarity is refused with the names of those known, and by `selectivity` clips of one label are."""
     with pytest.raises(ValueError, match="cosine, cosine_cubed"):
         dissection.identify(activations, fit, similarity="dot")
     with pytest.raises(ValueError, match="two labels"):
         dissection.selectivity(activations.isel(clip=[0, 1]))
 
 
-def test_exemplars_are_the_extremes(activations):
+def test_exemplars_are_extreme_clips(activations):
+    """Exemplars are the clips of highest and of lowest activation, the most extreme first, with their labels."""
     found = dissection.exemplars(activations, 1, 3, 4)
     values = activations.sel(layer=1, neuron=3).to_series().sort_values()
     assert list(found.index[found["end"] == "high"]) == list(values.index[::-1][:4])
@@ -238,7 +247,8 @@ def clips(make_clips, tmp_path):
     return found
 
 
-def test_activations_are_means_over_the_frames_that_count(tiny, clips):
+def test_activations_averages_frames(tiny, clips):
+    """Activations equal the hooked means over speech frames, or over all, and an unreadable clip is skipped."""
     model = tiny()
     with pytest.warns(UserWarning, match="7.wav"):
         spoken = dissection.activations(model, clips, [(2, "ffn_hidden")])
@@ -261,7 +271,8 @@ def test_activations_are_means_over_the_frames_that_count(tiny, clips):
         dissection.activations(model, clips, [9])
 
 
-def test_snippets_lie_around_the_peak(tiny, clips):
+def test_snippets_surround_peak(tiny, clips):
+    """Snippets surround the speech frame of highest, or lowest, activation, and each has a player."""
     model, clips = tiny(), clips[:6]
     found = dissection.activations(model, clips)["activation"]
     table = dissection.snippets(model, clips, dissection.exemplars(found, 2, 4, 2), 2, 4, half=0.1)
@@ -281,7 +292,8 @@ def test_snippets_lie_around_the_peak(tiny, clips):
     assert shown.count("<audio") == 4 and "&lt;b&gt;loud" in shown
 
 
-def test_figures_and_explorer(tiny, clips, activations, fit):
+def test_dissection_results_are_drawn(tiny, clips, activations, fit):
+    """The card, the figures and the widget show the results, and the widget follows its controls."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
     described = dissection.describe(activations, captions, draws=3)
     results = {
@@ -310,7 +322,8 @@ def test_figures_and_explorer(tiny, clips, activations, fit):
     assert panel.error is None and "neuron 5" in panel.figure.get_suptitle()
 
 
-def test_what_activations_gives_is_taken_whole():
+def test_dissection_accepts_whole_datasets():
+    """A Dataset of activations gives the same results as its DataArray; missing neurons and captions are named."""
     rng = np.random.default_rng(0)
     dims = {"clip": range(12), "layer": [1], "neuron": range(3)}
     speakers = {"speaker": ("clip", [*"aabbccddeeff"]), "label": ("clip", ["x", "y"] * 6)}

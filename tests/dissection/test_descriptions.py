@@ -35,7 +35,8 @@ def table(tmp_path):
     return clips.join(corpora.features_table(clips))
 
 
-def test_captions_say_the_level_and_pitch_that_were_set(table):
+def test_captions_state_level_and_pitch(table):
+    """Captions of tones state the low or high level and pitch that were set, and nothing for those between."""
     captions = descriptions.captions(table, table)
     for clip, row in table.iterrows():
         words = captions[clip].replace(",", "").split()
@@ -43,12 +44,14 @@ def test_captions_say_the_level_and_pitch_that_were_set(table):
         assert ("low-pitched" in words, "high-pitched" in words) == (row["pitch"] == 100, row["pitch"] == 250)
 
 
-def test_captions_of_a_clip_do_not_depend_on_the_others_captioned(table):
+def test_captions_are_independent_of_other_clips(table):
+    """A clip's caption does not depend on which other clips are captioned with it."""
     alone = descriptions.captions(table.iloc[[8]], table)
     assert alone[8] == descriptions.captions(table, table)[8]
 
 
-def test_relative_to_the_speaker_a_loud_voice_is_not_loud(table):
+def test_ranks_are_relative_to_speaker(table):
+    """Relative to their speakers, loud voices rank as average, and high pitch is described as before."""
     speakers = table["level"].astype(str)  # one voice each
     place = descriptions.ranks(table, table, speakers=speakers)
     np.testing.assert_allclose(place["level_db"].groupby(table["level"]).mean(), 0.5, atol=0.15)
@@ -56,14 +59,16 @@ def test_relative_to_the_speaker_a_loud_voice_is_not_loud(table):
     assert list(captions[captions.str.contains("high-pitched")].index) == list(table.index[table["pitch"] == 250])
 
 
-def test_what_was_not_measured_is_not_said(table):
+def test_captions_omit_unmeasured_features(table):
+    """A clip without measured features is captioned as ordinary, and its ranks are NaN."""
     table = table.astype(float, errors="ignore")
     table.loc[0, list(descriptions.lexicon().index)] = np.nan
     assert descriptions.captions(table, table)[0] == descriptions.NOTHING
     assert descriptions.ranks(table, table).loc[0].isna().all()
 
 
-def test_very_is_for_the_outer_tenth(table):
+def test_captions_use_very_for_outer_tenth(table):
+    """The word `very` marks the outer tenths of the reference; the rest of the outer thirds goes without it."""
     many = pd.concat([table.iloc[[4]]] * 101, ignore_index=True).assign(level_db=np.arange(101.0))
     captions = descriptions.captions(many, many)
     said = captions.str.extract(r"((?:very )?(?:loud|quiet))")[0]
@@ -79,7 +84,8 @@ def test_very_is_for_the_outer_tenth(table):
     ]
 
 
-def test_counts_are_of_whole_words():
+def test_counts_reads_whole_words():
+    """Whole words count once per text, without stop words, and a text of stop words has none."""
     texts = pd.Series(["a very loud, low-pitched voice", "a loud, loud voice", descriptions.NOTHING])
     found = descriptions.counts(texts)
     assert list(found["word"].values) == ["loud", "low-pitched"]
@@ -87,16 +93,16 @@ def test_counts_are_of_whole_words():
     assert descriptions.counts(texts[2:]).sizes["word"] == 0
 
 
-def test_log_odds_on_a_corpus_counted_by_hand():
-    """Two words. High: 3 loud, 1 slow; low: 1, 1; in all 6 loud, 2 slow, so the prior is 1.5 and 0.5."""
+def test_terms_equals_hand_computation():
+    """For counts of 3 and 1 against 1 and 1, with prior 1.5 and 0.5, z is that computed by hand."""
     z = descriptions.terms(np.array([3, 1]), np.array([1, 1]), np.array([6, 2]))
     target_change = np.log(4.5 / 1.5) - np.log(2.5 / 1.5)
     expected = target_change / np.sqrt(1 / 4.5 + 1 / 1.5 + 1 / 2.5 + 1 / 1.5)
     np.testing.assert_allclose(z, [expected, -expected])  # of two words one is used less if the other is used more
 
 
-def test_log_odds_of_random_sets_are_no_larger_than_they_should_be():
-    """Also of a word that most texts use: 40 against 40 of 160 texts, drawn at random."""
+def test_terms_is_calibrated_for_random_sets():
+    """The z of 40 against 40 random texts has a standard deviation under 1.2, also for a word that most texts use."""
     rng = np.random.default_rng(0)
     words = (rng.random((160, 3)) < [0.9, 0.3, 0.1]).astype(float)
     z = []
@@ -106,7 +112,8 @@ def test_log_odds_of_random_sets_are_no_larger_than_they_should_be():
     assert (np.std(z, axis=0) < 1.2).all() and np.std(z) > 0.4
 
 
-def test_log_odds_change_sign_with_the_sets_and_are_0_for_equal_ones():
+def test_terms_is_antisymmetric():
+    """The z changes sign where the two sets are swapped, and is 0 for equal and for empty ones."""
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 9, (2, 5, 6))
     total = (a + b).sum(0) + 1
@@ -115,14 +122,16 @@ def test_log_odds_change_sign_with_the_sets_and_are_0_for_equal_ones():
     assert not descriptions.terms([0], [0], [0]).any()
 
 
-def test_sentence():
+def test_sentence_lists_strongest_words():
+    """Words of |z| from `min_z` up are listed, the strongest first, at most `max_words` of either sign."""
     z = xr.DataArray([2.5, -2.0, 1.0, 3.0], {"word": ["loud", "slow", "dark", "fast"]}, "word")
     assert descriptions.sentence(z) == "fast (+3.0), loud (+2.5); not slow (−2.0)"
     assert descriptions.sentence(z, max_words=1) == "fast (+3.0); not slow (−2.0)"
     assert "no word" in descriptions.sentence(z, min_z=4)
 
 
-def test_match_is_nearest_to_the_concept_in_the_same_words():
+def test_match_prefers_shared_words():
+    """A text fits a concept in the same words by 1, one that shares no word by 0, and others in between."""
     concepts = pd.Series({"angry": "a very loud, fast voice", "sad": "a slow, quiet voice"})
     texts = pd.Series(["a fast, very loud voice", "a slow voice", "a loud voice"], index=[7, 8, 9])
     found = descriptions.match(texts, concepts)
@@ -133,7 +142,8 @@ def test_match_is_nearest_to_the_concept_in_the_same_words():
         descriptions.match(pd.Series([descriptions.NOTHING]), concepts)
 
 
-def test_a_sound_without_pitch_is_said_to_be_without(table):
+def test_captions_name_unpitched(table):
+    """Only the clip without pitch is captioned as unpitched, and no caption contains nan or None."""
     table.loc[0, ["f0", "f0_range"]] = np.nan
     captions = descriptions.captions(table, table)
     assert list(captions.index[captions.str.contains("unpitched")]) == [0]
@@ -144,7 +154,8 @@ LISTS = {"emotions": 8, "voice_qualities": 16, "esc10": 10, "esc50": 50, "urbans
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_bundled_lists_use_the_lexicon(name, table):
+def test_concepts_use_lexicon(name, table):
+    """Bundled concepts are distinct, each described by three words of the lexicon or more, none contradictory."""
     lexicon, concepts = descriptions.lexicon(), descriptions.concepts(name)
     words = set(lexicon[["low", "high", "missing"]].to_numpy().ravel())
     assert set(lexicon.index) <= set(table.columns)
@@ -157,7 +168,8 @@ def test_bundled_lists_use_the_lexicon(name, table):
     assert (vectors @ vectors.T - 2 * np.eye(len(concepts))).max() < 1 - 1e-9  # no two the same
 
 
-def test_an_unknown_list_names_those_there_are():
+def test_concepts_names_available_lists():
+    """An unknown list of concepts raises a FileNotFoundError that names those available."""
     with pytest.raises(FileNotFoundError, match="emotions, esc10, esc50, gtzan, urbansound8k, voice_qualities"):
         descriptions.concepts("colours")
     with pytest.raises(FileNotFoundError):
@@ -176,7 +188,8 @@ HOSTILE = {
 }
 
 
-def test_hostile_texts_are_data():
+def test_counts_accepts_hostile_texts():
+    """Hostile texts of any script are counted, compared, matched and encoded as words."""
     texts = pd.Series(HOSTILE)
     words = descriptions.counts(texts)
     assert {"script", "громкий", "лай", "狗叫", "ναύτης", "كلب"} <= set(words["word"].values)
@@ -192,7 +205,8 @@ def test_hostile_texts_are_data():
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_shown_is_harmless_and_says_what_it_leaves_out(name):
+def test_escape_html_truncates_and_escapes(name):
+    """Escaped text has no markup or control character, and says how many characters are left out."""
     text = HOSTILE[name]
     page = descriptions.escape_html(text, max_length=40)
     assert not set("<>\"'\x00\u202e") & set(page) and len(page) < 40 * 6 + 40
@@ -200,7 +214,8 @@ def test_shown_is_harmless_and_says_what_it_leaves_out(name):
     assert descriptions.escape_html("a & b\n<i>") == "a &amp; b &lt;i&gt;" and descriptions.escape_html(np.nan) == "nan"
 
 
-def test_a_text_that_is_missing_is_named():
+def test_counts_refuses_missing_texts():
+    """Missing texts raise a ValueError that counts them and names their clips."""
     with pytest.raises(ValueError, match=r"2 of 3 texts are missing \(clips b, c\)"):
         descriptions.counts(pd.Series({"a": "loud", "b": np.nan, "c": None}))
 
@@ -209,7 +224,8 @@ def test_a_text_that_is_missing_is_named():
 
 
 @pytest.mark.parametrize(("name", "listed"), [("pocket-wavlm", "emotions"), ("pocket-ast", "esc10")])
-def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
+def test_bundled_descriptions_match_model(name, listed):
+    """Bundled descriptions cover all neurons of the model with these weights, in words of lexicon and concepts."""
     table, model = descriptions.bundled_descriptions(name), models.load(ROOT / "data" / name, device="cpu")
     parts = ("attention", "ffn_hidden", "ffn_out")
     units = [
@@ -230,8 +246,8 @@ def test_what_is_bundled_about_neurons_fits_the_bundled_model(name, listed):
         descriptions.bundled_descriptions("wav2vec2")
 
 
-def test_exemplars_that_are_bundled_drive_their_neurons():
-    """Against 24 clips of training speakers: not one may drive a neuron more than its two strongest do."""
+def test_bundled_descriptions_exemplars_are_strongest():
+    """None of a sample of training clips activates a neuron more than its two bundled exemplars, the stronger first."""
     clips = corpora.load("sample")
     clips = clips[clips["split"] == "train"]
     clips.index = clips["path"].map(lambda path: Path(path).stem)

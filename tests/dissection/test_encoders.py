@@ -31,7 +31,8 @@ REFERENCE = table(**{name: np.arange(-50.0, 51) for name in NAMES})
 # ---------- the acoustic space
 
 
-def test_adjectives_are_signs_of_features():
+def test_acoustic_space_reads_signed_adjectives():
+    """Adjectives are signed features: `very` doubles one, `not` reverses it, and words that only contain it are 0."""
     space = descriptions.AcousticSpace(REFERENCE)
     vectors = space.text(["a LOUD sound", "a very quiet, fast thing", "not loud", "not very loud", "aloud; loudly", ""])
     level, rate = NAMES.index("level_db"), NAMES.index("rate")
@@ -42,7 +43,8 @@ def test_adjectives_are_signs_of_features():
     assert not vectors[4:].any()
 
 
-def test_sounds_are_ranks_among_the_reference():
+def test_acoustic_space_ranks_sounds():
+    """Sounds are ranked among the reference: the extremes are ±1, the median and missing values 0."""
     space = descriptions.AcousticSpace(REFERENCE)
     index, vectors = space.sound(table(level_db=[100.0, 0, -100, np.nan]).set_index(pd.Index([3, 5, 7, 9])))
     assert list(index) == [3, 5, 7, 9]
@@ -51,7 +53,8 @@ def test_sounds_are_ranks_among_the_reference():
     assert np.abs(vectors[[1, 3]]).max() < 1e-9  # in the middle of everything, and not known
 
 
-def test_sound_and_word_meet():
+def test_match_sound_fits_described_clips():
+    """Each sound fits best the concept that describes its level and rate, with fits from −1 to 1."""
     clips = table(level_db=[40.0, -40, 0], rate=[40.0, 40, -40])
     concepts = pd.Series({"shout": "a very loud, fast voice", "murmur": "a quiet, very fast voice", "sigh": "slow"})
     fit = descriptions.match_sound(clips, concepts, descriptions.AcousticSpace(REFERENCE))
@@ -59,7 +62,8 @@ def test_sound_and_word_meet():
     assert float(fit.min()) < 0 and float(np.abs(fit).max()) <= 1 + 1e-9
 
 
-def test_lack_of_pitch_is_told_from_pitch_that_is_usual():
+def test_acoustic_space_separates_unpitched():
+    """A sound without pitch fits `unpitched`, one of median pitch does not, and a clip without sound has 0."""
     some = REFERENCE.assign(f0=REFERENCE["f0"].where(REFERENCE.index % 4 > 0))  # a quarter lacks it
     space = descriptions.AcousticSpace(some)
     _, vectors = space.sound(table(f0=[np.nan, 0.0, np.nan], level_db=[0.0, 0, np.nan]))
@@ -70,7 +74,8 @@ def test_lack_of_pitch_is_told_from_pitch_that_is_usual():
 # ---------- matching
 
 
-def test_match_takes_any_encoder():
+def test_match_accepts_any_encoder():
+    """The fit is the cosine by any encoder of texts, with the names of clips and concepts."""
     texts, concepts = pd.Series(["a", "bb"], index=[4, 6]), pd.Series({"one": "a", "two": "b"})
 
     def letters(texts):
@@ -82,7 +87,8 @@ def test_match_takes_any_encoder():
     assert list(fit["clip"].values) == [4, 6] and list(fit["concept"].values) == ["one", "two"]
 
 
-def test_match_refuses_what_was_not_captioned():
+def test_match_refuses_missing_texts():
+    """Missing texts raise a ValueError that counts them and names their clips."""
     with pytest.raises(ValueError, match=r"1 of 2 texts are missing \(clips 6\)"):
         descriptions.match(pd.Series(["loud", np.nan], index=[4, 6]), pd.Series({"a": "loud"}))
 
@@ -95,7 +101,8 @@ def clip(tmp_path_factory):
     return tiny_text.clip(tmp_path_factory.mktemp("clip"))
 
 
-def test_a_text_too_long_for_the_model_is_cut_and_said_so(clip):
+def test_clip_text_truncates_long_texts(clip):
+    """A text longer than the model reads is truncated, and a warning says how many were."""
     encode = descriptions.CLIPText(clip, device="cpu")
     with pytest.warns(UserWarning, match="1 of 2 texts were cut to the 20 tokens"):
         vectors = encode(["a dog", "x" * 100_000])
@@ -103,14 +110,15 @@ def test_a_text_too_long_for_the_model_is_cut_and_said_so(clip):
         np.testing.assert_allclose(vectors[1], encode(["x" * 300])[0], atol=1e-6)
 
 
-def test_sentence_transformer_without_its_package_says_what_to_install(monkeypatch):
+def test_sentence_transformer_names_missing_package(monkeypatch):
+    """Without its package, `SentenceTransformer` raises an ImportError that says what to install."""
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match="pip install"):
         descriptions.SentenceTransformer("some/model")
 
 
-def test_a_corpus_with_a_column_of_levels_is_measured_all_the_same():
-    """The sample corpus tells the level at which each clip was made, and none of the other features."""
+def test_acoustic_space_measures_despite_level_column():
+    """Clips with a column `level_db` are measured like any others, by `AcousticSpace` and by `Acoustics`."""
     clips = corpora.load("sample").head(3)
     assert "level_db" in clips
     table = corpora.features_table(clips)

@@ -41,9 +41,8 @@ def run(captions, activations, **options):
     )
 
 
-def test_neurons_whose_top_clips_share_a_caption_are_interpretable_and_random_ones_are_as_the_null(
-    captions, activations
-):
+def test_uninterpretable_separates_planted_from_random(captions, activations):
+    """Neurons whose top clips share a caption are all interpretable, and random ones as often as by chance."""
     found = run(captions, activations).squeeze()
     assert (found["share"].sel(layer=1) == 0).all() and (found["support"].sel(layer=1) == 5).all()
     assert found["share"].dims == ("tau", "layer") or set(found["share"].dims) == {"tau", "layer"}
@@ -55,8 +54,8 @@ def test_neurons_whose_top_clips_share_a_caption_are_interpretable_and_random_on
     assert float(first["difference"]) == pytest.approx(float(first["share"] - first["chance"].mean("draw")))
 
 
-def test_the_null_is_of_random_clips():
-    """k = 2, tau = 2 of two kinds, thirty clips each: two random clips differ in kind in 30 of 59 draws."""
+def test_uninterpretable_null_draws_random_clips():
+    """With k = tau = 2 and two kinds of 30 clips each, chance is 30 / 59: that two random clips differ in kind."""
     captions = pd.Series(["kind a", "kind b"] * 30)
     values = xr.DataArray(
         np.random.default_rng(0).standard_normal((60, 1, 400)), {"layer": [0]}, ("clip", "layer", "neuron")
@@ -65,15 +64,15 @@ def test_the_null_is_of_random_clips():
     assert float(found["chance"].mean()) == pytest.approx(30 / 59, abs=0.02)
 
 
-def test_neurons_that_share_their_clips_share_them_in_the_null(captions, activations):
-    """A layer of one neuron many times over: in each draw of the null all are interpretable, or none."""
+def test_uninterpretable_null_keeps_shared_clips(captions, activations):
+    """In a layer of copies of one neuron, all are interpretable or none in each draw of the null distribution."""
     alike = activations.copy(data=activations.isel(neuron=[0] * NEURONS).values)
     chance = run(captions, alike, tau=2)["chance"].sel(layer=2)
     assert set(np.unique(chance)) == {0, 1}
 
 
-def test_neurons_that_follow_voices_are_as_the_null():
-    """16 voices of 4 clips, who each have a favourite kind of caption; neurons know who speaks, and nothing else."""
+def test_uninterpretable_null_keeps_speakers():
+    """Neurons that follow only voices are at chance, and look more interpretable where speakers are not known."""
     p = []
     for seed in range(6):
         rng, speakers = np.random.default_rng(seed), np.repeat(np.arange(16), 4)
@@ -88,7 +87,8 @@ def test_neurons_that_follow_voices_are_as_the_null():
     assert np.mean(np.array(p) < 0.05) < 0.2, p
 
 
-def test_more_is_asked_with_a_larger_tau(captions, activations):
+def test_uninterpretable_share_rises_with_tau(captions, activations):
+    """The share and its chance level never fall as tau rises; the share is 0 at tau = 1 and NaN where tau exceeds k."""
     found = run(captions, activations, tau=(1, 2, 3, 4, 5, 6), k=(3, 5))
     for name in ("share", "chance"):
         assert (found[name].sel(k=5, tau=slice(1, 5)).diff("tau") >= 0).all()
@@ -96,7 +96,8 @@ def test_more_is_asked_with_a_larger_tau(captions, activations):
     assert found["share"].sel(k=5, tau=6).isnull().all() and found["share"].sel(k=3, tau=4).isnull().all()
 
 
-def test_the_same_seed_gives_the_same_and_the_names_of_clusters_do_not_matter(captions, activations, monkeypatch):
+def test_uninterpretable_is_deterministic(captions, activations, monkeypatch):
+    """The same seed gives identical results, whatever the numbers of the clusters."""
     first, again = (run(captions, activations, clusters=(3, 6), seed=4) for _ in range(2))
     assert first.identical(again)
     from sklearn.cluster import KMeans
@@ -106,14 +107,15 @@ def test_the_same_seed_gives_the_same_and_the_names_of_clusters_do_not_matter(ca
     assert first.identical(run(captions, activations, clusters=(3, 6), seed=4))
 
 
-def test_the_order_of_clips_does_not_matter_where_nothing_ties(captions, activations):
+def test_uninterpretable_ignores_clip_order(captions, activations):
+    """Without ties, the share does not depend on the order of the clips."""
     rows = np.random.default_rng(1).permutation(CLIPS)
     one, two = (run(captions, data, draws=3) for data in (activations, activations.isel(clip=rows)))
     xr.testing.assert_equal(one["share"], two["share"])
 
 
-def test_a_clip_without_caption_is_left_out_and_named(captions, activations):
-    """Neuron 0's strongest clip has none: its next five count, and no other neuron is lost."""
+def test_uninterpretable_skips_uncaptioned_clips(captions, activations):
+    """A clip without a caption is left out and named; the next strongest clips count, and no neuron is lost."""
     lacking = int(activations["clip"][activations.sel(layer=1, neuron=0).argmax("clip")])
     for gap in (
         captions.where(captions.index != lacking),
@@ -126,14 +128,15 @@ def test_a_clip_without_caption_is_left_out_and_named(captions, activations):
         assert str(lacking) in found.attrs["skipped"]
 
 
-def test_every_sentence_of_a_caption_counts(activations, captions):
-    """Each clip's own sentence first, its kind's second: the kinds are found among the second."""
+def test_uninterpretable_reads_every_sentence(activations, captions):
+    """Captions whose second sentence names the kind of clip make all planted neurons interpretable."""
     own = pd.Series([f"Clip {'xyz'[i % 3]}. {text}" for i, text in enumerate(captions)], captions.index)
     found = run(own, activations, clusters=9)
     assert (found["share"].sel(layer=1) == 0).all() and found.attrs["sentences"] == 9
 
 
-def test_neurons_that_never_change_count_in_no_share(captions, activations):
+def test_uninterpretable_excludes_constant_neurons(captions, activations):
+    """Constant neurons count in no share, and the share of a layer that has no others is NaN."""
     dead = activations.copy()
     dead[:, 0, :25] = 1.0
     found = run(captions, dead)
@@ -142,8 +145,8 @@ def test_neurons_that_never_change_count_in_no_share(captions, activations):
     assert run(captions, dead)["share"].sel(layer=2).isnull().all()
 
 
-def test_ties_are_not_broken_by_the_order_of_clips():
-    """Ten clips of a kind stand first; neurons that are 1 on half of the clips have no claim to them."""
+def test_uninterpretable_breaks_ties_randomly():
+    """Of neurons that tie on half of the clips, most do not get the ten clips of one kind that stand first."""
     captions = pd.Series(["kind a"] * 10 + ["kind b", "kind c", "kind d", "kind e", "kind f"] * 10)
     values = xr.DataArray(np.zeros((60, 1, 40)), {"clip": np.arange(60), "layer": [0]}, ("clip", "layer", "neuron"))
     values[:30] = 1.0
@@ -151,7 +154,8 @@ def test_ties_are_not_broken_by_the_order_of_clips():
     assert np.mean(shares) > 0.5
 
 
-def test_neurons_of_several_parts(captions, activations):
+def test_uninterpretable_accepts_several_parts(captions, activations):
+    """With several parts, shares are those of each part and layer, and NaN for a layer that a part lacks."""
     index = pd.MultiIndex.from_tuples(
         [("a", 1, n) for n in range(NEURONS)] + [("b", 2, n) for n in range(NEURONS)], names=["part", "layer", "neuron"]
     )
@@ -163,20 +167,23 @@ def test_neurons_of_several_parts(captions, activations):
     assert (found["support"].sel(part="a", layer=1).values == 5).all()
 
 
-def test_what_cannot_be_clustered_is_refused_in_words(captions, activations):
+def test_uninterpretable_refuses_too_few_captions(captions, activations):
+    """Fewer distinct sentences than clusters, or fewer captioned clips than k, raise a ValueError."""
     with pytest.raises(ValueError, match="6 distinct sentences are too few for 11 clusters"):
         run(captions, activations, clusters=11)
     with pytest.raises(ValueError, match="3 clips have a caption, and k is 5"), pytest.warns(UserWarning):
         run(captions[:3], activations)
 
 
-def test_a_result_can_be_saved(captions, activations, tmp_path):
+def test_uninterpretable_result_can_be_saved(captions, activations, tmp_path):
+    """A result is the same after it is saved as netCDF and loaded."""
     found = run(captions, activations)
     found.to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
     xr.testing.assert_equal(xr.load_dataset(tmp_path / "x.nc", engine="h5netcdf"), found)
 
 
-def test_the_figure_has_a_curve_and_a_band_for_each_tau(captions, activations):
+def test_plots_uninterpretable_draws_curve_per_tau(captions, activations):
+    """Each number of clusters has a panel with a curve and a band for each tau, and several k are refused."""
     found = run(captions, activations, clusters=(3, 6), k=(5, 6))
     figure = plots.uninterpretable(found.sel(k=5))
     assert len(figure.axes) == 2 and [ax.get_title() for ax in figure.axes] == ["clusters 3", "clusters 6"]

@@ -54,14 +54,16 @@ def exact(texts):
 # what texts say
 
 
-def test_sentences_end_at_marks_and_lines_of_any_script_and_not_within_numbers():
+def test_sentences_splits_any_script():
+    """Texts of any script are split at marks and line ends, not within numbers, and bullets are dropped."""
     text = "1. A loud voice. It rises 3.5 dB!\n- bright\n* dark\n\n2) 明るい声。低い声。\n...\nصوت عال؟ नरम आवाज। Ja"
     expected = "A loud voice.|It rises 3.5 dB!|bright|dark|明るい声。|低い声。|صوت عال؟|नरम आवाज।|Ja"
     assert text_analysis.sentences(text) == expected.split("|")
     assert text_analysis.sentences("") == text_analysis.sentences(None) == text_analysis.sentences(float("nan")) == []
 
 
-def test_calibration_takes_a_shared_sentence_out_of_both():
+def test_calibrate_removes_shared_sentences():
+    """A sentence that both summaries share is removed from both and listed with its partner and cosine."""
     high, low, removed = open_concepts.calibrate(
         "It is loud. Someone speaks. It is bright.", "Someone speaks. It is soft.", encoder=exact
     )
@@ -70,7 +72,8 @@ def test_calibration_takes_a_shared_sentence_out_of_both():
                                        ["low", "Someone speaks.", "Someone speaks.", 1.0]]  # fmt: skip
 
 
-def test_calibration_at_a_threshold_in_between():
+def test_calibrate_applies_threshold():
+    """A sentence is removed only above the threshold, and the encoder gets each distinct text of a side once."""
     vectors = {"a.": [1, 0], "b.": [0.8, 0.6], "c.": [0, 1]}
 
     def encoder(texts):
@@ -84,7 +87,9 @@ def test_calibration_at_a_threshold_in_between():
 
 
 @pytest.mark.parametrize("empty", ["", None, float("nan"), " \n", "…"])
-def test_calibration_of_nothing_keeps_the_other_side_and_asks_nobody(empty):
+def test_calibrate_keeps_side_beside_empty_one(empty):
+    """Beside an empty summary the other is kept, nothing is removed, and the encoder is not called."""
+
     def encoder(texts):
         raise AssertionError
 
@@ -93,7 +98,8 @@ def test_calibration_of_nothing_keeps_the_other_side_and_asks_nobody(empty):
     assert open_concepts.calibrate(empty, empty, encoder=encoder)[:2] == ("", "")
 
 
-def test_calibration_of_a_hundred_kilobytes_and_of_other_alphabets():
+def test_calibrate_handles_long_and_japanese_texts():
+    """Shared sentences are removed from texts of 100 kB and of Japanese script as from any other."""
     long = " ".join(f"Sentence {'x' * (i % 100)} number w{i}." for i in range(1500))
     high, low, removed = open_concepts.calibrate(long, "同じ文。" + long, encoder=exact)
     assert len(long) > 100_000 and (high, low) == ("", "同じ文。") and len(removed) == 3000
@@ -123,7 +129,8 @@ def test_calibration_of_a_hundred_kilobytes_and_of_other_alphabets():
         ("громкий 大きな声", False),
     ],
 )
-def test_what_a_text_denies_is_not_said(text, told):
+def test_adjectives_excludes_negated_words(text, told):
+    """A word of a text counts only where it occurs whole and at least once without negation in its clause."""
     found = open_concepts.adjectives(pd.Series([text]), LEXICON)
     assert bool(found.sel(adjective="loud")[0]) is told
     assert not found.drop_sel(adjective="loud").any()
@@ -132,12 +139,14 @@ def test_what_a_text_denies_is_not_said(text, told):
 @pytest.mark.parametrize(
     "text", ["a high-pitched voice", "a high pitched voice", "High\u2011pitched", "high\u2010pitched"]
 )
-def test_hyphenated_words_are_one(text):
+def test_adjectives_joins_hyphenated_words(text):
+    """The word `high-pitched` counts as one, with any hyphen or with a space between its parts."""
     found = open_concepts.adjectives(pd.Series([text, "high and pitched"]), LEXICON)
     assert found.sel(adjective="high-pitched").values.tolist() == [True, False] and int(found.sum()) == 1
 
 
-def test_each_distinct_word_is_asked_about_once_and_unclear_answers_are_named():
+def test_adjectives_queries_each_word_once():
+    """Each distinct asserted word is passed to `yes_no` once, and a warning names those without a clear answer."""
     asked = []
 
     def yes_no(word):
@@ -156,14 +165,16 @@ def tagger(text):
     return [(word, tags.get(word.lower(), "DT")) for word in text.split()]
 
 
-def test_only_adjectives_are_asked_about_where_words_are_tagged():
+def test_adjectives_queries_tagged_adjectives_only():
+    """With a tagger, only words that are tagged as adjectives are passed to `yes_no` and count."""
     asked = []
     texts = pd.Series(["a warm voice", "a muffled louder voice rises"])
     found = open_concepts.adjectives(texts, yes_no=lambda word: asked.append(word) or True, tagger=tagger)
     assert asked == ["louder", "warm"] and found.values.tolist() == [[False, True], [True, False]]
 
 
-def test_parts_of_speech_are_counted_and_the_lack_of_a_tagger_is_said():
+def test_parts_of_speech_counts_tagged_words():
+    """Words are counted by kind, NaN without a text; a missing tagger and an unknown kind are refused."""
     texts = pd.Series(["A warm voice rises in warm air, 3 times", "", None], index=list("xyz"))
     found = open_concepts.parts_of_speech(texts, tagger)
     assert found.loc["x"].to_dict() == {"adjectives": 2, "nouns": 1, "verbs": 1, "prepositions": 1, "length": 8}
@@ -185,7 +196,8 @@ def units():
     return xr.Coordinates.from_pandas_multiindex(index, "unit")
 
 
-def test_words_from_1_96_up_are_said_and_others_are_not():
+def test_adjectives_selects_words_by_min_z():
+    """Words of the lexicon, or confirmed by `yes_no`, count where z is at least `min_z`, by default 1.96."""
     z = xr.DataArray(
         [[[2.0, -3.0, 1.9, 5.0]]], {"word": ["loud", "quiet", "high-pitched", "odd"]}, ("layer", "neuron", "word")
     )
@@ -198,7 +210,8 @@ def test_words_from_1_96_up_are_said_and_others_are_not():
     assert {"loud", "dark"} <= set(open_concepts.adjectives(z)["adjective"].values)  # the bundled lexicon
 
 
-def test_neurons_of_several_parts_and_texts_keep_their_names():
+def test_adjectives_keeps_unit_index():
+    """Adjectives of texts keep the index of neurons of several parts, and a warning counts neurons without a text."""
     coords = units()
     texts = xr.DataArray(np.full(21, "a loud voice", object), coords, ("unit",))
     for given in (texts, pd.Series(texts.values, coords.to_index())):
@@ -209,7 +222,8 @@ def test_neurons_of_several_parts_and_texts_keep_their_names():
         assert int(open_concepts.adjectives(texts, LEXICON).sum()) == 20
 
 
-def test_distribution_counts_neurons_beside_the_null():
+def test_distribution_compares_counts_with_chance():
+    """Neurons are counted by adjective, in descending order, with the chance level, its interval and q."""
     rng = np.random.default_rng(0)
     said = xr.DataArray(
         rng.random((3, 200, 3)) < [0.1, 0.5, 0.1], {"adjective": list("abc")}, ("layer", "neuron", "adjective")
@@ -228,7 +242,8 @@ def test_distribution_counts_neurons_beside_the_null():
     assert "chance" not in open_concepts.distribution(said)
 
 
-def test_each_part_has_its_line_over_the_layers_that_it_has():
+def test_by_layer_fits_line_per_part():
+    """The linear trend of each part is fitted over the layers that the part has."""
     coords = units()
     layer, part = coords["layer"].values, coords["part"].values
     count = np.where(part == "a", 5 - layer, layer - 1)  # one less each layer, one more
@@ -239,7 +254,8 @@ def test_each_part_has_its_line_over_the_layers_that_it_has():
     assert found["intercept"].sel(part="b") == pytest.approx(-1)
 
 
-def test_a_slope_that_shuffled_captions_give_too_is_no_finding():
+def test_by_layer_compares_slope_with_chance():
+    """The p against chance is small only if the slope differs from that of shuffled captions, whatever its own p."""
     rng = np.random.default_rng(0)
 
     def draw(n, slope):
@@ -256,7 +272,8 @@ def test_a_slope_that_shuffled_captions_give_too_is_no_finding():
     )
 
 
-def test_the_jackknife_of_a_mean_over_speakers_is_its_t_interval():
+def test_by_layer_jackknife_equals_t_interval():
+    """For a mean over speakers, the jackknife interval of the slope is its t interval; NaN with seven speakers."""
     values = np.random.default_rng(0).standard_normal((9, 5, 4, 2))  # [speaker, layer, neuron, adjective]
     coords = {"layer": range(5), "adjective": ["a", "b"]}
     whole = xr.DataArray(values.mean(0), coords, ("layer", "neuron", "adjective"))
@@ -272,7 +289,8 @@ def test_the_jackknife_of_a_mean_over_speakers_is_its_t_interval():
 # whether they are true
 
 
-def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
+def test_check_passes_true_adjectives_only(activations, measured):
+    """True adjectives are significant; false ones, and one that holds only between speakers, are not."""
     said = said_of(
         activations, loud=[(1, 0), (1, 1), (1, 3), (2, 5)], quiet=[(1, 1)], high_pitched=[(1, 2)], odd=[(1, 7)]
     )
@@ -301,15 +319,16 @@ def test_true_adjectives_pass_and_false_ones_do_not(activations, measured):
     np.testing.assert_allclose(found["q"], statistics.fdr(found["p"]))
 
 
-def test_p_of_noise_is_not_too_small(activations, measured):
+def test_check_p_is_calibrated_for_noise(activations, measured):
+    """For neurons of noise, p is below 0.05 in under 10 % and between 0.4 and 0.6 on average."""
     found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=199)
     assert float((found["p"].sel(layer=2) < 0.05).mean()) < 0.1
     assert 0.4 < float(found["p"].sel(layer=2).mean()) < 0.6
 
 
 @pytest.mark.full
-def test_beyond_what_draws_can_tell_p_goes_on_as_the_permutations_would(activations, measured, described, captions):
-    """Few draws, whose own least p is 1 / (1 + draws), against many: they agree on average, and within a factor each."""
+def test_check_p_extrapolates_beyond_draws(activations, measured, described, captions):
+    """By `check` and AUROC, p below 1 / (1 + draws) agrees with 8,000 draws on average, each within a factor of 4."""
     level = measured["level_db"].groupby(activations["speaker"].values).transform(lambda x: x - x.mean())
     part = activations + 0.3 * xr.DataArray(level.to_numpy(), dims="clip")
     every = (
@@ -323,8 +342,8 @@ def test_beyond_what_draws_can_tell_p_goes_on_as_the_permutations_would(activati
         assert len(ratio) >= min_z and abs(ratio.mean()) < np.log(1.5) and np.abs(ratio).max() < np.log(4)
 
 
-def test_shuffles_stay_within_speakers():
-    """Ten speakers of two clips, of whom ranks say a lot, and one of sixty: noise, and p is no smaller than chance."""
+def test_check_permutes_within_speakers():
+    """Noise of ten speakers of two clips and one of sixty gives no excess of small p, by `check` and by AUROC."""
     rng, neurons = np.random.default_rng(0), 300
     voices = np.repeat(list("abcdefghijk"), [2] * 10 + [60]).astype(object)
     coords = {"clip": np.arange(80), "speaker": ("clip", voices), "layer": [1]}
@@ -345,8 +364,8 @@ def test_shuffles_stay_within_speakers():
 
 
 @pytest.mark.parametrize("sizes", [FOLD, [3] * 27])
-def test_recordings_of_one_label_are_dealt_out_as_wholes(sizes):
-    """Neurons and quantities that have nothing in common but recordings; and one neuron that is the level."""
+def test_check_permutes_whole_recordings(sizes):
+    """Neurons that share only recordings with level, F0 or captions have p < 0.05 in 1 to 7.5 %, by all three tests."""
     share = []
     for seed in range(3):
         draw, coords = recordings(seed, 0.9, sizes)
@@ -382,7 +401,8 @@ def voices(seed, icc=0.8, clips=4):
     return data.assign_coords(layer=[1, 2, 3], neuron=np.arange(40)).drop_vars("label"), captions
 
 
-def test_neurons_that_follow_voices_are_described_by_chance_as_often():
+def test_distribution_is_calibrated_for_voice_neurons():
+    """Neurons that follow only speakers get adjectives no more often than with shuffled captions."""
     q, p, says = [], [], []
     for seed in range(8):
         data, texts = voices(seed)
@@ -397,8 +417,8 @@ def test_neurons_that_follow_voices_are_described_by_chance_as_often():
     assert np.mean(says, 0)[0] == pytest.approx(np.mean(says, 0)[1], abs=0.04) and np.mean(says) > 0.15
 
 
-def test_neurons_that_follow_a_word_beat_the_null_of_voices():
-    """Forty of 120 neurons are wired to loudness, which differs between voices and within them."""
+def test_distribution_detects_word_neurons():
+    """Of 120 neurons, 40 that follow loudness make `loud` first and significant, and few other adjectives."""
     data, texts = voices(0, icc=0.1, clips=16)
     data[:, 0] += 3 * texts.str.contains("loud").to_numpy()[:, None]
     told = dissection.describe(data, "a voice " + texts, draws=20)
@@ -407,8 +427,8 @@ def test_neurons_that_follow_a_word_beat_the_null_of_voices():
     assert (table.drop(index=["loud", "quiet"])["q"].dropna() > 0.05).mean() > 0.8
 
 
-def test_others_are_neurons_of_the_same_layers(activations, measured):
-    """Layer 1 has what follows level; a neuron of layer 2 is compared with those of layer 2, where nothing does."""
+def test_check_compares_within_layers(activations, measured):
+    """The share `other` is that which passes among neurons of the same layers as those with the adjective."""
     first = open_concepts.check(activations, said_of(activations, loud=[(1, 2)]), measured, LEXICON)
     second = open_concepts.check(activations, said_of(activations, loud=[(2, 2)]), measured, LEXICON)
     both = open_concepts.check(activations, said_of(activations, loud=[(1, 2), (2, 2)]), measured, LEXICON)
@@ -418,7 +438,8 @@ def test_others_are_neurons_of_the_same_layers(activations, measured):
     assert share[2] == pytest.approx((share[0] + 28 / 29 * share[1]) / (1 + 28 / 29))
 
 
-def test_the_gap_tells_true_adjectives_over_speakers(activations, measured):
+def test_check_gap_separates_true_adjectives(activations, measured):
+    """The interval of `gap` is above 0.8 for a true adjective, covers 0 for a false one, and needs eight speakers."""
     found = open_concepts.check(
         activations, said_of(activations, loud=[(1, 0)], quiet=[(2, 3)]), measured, LEXICON, draws=1
     )
@@ -431,7 +452,8 @@ def test_the_gap_tells_true_adjectives_over_speakers(activations, measured):
     ).all()
 
 
-def test_adjectives_that_shuffled_captions_give_are_checked_alike(activations, measured):
+def test_check_reports_chance_by_draw(activations, measured):
+    """For each draw of shuffled captions, the neurons with the adjective and the share that passes are reported."""
     chance = xr.concat(
         [said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (1, 0)]), said_of(activations)], "draw"
     )
@@ -442,7 +464,8 @@ def test_adjectives_that_shuffled_captions_give_are_checked_alike(activations, m
     np.testing.assert_array_equal(found["chance_neurons"], [1, 2, 0])
 
 
-def test_what_cannot_be_checked_is_refused(activations, measured):
+def test_check_refuses_untestable_input(activations, measured):
+    """A missing feature, adjectives outside the lexicon and neurons that differ raise a ValueError."""
     with pytest.raises(ValueError, match="features lacks f0"):
         open_concepts.check(activations, said_of(activations), measured[["level_db"]], LEXICON)
     with pytest.raises(ValueError, match="no adjective is a word of the lexicon"):
@@ -451,7 +474,8 @@ def test_what_cannot_be_checked_is_refused(activations, measured):
         open_concepts.check(activations, said_of(activations).isel(neuron=slice(5)), measured, LEXICON)
 
 
-def test_neurons_of_several_parts_are_checked_too(measured):
+def test_check_accepts_several_parts(measured):
+    """A planted neuron of one of several parts is found by `check`, without speakers or interval, and by AUROC."""
     coords = units()
     values = np.random.default_rng(0).standard_normal((len(measured), 21))
     values[:, 20] = measured["level_db"]
@@ -471,7 +495,8 @@ def test_neurons_of_several_parts_are_checked_too(measured):
 # AUROC
 
 
-def test_controls_of_the_auroc(activations, described, captions):
+def test_predictivity_auroc_has_two_controls(activations, described, captions):
+    """The control `shuffled` has one AUROC per draw, NaN without words, and `other` is by another's description."""
     found = open_concepts.predictivity_auroc(activations, described, captions, draws=1)
     assert (
         found["shuffled"].sizes == {"draw": 2, "layer": 2, "neuron": NEURONS} and np.isnan(found["shuffled"][1]).all()
@@ -481,7 +506,8 @@ def test_controls_of_the_auroc(activations, described, captions):
     np.testing.assert_allclose(swapped["other"], 1 - swapped["auroc"])  # each has the other's, which says the reverse
 
 
-def test_a_top_share_with_ties_takes_all_that_tie(activations, described, captions):
+def test_predictivity_auroc_includes_ties(activations, described, captions):
+    """All clips that tie within the top share are positive: the AUROC is the mean of scikit-learn's over speakers."""
     half = activations.copy(data=(activations > 0).astype(float))
     found = open_concepts.predictivity_auroc(half, described, captions, draws=1).sel(layer=2, neuron=7)
     z = np.sign(described["z"].sel(layer=2, neuron=7).values)
@@ -494,15 +520,16 @@ def test_a_top_share_with_ties_takes_all_that_tie(activations, described, captio
     assert float(found["auroc"]) == pytest.approx(np.mean(each))
 
 
-def test_neighbours_are_of_the_same_layer_and_never_themselves():
+def test_neighbours_stay_in_layer():
+    """Each neuron's neighbour is another neuron of its layer, and no two neurons share one."""
     places = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [5, 2, 30]))
     for seed in range(5):
         other = description_tests._neighbours(places, seed)
         assert (other != np.arange(37)).all() and (places[other] == places).all() and len(set(other)) == 37
 
 
-def test_from_captions_to_adjectives_that_hold(activations, measured, captions):
-    """The whole road: described from two speakers, checked on the eight others."""
+def test_check_confirms_described_adjective(activations, measured, captions):
+    """An adjective that captions of two speakers assign to a planted neuron is confirmed on the eight others."""
     activations = activations.groupby("speaker") - activations.groupby("speaker").mean()
     train, test = activations.isel(clip=slice(2 * PER)), activations.isel(clip=slice(2 * PER, None))
     told = dissection.describe(train, captions, k=6, draws=10)
@@ -522,7 +549,8 @@ def text_of(figure):
     return " ".join(item.get_text() for item in figure.findobj(lambda x: hasattr(x, "get_text")))
 
 
-def test_the_figure_of_adjectives_marks_what_chance_gives():
+def test_plots_adjectives_marks_chance_level():
+    """Bars show the count of each adjective, and n.s. marks the one that does not exceed the chance level."""
     table = pd.DataFrame(
         {
             "neurons": [90, 10, 9],
@@ -540,7 +568,8 @@ def test_the_figure_of_adjectives_marks_what_chance_gives():
     assert len(plots.adjectives(table.drop(columns=["chance", "q"]), max_adjectives=2).axes[0].patches) == 2
 
 
-def test_the_figure_of_layers_draws_the_line_and_its_band():
+def test_plots_adjectives_by_layer_draws_line_and_band():
+    """The figure draws the regression line and its 95 % band, and names the shuffled captions, p and each part."""
     layers = np.arange(1, 7)
     rng = np.random.default_rng(0)
     said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
@@ -566,7 +595,8 @@ def test_the_figure_of_layers_draws_the_line_and_its_band():
     assert {"a:", "b:"} <= set(text_of(plots.adjectives_by_layer(open_concepts.by_layer(parts))).split())
 
 
-def test_the_figure_of_the_check_shows_own_others_and_null(activations, measured):
+def test_plots_adjective_check_shows_controls(activations, measured):
+    """The figure shows the share that passes for own, other and shuffled adjectives, and the number of speakers."""
     said = said_of(activations, loud=[(1, 0), (2, 5)], quiet=[(1, 1)])
     chance = xr.concat([said_of(activations, loud=[(1, 0)]), said_of(activations, loud=[(2, 5), (2, 6)])], "draw")
     found = open_concepts.check(activations, said, measured, LEXICON, chance=chance)

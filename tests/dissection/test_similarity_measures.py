@@ -66,7 +66,8 @@ def loop(name, fits, values, top):
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), ties=st.booleans(), neurons=st.integers(2, 7), concepts=st.integers(1, 5))
-def test_each_function_is_the_plain_loop(name, seed, ties, neurons, concepts):
+def test_similarity_measures_equal_plain_loops(name, seed, ties, neurons, concepts):
+    """Every similarity function equals a plain loop, with and without ties in the fits."""
     rng = np.random.default_rng(seed)
     values, fits = rng.standard_normal((12, neurons)), rng.random((12, concepts))
     fits = np.round(2 * fits) / 2 if ties else fits
@@ -79,8 +80,8 @@ def test_each_function_is_the_plain_loop(name, seed, ties, neurons, concepts):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blocks_and_files_change_nothing(name, tmp_path, monkeypatch):
-    """Neurons of three layers in a file, a few at a time."""
+def test_blocks_change_no_score(name, tmp_path, monkeypatch):
+    """Neurons read from a file in blocks, never as a whole, get the scores that they get in memory."""
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((50, 3, 11)).astype(np.float32), rng.random((50, 4))
     data = xr.Dataset({"activation": (("clip", "layer", "neuron"), values)})
@@ -96,7 +97,8 @@ def test_blocks_and_files_change_nothing(name, tmp_path, monkeypatch):
     opened.close()
 
 
-def test_a_reader_reads_once_and_scores_many():
+def test_scorer_equals_similarity_functions():
+    """A scorer made once gives each of many fits the score of the similarity function."""
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((40, 6)), rng.random((3, 40, 4))
     for name in NAMES:
@@ -105,7 +107,8 @@ def test_a_reader_reads_once_and_scores_many():
             np.testing.assert_array_equal(raw(one) - usual(raw(one)), getattr(similarity_measures, name)(one, values))
 
 
-def test_cosine_knows_sign_and_shift_and_its_cube_the_far_clips():
+def test_cosine_equals_closed_form():
+    """The cosine keeps the sign and ignores shifts, and both it and its cube equal their closed forms."""
     x = np.array([0.0, 1, 2, 5])
     fits = np.column_stack([x, -x, [1.0, 1, 1, 1], [0.0, 0, 0, 1]])
     values = np.column_stack([3 * x - 7, -2 * x])
@@ -116,7 +119,8 @@ def test_cosine_knows_sign_and_shift_and_its_cube_the_far_clips():
     assert cubed == pytest.approx((8 + 1 + 27 * 27) / np.sqrt((64 + 1 + 27**2) * (3 + 27**2)))
 
 
-def test_a_neuron_that_never_varies_fits_nothing():
+def test_cosine_is_zero_for_constant_neurons():
+    """A constant neuron has cosine 0, plain and cubed, and by rank reorder the error of chance."""
     values = np.column_stack([np.full(90, 5.3), np.zeros(90), np.arange(90)]).astype(np.float32)
     for f in (similarity_measures.cosine, similarity_measures.cosine_cubed):
         found = f(np.random.default_rng(0).random((90, 4)), values)
@@ -124,8 +128,8 @@ def test_a_neuron_that_never_varies_fits_nothing():
     np.testing.assert_allclose(similarity_measures.rank_reorder(np.full((90, 1), 0.25), values)[:2], -2)
 
 
-def test_rank_reorder_in_closed_form():
-    """Two clips at 1 and 0, p = 3: right order 0, wrong order 1, by chance a half; the root of the mean fit is 0.5."""
+def test_rank_reorder_equals_closed_form():
+    """Two clips in the right, wrong and tied order score 0, −4 and −2; negative fits give finite scores."""
     values = np.array([[1.0], [0.0], [-9.0]])
     fits = np.array([[0.3, 0.2, 0.25], [0.2, 0.3, 0.25], [0.9, 0.9, 0.9]])
     found = similarity_measures.rank_reorder(fits, values, top=2)
@@ -134,8 +138,8 @@ def test_rank_reorder_in_closed_form():
     assert np.isfinite(negative).all() and (negative <= 0).all()
 
 
-def test_wpmi_and_soft_wpmi_in_closed_form():
-    """Two neurons, each with a clip of its own, that fit two concepts so that the softmax is 3/4 and 1/4."""
+def test_wpmi_equals_closed_form():
+    """For softmax values of 3/4 and 1/4, WPMI and soft WPMI of two neurons equal their closed forms."""
     values, fits = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[log(3), 0.0], [0.0, log(3)]])
     weighed = similarity_measures.wpmi(fits, values, top=1, a=1, lam=0.6)
     mean = 0.6 * log((0.75 + 0.25) / 2)
@@ -144,8 +148,8 @@ def test_wpmi_and_soft_wpmi_in_closed_form():
     np.testing.assert_allclose(soft, np.log(np.array([[0.875, 0.625], [0.625, 0.875]]) / 0.75))
 
 
-def test_what_all_neurons_have_is_no_merit():
-    """Soft WPMI is the same whatever is added to the log probabilities of one concept for all neurons."""
+def test_soft_wpmi_subtracts_common_fit():
+    """For each concept, the mean over neurons of exp(soft WPMI) is 1: what all neurons have in common is removed."""
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((64, 9)), np.repeat(rng.random((64, 1)), 3, axis=1)
     fits[:, 2] = rng.random(64)
@@ -155,7 +159,8 @@ def test_what_all_neurons_have_is_no_merit():
 
 
 @pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
-def test_one_neuron_alone_is_refused_and_not_scored_zero(name):
+def test_wpmi_refuses_identical_neurons(name):
+    """A single neuron, or several with the same strongest clips, is refused instead of scored 0."""
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((40, 5)), rng.random((40, 4))
     with pytest.raises(ValueError, match="several neurons whose strongest clips differ"):
@@ -165,7 +170,8 @@ def test_one_neuron_alone_is_refused_and_not_scored_zero(name):
     assert (np.abs(getattr(similarity_measures, name)(fits, values)) > 1e-6).all()
 
 
-def test_published_numbers_shrink_with_the_clips():
+def test_similarity_measures_reduce_top_for_few_clips():
+    """By default the published number of strongest clips is read, and fewer where there are few clips."""
     rng = np.random.default_rng(0)
     for n, tops in ((2000, (100, 28, 100)), (80, (10, 10, 10)), (4, (1, 1, 4))):
         values, fits = rng.standard_normal((n, 4)), rng.random((n, 3))
@@ -177,8 +183,8 @@ def test_published_numbers_shrink_with_the_clips():
                 assert not np.allclose(f(fits, values), f(fits, values, top=top + 1))
 
 
-def test_clips_of_equal_activation_are_not_the_first_of_the_corpus():
-    """A ReLU's zeros: of 400 clips one is above; the rest of the strongest come from all four quarters."""
+def test_strongest_breaks_ties_randomly():
+    """Clips that tie at 0 come from all quarters of the corpus, after the one clip that is above 0."""
     values = np.zeros((400, 3))
     values[[7, 150, 399], [0, 1, 2]] = 1
     order, strong = similarity_measures._strongest(values, 50)
@@ -188,7 +194,8 @@ def test_clips_of_equal_activation_are_not_the_first_of_the_corpus():
     assert all(len(set(row)) == 50 for row in order)
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_similarity_measures_refuse_invalid_input():
+    """Every function refuses NaN activations, and an unknown similarity is refused with the names of those known."""
     values, fits = np.random.default_rng(0).standard_normal((20, 4)), np.ones((20, 2))
     values[3, 2] = np.nan
     for name in NAMES:

@@ -21,7 +21,8 @@ def clips(swelling_clips):
     return swelling_clips
 
 
-def test_gate():
+def test_gate_silences_frames_with_fades():
+    """`gate` silences the frames left out, with symmetric fades of complements that sum to 1, or hard edges."""
     wave = np.ones(1000, np.float32)
     assert np.allclose(gate(wave, [True] * 3), 1) and np.abs(gate(wave, [False] * 3)).max() == 0
     middle = gate(wave, [False, True, False])
@@ -35,7 +36,8 @@ def test_gate():
     assert np.allclose(hard[322:638], 1) and np.abs(hard[:318]).max() == 0
 
 
-def test_deletion_of_the_top_frames_costs_most(linear, clips):
+def test_frame_deletion_costs_most_at_top(linear, clips):
+    """Silencing the top frames costs about their attribution and more than any control, in batches of any size."""
     found = shap(linear, clips, target="angry", n=2, steps=1, baseline="silence")
     drop = frame_deletion(linear, clips, found, target="angry", share=0.3, frames="all", n=6, scale="logit")
     assert drop.dims == ("clip", "mode") and drop["speaker"].values.tolist() == ["s0", "s1"]
@@ -53,8 +55,8 @@ def test_deletion_of_the_top_frames_costs_most(linear, clips):
         frame_deletion(linear, clips, found, target="angry", frames="loud")
 
 
-def test_controls_stay_in_the_speech(linear, tmp_path):
-    """Four fifths of the clip are silence: the top of all frames is the whole speech, its controls are mostly pauses."""
+def test_frame_deletion_controls_stay_in_speech(linear, tmp_path):
+    """Controls within speech cost their share of the speech's energy; among all frames they fall into pauses."""
     wave = np.zeros(16400, np.float32)  # 51 frames
     wave[6400:9600] = 0.3 * np.random.default_rng(0).standard_normal(3200)
     soundfile.write(tmp_path / "speech.wav", wave, 16000, subtype="FLOAT")
@@ -76,7 +78,8 @@ def test_controls_stay_in_the_speech(linear, tmp_path):
 
 
 @given(st.integers(1, 40), st.floats(0.05, 0.95), st.integers(0, 9))
-def test_deletion_masks(size, share, seed):
+def test_deletion_masks_silence_equal_counts(size, share, seed):
+    """After an empty mask, all silence equally many eligible frames: the top, the loudest, shifted or random ones."""
     rng = np.random.default_rng(seed)
     pool = np.sort(rng.permutation(60)[:size])
     attribution, level = rng.standard_normal((2, 60))
@@ -90,7 +93,8 @@ def test_deletion_masks(size, share, seed):
     assert all(mask[pool].tolist() in (turns[1:] or turns) for mask in masks[3:8])  # never where they were
 
 
-def test_a_clip_without_speech_is_named(linear, clips):
+def test_frame_deletion_skips_clip_without_speech(linear, clips):
+    """A clip without speech is skipped and reported; if no clip is left, an error is raised."""
     found = shap(linear, clips, target="angry", n=2, steps=1)
     found["speech"][0] = 0
     drop = frame_deletion(linear, clips, found, target="angry")
@@ -101,7 +105,8 @@ def test_a_clip_without_speech_is_named(linear, clips):
 
 
 @pytest.mark.parametrize("n", [3, 8])
-def test_the_figure_has_a_line_per_speaker_and_an_interval_from_eight_up(n):
+def test_deletion_pairs_draws_line_per_speaker(n):
+    """`deletion_pairs` draws one line for each speaker's mean, and names an interval from 8 speakers up."""
     style.use()
     modes, speakers = ["top", "loudest", "shifted", "random"], [f"s{place}" for place in range(n)] * 2
     values = np.random.default_rng(0).standard_normal((2 * n, 4))

@@ -15,7 +15,8 @@ def sound(n, seed=0):
     return 0.2 * np.random.default_rng(seed).standard_normal(n).astype(np.float32)
 
 
-def test_prefix_and_suffix_are_the_plain_forward_and_blocks_are_its_hidden_states(ast):
+def test_prefix_and_suffix_equal_plain_forward(ast):
+    """The hidden states of `prefix` equal those of transformers, and `suffix` completes each to the plain logits."""
     x = ast.tensor(sound(16000))
     plain = ast.logits(x)
     kept = ast.network(ast.prepare(x), output_hidden_states=True).hidden_states
@@ -26,7 +27,8 @@ def test_prefix_and_suffix_are_the_plain_forward_and_blocks_are_its_hidden_state
 
 
 @pytest.mark.parametrize("part", ["attention", "ffn_hidden", "ffn_out"])
-def test_each_part_is_what_its_linear_map_gives(ast, part):
+def test_capture_equals_linear_maps(ast, part):
+    """A captured part is the output of its linear map, after GELU for `ffn_hidden`, and has `n_neurons`."""
     site, linear = Site(2, part), ast.architecture.linear(Site(2, part))
     given = {}
     handle = linear.register_forward_hook(lambda module, args, output: given.update(x=output))
@@ -40,7 +42,8 @@ def test_each_part_is_what_its_linear_map_gives(ast, part):
     assert seen[site].shape[-1] == ast.n_neurons(site)
 
 
-def test_the_stream_is_the_sum_of_what_the_parts_add(ast):
+def test_capture_of_parts_sums_to_stream(ast):
+    """The output of a block is its input plus the outputs of attention and feed-forward layer."""
     sites = [Site(1), Site(2), Site(2, "attention"), Site(2, "ffn_out")]
     with hooks.capture(ast, sites) as seen:
         ast.logits(ast.tensor(sound(16000)))
@@ -49,7 +52,8 @@ def test_the_stream_is_the_sum_of_what_the_parts_add(ast):
 
 
 @pytest.mark.parametrize("site", [Site(0), Site(1, "attention"), Site(2, "ffn_hidden"), Site(3)])
-def test_the_cascade_is_the_hooked_forward(ast, site):
+def test_cascade_equals_hooked_forward(ast, site):
+    """The logits of an edit in a cascade equal those of a forward pass under `hooks.edit`, at every kind of site."""
     wave, change = sound(16000), edits.edit([1, 5], "zero")
     both = execution.cascade(ast, wave, [(site, change), {site: edits.edit([0], "flip"), Site(3): change}])
     with torch.no_grad(), hooks.edit(ast, {site: change}):
@@ -57,7 +61,8 @@ def test_the_cascade_is_the_hooked_forward(ast, site):
     assert not torch.allclose(both[0], both[1]) and not torch.allclose(both[0], both[2])
 
 
-def test_patches_know_when_they_are_and_which_lie_in_the_clip(ast):
+def test_times_and_valid_frames_locate_patches(ast):
+    """A click changes only the patches near it by `times`; `valid_frames` are those that lie in the clip."""
     at, heard = ast.times(sound(16000)), ast.valid_frames(sound(16000))
     bands, columns = ast.architecture.grid
     assert (
@@ -80,19 +85,22 @@ def test_patches_know_when_they_are_and_which_lie_in_the_clip(ast):
     assert ast.valid_frames(sound(400)).sum() == bands
 
 
-def test_speech_is_where_the_sound_is(ast):
+def test_speech_finds_the_sound(ast):
+    """In a clip that is silent for its first half, `speech` marks only patches later than 0.4 s."""
     wave = np.zeros(16000, np.float32)
     wave[8000:] = sound(8000)
     found = ast.speech(wave)
     assert found.any() and ast.times(wave)[found].min() > 0.4
 
 
-def test_a_timeline_is_refused_in_words(ast):
+def test_frame_seconds_are_refused(ast):
+    """An AST refuses `frame_seconds`, since its frames are patches of time and frequency."""
     with pytest.raises(ValueError, match="patches of time and frequency"):
         _ = ast.frame_seconds
 
 
-def test_gradients_of_every_part_add_up_where_the_head_is_all_that_follows(ast, tmp_path):
+def test_grad_x_activation_equals_autograd(ast, tmp_path):
+    """At the last layer gradient × activation equals autograd through the head, which reads the class tokens alone."""
     import soundfile
 
     soundfile.write(tmp_path / "a.wav", sound(16000), 16000)
@@ -106,7 +114,8 @@ def test_gradients_of_every_part_add_up_where_the_head_is_all_that_follows(ast, 
     assert not slope[0, 2:].any() and slope[0, :2].any()  # the head reads the class tokens alone
 
 
-def test_the_bundled_one_opens_and_knows_what_it_was_trained_on():
+def test_load_opens_pocket_ast():
+    """The bundled AST opens with its labels, its training folds and a trained head."""
     bundled = models.load("pocket-ast", device="cpu")
     assert bundled.name == "pocket-ast" and bundled.labels[0] == "dog bark" and "esc10-fold-1" in bundled.train_speakers
     bundled.require_trained()

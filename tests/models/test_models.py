@@ -15,7 +15,8 @@ from xai_lib import hooks, models
 from xai_lib.models.sites import PARTS, Site
 
 
-def test_gradients_reach_the_samples_through_the_normalisation(tiny):
+def test_prepare_is_differentiable(tiny):
+    """The normalisation in `prepare` passes `gradcheck`, and gradients of the logits reach the samples."""
     model = tiny("large")
     x = torch.randn(1, 1200, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(model.prepare, x[:, :40].detach().requires_grad_())
@@ -23,7 +24,8 @@ def test_gradients_reach_the_samples_through_the_normalisation(tiny):
     assert gradient.abs().sum() > 0
 
 
-def test_what_a_model_says_of_itself(tiny, wave):
+def test_model_describes_itself(tiny, wave):
+    """A model knows its layers, neurons, frames, sites and labels; its network is frozen and in evaluation mode."""
     model = tiny()
     assert (model.n_layers, model.hop, model.span, model.frame_seconds) == (3, 320, 400, 0.02)
     assert model.n_neurons(Site(1)) == 24 and model.n_neurons((2, "ffn_hidden")) == 40 and model.n_neurons(0) == 24
@@ -51,7 +53,8 @@ def test_what_a_model_says_of_itself(tiny, wave):
         (lambda m: m.tensor([0.0] * 500 + [np.nan]), "holds NaN"),
     ],
 )
-def test_bad_input_is_answered_in_words(tiny, call, message):
+def test_model_refuses_bad_sites_labels_and_samples(tiny, call, message):
+    """Invalid sites, neurons, labels and samples are refused, and the message says what is valid."""
     with pytest.raises(ValueError, match=message):
         call(tiny())
 
@@ -64,7 +67,8 @@ def encoder_folder(tiny_folder, tmp_path):
     return tmp_path
 
 
-def test_an_untrained_head_is_refused(encoder_folder, tmp_path, wave):
+def test_require_trained_refuses_untrained_head(encoder_folder, tmp_path, wave):
+    """An untrained head is refused by `require_trained` and `predict`, unless `load` was to allow it."""
     model = models.load(encoder_folder)
     assert model.trained is None
     soundfile.write(tmp_path / "a.wav", wave, 16_000)
@@ -84,7 +88,8 @@ class Pooled(torch.nn.Module):
 
 
 @pytest.mark.parametrize("make", [lambda: torch.nn.Linear(24, 2), Pooled])
-def test_a_head_of_ones_own(tiny_folder, make, wave):
+def test_load_takes_own_head(tiny_folder, make, wave):
+    """With a head passed to `load`, the logits are those of the head on the encoder's last layer."""
     torch.manual_seed(3)
     head = make()
     model = models.load(tiny_folder("base"), head=head, labels=["yes", "no"])
@@ -104,12 +109,14 @@ def test_a_head_of_ones_own(tiny_folder, make, wave):
         ({"device": "cuda:9" if not torch.cuda.is_available() else "nowhere"}, "."),
     ],
 )
-def test_bad_heads_and_labels(tiny_folder, options, message):
+def test_load_refuses_bad_heads_and_labels(tiny_folder, options, message):
+    """Loading refuses a head without labels or of a wrong width, a wrong number of labels, and an unknown device."""
     with pytest.raises((ValueError, RuntimeError), match=message):
         models.load(tiny_folder("base"), **options)
 
 
-def test_predict(tiny, tmp_path, wave):
+def test_predict_equals_softmax_and_skips_bad_clips(tiny, tmp_path, wave):
+    """Predictions are softmax probabilities and their label; unusable clips are NaN and listed as skipped."""
     model = tiny()
     for name, sound in {"good": wave, "short": wave[:300], "silent": np.zeros(8000), "nan": wave * np.nan}.items():
         soundfile.write(tmp_path / f"{name}.wav", sound, 16_000, subtype="FLOAT")
@@ -132,7 +139,8 @@ def test_predict(tiny, tmp_path, wave):
         model.predict(clips.drop(index="b"))
 
 
-def test_folders_that_are_no_model(tmp_path):
+def test_load_refuses_folders_without_model(tmp_path):
+    """Loading raises FileNotFoundError for a folder without config.json, an absent one and an unknown hub id."""
     with pytest.raises(FileNotFoundError, match="no config.json"):
         models.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
@@ -141,7 +149,8 @@ def test_folders_that_are_no_model(tmp_path):
         models.load("nobody/has-this-model")
 
 
-def test_another_family_is_named(tmp_path):
+def test_load_refuses_unsupported_architectures(tmp_path):
+    """Loading refuses a HuBERT checkpoint, and names its architecture and those that are supported."""
     HubertModel(
         HubertConfig(
             hidden_size=12,
@@ -158,7 +167,8 @@ def test_another_family_is_named(tmp_path):
         models.load(tmp_path)
 
 
-def test_missing_encoder_weights_are_not_made_up(tiny_folder, tmp_path):
+def test_load_refuses_missing_encoder_weights(tiny_folder, tmp_path):
+    """Loading refuses a checkpoint that lacks a weight of the encoder, and names the weight."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(tiny_folder("base"), tmp_path / "m")
@@ -169,7 +179,8 @@ def test_missing_encoder_weights_are_not_made_up(tiny_folder, tmp_path):
         models.load(tmp_path / "m")
 
 
-def test_half_precision_checkpoints_are_read_as_float32(tiny_folder, tmp_path):
+def test_load_converts_half_precision_to_float32(tiny_folder, tmp_path):
+    """All weights of a checkpoint in half precision are loaded as float32."""
     network = AutoModelForAudioClassification.from_pretrained(tiny_folder("base")).half()
     network.save_pretrained(tmp_path)
     shutil.copy(tiny_folder("base") / "preprocessor_config.json", tmp_path)
@@ -177,7 +188,8 @@ def test_half_precision_checkpoints_are_read_as_float32(tiny_folder, tmp_path):
     assert {p.dtype for p in models.load(tmp_path).network.parameters()} == {torch.float32}
 
 
-def test_without_a_preprocessor_the_waveform_goes_in_as_it_is(tiny_folder, tmp_path, wave):
+def test_load_without_preprocessor_keeps_waveform(tiny_folder, tmp_path, wave):
+    """Without preprocessor_config.json `load` warns, and `prepare` leaves the waveform unchanged, at 16 kHz."""
     shutil.copytree(tiny_folder("large"), tmp_path / "m")
     (tmp_path / "m/preprocessor_config.json").unlink()
     with pytest.warns(UserWarning, match="no preprocessor_config.json"):
@@ -186,7 +198,8 @@ def test_without_a_preprocessor_the_waveform_goes_in_as_it_is(tiny_folder, tmp_p
 
 
 @pytest.mark.parametrize("head", [None, torch.nn.Linear(24, 2)])
-def test_it_can_be_sent_to_another_process(tiny_folder, wave, head):
+def test_model_survives_pickling(tiny_folder, wave, head):
+    """A pickled model, with its own or a user's head, gives the same logits and the same description."""
     labels = head and ["calm", "angry"]
     model = models.load(tiny_folder("large"), head=head, labels=labels, device="cpu")
     again = pickle.loads(pickle.dumps(model))
@@ -195,7 +208,8 @@ def test_it_can_be_sent_to_another_process(tiny_folder, wave, head):
     assert (repr(again), again.trained, again.hop, again.span) == (repr(model), model.trained, model.hop, model.span)
 
 
-def test_frames_between_two_moments_are_those_whose_centres_lie_there(tiny):
+def test_frames_between_goes_by_frame_centres(tiny):
+    """Frames between two times are those whose centres lie in the interval, its end left out."""
     model = tiny()  # centres at 12.5 ms, 32.5 ms, 52.5 ms, …
     assert model.frames_between(0.03, 0.08).tolist() == [1, 2, 3]
     assert model.frames_between(0, 0.0125).tolist() == [] and model.frames_between(0, 0.013).tolist() == [0]

@@ -20,6 +20,7 @@ def fitted(tiny_folder, tmp_path_factory):
 @pytest.mark.full
 @pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
 def test_notebook_runs_on_another_model(fitted, tmp_path, capsys, number):
+    """Each of notebooks 01 to 06 runs on a small WavLM with a fitted head, and saves a figure."""
     options = ["--only", number, "--workers", "1", "--results", str(tmp_path), "max_clips=16", "k=3"]
     status = command_line.main([*options, f"model={fitted}", "emotion=sad"])
     assert status == 0, capsys.readouterr().err

@@ -28,7 +28,8 @@ def card(side):
     return float(re.search(rf"{side} \| \d+ \| \**(0\.\d+)\**", text).group(1))
 
 
-def test_it_is_small_and_opens_without_us(pocket, wave):
+def test_pocket_is_small_and_equals_transformers(pocket, wave):
+    """The bundled model has at most 3 million weights, the same logits in transformers alone, and the emotions."""
     network = AutoModelForAudioClassification.from_pretrained(checkpoints.POCKET).eval()
     assert sum(p.numel() for p in network.parameters()) <= 3e6
     assert (checkpoints.POCKET / "model.safetensors").stat().st_size <= 12e6
@@ -38,14 +39,16 @@ def test_it_is_small_and_opens_without_us(pocket, wave):
     assert pocket.labels == list(corpora.EMOTIONS)
 
 
-def test_its_training_left_out_the_speakers_it_is_tested_on(pocket):
+def test_pocket_training_excludes_test_speakers(pocket):
+    """Of the sample corpus and RAVDESS, only the training voices and actors 1 to 16 are training speakers."""
     heard = set(pocket.train_speakers)
     sample = corpora.load("sample")
     assert heard & set(sample["speaker"]) == set(sample.loc[sample["split"] == "train", "speaker"])
     assert {f"ravdess-{actor:02d}" for actor in range(1, 17)} == {s for s in heard if s.startswith("ravdess")}
 
 
-def test_its_card_is_of_these_weights(pocket):
+def test_pocket_matches_its_card(pocket):
+    """The card gives the hash of the weights, and the UARs that the configuration holds."""
     weights = (checkpoints.POCKET / "model.safetensors").read_bytes()
     assert hashlib.sha256(weights).hexdigest() in (checkpoints.POCKET / "README.md").read_text()
     said = pocket.network.config.xai_metrics
@@ -54,7 +57,8 @@ def test_its_card_is_of_these_weights(pocket):
 
 
 @pytest.mark.full
-def test_unseen_voices_of_the_sample_corpus(pocket):
+def test_pocket_reaches_uar_of_card_on_sample(pocket):
+    """On the test voices of the sample corpus the UAR is that of the card, and at least 0.60."""
     clips = corpora.load("sample").query("split == 'test'")
     found = uar(pocket, clips)
     assert found == pytest.approx(card("voices 17–24"), abs=0.01)  # a clip or two, on another processor
@@ -63,7 +67,8 @@ def test_unseen_voices_of_the_sample_corpus(pocket):
 
 @pytest.mark.real
 @pytest.mark.full
-def test_unseen_actors_of_ravdess(pocket, real):
+def test_pocket_reaches_uar_of_card_on_ravdess(pocket, real):
+    """On 120 clips of RAVDESS actors 19 and 20 the UAR is that of the card, and at least 0.55."""
     clips = corpora.load("ravdess", root=real / "ravdess").query("actor in (19, 20)")
     found = uar(pocket, clips)
     assert len(clips) == 120 and found == pytest.approx(card("actors 19–20"), abs=0.02)  # as above

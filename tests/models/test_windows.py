@@ -20,7 +20,8 @@ def call():
     return x
 
 
-def test_windows_cover_all_of_it():
+def test_window_bounds_cover_recording():
+    """Windows cover the whole recording; the last one ends with it, or is shorter only if the recording is."""
     assert _window_bounds(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
     assert _window_bounds(11, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10), (7, 11)]
     assert _window_bounds(4, 4, 2) == [(0, 4)]
@@ -29,7 +30,8 @@ def test_windows_cover_all_of_it():
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_each_window_is_what_the_model_says_of_it(shared, call, batch):
+def test_over_time_equals_predict_per_window(shared, call, batch):
+    """The scores of a window equal `predict` on it alone, whatever the batch size; a silent window is NaN."""
     model = shared()
     found = model.over_time(call, RATE, window=1.0, step=0.5, batch=batch)
     assert found.sizes["clip"] == 1
@@ -45,7 +47,8 @@ def test_each_window_is_what_the_model_says_of_it(shared, call, batch):
     np.testing.assert_allclose(found["time"], found["start"] + 0.5)
 
 
-def test_recordings_of_unequal_length_and_an_unusable_one(shared, call, tmp_path):
+def test_over_time_takes_unequal_recordings(shared, call, tmp_path):
+    """Shorter recordings end in NaN windows, a silent one is skipped with a warning, and the result can be plotted."""
     model = shared()
     for name, samples in (("a", call), ("b", call[:RATE]), ("c", np.zeros(RATE))):
         soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
@@ -64,12 +67,14 @@ def test_recordings_of_unequal_length_and_an_unusable_one(shared, call, tmp_path
         ({"window": 100.0}, "longer than the 60 s"),
     ],
 )
-def test_what_is_refused(shared, call, options, message):
+def test_over_time_refuses_bad_windows(shared, call, options, message):
+    """Windows over time refuse a step of zero or longer than the window, and a window longer than the model takes."""
     with pytest.raises(ValueError, match=message):
         shared().over_time(call, RATE, **options)
 
 
-def test_too_long_a_recording_is_named_and_the_others_are_heard(tiny, call, tmp_path):
+def test_predict_skips_too_long_recordings(tiny, call, tmp_path):
+    """A recording over `max_seconds` is skipped by `predict` with its name; `over_time` takes it whole."""
     model = tiny()
     model.max_seconds = 2
     for name, samples in (("short", call[:RATE]), ("long", call)):
@@ -82,7 +87,8 @@ def test_too_long_a_recording_is_named_and_the_others_are_heard(tiny, call, tmp_
     assert model.predict(cut)["label"].notna().all()
 
 
-def test_what_a_spectrogram_transformer_would_cut_off_is_named(device):
+def test_predict_refuses_what_ast_would_cut_off(device):
+    """The bundled AST predicts a clip that just fills its spectrogram, and refuses a longer one."""
     model = models.load("pocket-ast", device=device)
     rng = np.random.default_rng(0)
     columns = model.architecture.base.config.max_length
@@ -95,8 +101,8 @@ def test_what_a_spectrogram_transformer_would_cut_off_is_named(device):
 
 
 @pytest.mark.full
-def test_an_hour_takes_little_memory(tmp_path):
-    """An hour of sound with the pocket model: under 2 GB, in a process of its own."""
+def test_over_time_takes_little_memory(tmp_path):
+    """An hour of sound in windows takes under 2 GB with the pocket model, in a process of its own."""
     import subprocess
     import sys
 

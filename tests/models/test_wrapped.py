@@ -45,7 +45,8 @@ def wave():
     return np.random.default_rng(0).standard_normal(4000).astype(np.float32)
 
 
-def test_the_layout_does_not_show(wave):
+def test_wrap_hides_the_layout(wave):
+    """A module gives the same activations and logits at every site, whether frames or batch come first."""
     plain, other = wrapped(), wrapped(first=True)
     assert plain.n_layers == 2 and plain.sites(["ffn_hidden", "ffn_out"]) == [
         Site(layer, part) for layer in (1, 2) for part in ("ffn_hidden", "ffn_out")
@@ -61,7 +62,8 @@ def test_the_layout_does_not_show(wave):
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_edits_run_through_the_rest_and_the_cascade_is_the_hooked_forward(wave, first):
+def test_cascade_read_equals_edited_weights(wave, first):
+    """Zeroing neurons of a wrapped module in a cascade equals zeroing their weights, and leaves no hook behind."""
     model, change = wrapped(first), edits.edit([0, 3], "zero")
     plans = [
         (Site(1, "ffn_hidden"), change),
@@ -82,7 +84,8 @@ def test_edits_run_through_the_rest_and_the_cascade_is_the_hooked_forward(wave, 
     assert not any(m._forward_hooks for m in model.network.modules())
 
 
-def test_two_dimensional_convolutions_have_frames_along_both_axes():
+def test_wrap_flattens_two_frame_axes():
+    """The two frame axes of a 2D convolution are flattened into one on capture, and restored on edits."""
     network = nn.Sequential(nn.Unflatten(1, (1, 20, -1)), nn.Conv2d(1, 6, 3), nn.Flatten(), nn.Linear(6 * 18 * 18, 2))
     layout = {"conv": "batch neuron frame frame"}
     model = models.wrap(network, sites={(1, "conv"): "1"}, sample_rate=400, labels="ab", layout=layout, device="cpu")
@@ -94,7 +97,8 @@ def test_two_dimensional_convolutions_have_frames_along_both_axes():
         torch.testing.assert_close(model.logits(x), network(x))
 
 
-def test_what_does_not_fit_is_refused_in_words():
+def test_wrap_refuses_what_does_not_fit():
+    """Layouts, labels, paths, sites and calls that do not fit a wrapped module are refused, with the reason."""
     good = {"sites": SITES, "sample_rate": 8000, "labels": "abc", "device": "cpu"}
     with pytest.raises(ValueError, match="10 rows for two clips|80 rows for two clips"):
         models.wrap(Frames(first=True), **good)
@@ -121,7 +125,8 @@ def test_what_does_not_fit_is_refused_in_words():
         model.n_frames(4000)
 
 
-def test_tuples_preprocessing_and_modules_without_labels(wave):
+def test_wrap_takes_tuples_preprocess_and_read(wave):
+    """A wrapped module may return a tuple, be preprocessed, be read by a function, and have no labels."""
     model = models.wrap(Frames(tuples=True), sites=SITES, sample_rate=8000, labels="abc", device="cpu",
                         preprocess=lambda x: x / 2)  # fmt: skip
     torch.testing.assert_close(model.logits(model.tensor(wave)), Frames()(model.tensor(wave) / 2))
@@ -132,7 +137,8 @@ def test_tuples_preprocessing_and_modules_without_labels(wave):
     assert bare.logits(bare.tensor(wave)).shape == (1, 0)
 
 
-def test_a_path_of_a_loaded_model_is_a_site_too(tiny):
+def test_site_can_be_a_module_path(tiny):
+    """The path of a module is a site of a loaded model too: it is captured, counted and edited like the named part."""
     model = tiny()
     x = model.tensor(np.random.default_rng(0).standard_normal(8000))
     path = "wavlm.encoder.layers.1.feed_forward.intermediate_dense"
@@ -146,7 +152,8 @@ def test_a_path_of_a_loaded_model_is_a_site_too(tiny):
     torch.testing.assert_close(both[1], both[2])
 
 
-def test_attributions_of_a_wrapped_module_are_those_of_autograd(tmp_path):
+def test_grad_x_activation_equals_autograd(tmp_path):
+    """Gradient × activation of a wrapped module equals autograd, whatever the layout."""
     import pandas as pd
     import soundfile
 
@@ -167,7 +174,8 @@ def test_attributions_of_a_wrapped_module_are_those_of_autograd(tmp_path):
     np.testing.assert_allclose(plain["signed"].sel(layer=2)[0], (slope * kept[0])[0].sum(0).detach(), atol=1e-6)
 
 
-def test_a_wrapped_module_can_be_pickled(wave):
+def test_wrap_survives_pickling(wave):
+    """A wrapped module gives the same logits after pickling."""
     import pickle
 
     model = wrapped()
@@ -204,7 +212,8 @@ def windowed(axes=None, **options):
     return model, wave
 
 
-def test_frames_of_a_window_lie_in_the_clip_or_do_not_count():
+def test_valid_frames_of_window_lie_in_clip():
+    """Of a fixed window of `seconds` only frames in the clip are valid; without `seconds`, `wrap` warns."""
     with pytest.warns(UserWarning, match="1 s and of 2 s both give 1000 frames.* seconds="):
         model, wave = windowed()
     assert model.valid_frames(wave, 1000).all() and model.times(wave, 1000)[-1] < 1.5  # as nobody said otherwise
@@ -222,7 +231,8 @@ def test_frames_of_a_window_lie_in_the_clip_or_do_not_count():
 
 
 @pytest.mark.parametrize("axes", [(3, 1), (1, 3)])
-def test_frames_along_two_axes_say_which_is_time(axes):
+def test_valid_frames_follow_the_time_axis(axes):
+    """Of two frame axes `time` says which frames lie in the clip; a window without that word is refused."""
     words = "batch neuron frame time" if axes == (3, 1) else "batch neuron time frame"
     model, wave = windowed(axes, layout={"map": words}, seconds=10)
     with hooks.capture(model, Site(1, "map")) as seen, hooks.edit(model, {Site(1, "map"): lambda hidden: hidden}):
@@ -237,7 +247,8 @@ def test_frames_along_two_axes_say_which_is_time(axes):
         windowed(axes, layout={"map": "batch neuron frame frame"}, seconds=10)
 
 
-def test_a_window_that_is_none_or_has_to_be_told_is_said_in_words():
+def test_wrap_checks_seconds():
+    """Wrapping asks for `seconds` if a module takes one length only, and refuses them if frames grow with the clip."""
     with pytest.raises(ValueError, match="does not take 1 s of sound .ten seconds, please.* seconds="):
         windowed(exact=True)
     model, _ = windowed(exact=True, seconds=10)
@@ -246,7 +257,8 @@ def test_a_window_that_is_none_or_has_to_be_told_is_said_in_words():
         wrapped(seconds=2)
 
 
-def test_frames_are_not_taken_for_neurons():
+def test_wrap_refuses_frames_as_neurons():
+    """Wrapping refuses a layout by which the number of neurons grows with the clip, and takes the right one."""
     network = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.Conv1d(1, 6, 10, stride=5))
     options = {"sites": {(1, "conv"): "1"}, "sample_rate": 400, "device": "cpu"}
     with pytest.raises(ValueError, match="79 neurons in one clip and 159 in a longer one"):

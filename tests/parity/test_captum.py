@@ -61,7 +61,7 @@ def summed(by_frame, plain):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_grad_x_activation_equals_captum_at_every_layer(model, clips, part):
-    """Equals Captum at every layer."""
+    """Gradient times activation equals Captum at every layer and part of a layer, by frame and summed over frames."""
     found = gradients.grad_x_activation(model, clips, target="sad", part=part, by_frame=True)
     summed(found, gradients.grad_x_activation(model, clips, target="sad", part=part))
     assert found["layer"].values.tolist() == list(range(part != "hidden_state", model.n_layers + 1))
@@ -75,7 +75,7 @@ def test_grad_x_activation_equals_captum_at_every_layer(model, clips, part):
 
 
 def test_grad_x_activation_over_speech_equals_captum(tiny, clips):
-    """Speech frames only."""
+    """Gradient times activation over speech equals Captum's attributions summed over speech frames only."""
     model = tiny("base")
     x = audio.read(clips["path"].iloc[0])
     speech = audio.speech_mask(x)
@@ -90,7 +90,7 @@ def test_grad_x_activation_over_speech_equals_captum(tiny, clips):
 @pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("scale", ["probability", "log_odds"])
 def test_gradients_equal_captum_on_other_scales(tiny, clips, part, scale):
-    """Equals Captum on other scales."""
+    """Gradients and integrated gradients equal Captum on the probability and log-odds scales."""
     model, options = tiny("large"), {"target": "sad", "part": part, "scale": scale, "by_frame": True}
     once = gradients.grad_x_activation(model, clips[:1], **options).isel(clip=0)
     path = gradients.integrated_gradients(model, clips[:1], baseline="silence", steps=12, **options).isel(clip=0)
@@ -110,8 +110,8 @@ def test_gradients_equal_captum_on_other_scales(tiny, clips, part, scale):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_integrated_gradients_equal_captum_where_the_baseline_is_a_waveform(model, clips, part):
-    """Integrated gradients equal Captum where the baseline is a waveform."""
+def test_integrated_gradients_equals_captum_from_waveform_baseline(model, clips, part):
+    """Integrated gradients equal Captum where the baseline is a waveform, by frame and summed over frames."""
     options = {"target": "sad", "part": part, "steps": 12, "batch": 5}
     options["baseline"] = lambda wave: 0.3 * wave[::-1].copy()
     found = gradients.integrated_gradients(model, clips, by_frame=True, **options)
@@ -127,8 +127,8 @@ def test_integrated_gradients_equal_captum_where_the_baseline_is_a_waveform(mode
 
 @pytest.mark.parametrize("part", ["hidden_state", "ffn_hidden"])
 @pytest.mark.parametrize("baseline", ["zero", "mean"])
-def test_integrated_gradients_equal_captum_on_the_layers_above(model, clips, part, baseline):
-    """Integrated gradients equal Captum on the layers above."""
+def test_integrated_gradients_equals_captum_from_activation_baseline(model, clips, part, baseline):
+    """From zero or mean activations, integrated gradients equal Captum on the layers above."""
     known = activations.activation_stats(model, clips, part=part)
     options = {"target": "sad", "baseline": baseline, "activation_stats": known, "steps": 10, "by_frame": True}
     found = gradients.integrated_gradients(model, clips[:1], part=part, **options)
@@ -164,8 +164,8 @@ def flops(function):
     return counter.get_total_flops()
 
 
-def test_integrated_gradients_take_fewer_flops_than_captum(tiny, clips):
-    """Integrated gradients take fewer FLOPs than Captum."""
+def test_integrated_gradients_takes_fewer_flops_than_captum(tiny, clips):
+    """For three layers, integrated gradients equal Captum with less than 0.4 of its FLOPs."""
     model, x = tiny("base"), torch.as_tensor(audio.read(clips["path"].iloc[0]))[None]
     x = x.to(model.device)
     options = {"target": "sad", "baseline": "silence", "steps": 8, "layers": [1, 2, 3]}
@@ -189,7 +189,7 @@ def test_integrated_gradients_take_fewer_flops_than_captum(tiny, clips):
 @pytest.mark.parametrize("baseline", ["noise", "silence", "clips"])
 @pytest.mark.parametrize("steps, layers", [(1, None), (3, "all")])
 def test_gradient_shap_equals_captum(tiny, swelling_clips, size, baseline, steps, layers, monkeypatch):
-    """Equals Captum under the same draws."""
+    """GradientSHAP of frames equals Captum's attributions of samples summed by frame, under the same draws."""
     model, n = tiny(size), 6
     clips = swelling_clips
     baseline = clips if baseline == "clips" else baseline
@@ -228,8 +228,8 @@ def close(ours, theirs):
     assert np.isnan(ours[len(theirs) :]).all() and np.abs(theirs).max() > 1e-4
 
 
-def test_segment_response_equals_captum_for_a_neuron_and_a_mask(model, clips):
-    """Equals Captum for a neuron and a mask."""
+def test_segment_response_equals_captum_for_single_neurons(model, clips):
+    """The segment response of a neuron equals Captum's ablation of the same segments, in clips of unequal length."""
     found = segment_response(model, clips, seconds=0.1, fade=0, frames="all", batch=3)
     for index in clips.index:
         x, count = model.tensor(audio.read(clips["path"][index])), int(found["n_segments"].sel(clip=index))
@@ -240,8 +240,8 @@ def test_segment_response_equals_captum_for_a_neuron_and_a_mask(model, clips):
     assert np.allclose(found["seconds"], 0.1 * np.arange(7)) and found["duration"].values.tolist() == [0.5, 0.625]
 
 
-def test_segment_response_equals_captum_for_the_baselines_that_both_take(model, clips):
-    """Equals Captum for the baselines that both take."""
+def test_segment_response_equals_captum_for_shared_baselines(model, clips):
+    """The segment response equals Captum for a number, an array, a callable and the mean; silence equals zero."""
     x = model.tensor(audio.read(clips["path"][7]))
     wave = 0.1 * np.random.default_rng(5).standard_normal(x.shape[1]).astype(np.float32)
     options = {"fade": 0, "frames": "all", "layers": 2}
@@ -259,8 +259,8 @@ def test_segment_response_equals_captum_for_the_baselines_that_both_take(model, 
     assert np.allclose(ours("silence"), ours(0)) and not np.allclose(ours(0), ours(0.3), atol=1e-3)
 
 
-def test_segment_response_equals_captum_at_one_frame_and_for_a_callable(model, clips):
-    """Equals Captum at one frame and for a callable."""
+def test_segment_response_equals_captum_for_frame_and_callable(model, clips):
+    """The segment response equals Captum at one frame, and for a callable that reduces the hidden state."""
     x = model.tensor(audio.read(clips["path"][7]))
     found = segment_response(model, clips[:1], fade=0, frames=11, layers=[1, 3])
     close(found.sel(layer=3, neuron=8).values[0], captum(model, x, 5, 3, lambda out: out[:, 11, 8]))
@@ -276,7 +276,7 @@ def test_segment_response_equals_captum_at_one_frame_and_for_a_callable(model, c
 
 @pytest.mark.parametrize("part", ["ffn_hidden", "ffn_out", "attention"])
 def test_segment_response_equals_captum_inside_a_layer(model, clips, part):
-    """Equals Captum inside a layer."""
+    """The segment response equals Captum for neurons of the feed-forward and of attention inside a layer."""
     x = model.tensor(audio.read(clips["path"][7]))
     found = segment_response(model, clips[:1], fade=0, frames="all", part=part, layers=[2])
     mask, width = (torch.arange(x.shape[1]) // 1600).clamp(max=4)[None].to(x.device), found.sizes["neuron"]

@@ -13,7 +13,7 @@ from xai_lib import audio, corpora
 
 
 def test_read_equals_librosa(tmp_path):
-    """Resampling is librosa's."""
+    """Reading a file resamples it from 22.05 to 16 kHz as librosa does with soxr."""
     y = np.random.default_rng(0).normal(size=22050).astype(np.float32) * 0.1
     soundfile.write(tmp_path / "a.wav", y, 22050, subtype="FLOAT")
     ours, theirs = (audio.read(tmp_path / "a.wav"), librosa.load(tmp_path / "a.wav", sr=RATE, res_type="soxr_hq")[0])
@@ -22,7 +22,7 @@ def test_read_equals_librosa(tmp_path):
 
 @pytest.mark.parametrize("width", [400, 1024])
 def test_features_equal_librosa(width):
-    """Agrees with librosa, as closely as the docstring of `features` promises."""
+    """RMS, envelope, zero crossings and, where there is sound, the spectral centroid equal librosa's."""
     for x in (speech(), np.random.default_rng(1).normal(size=9000).astype(np.float32) * 0.1):
         got = {k: v.numpy() for k, v in audio.features(torch.as_tensor(x), frame_length=width).items()}
         padded = np.pad(x, ((width - 400) // 2, width))
@@ -47,8 +47,8 @@ def test_features_equal_librosa(width):
 
 @pytest.mark.full
 @pytest.mark.real
-def test_f0_agrees_with_pyin(real):
-    """F0 agrees with pYIN on real speech."""
+def test_features_f0_agrees_with_pyin(real):
+    """On real speech F0 differs from pYIN's by less than 0.5 % at the median, and by over 5 % in few frames."""
     clips = corpora.balanced(corpora.load("ravdess", real / "ravdess"), 12, seed=3)
     off, both, theirs = [], 0, 0
     for _, x in audio.stream(clips):

@@ -23,7 +23,7 @@ from xai_lib.probing import activation_proxies
 
 
 def test_interval_equals_scipy():
-    """The interval is scipy's."""
+    """The interval is the mean with scipy's t confidence interval, along either axis."""
     x = np.random.default_rng(0).normal(size=(12, 3))
     mean, low, high = statistics.interval(x, 0.9)
     want = stats.ttest_1samp(x, 0).confidence_interval(0.9)
@@ -34,7 +34,7 @@ def test_interval_equals_scipy():
 
 @pytest.mark.parametrize("n", [7, 8, 13, 14, 15, 20])
 def test_sign_flip_test_equals_scipy(n):
-    """Sign flip of many at once is scipy's one by one."""
+    """The sign-flip test of many samples equals scipy's permutation test of each; of seven units it is NaN."""
     x = np.random.default_rng(n).normal(0.4, 1, size=(3, n, 2))
     options = {"permutation_type": "samples", "n_resamples": np.inf if n <= 14 else 999}
     found = statistics.sign_flip_test(x, axis=1, permutations=999, seed=3)
@@ -47,7 +47,7 @@ def test_sign_flip_test_equals_scipy(n):
 
 
 def test_welch_equals_scipy():
-    """Welch's test is scipy's."""
+    """Welch's test equals scipy's, with its interval, and gives no p where a group has fewer than eight units."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(1, 1, size=(8, 3)), rng.normal(0, 4, size=(12, 3))
     want = stats.ttest_ind(a, b, equal_var=False)
@@ -63,7 +63,7 @@ def test_welch_equals_scipy():
 
 
 def test_t_test_equals_scipy():
-    """The t test is scipy's over eight units or more."""
+    """The t test equals scipy's one-sample test over eight units or more, and is NaN over fewer."""
     x = np.random.default_rng(0).normal(0.5, 1, size=(9, 5))
     np.testing.assert_allclose(statistics.t_test(x), stats.ttest_1samp(x, 0).pvalue)
     x[0, 1] = np.nan
@@ -74,7 +74,7 @@ def test_t_test_equals_scipy():
 
 
 def test_t_test_above_equals_scipy():
-    """One-sided t is scipy's."""
+    """The test of means above zero equals scipy's one-sided t test, and is NaN over seven units."""
     values = np.random.default_rng(0).standard_normal((9, 5)) + [0, 1, -1, 0.5, 0]
     values[0, 4], values[:2, 3] = np.nan, np.nan  # eight units, and seven
     expected = stats.ttest_1samp(values, 0, alternative="greater", nan_policy="omit").pvalue
@@ -82,7 +82,7 @@ def test_t_test_above_equals_scipy():
 
 
 def test_repeated_measures_test_equals_scipy_for_two_conditions():
-    """Repeated measures of two conditions are the paired t test."""
+    """The repeated-measures test of two conditions equals scipy's paired t test over complete units."""
     values = np.random.default_rng(0).standard_normal((9, 2, 5))
     expected = stats.ttest_rel(values[:, 0], values[:, 1]).pvalue
     np.testing.assert_allclose(statistics.repeated_measures_test(values), expected)
@@ -94,7 +94,7 @@ def test_repeated_measures_test_equals_scipy_for_two_conditions():
 
 
 def test_fdr_equals_scipy():
-    """FDR is scipy's and leaves NaN."""
+    """FDR equals scipy's false discovery control over all values, and leaves NaN as it is."""
     p = np.random.default_rng(0).uniform(size=(4, 5))
     np.testing.assert_allclose(statistics.fdr(p), stats.false_discovery_control(p.ravel()).reshape(4, 5))
     q = statistics.fdr([0.01, np.nan, 0.04])
@@ -111,7 +111,7 @@ def speaker_means(values):
 
 
 def test_summary_equals_scipy():
-    """The summary against scipy."""
+    """A summary equals scipy's t intervals, tests and FDR over speakers, and ranks neurons among random ones."""
     result = swept()
     found = ablation.summary(result)
     units, random = speaker_means(result["target_change"].values), speaker_means(result["random_target_change"].values)
@@ -141,8 +141,8 @@ def test_summary_equals_scipy():
         assert found["q"].values[:, mode] == pytest.approx(np.maximum(q, found["q_random"].values[:, mode]))
 
 
-def test_contrast_equals_scipy_of_pairs():
-    """A contrast is paired."""
+def test_contrast_equals_scipy_paired_test():
+    """A contrast equals scipy's paired interval over speakers, and its q values are scipy's FDR of its p values."""
     result = swept()
     found = ablation.contrast(result["target_change"].sel(mode="flip"), result["target_change"].sel(mode="zero"))
     units = speaker_means(result["target_change"].values)
@@ -156,7 +156,7 @@ def test_contrast_equals_scipy_of_pairs():
 
 
 def test_agreement_equals_scipy():
-    """Agreement is Spearman's."""
+    """Agreement is scipy's Spearman correlation of each clip's scores with the mean scores, by layer."""
     rng = np.random.default_rng(3)
     a, b = scores(rng.standard_normal((3, 2, 30)), list("abc")), scores(rng.standard_normal((2, 2, 30)), list("de"))
     found, mean = attribution.agreement(a, b, by="signed"), attribution.mean_score(b, by="signed").values
@@ -169,7 +169,7 @@ def test_agreement_equals_scipy():
 
 
 def test_compare_equals_scipy_between_speakers():
-    """Between speakers it is Welch's test of their means."""
+    """Comparing the sexes equals scipy's Welch test of the speakers' means."""
     made = angry_contrast()
     found, means = compare(made, "sex", "female"), made["activation"].astype(float).groupby("speaker").mean()
     own = np.arange(16) % 2 == 0
@@ -186,7 +186,7 @@ def test_compare_equals_scipy_between_speakers():
 
 @pytest.mark.filterwarnings("error")
 def test_validity_equals_scipy_within_speakers(monkeypatch):
-    """Validity is the rank correlation within speakers."""
+    """Validity is the mean over speakers of scipy's rank correlation within each, with its t interval."""
     rng = np.random.default_rng(0)
     value, true = rng.standard_normal((9, 5, 2, 3)), rng.standard_normal((9, 5, 3))
     value[:, :, 1, 0], value[:, :, 1, 1] = np.exp(true[..., 0]), -(true[..., 1] ** 3)  # monotonic, rising and falling
@@ -218,7 +218,7 @@ def test_validity_equals_scipy_within_speakers(monkeypatch):
 
 
 def test_selectivity_equals_scipy():
-    """p is the greater of rank sum and t."""
+    """The p of `selectivity` is scipy's rank-sum p in one speaker, and over speakers at least that of the t test."""
     activations = voiced_neurons.emotional()
     found = dissection.selectivity(activations)
     rows = activations["speaker"].values == "s0"
@@ -242,7 +242,7 @@ def test_selectivity_equals_scipy():
 
 
 def test_by_layer_equals_scipy():
-    """The line over layers is scipy's."""
+    """The trend over layers is scipy's linear regression, with its interval and p; over two layers it is NaN."""
     rng = np.random.default_rng(0)
     layers = np.arange(1, 7)
     said = rng.random((6, 40, 5)) < (0.2 + 0.1 * layers)[:, None, None]
@@ -258,7 +258,7 @@ def test_by_layer_equals_scipy():
 
 
 def test_check_equals_scipy_within_speakers():
-    """Rho is scipy's within speakers over the clips that were measured."""
+    """The rho of `check` is the mean over speakers of scipy's over measured clips, with an interval over speakers."""
     measured = voiced_neurons.measured()
     activations = voiced_neurons.following(measured)
     found = open_concepts.check(activations, said_of(activations), measured, LEXICON, draws=1)

@@ -29,7 +29,7 @@ from xai_lib.probing import acoustic_decoders, activation_proxies, linear_probes
 
 
 def test_auroc_equals_scikit_learn():
-    """AUROC is scikit-learn's."""
+    """AUROC equals scikit-learn's, also with ties, along either axis and with the groups swapped."""
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 5, size=(9, 4)) + 1.0, rng.integers(0, 5, size=(14, 4))  # with ties
     truth = np.r_[np.ones(9), np.zeros(14)]
@@ -44,7 +44,7 @@ def test_auroc_equals_scikit_learn():
 
 @pytest.mark.parametrize(("a", "b"), [("angry", None), ("angry", "happy"), ("neutral", "angry"), ("neutral", None)])
 def test_compare_equals_scikit_learn_and_scipy(a, b):
-    """Effect sizes are scikit-learn's and scipy's over the clips compared."""
+    """The AUROC of `compare` is scikit-learn's and Cohen's d is scipy's t rescaled, over the clips compared."""
     made = angry_contrast()
     found, label = compare(made, "label", a, b), made["label"].values
     keep = np.isin(label, [a, b]) if b else np.full(len(label), True)
@@ -65,7 +65,7 @@ def test_compare_equals_scikit_learn_and_scipy(a, b):
 
 
 def test_recognition_equals_scikit_learn(tiny, emotional_buzzes):
-    """Recognition is scikit-learn's."""
+    """Recognition is scikit-learn's recall of each emotion that is a label of the model, with their mean."""
     clips, labels = emotional_buzzes, ("angry", "sad", "calm")
     neurons = {layer: [1, 4 + layer, 17] for layer in range(4)}
     model = tiny()
@@ -89,7 +89,7 @@ def test_recognition_equals_scikit_learn(tiny, emotional_buzzes):
 
 @pytest.mark.heavy
 def test_layer_probes_equal_scikit_learn_for_each_speaker():
-    """Recalls are those of scikit-learn for each speaker."""
+    """For each speaker the accuracy of `layer_probes` is that of scikit-learn's logistic regression, balanced."""
     train, test = probed([manners]), probed([manners], first=8, seed=1)
     rng = np.random.default_rng(2)  # so that not all is right
     train, test = (
@@ -112,7 +112,7 @@ def test_layer_probes_equal_scikit_learn_for_each_speaker():
 
 
 def test_acoustic_decoders_equal_ridge_regressions(tiny, gliding_voices):
-    """Decoders equal ridge regressions chosen with speakers apart."""
+    """Decoders equal scikit-learn's ridge regressions, of strengths chosen by folds that keep speakers apart."""
     features = [*acoustic_decoders.FEATURES]
     model, clips = tiny(), gliding_voices[:15]
     fitted, seen, true, split = acoustic_decoders.fit(model, clips), [], [], []
@@ -141,7 +141,7 @@ def test_acoustic_decoders_equal_ridge_regressions(tiny, gliding_voices):
 
 
 def test_activation_proxies_equal_principal_component_analysis(tiny, coloured_clips):
-    """Fit finds what principal component analysis finds."""
+    """Fitted proxies have the first component, centre and explained variance of scikit-learn's PCA."""
     clips = coloured_clips
     model = tiny()
     fitted = activation_proxies.fit(model, clips)
@@ -164,7 +164,7 @@ def test_activation_proxies_equal_principal_component_analysis(tiny, coloured_cl
 
 
 def test_speaker_space_equals_linear_discriminant_analysis(tiny, voices):
-    """The space is that of linear discriminant analysis."""
+    """The projection of `speaker_space` is that of scikit-learn's linear discriminant analysis with shrinkage."""
     model, clips = tiny(), voices[:12]
     fitted = speaker_space.fit(model, clips)
     assert (
@@ -184,8 +184,8 @@ def test_speaker_space_equals_linear_discriminant_analysis(tiny, voices):
 
 
 @pytest.mark.parametrize("spread", [0.5, 2, 20])
-def test_equal_error_rate_equals_the_crossing_of_the_roc_curve(spread):
-    """Equal error rate is where the ROC curve crosses."""
+def test_speaker_space_error_rate_equals_roc_crossing(spread):
+    """The equal error rate is where both errors of scikit-learn's ROC curve are equal, also with ties."""
     rng = np.random.default_rng(0)
     same = rng.random(400) < 0.2
     cosines = np.round(same + spread * rng.standard_normal(400), 1)  # with ties
@@ -200,7 +200,7 @@ def test_equal_error_rate_equals_the_crossing_of_the_roc_curve(spread):
 
 
 def test_selectivity_equals_scikit_learn_within_speakers():
-    """AUROC is scikit-learn's within speakers."""
+    """The mean of `selectivity` is scikit-learn's AUROC within each speaker, averaged over speakers."""
     activations = voiced_neurons.emotional()
     found = dissection.selectivity(activations)["mean"].sel(layer=1, neuron=7, concept="sad")
     one, each = activations.sel(layer=1, neuron=7), []
@@ -211,7 +211,7 @@ def test_selectivity_equals_scikit_learn_within_speakers():
 
 
 def test_predictivity_auroc_equals_scikit_learn_within_speakers():
-    """AUROC is scikit-learn's within speakers."""
+    """The predictivity of neurons is scikit-learn's AUROC within speakers, with an interval over speakers."""
     measured = voiced_neurons.measured()
     activations, described = voiced_neurons.following(measured), voiced_neurons.described()
     captions = voiced_neurons.captions(activations, measured)

@@ -47,8 +47,8 @@ def sound(n, seed=0):
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_logits_equal_hugging_face(tiny_folder, size, wave):
-    """Logits are those of Hugging Face: raw samples in, normalised as the checkpoint's own feature extractor does."""
+def test_logits_equal_transformers(tiny_folder, size, wave):
+    """Logits of raw samples equal those of transformers after the checkpoint's own feature extractor."""
     folder = tiny_folder(size)
     model = models.load(folder)
     inputs = AutoFeatureExtractor.from_pretrained(folder)(wave + 0.3, sampling_rate=16_000, return_tensors="pt")
@@ -57,8 +57,8 @@ def test_logits_equal_hugging_face(tiny_folder, size, wave):
     assert model.labels == [plain_label for plain_label in model.network.config.id2label.values()]
 
 
-def test_prepare_equals_transformers_where_normalisation_is_left_out(tiny_folder, tmp_path, wave):
-    """Normalisation left out of the preprocessor is on as in transformers."""
+def test_prepare_normalises_by_default_like_transformers(tiny_folder, tmp_path, wave):
+    """A model normalises sound, as transformers does, where the preprocessor does not say whether to."""
     shutil.copytree(tiny_folder("base"), tmp_path / "m")
     path = tmp_path / "m/preprocessor_config.json"
     kept = json.loads(path.read_text())
@@ -71,8 +71,8 @@ def test_prepare_equals_transformers_where_normalisation_is_left_out(tiny_folder
 
 
 @pytest.mark.parametrize("n", [4000, 16000, 30000], ids=["padded", "whole", "cut"])
-def test_prepare_of_an_ast_equals_the_feature_extractor(ast, ast_folder, n):
-    """The spectrogram is that of the feature extractor and gradients reach the samples."""
+def test_prepare_equals_ast_feature_extractor(ast, ast_folder, n):
+    """The AST's spectrogram and logits equal those of transformers, and gradients reach the clip's own samples."""
     wave = sound(n)
     extract = ASTFeatureExtractor.from_pretrained(ast_folder)
     theirs = extract(wave, sampling_rate=16_000, return_tensors="pt")["input_values"].to(ast.device)
@@ -85,8 +85,8 @@ def test_prepare_of_an_ast_equals_the_feature_extractor(ast, ast_folder, n):
 
 
 @pytest.mark.parametrize("kind", OTHER_HEADS)
-def test_predict_equals_the_pipeline(tmp_path, kind):
-    """Scores are those of the pipeline."""
+def test_predict_equals_transformers_pipeline(tmp_path, kind):
+    """Predictions are the scores of transformers' audio-classification pipeline, for each kind of head."""
     wave = (0.1 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
     folder = changed(tmp_path / kind.replace(" ", "-"), *OTHER_HEADS[kind])
     ours = models.load(folder, device="cpu").predict(wave, RATE).iloc[0].drop("label", errors="ignore").astype(float)
@@ -101,7 +101,7 @@ def test_predict_equals_the_pipeline(tmp_path, kind):
 @pytest.mark.parametrize("size", ["base", "large"])
 @pytest.mark.parametrize("summed", [False, True])  # whether the emotion head reads a weighted sum does not matter
 def test_xvector_equals_transformers(tiny, xvector_heads, voices, size, summed):
-    """An x-vector is what its network gives."""
+    """The x-vector of a clip equals that of transformers' network, and changes under an edit of a layer below."""
     model = tiny(size)
     if summed:
         model.network.layer_weights = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
@@ -131,8 +131,8 @@ def clip(tmp_path_factory):
     return tiny_text.clip(tmp_path_factory.mktemp("clip"))
 
 
-def test_clip_text_equals_the_projection_of_transformers(clip):
-    """CLIP's text is the model's own projection."""
+def test_clip_text_equals_transformers(clip):
+    """`CLIPText` gives the normalised text projection of transformers, and zeros for an empty text."""
     encode = descriptions.CLIPText(clip, device="cpu", batch=2)
     texts = ["a dog barks", "rain", "собака", ""]
     vectors = encode(texts)
@@ -180,7 +180,7 @@ def recorded(tmp_path):
 
 
 def test_clap_sound_equals_transformers(clap, recorded):
-    """CLAP hears clips at its own rate."""
+    """`CLAP` embeds sound at 48 kHz as transformers does, without random crops, and skips missing files."""
     both = descriptions.CLAP(clap, device="cpu")
     assert both.sample_rate == 48000
     with pytest.warns(UserWarning, match="gone.wav"):
@@ -199,7 +199,7 @@ def test_clap_sound_equals_transformers(clap, recorded):
 
 
 def test_clap_text_equals_transformers(clap, recorded):
-    """CLAP reads texts and fits sounds to them."""
+    """`CLAP` embeds texts as transformers does, warns of texts it cuts, and matches sounds to them by cosine."""
     both = descriptions.CLAP(clap, device="cpu")
     vectors = both.text(["a dog barks", "rain", "x" * 40])
     network, words = ClapModel.from_pretrained(clap).eval(), AutoTokenizer.from_pretrained(clap)
@@ -215,7 +215,7 @@ def test_clap_text_equals_transformers(clap, recorded):
 
 
 def test_sentence_transformer_equals_transformers(tmp_path):
-    """A sentence transformer is the package's own."""
+    """`SentenceTransformer` gives the normalised mean of the token states of transformers."""
     package = pytest.importorskip("sentence_transformers")
     words = tiny_text.tokenizer(tmp_path / "bert", end=True)
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -248,7 +248,7 @@ def sounds(make_clips, tmp_path):
 
 
 def test_audio_language_model_equals_transformers(writer, sounds):
-    """An audio language model hears through its own processor: one caption, made by transformers alone."""
+    """`AudioLanguageModel` gives the caption that transformers generates with the checkpoint's own processor."""
     network = Qwen2AudioForConditionalGeneration.from_pretrained(writer, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(writer)
     asked = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nAudio 1: "

@@ -35,7 +35,8 @@ def noise(model, scale=1.0):
     return lambda true, clip: scale * np.random.default_rng(len(true)).standard_normal((len(true), model.n_neurons(0)))
 
 
-def test_true_features_are_those_of_audio_in_their_units(tiny, voices):
+def test_truth_equals_audio_features(tiny, voices):
+    """The true features are those of `audio` in their units, NaN outside of speech, with the pitch if voiced."""
     model = tiny()
     waveform = audio.read(voices["path"][4])
     waveform = np.concatenate([np.zeros(3200, np.float32), waveform, np.zeros(3200, np.float32)])
@@ -57,7 +58,8 @@ def test_true_features_are_those_of_audio_in_their_units(tiny, voices):
 
 
 @pytest.mark.parametrize("glide", [12, -24])
-def test_the_delta_is_the_slope_between_voiced_neighbours(tiny, glide):
+def test_truth_delta_is_slope_between_neighbours(tiny, glide):
+    """The pitch delta is the slope from the frame before to the one after, and the rate of a planted glide."""
     found = acoustic_decoders.truth(tiny(), voice(np.random.default_rng(0), 16000, 150, glide))
     pitch, slope = found[4:]
     assert np.nanmedian(slope) == pytest.approx(glide, rel=0.1)
@@ -67,7 +69,8 @@ def test_the_delta_is_the_slope_between_voiced_neighbours(tiny, glide):
         assert value == pytest.approx(expected, nan_ok=True)
 
 
-def test_the_delta_leaps_over_no_gap(tiny, wave, monkeypatch):
+def test_truth_delta_is_nan_beside_gaps(tiny, wave, monkeypatch):
+    """The pitch delta is NaN in unvoiced frames, beside them, and at both ends of the clip."""
     model, real = tiny(), audio.features
     pitch = torch.full((model.n_frames(len(wave)),), 200.0)
     pitch[[5, 9]] = torch.nan
@@ -76,7 +79,8 @@ def test_the_delta_leaps_over_no_gap(tiny, wave, monkeypatch):
     assert np.flatnonzero(np.isnan(slope)).tolist() == [0, 4, 5, 6, 8, 9, 10, len(pitch) - 1]
 
 
-def test_a_clip_of_one_frame_and_one_without_speech_have_features(tiny):
+def test_truth_is_finite_for_one_frame_or_no_speech(tiny):
+    """A clip of one frame, and one without speech, have finite features in all frames, except for pitch."""
     rng, model = np.random.default_rng(0), tiny()
     assert np.isfinite(acoustic_decoders.truth(model, voice(rng, 400, 200))[:4]).all()
     hiss = (1e-5 * rng.standard_normal(8000)).astype(np.float32)
@@ -102,7 +106,8 @@ def planted(tiny, voices):
     return fitted, valid, doubled, scales
 
 
-def test_what_is_linear_in_a_layer_is_decoded_in_full_and_noise_is_not(planted):
+def test_validity_separates_planted_features_from_noise(planted):
+    """Features that a layer holds linearly are decoded with R² above 0.995; in a layer of noise, below 0.03."""
     fitted, valid, _, scales = planted
     assert fitted["weight"].dims == ("layer", "feature", "neuron") and list(fitted["feature"]) == NAMES
     assert fitted["unit"].sel(feature="f0").item() == "semitones"
@@ -114,14 +119,16 @@ def test_what_is_linear_in_a_layer_is_decoded_in_full_and_noise_is_not(planted):
     assert (fitted["strength"].sel(layer=2) < fitted["strength"].sel(layer=3)).all()
 
 
-def test_decoders_of_other_clips_features_know_nothing(planted):
+def test_validity_of_shuffled_decoders_is_near_zero(planted):
+    """Decoders fitted to the features of other clips have an R² near 0, and other weights."""
     fitted, valid, _, _ = planted
     assert np.abs(valid["shuffled"].sel(layer=[2, 3])).max() < 0.25
     assert np.abs(valid["shuffled"].sel(layer=2, feature=NAMES[:4])).max() < 0.15
     assert not fitted["weight"].equals(fitted["shuffled_weight"])
 
 
-def test_validity_is_over_speakers_and_gives_no_interval_for_few(planted):
+def test_validity_averages_over_speakers(planted):
+    """Validity is the mean over speakers, with an interval for twelve of them and none for four."""
     _, valid, doubled, _ = planted
     assert valid["speakers"].dims == ("speaker", "layer", "feature") and (valid["n"] == 4).all()
     assert valid["low"].isnull().all() and valid["mean"].notnull().all()
@@ -129,7 +136,8 @@ def test_validity_is_over_speakers_and_gives_no_interval_for_few(planted):
     assert doubled["mean"].values == pytest.approx(doubled["speakers"].mean("speaker").values)
 
 
-def test_r2_is_one_minus_the_error_over_the_variance_of_the_speakers_frames(tiny, voices):
+def test_validity_equals_r2_within_speakers(tiny, voices):
+    """R² is one minus the squared error over the variance of the speaker's own frames."""
     model = tiny()
     fitted = acoustic_decoders.fit(model, voices[:12])
     valid = acoustic_decoders.validity(model, voices[24:30], fitted)
@@ -147,7 +155,8 @@ def test_r2_is_one_minus_the_error_over_the_variance_of_the_speakers_frames(tiny
         assert valid["speakers"][0, 2, i] == pytest.approx(1 - error / ((y - y.mean()) ** 2).sum(), rel=1e-4)
 
 
-def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
+def test_validity_ignores_speaker_identity(tiny, voices):
+    """A layer that holds only the speaker's mean pitch gets no R², though it does beat the training mean."""
     model = tiny()
     pitch = {}
     for index, waveform in audio.stream(voices):
@@ -165,7 +174,8 @@ def test_what_tells_only_the_speaker_counts_for_nothing(tiny, voices):
     assert valid["training"].sel(feature="f0") > 0.3
 
 
-def test_few_frames_are_drawn_evenly_and_seeded(tiny, voices):
+def test_fit_draws_frames_by_seed(tiny, voices):
+    """The frames of a fit are drawn by seed, and those of a clip do not depend on the order of the clips."""
     model = tiny()
     fitted = acoustic_decoders.fit(model, voices[:12], frames=120)
     assert fitted.attrs["frames"] == 120
@@ -176,7 +186,8 @@ def test_few_frames_are_drawn_evenly_and_seeded(tiny, voices):
     assert mixed["sd"].values == pytest.approx(fitted["sd"].values)
 
 
-def test_sd_is_that_of_the_means_of_clips(tiny, voices):
+def test_fit_sd_is_that_of_clip_means(tiny, voices):
+    """The SD is that between the means of clips; for the pitch delta, of its magnitude."""
     model, rows = tiny(), []
     for _, waveform in audio.stream(voices[:9]):
         true = acoustic_decoders.truth(model, waveform)
@@ -187,7 +198,8 @@ def test_sd_is_that_of_the_means_of_clips(tiny, voices):
     )
 
 
-def test_readers_decode_every_row_over_the_frames_of_the_clean_clip(model, voices, edited):
+def test_readout_functions_decode_frames_of_clean_clip(model, voices, edited):
+    """Readouts decode every edited row as a mean over the frames that have a value in the clean clip."""
     fitted, waveform = acoustic_decoders.fit(model, voices[:9]), audio.read(voices["path"][20])
     waveform = np.concatenate([np.zeros(1600, np.float32), waveform])
     true = acoustic_decoders.truth(model, waveform)
@@ -200,7 +212,8 @@ def test_readers_decode_every_row_over_the_frames_of_the_clean_clip(model, voice
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-2)
 
 
-def test_whispers_have_no_pitch(tiny, tmp_path):
+def test_fit_gives_no_pitch_for_whispers(tiny, tmp_path):
+    """Unvoiced clips have no decoder and no readout of pitch (NaN), but have those of the other features."""
     model, rows = tiny(), []
     for place in range(16):
         hiss = 0.05 * np.random.default_rng(place).standard_normal(6000 + 320 * place)
@@ -219,7 +232,8 @@ def test_whispers_have_no_pitch(tiny, tmp_path):
     assert found[..., 4:].isnan().all() and found[..., :4].isfinite().all()
 
 
-def test_where_there_is_no_decoder_no_r2_is_claimed(tiny, voices):
+def test_validity_is_nan_without_decoder(tiny, voices):
+    """Where a feature has no decoder, its R² is NaN and counts no speaker."""
     model = tiny()
     fitted = acoustic_decoders.fit(model, voices[:9])
     fitted["bias"].loc[{"feature": "f0"}] = np.nan
@@ -228,7 +242,8 @@ def test_where_there_is_no_decoder_no_r2_is_claimed(tiny, voices):
 
 
 @pytest.mark.filterwarnings("error")
-def test_saved_and_opened_again_it_reads_the_same(tiny, voices, tmp_path):
+def test_validity_is_unchanged_by_saving(tiny, voices, tmp_path):
+    """Decoders saved to NetCDF and opened again give the same validity, without a warning."""
     model = tiny()
     fitted = acoustic_decoders.fit(model, voices[:9])
     valid = acoustic_decoders.validity(model, voices[9:15], fitted)
@@ -239,7 +254,8 @@ def test_saved_and_opened_again_it_reads_the_same(tiny, voices, tmp_path):
         assert acoustic_decoders.validity(model, voices[9:15], again.load())["mean"].equals(valid["mean"])
 
 
-def test_what_cannot_be_fitted_or_judged_is_refused(tiny, voices):
+def test_acoustic_decoders_refuse_unfit_clips_and_models(tiny, voices):
+    """Fitting, validity and readouts refuse clips without speakers, too few or training speakers, and other models."""
     model = tiny()
     with pytest.raises(ValueError, match="no speaker: add a column"):
         acoustic_decoders.fit(model, voices.drop(columns="speaker"))
@@ -257,7 +273,8 @@ def test_what_cannot_be_fitted_or_judged_is_refused(tiny, voices):
             acoustic_decoders.validity(other, voices[9:], fitted)
 
 
-def test_bad_clips_are_named(tiny, voices):
+def test_fit_names_bad_clips(tiny, voices):
+    """Clips that cannot be read are listed, with a warning; if too few speakers are left, the fit is refused."""
     clips = voices[:12].copy()
     clips.loc[1, "path"] = "nowhere.wav"
     with pytest.warns(UserWarning, match="nowhere"):
@@ -268,7 +285,8 @@ def test_bad_clips_are_named(tiny, voices):
         acoustic_decoders.fit(tiny(), clips)
 
 
-def test_clips_are_measured_over_the_frames_that_count(tiny, clips):
+def test_measure_averages_frames_with_a_value(tiny, clips):
+    """Clips are measured as means over the frames that have a value, with the magnitude of the pitch delta."""
     model = tiny()
     found = acoustic_decoders.measure(model, clips[:3])
     for clip, path in clips["path"][:3].items():

@@ -18,13 +18,15 @@ def clips(coloured_clips):
 
 
 def test_rms_is_the_mean_norm():
+    """The RMS proxy is the norm over neurons averaged over frames, of one clip or of a batch."""
     hidden = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-5.0, 12.0]])
     assert activation_proxies.rms(hidden) == pytest.approx(6)
     assert activation_proxies.rms(torch.stack([hidden, 2 * hidden])).tolist() == pytest.approx([6, 12])
 
 
 @pytest.mark.parametrize("hertz", [1.0, 3.0, 7.5])
-def test_zcr_of_a_sinusoid_along_the_component(hertz):
+def test_zcr_counts_crossings_of_sinusoid(hertz):
+    """The ZCR proxy counts a sinusoid's crossings of the centre per second, whatever the component's sign."""
     score = torch.sin(2 * torch.pi * hertz * T + 0.3)
     hidden = score[:, None] * U + 5  # far from the origin: only the centre brings the crossings back
     expected = (score.sign().diff() != 0).double().mean() / 0.02
@@ -36,7 +38,9 @@ def test_zcr_of_a_sinusoid_along_the_component(hertz):
     assert activation_proxies.zcr(hidden, U, torch.full((3,), -50.0)) == 0
 
 
-def test_centroid_of_known_tones():
+def test_centroid_equals_mean_of_tones():
+    """The centroid proxy is the mean frequency of tones weighted by amplitude, and NaN for a constant norm."""
+
     def course(*tones):
         norm = 9 + sum(size * torch.sin(2 * torch.pi * hertz * T) for hertz, size in tones)
         return norm[:, None] * U
@@ -48,7 +52,8 @@ def test_centroid_of_known_tones():
 
 
 @given(seed=st.integers(0, 99), neurons=st.sets(st.integers(0, 4), min_size=1))
-def test_where_the_edit_is_made_a_flip_cannot_be_seen(seed, neurons):
+def test_activation_proxies_ignore_flips_at_site(seed, neurons):
+    """At the edited site no proxy sees a flip (`zcr`: of all neurons), while zeroing lowers `rms`."""
     hidden = torch.randn(1, 30, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for frames in ("all", "max_frame", [3, 9]):
         flipped = edits.edit(sorted(neurons), "flip", frames=frames)(hidden)
@@ -61,7 +66,8 @@ def test_where_the_edit_is_made_a_flip_cannot_be_seen(seed, neurons):
     assert activation_proxies.rms(zero_ablation) < activation_proxies.rms(hidden)  # while zeroing is seen
 
 
-def test_a_planted_component(tiny, clips):
+def test_fit_recovers_planted_component(tiny, clips):
+    """A planted component and its share of variance are found; `sd` is that of the proxies between clips."""
     model = tiny()
     width = model.n_neurons(0)
     axis = torch.nn.functional.normalize(torch.arange(width, dtype=torch.float32), dim=0)
@@ -80,7 +86,8 @@ def test_a_planted_component(tiny, clips):
     assert fitted["sd"].values == pytest.approx(found["value"].values.std(0, ddof=1), rel=1e-5)
 
 
-def test_measure_reads_the_clip_and_the_model(tiny, clips):
+def test_measure_equals_capture_and_audio_features(tiny, clips):
+    """Measured are `rms` of the captured layer, and the true RMS and centroid of the waveform."""
     model = tiny()
     fitted = activation_proxies.fit(model, clips.iloc[:3])
     found = activation_proxies.measure(model, clips.iloc[3:], fitted)
@@ -96,13 +103,15 @@ def test_measure_reads_the_clip_and_the_model(tiny, clips):
         assert found["true"].sel(clip=4, proxy=name) == pytest.approx(values.mean().item(), rel=1e-5)
 
 
-def test_proxies_of_another_model_are_refused(tiny, clips):
+def test_readout_functions_refuse_other_models(tiny, clips):
+    """Proxies that were fitted on another model are refused."""
     fitted = activation_proxies.fit(tiny(), clips.iloc[:2])
     with pytest.raises(ValueError, match="fitted on another model"):
         activation_proxies.readout_functions(tiny(num_hidden_layers=2), fitted)
 
 
-def test_bad_clips_are_named(tiny, clips):
+def test_fit_names_bad_clips(tiny, clips):
+    """A clip that cannot be read is listed as skipped, with a warning."""
     clips.loc[1, "path"] = "nowhere.wav"
     with pytest.warns(UserWarning, match="nowhere"):
         fitted = activation_proxies.fit(tiny(), clips)

@@ -22,7 +22,8 @@ from xai_lib.probing import linear_probes, variance_explained
 pytestmark = pytest.mark.heavy
 
 
-def test_the_sample_corpus_has_a_manner_for_every_phoneme():
+def test_manner_covers_the_sample_corpus():
+    """The sample corpus has timed phonemes, each with a known manner; `manner` refuses an unknown phoneme."""
     clips = corpora.load("sample", subset="all")
     selected = pd.concat([clips[clips["subset"] == "main"][3:5], clips[clips["subset"] == "one_factor"][:1]])
     found = phonemes.timed(selected)
@@ -56,7 +57,8 @@ def clips(make_clips, tmp_path):
     return make_clips(tmp_path / "voice", 3, lengths=(8000, 9600, 11200), **about)
 
 
-def test_phonemes_are_found_beside_the_clips_or_not_at_all(clips, tmp_path):
+def test_timed_reads_phonemes_beside_clips(clips, tmp_path):
+    """Phonemes are read from phonemes.csv beside the clips, with its own manners if given; without it, None."""
     found = phonemes.timed(clips)
     assert found["clip"].tolist() == [5] * 5 + [6] * 5
     assert found["manner"].tolist()[:5] == ["fricative", "vowel", "fricative", "nasal", "plosive"]
@@ -71,7 +73,8 @@ def test_phonemes_are_found_beside_the_clips_or_not_at_all(clips, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_a_sound_is_the_mean_over_the_frames_of_a_phoneme(tiny, clips, size):
+def test_read_averages_frames_of_phonemes(tiny, clips, size):
+    """A sound is the mean over all frames of a phoneme in a clip, said once or twice; a clip, over its speech."""
     model = tiny(size)
     found = linear_probes.read(model, clips, layers=[1, 3], part="ffn_hidden")
     assert (
@@ -96,7 +99,8 @@ def types(table, rng):
     return code(table["phoneme"], 3) + 0.1 * noise(table, rng)
 
 
-def test_probes_find_what_is_planted_and_controls_what_is_learnt_by_heart():
+def test_layer_probes_find_planted_classes():
+    """Probes find planted manners and emotions; control tasks are solved only where types can be memorised."""
     layers = [noise, manners, types]
     sides = probed(layers, per=16), probed(layers, per=16, first=8, seed=1)
     found = linear_probes.layer_probes(*sides, components=None)
@@ -117,8 +121,8 @@ def test_probes_find_what_is_planted_and_controls_what_is_learnt_by_heart():
 
 
 @pytest.mark.full
-def test_the_interval_of_selectivity_counts_the_control_tasks():
-    """All speakers have the same: other ones give means that an interval over speakers alone would not hold."""
+def test_over_speakers_and_controls_covers_truth():
+    """Over 90 % of intervals over speakers and controls hold the true selectivity; over speakers alone, under 70 %."""
 
     def some(table, rng):
         return manners(table, rng) + types(table, rng) + noise(table, rng)
@@ -143,8 +147,8 @@ def test_the_interval_of_selectivity_counts_the_control_tasks():
     assert linear_probes.over_speakers_and_controls(single)[["low", "high"]].isnull().all().to_array().all()
 
 
-def test_a_control_that_cannot_be_learnt_is_none():
-    """And that of emotions does not ask how many sentences were said."""
+def test_layer_probes_omit_unlearnable_controls():
+    """Controls are NaN under 5 examples a type; that of emotions does not depend on the number of sentences."""
     sides = probed([manners], per=16, sounds=False), probed([manners], per=16, first=8, seed=1, sounds=False)
     coarse = linear_probes.layer_probes(*sides)
     fine = linear_probes.layer_probes(*(side.assign_coords(statement=side["clip"] % 30) for side in sides))
@@ -158,7 +162,8 @@ def test_a_control_that_cannot_be_learnt_is_none():
     assert np.isfinite(linear_probes.layer_probes(*enough)["control"].sel(task="emotion")).all()
 
 
-def test_a_small_probe_learns_less_by_heart():
+def test_layer_probes_memorise_less_with_few_components():
+    """A probe of all neurons solves the control task of manners; one of two components does so less."""
     sides = probed([types]), probed([types], first=8, seed=1)
     control = [
         float(linear_probes.layer_probes(*sides, components=c)["control"].sel(task="manner").mean()) for c in (None, 2)
@@ -166,7 +171,8 @@ def test_a_small_probe_learns_less_by_heart():
     assert control[0] > 0.99 and control[1] < 0.9
 
 
-def test_a_control_task_keeps_the_sizes_of_the_classes_and_the_types_together(monkeypatch):
+def test_layer_probes_controls_keep_types_and_class_sizes(monkeypatch):
+    """Control tasks keep the class sizes and give a phoneme one class, the same in training and test."""
     seen, plain = [], linear_probes._recalls
 
     def spy(x, new, tasks, *rest):
@@ -186,7 +192,8 @@ def test_a_control_task_keeps_the_sizes_of_the_classes_and_the_types_together(mo
         assert [given[name] for name in test["phoneme"].values] == unseen.tolist()
 
 
-def test_tasks_without_examples_are_left_out():
+def test_layer_probes_omit_tasks_without_examples():
+    """Tasks without examples are left out, a control with one type a class is NaN, and having no task is refused."""
     sides = [probed([noise], first=first, seed=first, sounds=False) for first in (0, 8)]
     assert linear_probes.layer_probes(*sides)["task"].values.tolist() == ["statement", "emotion"]
     bare = [side.drop_vars(["statement", "intensity"]) for side in sides]
@@ -199,7 +206,8 @@ def test_tasks_without_examples_are_left_out():
 
 
 @pytest.mark.filterwarnings("error")
-def test_very_few_clips_are_enough_to_run():
+def test_layer_probes_run_on_very_few_clips():
+    """Nine clips, or three, are enough for probes and their control tasks to run without a warning."""
     sides = [side.isel(clip=slice(9)).drop_dims("sound") for side in (probed([noise]), probed([noise], first=8))]
     assert linear_probes.layer_probes(*sides, controls=20)["task"].values.tolist() == ["statement", "emotion"]
     lone = [side.isel(clip=[0, 1, 9 - 1]) for side in sides]
@@ -207,7 +215,8 @@ def test_very_few_clips_are_enough_to_run():
     assert found["task"].values.tolist() == ["statement", "emotion"] and np.isfinite(found["accuracy"]).all()
 
 
-def test_probes_are_tested_on_unseen_speakers_only():
+def test_layer_probes_refuse_common_or_unknown_speakers():
+    """Probes refuse a speaker who is in training and in test, and clips without a speaker."""
     train, test = probed([noise]), probed([noise], first=7, seed=1)
     with pytest.raises(ValueError, match="speaker s07 is in training and in test"):
         linear_probes.layer_probes(train, test)
@@ -225,7 +234,8 @@ def planted(table, rng):
     return np.stack([*(column + voice for column in columns), np.ones(len(table))], axis=1)
 
 
-def test_selectivity_shares_out_the_variance_of_planted_neurons():
+def test_selectivity_recovers_planted_shares():
+    """Neurons of manner, emotion, both or neither get the eta squared, excess and p planted; silent ones get NaN."""
     found = variance_explained.selectivity(probed([planted])).sel(layer=0)
     assert found["task"].values.tolist() == ["manner", "emotion"] and found.attrs["over"] == "sound"
     manner, emotion = found["eta_squared"].values
@@ -239,7 +249,8 @@ def test_selectivity_shares_out_the_variance_of_planted_neurons():
     assert (found["p"].values[:, 3] > 0.05).all()
 
 
-def test_eta_squared_is_that_of_centred_values_where_all_is_balanced():
+def test_selectivity_equals_eta_squared_if_balanced():
+    """In a balanced design the shares equal `statistics.eta_squared` of values centred within speakers."""
     read = probed([noise, manners])
     found, about = (
         variance_explained.selectivity(read, draws=3),
@@ -255,7 +266,8 @@ def test_eta_squared_is_that_of_centred_values_where_all_is_balanced():
             assert here[1] == pytest.approx(statistics.eta_squared(values, about))
 
 
-def test_an_emotion_neuron_is_one_though_speakers_differ_in_their_emotions():
+def test_selectivity_stays_exact_if_unbalanced():
+    """Planted neurons keep an eta squared of 1 where speakers have different emotions, or a clip has no label."""
     read = probed([planted])
     few = read["clip"].values[np.random.default_rng(3).permutation(read.sizes["clip"])[:30]]
     some = read.sel(clip=few).isel(sound=np.isin(read["sound_clip"].values, few))
@@ -267,8 +279,8 @@ def test_an_emotion_neuron_is_one_though_speakers_differ_in_their_emotions():
     assert variance_explained.selectivity(unlabelled, draws=5)["eta_squared"].values[1, 0, 1] == pytest.approx(1)
 
 
-def test_differences_between_clips_are_not_taken_for_emotion():
-    """Sounds of a clip share their clip's ways. Labels shuffled by sound would call nearly all of these neurons real."""
+def test_selectivity_holds_level_for_clip_differences():
+    """Neurons that differ between clips alone have p < 0.05 in under 9 %; labels shuffled by sound would fail."""
 
     def ways(table, rng):
         own = np.random.default_rng(9).standard_normal((1000, 400))[table["clip"].to_numpy()]
@@ -279,8 +291,8 @@ def test_differences_between_clips_are_not_taken_for_emotion():
     assert ((share > 0.005) & (share < 0.09)).all()  # the greater of two p is rarely small
 
 
-def test_phonemes_are_not_taken_for_manners():
-    """Neurons that know each phoneme, and nothing that those of a manner share."""
+def test_selectivity_holds_level_for_phonemes():
+    """Neurons of single phonemes, not of manners, have p < 0.05 for manner in 2 to 8 %, and no mean excess."""
 
     def known(table, rng):
         return code(table["phoneme"], 3, 600) + 0.1 * rng.standard_normal((len(table), 600))
@@ -291,7 +303,9 @@ def test_phonemes_are_not_taken_for_manners():
 
 
 @pytest.mark.parametrize("sounds", [True, False])
-def test_noise_varies_with_nothing_beyond_chance_however_many_classes(sounds):
+def test_selectivity_of_noise_has_no_excess(sounds):
+    """In noise the excess and the speakers' shares are near 0 for every task, however many classes it has."""
+
     def much(table, rng):
         return rng.standard_normal((len(table), 500))
 
@@ -305,7 +319,8 @@ def test_noise_varies_with_nothing_beyond_chance_however_many_classes(sounds):
     assert found["typical"].sizes["speaker"] == 8 and (abs(over["mean"]) < 0.03).all()
 
 
-def test_speakers_parts_add_up_to_the_excess():
+def test_selectivity_of_speakers_averages_to_excess():
+    """The shares of speakers, weighted by their variances, average to the excess."""
     read = probed([planted]).isel(neuron=[2, 2])
     found = variance_explained.selectivity(read, draws=50).isel(neuron=0, layer=0)
     values = read["sound_mean"].values[:, 0, 0]
@@ -317,12 +332,14 @@ def test_speakers_parts_add_up_to_the_excess():
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_speaker_of_one_clip_has_no_part():
+def test_selectivity_is_nan_for_speaker_of_one_clip():
+    """A speaker with one clip has no share of variance (NaN), without a warning; all others have one."""
     found = variance_explained.selectivity(probed([noise], sounds=False).isel(clip=slice(7, None)), draws=9)["typical"]
     assert np.isnan(found.sel(speaker="s00")).all() and np.isfinite(found.isel(speaker=slice(1, None))).all()
 
 
-def test_labels_are_shuffled_within_groups():
+def test_shuffled_keeps_labels_within_groups():
+    """Labels are shuffled within their group only, in each of 50 draws differently."""
     groups, labels = np.repeat(list("ba"), 6), np.array(list("uvwxyz" * 2), object)
     groups, labels = groups[[0, 7, *range(1, 7), *range(8, 12)]], labels[::-1]
     drawn = [*variance_explained._shuffled(labels, groups, 50, 0)]
@@ -331,7 +348,9 @@ def test_labels_are_shuffled_within_groups():
     assert len({tuple(one) for one in drawn}) == 50
 
 
-def test_statements_stand_in_where_no_phonemes_are_timed():
+def test_selectivity_uses_statements_without_phonemes():
+    """Without timed phonemes the task is the statement instead of the manner; having no task is refused."""
+
     def said(table, rng):
         return np.stack([table["statement"].to_numpy(float), code(table["label"], 1)[:, 0]], axis=1)
 
@@ -350,7 +369,8 @@ def test_statements_stand_in_where_no_phonemes_are_timed():
         variance_explained.selectivity(read.drop_vars(["statement", "label"]))
 
 
-def test_figures_draw_what_was_found_and_results_can_be_saved(tmp_path):
+def test_plots_draw_results_that_can_be_saved(tmp_path):
+    """The figures of probes and selectivity draw the results, and these can be saved to NetCDF and opened."""
     train, test = probed([noise, manners]), probed([noise, manners], first=8, seed=1)
     found, varied = linear_probes.layer_probes(train, test), variance_explained.selectivity(train, draws=19)
     figure = layer_probes_figure(found)

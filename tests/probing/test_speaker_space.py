@@ -28,7 +28,8 @@ def own(name, width=24):
     return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(width)
 
 
-def test_readers_place_every_row_by_the_frames_of_speech_of_the_clean_clip(model, voices, edited):
+def test_readout_functions_project_frames_of_speech(model, voices, edited):
+    """Readouts project the mean over the clean clip's speech; `similarity` is the cosine to the clean row."""
     fitted, waveform = speaker_space.fit(model, voices[:12]), audio.read(voices["path"][20])
     waveform = np.concatenate([np.zeros(3200, np.float32), waveform])
     speech = audio.speech_mask(waveform)
@@ -44,7 +45,8 @@ def test_readers_place_every_row_by_the_frames_of_speech_of_the_clean_clip(model
         assert cosines[site].shape == (3, 1) and cosines[site][:, 0] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_clip_without_speech_is_placed_by_all_its_frames(tiny, voices):
+def test_readout_functions_are_finite_without_speech(tiny, voices):
+    """A clip in which no speech is found has finite positions at every layer."""
     model = tiny()
     fitted, hiss = speaker_space.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(400)
     assert not audio.speech_mask(hiss).any()
@@ -62,12 +64,14 @@ def test_a_clip_without_speech_is_placed_by_all_its_frames(tiny, voices):
         ([0.2, 0.2], [0.2], 0.5, 0.2),
     ],
 )
-def test_the_threshold_is_the_cosine_at_which_both_errors_are_equal(same, different, rate, threshold):
+def test_rate_equals_hand_computed_cases(same, different, rate, threshold):
+    """The equal-error rate and its cosine are as computed by hand, in five cases."""
     kind = np.repeat([True, False], [len(same), len(different)])
     assert speaker_space._rate(kind, np.array(same + different)) == pytest.approx([rate, threshold])
 
 
-def test_at_the_threshold_as_many_are_missed_as_are_let_through():
+def test_rate_balances_both_errors():
+    """At the threshold the shares of missed and of falsely accepted pairs both equal the rate."""
     rng = np.random.default_rng(0)
     same = np.repeat([True, False], [300, 500])
     cosines = 0.3 * same + 0.2 * rng.standard_normal(800)
@@ -77,8 +81,8 @@ def test_at_the_threshold_as_many_are_missed_as_are_let_through():
     assert (cosines[~same] >= threshold).mean() == pytest.approx(rate, abs=1 / 300)
 
 
-def test_mean_cosines_within_and_between_speakers_give_the_scale(tiny, voices):
-    """Of places at angles that are known: a speaker's three clips 0, 40 and 80 degrees from his own direction."""
+def test_equal_error_rate_gives_scale_of_cosines(tiny, voices):
+    """For clips at known angles, mean cosines within and between speakers, threshold and rate are as by hand."""
     model, test = tiny(), voices[12:]
     space = speaker_space.fit(model, voices[:12]).drop_vars("projection")
     space["projection"] = ("layer", "axis", "neuron"), np.stack([np.eye(24)] * 4)
@@ -98,7 +102,8 @@ def test_mean_cosines_within_and_between_speakers_give_the_scale(tiny, voices):
     assert cos[80] < found["threshold"] < cos[40] and found["eer"] == pytest.approx(1 / 3, abs=0.01)
 
 
-def test_voices_that_lie_apart_are_told_apart_and_what_is_no_voice_is_not(tiny, voices):
+def test_equal_error_rate_separates_planted_voices(tiny, voices):
+    """The rate is near 0 for voices planted apart, and near 0.5 for positions by clip and for shuffled speakers."""
     model, train, test = tiny(), voices[:12], voices[12:]
 
     def rates(make):
@@ -115,8 +120,8 @@ def test_voices_that_lie_apart_are_told_apart_and_what_is_no_voice_is_not(tiny, 
     assert chance["eer"] == pytest.approx(0.5, abs=0.15)
 
 
-def test_separable_voices_are_never_mistaken(tiny, voices):
-    """In a space whose axes are neurons."""
+def test_equal_error_rate_is_zero_for_separable_voices(tiny, voices):
+    """In a space whose axes are neurons, one for each voice, the rate is 0, and near 0.5 for shuffled speakers."""
     model, test = tiny(), voices[12:]
     space = speaker_space.fit(model, voices[:12]).drop_vars("projection")
     space["projection"] = ("layer", "axis", "neuron"), np.stack([np.eye(24)] * 4)
@@ -126,7 +131,8 @@ def test_separable_voices_are_never_mistaken(tiny, voices):
     assert found["eer"] == 0 and found["shuffled"] == pytest.approx(0.5, abs=0.08)
 
 
-def test_pairs_of_the_same_statement_do_not_count(tiny, voices):
+def test_equal_error_rate_omits_pairs_of_one_statement(tiny, voices):
+    """Pairs known to say the same statement do not count; pairs of which a statement is unknown do."""
     model, fitted = tiny(), speaker_space.fit(tiny(), voices[:12])
     test = voices[12:].assign(statement=([0, 0, 1] * 8)).astype({"statement": object})
     test.loc[[20, 30], "statement"] = None  # of these it is not known
@@ -143,7 +149,8 @@ def test_pairs_of_the_same_statement_do_not_count(tiny, voices):
     assert (every["same_pairs"], every["different_pairs"]) == (8 * 3, 24 * 23 // 2 - 8 * 3)
 
 
-def test_too_few_speakers_or_pairs_give_no_rate_but_a_reason(tiny, voices):
+def test_equal_error_rate_is_nan_with_a_reason(tiny, voices):
+    """Under 8 speakers, or without pairs of a kind, rate and threshold are NaN, and the result says why."""
     model, fitted = tiny(), speaker_space.fit(tiny(), voices[:12])
     few = speaker_space.equal_error_rate(model, voices[12:33], fitted)
     assert all(few[name].isnull().all() for name in ("eer", "shuffled", "threshold"))
@@ -157,7 +164,8 @@ def test_too_few_speakers_or_pairs_give_no_rate_but_a_reason(tiny, voices):
 
 
 @pytest.mark.filterwarnings("error")
-def test_saved_and_opened_again_it_rates_the_same(tiny, voices, tmp_path):
+def test_equal_error_rate_is_unchanged_by_saving(tiny, voices, tmp_path):
+    """A space saved to NetCDF and opened again gives identical rates, without a warning."""
     model = tiny()
     fitted = speaker_space.fit(model, voices[:12])
     found = speaker_space.equal_error_rate(model, voices[12:], fitted)
@@ -168,7 +176,8 @@ def test_saved_and_opened_again_it_rates_the_same(tiny, voices, tmp_path):
         assert speaker_space.equal_error_rate(model, voices[12:], again.load()).equals(found)
 
 
-def test_what_cannot_be_fitted_or_rated_is_refused(tiny, voices):
+def test_speaker_space_refuses_unfit_clips_and_models(tiny, voices):
+    """Fitting and rating refuse clips without speakers, too few or training speakers, and other models."""
     model = tiny()
     with pytest.raises(ValueError, match="36 of 36 clips have no speaker: add a column"):
         speaker_space.fit(model, voices.drop(columns="speaker"))
@@ -190,7 +199,8 @@ def test_what_cannot_be_fitted_or_rated_is_refused(tiny, voices):
             speaker_space.equal_error_rate(other, voices[12:], fitted)
 
 
-def test_the_rate_of_xvectors(tiny, xvector_heads, voices, tmp_path):
+def test_xvector_gives_rate_and_skips_short_clips(tiny, xvector_heads, voices, tmp_path):
+    """X-vectors get an equal-error rate at the last layer; clips too short for the head are skipped."""
     model = tiny()
     space = speaker_space.xvector(model, xvector_heads()[1])
     soundfile.write(tmp_path / "short.wav", 0.1 * np.random.default_rng(0).standard_normal(3000), 16000)
@@ -203,7 +213,8 @@ def test_the_rate_of_xvectors(tiny, xvector_heads, voices, tmp_path):
         speaker_space.equal_error_rate(model, clips[36:], space)
 
 
-def test_other_xvector_heads_are_refused(tiny, tiny_folder, xvector_heads, tmp_path):
+def test_xvector_refuses_other_heads(tiny, tiny_folder, xvector_heads, tmp_path):
+    """Untrained x-vector heads, other encoders, weighted layers, and weights not in safetensors are refused."""
     model = tiny()
     with pytest.raises(ValueError, match="has no trained x-vector head: it lacks feature_extractor"):
         speaker_space.xvector(model, tiny_folder("base"))

@@ -17,7 +17,8 @@ from xai_lib.plots.courses import courses as courses_figure
 from xai_lib.probing import time_courses
 
 
-def test_a_course_is_the_mean_activation_by_position(model, clips):
+def test_course_is_mean_by_position(model, clips):
+    """A course is the mean activation and level by position from onset to end of the speech, or of the clip."""
     found = time_courses.course(model, clips, bins=5, layers=[0, 2], part="hidden_state")
     x = audio.read(clips["path"][9])
     at = np.flatnonzero(audio.speech_mask(x))
@@ -39,7 +40,8 @@ def test_a_course_is_the_mean_activation_by_position(model, clips):
     assert whole["level"].values[:, 0].max() < found["level"].values[:, 0].min()  # the silent ends
 
 
-def test_clips_too_short_for_a_course_are_named(tiny, clips):
+def test_course_skips_short_clips(tiny, clips):
+    """Clips with fewer frames than bins are listed as skipped; if none is left, `course` raises ValueError."""
     found = time_courses.course(tiny("base"), clips, bins=26, frames="all")
     assert found["clip"].values.tolist() == [9] and "24 frames are fewer than 26 bins" in found.attrs["skipped"]
     with pytest.raises(ValueError, match="24 frames are fewer than 99 bins"):
@@ -63,7 +65,8 @@ def made(activation, level, statement=None):
 
 
 @pytest.mark.parametrize("n", [9, 16])
-def test_a_planted_course_is_found_and_loudness_is_not_taken_for_one(n):
+def test_consistency_finds_planted_courses(n):
+    """A planted course is significant; beyond the level it stays so, and one that is loudness does not."""
     rng = np.random.default_rng(1)
     level = rng.standard_normal((n, 10)) + 2 * np.sin(np.arange(10))  # much the same in all speakers
     own, noise = rng.standard_normal(10), rng.standard_normal((n, 10))
@@ -80,7 +83,8 @@ def test_a_planted_course_is_found_and_loudness_is_not_taken_for_one(n):
     assert found["r"].values[1, 4] == pytest.approx(left)
 
 
-def test_the_p_of_a_course_is_that_over_all_sign_patterns():
+def test_consistency_p_is_exact_over_sign_flips():
+    """With eight speakers p is the share of all sign patterns with as great a correlation between speakers."""
     values = np.random.default_rng(2).standard_normal((8, 6, 3)) + 0.4 * np.sin(np.arange(6))[:, None]
     found = time_courses.consistency(made(values, np.random.default_rng(3).standard_normal((8, 6))))
     for neuron in range(3):
@@ -90,15 +94,16 @@ def test_the_p_of_a_course_is_that_over_all_sign_patterns():
 
 
 @pytest.mark.parametrize("n", [8, 16])
-def test_chance_is_not_taken_for_a_course(n):
-    """Random walks, which drift as activations do: a null of shifted courses would call too many of them real."""
+def test_consistency_holds_level_for_random_walks(n):
+    """Random walks have p < 0.05 in 3 to 6.5 % of neurons; a null of shifted courses would have it too often."""
     rng = np.random.default_rng(4)
     walks = rng.standard_normal((n, 10, 2000)).cumsum(axis=1)
     p = time_courses.consistency(made(walks, rng.standard_normal((n, 10)).cumsum(axis=1)), draws=999)["p"].values
     assert (0.03 < (p < 0.05).mean(axis=(1, 2))).all() and ((p < 0.05).mean(axis=(1, 2)) < 0.065).all()
 
 
-def test_a_course_of_the_words_does_not_hold_for_other_words():
+def test_consistency_separates_words_from_position():
+    """Between statements a course of the words is no more alike than the words; one of position is significant."""
     rng = np.random.default_rng(6)
     words, place, n = rng.standard_normal((2, 10)), rng.standard_normal(10), 10
     statement = np.tile([1, 2], n)
@@ -119,7 +124,8 @@ def test_a_course_of_the_words_does_not_hold_for_other_words():
     assert np.allclose(again["r"], [of_words, of_place], atol=0.15)
 
 
-def test_a_course_is_that_beyond_shuffled_speech():
+def test_consistency_subtracts_shuffled_speech():
+    """A course that shuffled speech has too is not significant; one beyond that is."""
     rng = np.random.default_rng(5)
     own, edges, n = rng.standard_normal(10), 5 * np.linspace(1, -1, 10) ** 4, 9
     values = np.stack([edges + own, edges + 0 * own], axis=1) + 0.3 * rng.standard_normal((n, 10, 2))
@@ -129,7 +135,8 @@ def test_a_course_is_that_beyond_shuffled_speech():
     assert p[0] < 0.01 and p[1] > 0.05
 
 
-def test_pieces_fade_at_every_joint_and_nowhere_else():
+def test_pieces_fade_at_joints_only():
+    """Pieces of 80 ms fade over 5 ms at every joint, and the waveform is unchanged elsewhere."""
     x = np.ones(8000)
     before, *pieces, after = time_courses._pieces(x, 1000, 7400, 16000)
     assert [len(before), len(after), *map(len, pieces)] == [1000, 600, *[1280] * 5]  # five pieces of 80 ms
@@ -145,7 +152,8 @@ def test_pieces_fade_at_every_joint_and_nowhere_else():
     )
 
 
-def test_the_control_is_the_mean_over_the_shuffled_copies(tiny, clips):
+def test_course_control_is_mean_of_shuffled_copies(tiny, clips):
+    """The control is the mean over seeded copies with the pieces in random order, of activation and level."""
     model = tiny("base")
     found = time_courses.course(model, clips, bins=5, layers=[2], shuffles=3, seed=4).sel(clip=9, layer=2)
     x = audio.read(clips["path"][9])
@@ -165,7 +173,8 @@ def test_the_control_is_the_mean_over_the_shuffled_copies(tiny, clips):
     assert not np.allclose(found["shuffled"], each[0], atol=1e-3) and not np.allclose(levels[0], levels[1], atol=1e-3)
 
 
-def test_a_clip_is_shuffled_its_own_way_whichever_others_are_there(tiny, tmp_path):
+def test_course_shuffles_clips_independently(tiny, tmp_path):
+    """Course and shuffled copies of a clip depend on the seed, not on which other clips are there."""
     model, said = tiny("base"), spoken(tmp_path, lambda samples: samples, speakers=3)
     whole = time_courses.course(model, said, layers=[2])
     for some in (said[::-1], said[4:5]):
@@ -176,8 +185,8 @@ def test_a_clip_is_shuffled_its_own_way_whichever_others_are_there(tiny, tmp_pat
     assert not np.allclose(other["shuffled"], whole["shuffled"].sel(clip=said.index[4:5]), atol=1e-3)
 
 
-def test_joints_in_voiced_sound_are_not_taken_for_courses(tmp_path, device):
-    """Tones of constant level and pitch: pieces put together without a fade would click in the copies alone."""
+def test_consistency_ignores_joints_in_voiced_sound(tmp_path, device):
+    """Tones of constant level and pitch have no significant course: pieces without a fade would click."""
     places = iter(range(16))
 
     def tone(samples):
@@ -203,7 +212,8 @@ def spoken(folder, shape, speakers=8):
     return pd.DataFrame(rows)
 
 
-def test_the_level_is_that_beyond_shuffled_speech_too():
+def test_consistency_subtracts_shuffled_level():
+    """The level is corrected for that of shuffled speech before it is regressed out of the courses."""
     rng, n = np.random.default_rng(7), 9
     edges = 3 * np.linspace(1, -1, 10) ** 4 + rng.standard_normal((n, 10))  # of the level, in any order of the pieces
     level, own = rng.standard_normal((n, 10)) + np.sin(np.arange(10)), rng.standard_normal(10)
@@ -219,7 +229,8 @@ def test_the_level_is_that_beyond_shuffled_speech_too():
 
 
 @pytest.mark.parametrize("frames", ["speech", "all"])
-def test_a_model_s_own_onsets_and_edges_are_not_taken_for_courses(tiny, tmp_path, frames):
+def test_consistency_ignores_onsets_and_edges(tiny, tmp_path, frames):
+    """In steady noise a model's own onsets and edges are not significant courses; a change of sound is one."""
     model = tiny("base")
     if frames == "speech":
         still = spoken(tmp_path, lambda samples: samples)
@@ -234,7 +245,8 @@ def test_a_model_s_own_onsets_and_edges_are_not_taken_for_courses(tiny, tmp_path
     assert (held["q"].sel(course=["whole", "beyond_level"]) < 0.05).mean() > 0.3
 
 
-def test_few_speakers_give_no_p_and_one_none_at_all():
+def test_consistency_needs_eight_speakers():
+    """Under eight speakers p is NaN; a single speaker, and unknown speakers, are refused."""
     values = np.random.default_rng(0).standard_normal((7, 5, 2))
     found = time_courses.consistency(made(values, values[:, :, 0]))
     assert np.isnan(found["p"]).all() and np.isfinite(found["r"]).all()
@@ -244,7 +256,8 @@ def test_few_speakers_give_no_p_and_one_none_at_all():
         time_courses.consistency(made(values, values[:, :, 0]).drop_vars("speaker"))
 
 
-def test_the_figure_of_courses_draws_means_over_speakers():
+def test_plots_draw_courses_over_speakers():
+    """The figure draws the centred mean over speakers, with a band, or a line for each if they are few."""
     values = np.random.default_rng(0).standard_normal((9, 5, 4))
     data = made(values, values[:, :, 0])
     table = pd.DataFrame({"layer": [4, 4, 4, 4], "neuron": [0, 1, 2, 3]})

@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 
 
-def test_ratios():
+def test_bench_table_computes_ratios():
+    """The benchmark table gives times and FLOPs of other paths, repetitions included, as ratios to ours."""
     spec = importlib.util.spec_from_file_location("bench_conftest", Path(__file__).parents[1] / "bench" / "conftest.py")
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)

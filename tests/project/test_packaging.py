@@ -31,24 +31,28 @@ def plain(name):
 NAMES = {plain(re.split(r"[=<>\[ ]", pin)[0]) for pin in PINS}
 
 
-def test_every_requirement_is_pinned():
+def test_requirements_are_pinned_exactly():
+    """Every line of `requirements.txt` pins one exact version."""
     assert [pin for pin in PINS if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)] == []
 
 
-def test_environment_yml_has_the_same_pins():
+def test_environment_yml_equals_requirements():
+    """`environment.yml` has the pins of `requirements.txt`, in the same order, and Python 3.11."""
     text = (ROOT / "environment.yml").read_text()
     assert re.findall(r"^      - (.+)$", text, re.MULTILINE) == PINS
     assert "- python=3.11" in text
 
 
-def test_pyproject_has_the_same_pins():
+def test_pyproject_equals_requirements():
+    """The dependencies and extras of `pyproject.toml` together are the pins of `requirements.txt`."""
     extras = PROJECT["optional-dependencies"]
     assert sorted(
         PROJECT["dependencies"] + extras["test"] + extras["browser"] + extras["train"] + extras["text"]
     ) == sorted(PINS)
 
 
-def test_the_pair_in_the_error_message_is_the_pinned_one():
+def test_torch_pair_equals_requirements():
+    """The versions in the error message of `torch_pair` are those pinned in `requirements.txt`."""
     assert {f"{name}=={version}" for name, version in torch_pair.PAIR.items()} <= set(PINS)
 
 
@@ -57,7 +61,8 @@ def test_the_pair_in_the_error_message_is_the_pinned_one():
     sorted(path for folder in ("xai_lib", "tests", "data/recipes") for path in (ROOT / folder).rglob("*.py")),
     ids=lambda file: str(file.relative_to(ROOT)),
 )
-def test_what_is_imported_is_listed(file):
+def test_requirements_list_every_import(file):
+    """Every third-party import of the library, the tests and the recipes is in a list of dependencies."""
     extras = {
         plain(re.split(r"[=<>\[ ]", name)[0]) for names in PROJECT["optional-dependencies"].values() for name in names
     }
@@ -80,15 +85,16 @@ def test_what_is_imported_is_listed(file):
             assert owners & (NAMES | extras), f"{file.name} imports {top}, which no list of dependencies names"
 
 
-def test_every_folder_of_the_library_is_packaged():
-    """setuptools finds packages by their `__init__.py`, and by the one pattern that it is given."""
+def test_pyproject_packages_every_folder():
+    """Setuptools packages `xai_lib*`, and each folder of the library with Python files has an `__init__.py`."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert tool["packages"]["find"]["include"] == ["xai_lib*"]
     folders = {path.parent for path in (ROOT / "xai_lib").rglob("*.py")}
     assert folders == {path.parent for path in (ROOT / "xai_lib").rglob("__init__.py")}
 
 
-def test_what_the_notebooks_and_the_readme_import_is_listed():
+def test_xai_lib_exports_what_notebooks_import():
+    """`xai_lib.__all__` is sorted, resolves, and has all that README and notebooks import from the package."""
     used = set()
     cells = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
@@ -107,7 +113,8 @@ def run(code, *path):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
 
 
-def test_import_is_light():
+def test_xai_lib_imports_no_torch():
+    """Importing `xai_lib` imports neither torch, nor transformers, nor torchaudio."""
     out = run("import sys, xai_lib; print({'torch', 'transformers', 'torchaudio'} & set(sys.modules))")
     assert out.stdout.strip() == "set()", out.stderr
 
@@ -120,7 +127,8 @@ def test_import_is_light():
         "ImportError('undefined symbol')",
     ],
 )
-def test_broken_torchaudio_is_named_in_one_sentence(tmp_path, failure):
+def test_torch_pair_reports_broken_torchaudio(tmp_path, failure):
+    """If torchaudio cannot be loaded, the last line of the error says so and names the tested pair of versions."""
     (tmp_path / "torchaudio").mkdir()
     (tmp_path / "torchaudio" / "__init__.py").write_text(f"raise {failure}")
     out = run("from xai_lib.models import torch_pair; torch_pair.check()", tmp_path)
@@ -129,7 +137,8 @@ def test_broken_torchaudio_is_named_in_one_sentence(tmp_path, failure):
     assert all(f"{name}=={version}" in last for name, version in torch_pair.PAIR.items())
 
 
-def test_absent_torchaudio_is_no_error(tmp_path):
+def test_torch_pair_accepts_absent_torchaudio(tmp_path):
+    """`torch_pair.check` raises no error where torchaudio is not installed."""
     hide = (
         "import sys, importlib.util as u; real = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'torchaudio' else real(name, *a)\n"
@@ -140,7 +149,8 @@ def test_absent_torchaudio_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["2.14.1+cpu", "2.15.0"])
-def test_another_torch_version_makes_it_try(monkeypatch, wrong):
+def test_torch_pair_imports_torchaudio_with_untested_torch(monkeypatch, wrong):
+    """With an untested torch version, `torch_pair.check` imports torchaudio and passes on the reason of a failure."""
     real = metadata.version
     monkeypatch.setattr(torch_pair.metadata, "version", lambda name: wrong if name == "torch" else real(name))
     tried = []
@@ -155,7 +165,8 @@ def test_another_torch_version_makes_it_try(monkeypatch, wrong):
     assert tried == ["torchaudio"]
 
 
-def test_imports_point_down():
+def test_xai_lib_imports_follow_layers():
+    """Import-linter finds that no package of the library imports one of a layer above it."""
     out = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"],
         capture_output=True,
@@ -165,8 +176,8 @@ def test_imports_point_down():
     assert out.returncode == 0 and "Contracts: 1 kept, 0 broken" in out.stdout, out.stdout + out.stderr
 
 
-def test_the_map_lists_every_room():
-    """And there are 22 at most at the top."""
+def test_library_map_lists_every_package():
+    """`xai_lib/README.md` lists every top-level package and module of the library, at most 22."""
     text = (ROOT / "xai_lib" / "README.md").read_text()
     listed = set(re.findall(r"^\| `([\w./]+)` \|", text, re.MULTILINE))
     rooms = {path.name + "/" for path in (ROOT / "xai_lib").iterdir() if (path / "__init__.py").exists()}

@@ -59,7 +59,8 @@ class StandIn(nn.Module):
         return self.predictor(x.transpose(0, 1)).mean(1).sigmoid(), padding_mask
 
 
-def test_a_module_with_the_axes_of_beats_opens_as_shown(tmp_path, monkeypatch):
+def test_readme_beats_example_equals_manual_forward(tmp_path, monkeypatch):
+    """The README's code opens a BEATs-like module; its activations, logits and edits equal those by hand."""
     beats, settings = ModuleType("BEATs"), {"predictor_class": 3}
     beats.BEATs, beats.BEATsConfig = StandIn, dict
     monkeypatch.setitem(sys.modules, "BEATs", beats)
@@ -91,7 +92,9 @@ def test_a_module_with_the_axes_of_beats_opens_as_shown(tmp_path, monkeypatch):
         torch.testing.assert_close(gone, by_hand, atol=1e-4, rtol=1e-4)
 
 
-def test_larger_describers_take_the_place_of_the_bundled_ones_as_shown(tmp_path, monkeypatch):
+def test_readme_describers_example_names_neurons(tmp_path, monkeypatch):
+    """The README's code for larger describers runs with stand-ins, and names two neurons by ICL, DB and TAB."""
+
     def hears(clips):
         return pd.Series(
             np.where(clips["statement"] == 1, "a breathy voice, quiet", "a harsh voice, loud"), clips.index
@@ -124,7 +127,8 @@ def test_larger_describers_take_the_place_of_the_bundled_ones_as_shown(tmp_path,
     }
 
 
-def test_what_is_said_of_notebooks_and_names_holds():
+def test_readme_names_public_descriptions():
+    """README names only public members of `descriptions`; an unknown bundled table is refused with a list."""
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"`descriptions\.(\w+)", text):
         assert name in descriptions.__all__
@@ -132,7 +136,8 @@ def test_what_is_said_of_notebooks_and_names_holds():
         descriptions.bundled_descriptions("nothing")
 
 
-def test_whatever_is_sound_is_taken(tmp_path, monkeypatch):
+def test_readme_own_recordings_example_runs(tmp_path, monkeypatch):
+    """The README's code for recordings of one's own runs on files of 22,050 Hz, with finite scores of one clip."""
     import soundfile
 
     rng = np.random.default_rng(0)

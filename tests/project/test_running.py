@@ -53,7 +53,8 @@ def run(command, folder) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_a_killed_worker_fails_the_run_and_ends_it(project):
+def test_conftest_fails_run_of_killed_worker(project):
+    """If a worker is killed during a test, the run ends, fails, and names the test and the worker."""
     kill = "def test_dies():\n    import os, signal\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     (project / "test_dies.py").write_text(kill)
     for number in range(5):
@@ -64,8 +65,8 @@ def test_a_killed_worker_fails_the_run_and_ends_it(project):
     assert "died (Not properly terminated): what no worker had begun by then was not run" in said
 
 
-def test_a_worker_that_is_killed_between_tests_fails_the_run(project):
-    """No test was running, so no report tells of it."""
+def test_conftest_fails_run_of_worker_killed_between_tests(project):
+    """A worker killed between two tests, which is in no test's report, fails the run and is reported."""
     kill = "import os, signal\n\ndef pytest_runtest_logfinish():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     (project / "test_passes.py").write_text("def test_passes():\n    pass\n")
     (project / "kills.py").write_text(kill)
@@ -76,7 +77,8 @@ def test_a_worker_that_is_killed_between_tests_fails_the_run(project):
     assert "died (Not properly terminated)" in said
 
 
-def test_a_function_of_librosa_that_workers_compile_is_named(project):
+def test_conftest_names_functions_compiled_by_workers(project):
+    """A function of librosa that a worker compiles fails the run and is named; one compiled before is not."""
     compiles = "def test_compiles():\n    open('stray.nbi', 'w').close()\n"
     (project / "test_compiles.py").write_text(compiles)
     status, said = run([*PYTEST, *SIDE_BY_SIDE], project)
@@ -84,7 +86,8 @@ def test_a_function_of_librosa_that_workers_compile_is_named(project):
     assert "stray.nbi was compiled by a worker" in said and "known.nbi" not in said
 
 
-def test_a_dead_kernel_fails_its_cell_at_once(project):
+def test_conftest_fails_cells_of_dead_kernel(project):
+    """If a kernel dies under nbval, its cell and the next one fail, and the report says that it died."""
     cells = [new_code_cell("import os\nos._exit(1)"), new_code_cell("1 + 1")]
     nbformat.write(new_notebook(cells=cells), project / "dies.ipynb")
     status, said = run([*PYTEST, "--nbval-lax", "--nbval-current-env", "dies.ipynb"], project)
@@ -92,12 +95,13 @@ def test_a_dead_kernel_fails_its_cell_at_once(project):
     assert "the kernel died" in said and "2 failed" in said
 
 
-def test_the_limit_gives_back_the_status_of_the_command(tmp_path):
+def test_limit_returns_status_of_command(tmp_path):
+    """`limit.py` passes on the output and the exit status of the command."""
     assert run([*LIMIT, "10", sys.executable, "-c", "print('done'); raise SystemExit(3)"], tmp_path) == (3, "done\n")
 
 
-def test_the_limit_ends_what_the_command_started_and_says_what_was_running(project):
-    """Also a process in a session of its own that ignores SIGTERM and whose parent has died, as a kernel may."""
+def test_limit_kills_descendants_on_sigterm(project):
+    """On SIGTERM, `limit.py` kills even orphaned processes that ignore SIGTERM, and the running test is named."""
     (project / "test_sleeps.py").write_text(
         "def test_sleeps():\n    import subprocess, sys, time\n"
         "    code = ('import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '\n"
@@ -123,14 +127,15 @@ def test_the_limit_ends_what_the_command_started_and_says_what_was_running(proje
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
-def test_time_that_is_up_ends_the_command(tmp_path):
+def test_limit_ends_command_after_timeout(tmp_path):
+    """When the time is up, `limit.py` ends the command, says so, and exits with status 124."""
     status, said = run([*LIMIT, "0.02", sys.executable, "-c", "import time; time.sleep(9999)"], tmp_path)
     assert status == 124 and "not done within 0.02 minutes" in said
 
 
 @pytest.mark.parametrize("status", [-signal.SIGSEGV, 1])
-def test_a_broken_cache_is_deleted_and_filled_anew(monkeypatch, tmp_path, status):
-    """And only where wrong machine code is what a process dies of."""
+def test_librosa_cache_deletes_only_broken_files(monkeypatch, tmp_path, status):
+    """`fill` deletes a cache that crashes a process and tries again; after any other error it keeps it and raises."""
     monkeypatch.setattr(librosa, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "broken.nbi").touch()

@@ -90,7 +90,8 @@ def comparisons(ears, train, test):
     return found
 
 
-def test_the_wired_neuron_is_chosen_and_its_class_alone_forgotten(ears, train, test):
+def test_evaluate_forgets_only_selected_class(ears, train, test):
+    """`support` selects the neuron wired to a class, and pruning it forgets that class alone, with selectivity 1."""
     support, test = pruning.support(ears, train, [HIDDEN]), test[test["speaker"] < "s12"]
     for label, unit in zip(CLASSES, UNIT):
         selected = pruning.neurons_of(pruning.contrast(support, label), 1)
@@ -108,7 +109,8 @@ def test_the_wired_neuron_is_chosen_and_its_class_alone_forgotten(ears, train, t
 
 
 @torch.no_grad()
-def test_a_wrapped_module_is_pruned_as_it_is_edited_and_its_classifier_refused(ears):
+def test_prune_equals_edit_of_wrapped_module(ears):
+    """Pruning a wrapped module equals zeroing by `hooks.edit`, and its classifier is refused."""
     x = torch.randn(3, 1000)
     for site in (HIDDEN, Site("hidden", "module")):
         with hooks.edit(ears, {site: edits.edit([5, 2], "zero")}):
@@ -120,7 +122,8 @@ def test_a_wrapped_module_is_pruned_as_it_is_edited_and_its_classifier_refused(e
         pass
 
 
-def test_choosing_in_steps_finds_the_wired_neuron_first_and_nests(ears, train):
+def test_greedy_selects_nested_sets(ears, train):
+    """`greedy` selects the neuron wired to the class first, and its sets of neurons are nested."""
     score = pruning.greedy(ears, train, "tone 3", 4, [HIDDEN], step=2)
     assert score.sel(part="ffn_hidden", layer=1)["neuron"].values[np.nanargmax(score)] == UNIT[3]
     assert sorted(score.values[np.isfinite(score)]) == [1, 2, 3, 4]
@@ -128,8 +131,8 @@ def test_choosing_in_steps_finds_the_wired_neuron_first_and_nests(ears, train):
     assert sets[0] < sets[1] < sets[2] < sets[3] and sets[0] == {UNIT[3]}
 
 
-def test_a_second_look_sees_what_stands_in_for_the_first():
-    """One neuron of two redundant ones shows no gradient until its twin is gone."""
+def test_greedy_finds_redundant_neuron():
+    """`greedy` finds both of two redundant neurons, one of which has no gradient until the other is pruned."""
 
     class Twins(torch.nn.Module):
         def __init__(self):
@@ -156,7 +159,8 @@ def test_a_second_look_sees_what_stands_in_for_the_first():
     assert set(pruning.neurons_of(pruning.greedy(model, clips, "a", 2, [HIDDEN], step=1), 2)[HIDDEN]) == {0, 1}
 
 
-def test_the_table_is_of_the_changes_averaged_over_classes(comparisons):
+def test_table_averages_over_classes(comparisons):
+    """`table` averages changes over classes, with t intervals, selectivity and the excess over random sets."""
     table = forgetting.table(comparisons, dose=1)
     assert list(table.index.get_level_values("measure").unique()) == ["logit", "probability", "accuracy"]
     used = table.loc[("logit", "used")]
@@ -180,7 +184,8 @@ def test_the_table_is_of_the_changes_averaged_over_classes(comparisons):
     assert used["random"] == pytest.approx(random["difference"])
 
 
-def test_the_interval_of_selectivity_is_the_jackknifes():
+def test_table_selectivity_interval_matches_delta_method():
+    """The jackknife interval of selectivity matches the delta method, and is NaN under 8 classes."""
     rng = np.random.default_rng(0)
     values = np.c_[
         np.full(10, 5.0),
@@ -198,7 +203,8 @@ def test_the_interval_of_selectivity_is_the_jackknifes():
     assert np.isnan(forgetting._averaged(values[:7])["selectivity_low"])
 
 
-def test_outcomes_are_of_each_clips_own_class(comparisons):
+def test_outcomes_are_of_true_class(comparisons):
+    """`outcomes` gives logit, probability and accuracy of each clip's true class, NaN for a class not of the model."""
     compared = comparisons["tone 2"]["blind"]
     found, logit = forgetting.outcomes(compared), compared["logit"].values
     own = [CLASSES.index(label) for label in compared["label"].values]
@@ -213,7 +219,8 @@ def test_outcomes_are_of_each_clips_own_class(comparisons):
     )
 
 
-def test_a_common_shift_is_a_change_of_logits_and_of_nothing_else(comparisons):
+def test_summary_of_common_shift_changes_only_logits(comparisons):
+    """A shift common to all logits changes logits, with selectivity 0, but neither probability nor accuracy."""
     compared = comparisons["tone 2"]["used"].copy(deep=True)
     compared["logit"][:, 1] = compared["logit"][:, 0] - 5
     found = forgetting.summary(compared, "tone 2").sel(dose=1, neuron_set="selected")
@@ -222,7 +229,8 @@ def test_a_common_shift_is_a_change_of_logits_and_of_nothing_else(comparisons):
     np.testing.assert_allclose(found["change"].sel(measure=["probability", "accuracy"]), 0, atol=1e-6)
 
 
-def test_the_distance_of_probabilities_and_the_f1(comparisons):
+def test_summary_computes_kl_and_macro_f1(comparisons):
+    """`summary` gives the mean KL divergence from the unpruned model's probabilities, and the macro F1."""
     compared = comparisons["tone 2"]["blind"]
     found, p = forgetting.summary(compared, "tone 2"), softmax(compared["logit"].values.astype(float), -1)
     own = compared["label"].values == "tone 2"
@@ -234,12 +242,14 @@ def test_the_distance_of_probabilities_and_the_f1(comparisons):
     np.testing.assert_allclose(used["macro_f1"].sel(dose=[0, 1]), [1, (6 + 2 / 3) / 8])
 
 
-def test_selectivity_is_undefined_where_nothing_was_forgotten():
+def test_selectivity_is_nan_without_forgetting():
+    """`selectivity` is NaN where nothing was forgotten, and else relative to the change of the forgotten class."""
     found = forgetting.selectivity(xr.DataArray([0.0, -2.0, 2.0]), xr.DataArray([1.0, -0.5, 2.0]))
     np.testing.assert_allclose(found, [np.nan, 0.75, 0])
 
 
-def test_the_frontier_joins_doses_classes_and_strategies(comparisons):
+def test_frontier_joins_classes_strategies_doses(comparisons):
+    """`frontier` joins classes, strategies and doses, with NaN at missing doses, and its plot shows them."""
     found = forgetting.frontier(
         {label: {"used": by["used"], "blind": by["blind"].isel(dose=[0, 2])} for label, by in comparisons.items()}
     )
@@ -267,12 +277,14 @@ def test_the_frontier_joins_doses_classes_and_strategies(comparisons):
     assert [0, 2] in [line.get_xdata().tolist() for line in right.lines]
 
 
-def test_no_measure_of_a_class_without_clips(comparisons):
+def test_summary_refuses_class_without_clips(comparisons):
+    """`summary` refuses a class of which there are no clips, and names it."""
     with pytest.raises(ValueError, match="tone 9"):
         forgetting.summary(comparisons["tone 2"]["used"], "tone 9")
 
 
-def test_the_forgotten_class_is_marked_by_its_name(comparisons):
+def test_class_changes_marks_forgotten_class(comparisons):
+    """`class_changes` sorts classes by value before pruning, sets the forgotten in bold, and refuses other doses."""
     for forgotten in ("tone 6", "tone 0"):
         figure = plots.class_changes(comparisons[forgotten]["used"], 1, forgotten=forgotten)
         bold = [tick.get_text() for tick in figure.axes[0].get_xticklabels() if tick.get_fontweight() == "bold"]
@@ -284,7 +296,8 @@ def test_the_forgotten_class_is_marked_by_its_name(comparisons):
         plots.class_changes(comparisons["tone 0"]["used"], 7, forgotten="tone 0")
 
 
-def test_single_recordings_are_drawn_where_they_are_too_few_for_an_interval(comparisons):
+def test_class_changes_draws_single_units_when_few(comparisons):
+    """Where units are too few for an interval, `class_changes` draws each of them, and its title says so."""
     compared = comparisons["tone 0"]["used"]
     whole = plots.class_changes(compared, 1, forgotten="tone 0").axes[0]
     few = compared.isel(clip=np.isin(compared["speaker"], np.unique(compared["speaker"])[:3]))
@@ -299,8 +312,8 @@ def test_single_recordings_are_drawn_where_they_are_too_few_for_an_interval(comp
     assert len(drawn) == 2 * 3
 
 
-def test_importance_follows_the_ranking_and_its_random_neurons(ears, train, test):
-    """Ranked by use, the accuracy falls by one class a neuron; neurons that are ranked nowhere are not pruned."""
+def test_importance_follows_ranking(ears, train, test):
+    """Pruned by rank, accuracy falls by one class per neuron; ties vary by draw; unranked neurons are never pruned."""
     support = pruning.support(ears, train, [HIDDEN]).mean("clip")
     neurons = support["unit"].to_index().get_level_values("neuron")
     wired = support.copy(data=[8.0 - UNIT.index(n) if n in UNIT[:4] else 0.0 for n in neurons])

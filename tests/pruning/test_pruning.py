@@ -49,7 +49,8 @@ def scores():
 
 
 @torch.no_grad()
-def test_pruned_weights_do_what_the_edit_does(model, wave):
+def test_prune_equals_edit(model, wave):
+    """Pruning neurons of `ffn_hidden` equals zeroing them by `hooks.edit`, and is undone afterwards."""
     x = model.tensor(wave)
     clean = model.logits(x)
     with hooks.edit(model, {site: edits.edit(selected, "zero") for site, selected in PLAN.items()}):
@@ -62,7 +63,8 @@ def test_pruned_weights_do_what_the_edit_does(model, wave):
     assert torch.equal(model.logits(x), clean)
 
 
-def test_weights_come_back_bit_by_bit_also_after_an_error(model):
+def test_prune_restores_weights_exactly(model):
+    """Weights are restored bit by bit after nested pruning, an error inside, or a refused neuron."""
     before = pruning.fingerprint(model)
     with pytest.raises(RuntimeError, match="inside"), pruning.prune(model, PLAN):
         assert pruning.fingerprint(model) != before
@@ -100,13 +102,15 @@ def _both(model, wave, plan):
             return clean, model.logits(x), edited
 
 
-def test_every_part_can_be_pruned_and_equals_the_edit(model, wave):
+def test_prune_equals_edit_in_every_part(model, wave):
+    """Pruning in `attention`, `ffn_hidden` and `ffn_out` at once equals zeroing by `hooks.edit`."""
     clean, pruned, edited = _both(model, wave, PARTS)
     torch.testing.assert_close(pruned, edited, atol=1e-5, rtol=1e-5)
     assert (pruned - clean).abs().max() > 1e-3
 
 
-def test_every_part_of_an_ast_and_module_paths(ast, wave):
+def test_prune_equals_edit_in_ast(ast, wave):
+    """In an AST, pruning any part or a module path equals zeroing by `hooks.edit`, and weights are restored."""
     before = pruning.fingerprint(ast)
     path = "audio_spectrogram_transformer.layers.1.attention.v_proj"
     for plan in (PARTS, {Site(path, "module"): [7, 100, 3]}):
@@ -116,8 +120,8 @@ def test_every_part_of_an_ast_and_module_paths(ast, wave):
     assert pruning.fingerprint(ast) == before
 
 
-def test_rows_and_biases_of_the_neurons_are_zero_whatever_their_order(model):
-    """The mask follows the numbers of the neurons, in any order, and no other row is touched."""
+def test_prune_zeroes_only_selected_rows(model):
+    """Rows and biases of exactly the selected neurons are zero, in whatever order these are given."""
     linear = model.architecture.linear(Site(2, "ffn_hidden"))
     weight, bias = linear.weight.clone(), linear.bias.clone()
     for selected in ([31, 2, 17, 8], [2, 8, 17, 31], np.array([17, 31, 8, 2])):
@@ -127,7 +131,8 @@ def test_rows_and_biases_of_the_neurons_are_zero_whatever_their_order(model):
             assert torch.equal(linear.weight[~gone], weight[~gone]) and torch.equal(linear.bias[~gone], bias[~gone])
 
 
-def test_neurons_follow_their_coordinates_when_a_score_is_sorted_or_shuffled(scores):
+def test_neurons_of_follows_coordinates(scores):
+    """`neurons_of` selects the same neurons when the scores are shuffled, or stacked as units."""
     rng = np.random.default_rng(1)
     shuffled = scores.isel(neuron=rng.permutation(40), layer=[2, 0, 1])
     units = scores.expand_dims(part=["ffn_hidden"]).stack(unit=("part", "layer", "neuron"))
@@ -139,7 +144,8 @@ def test_neurons_follow_their_coordinates_when_a_score_is_sorted_or_shuffled(sco
         assert all(np.array_equal(np.sort(again[site]), np.sort(plan[site])) for site in plan)
 
 
-def test_ties_are_broken_at_random_and_what_has_no_score_is_never_taken(scores):
+def test_neurons_of_breaks_ties_at_random(scores):
+    """`neurons_of` breaks ties at random by seed, and refuses more neurons than have a score."""
     flat = xr.ones_like(scores)
     sets = [pruning.neurons_of(flat, 30, seed=seed) for seed in range(3)]
     assert all(len(plan) == 3 for plan in sets)  # not the first layer's alone
@@ -151,7 +157,9 @@ def test_ties_are_broken_at_random_and_what_has_no_score_is_never_taken(scores):
         pruning.neurons_of(few, n + 1)
 
 
-def test_what_cannot_be_pruned_is_refused_in_words(tiny, ast):
+def test_prune_refuses_unsupported_sites(tiny, ast):
+    """`prune` refuses sites of no linear map, classifiers, activations not 0 at 0, and heads under capture."""
+
     def refused(model, site, words):
         with pytest.raises(ValueError, match=words), pruning.prune(model, {site: [0]}):
             pass
@@ -190,7 +198,8 @@ class Bottle(torch.nn.Module):
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("how", ["mean", "frames", "log"])
-def test_the_classifier_is_found_by_what_it_does(first, how):
+def test_prune_recognises_classifier_by_function(first, how):
+    """`prune` recognises a classifier by what it computes, not by place or width, and prunes equally narrow layers."""
     layout = {"classifier": "batch neuron"} if how == "mean" else "batch frame neuron"
     options = {"sites": {(1, "ffn_hidden"): "fc"}, "sample_rate": 4000, "labels": "abcd", "device": "cpu"}
     model = models.wrap(Bottle(first, 100, how=how), layout=layout, **options)
@@ -203,7 +212,8 @@ def test_the_classifier_is_found_by_what_it_does(first, how):
 
 
 @pytest.mark.parametrize("kind", ["base", "large", "ast"])
-def test_a_pruned_model_is_saved_and_opens_again(tiny, ast, wave, tmp_path, kind):
+def test_save_round_trips_pruned_model(tiny, ast, wave, tmp_path, kind):
+    """A saved pruned model reopens with its logits and its list of pruned neurons, and is never overwritten."""
     model = ast if kind == "ast" else tiny(kind)
     before, x = pruning.fingerprint(model), model.tensor(wave)
     _, pruned, _ = _both(model, wave, PARTS)
@@ -218,7 +228,8 @@ def test_a_pruned_model_is_saved_and_opens_again(tiny, ast, wave, tmp_path, kind
         pruning.save(model, PARTS, tmp_path / "pruned")
 
 
-def test_support_is_gradient_times_activation_of_each_clips_own_class(tiny, clips):
+def test_support_equals_grad_x_activation(tiny, clips):
+    """`support` equals gradient × activation for the log odds of each clip's own class; `right` marks correct clips."""
     model = tiny()
     sites = [Site(2, "attention"), Site(1, "ffn_hidden"), Site(3, "ffn_out")]
     found = pruning.support(model, clips, sites)
@@ -238,7 +249,8 @@ def test_support_is_gradient_times_activation_of_each_clips_own_class(tiny, clip
     np.testing.assert_array_equal(found["right"], said == clips["label"])
 
 
-def test_fewer_neurons_are_chosen_where_the_class_is_soon_forgotten(tiny, clips):
+def test_greedy_stops_at_given_recall(tiny, clips):
+    """`greedy` stops once recall is down to the given value, and refuses one already met without pruning."""
     model = tiny()
     label = model.predict(clips)["label"].iloc[0]
     told = clips.assign(label=[label] + ["angry" if label == "sad" else "sad"] * 7)
@@ -251,7 +263,8 @@ def test_fewer_neurons_are_chosen_where_the_class_is_soon_forgotten(tiny, clips)
         pruning.greedy(model, told.assign(label=told["label"].values[::-1]), label, 8, [Site(1, "ffn_out")], recall=1.0)
 
 
-def test_a_class_is_mentioned_by_whole_words_only():
+def test_count_mentions_matches_whole_words():
+    """`count_mentions` counts whole words of a class's name, whatever their endings, and refuses too short names."""
     texts = ["a train, trains and TRAINING", "heavy rain", "it rained, raining", "drainpipes", None, "", "no rainbow"]
     texts = xr.DataArray(np.array([texts], object), {"layer": [1], "neuron": range(7)}, ("layer", "neuron"))
     said = {name: pruning.count_mentions(texts, name).values[0] for name in ("rain", "train")}
@@ -267,7 +280,8 @@ def test_a_class_is_mentioned_by_whole_words_only():
         pruning.count_mentions(texts, "a b")
 
 
-def test_neurons_of_a_concept_among_their_best(scores):
+def test_top_scores_concepts_among_n_best(scores):
+    """`top` scores neurons that have the concept among their `n` best, and gives others NaN."""
     fit = xr.concat([scores, scores + 1, scores - 1, scores * 0], pd.Index(list("abcd"), name="concept"))
     found = pruning.top(fit, "a", n=2)
     assert "concept" not in found.dims
@@ -276,7 +290,8 @@ def test_neurons_of_a_concept_among_their_best(scores):
     assert pruning.top(fit, "c", n=1).isnull().all()
 
 
-def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tmp_path):
+def test_evaluation_refuses_selection_clips(model, clips, scores, tmp_path):
+    """`compare`, `importance` and `evaluate` refuse speakers, recordings and sounds that served for selection."""
     selected = pruning.contrast(pruning.support(model, clips.iloc[:4], [Site(1, "ffn_hidden")]), "angry")
     with pytest.raises(ValueError, match="same speaker .*s0"):
         pruning.compare(model, clips, selected, doses=[2], draws=1)
@@ -313,7 +328,8 @@ def test_clips_on_which_neurons_were_chosen_are_refused(model, clips, scores, tm
     assert found["n"].sel(group="kept") == 4 and found["n"].sel(group="forgotten") == 2  # recordings
 
 
-def test_random_neurons_without_sizes_are_as_many_in_each_part(ast):
+def test_controls_match_counts_without_sizes(ast):
+    """Given a model instead of sizes, `controls` draws as many distinct neurons in each site as were selected."""
     sets = pruning.controls(PARTS, ast, 40, seed=2)
     assert all(
         {site: len(n) for site, n in plan.items()} == {site: len(n) for site, n in PARTS.items()} for plan in sets
@@ -323,7 +339,8 @@ def test_random_neurons_without_sizes_are_as_many_in_each_part(ast):
     assert all(len(np.unique(n)) == len(n) for plan in sets for n in plan.values())
 
 
-def test_reach_of_several_parts(model, scores):
+def test_output_norm_weights_only_ffn_hidden(model, scores):
+    """`output_norm` multiplies `ffn_hidden` by the norm of its outgoing weights and leaves other parts unchanged."""
     places = [("attention", 1, 3), ("ffn_hidden", 2, 7), ("ffn_out", 3, 1), ("ffn_hidden", 2, 0)]
     units = xr.Coordinates.from_pandas_multiindex(
         pd.MultiIndex.from_tuples(places, names=["part", "layer", "neuron"]), "unit"
@@ -333,8 +350,8 @@ def test_reach_of_several_parts(model, scores):
     np.testing.assert_allclose(size, [1, 2 * norm[7], 3, 4 * norm[0]], rtol=1e-6)
 
 
-def test_many_conditions_at_once_are_the_masks_one_by_one(ast, tmp_path):
-    """The growing batch of a whole table against weights that are masked, run and restored in turn."""
+def test_compare_equals_prune_in_ast(ast, tmp_path):
+    """In an AST, `compare` of many conditions in shared batches equals pruning and running each in turn."""
     rng, paths = np.random.default_rng(4), []
     for i in range(2):
         soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(30000), 16000)
@@ -356,7 +373,8 @@ def test_many_conditions_at_once_are_the_masks_one_by_one(ast, tmp_path):
                 )
 
 
-def test_neurons_of_takes_the_greatest(scores):
+def test_neurons_of_selects_greatest(scores):
+    """`neurons_of` selects the k greatest scores, in whatever order the dimensions are, as `ffn_hidden` by default."""
     plan = pruning.neurons_of(scores.transpose("neuron", "layer"), 7)
     taken = [float(scores.sel(layer=site.layer, neuron=n)) for site, found in plan.items() for n in found]
     assert sorted(taken) == sorted(np.sort(scores.values.ravel())[-7:])
@@ -364,7 +382,7 @@ def test_neurons_of_takes_the_greatest(scores):
 
 
 def test_contrast_is_within_speakers():
-    """Speaker b is 100 higher throughout and has fewer angry clips; c has no angry one and is left out."""
+    """`contrast` is the mean difference within speakers who have both classes, else over all clips."""
     values = np.array([3.0, 1, 1, 105, 101, 50])
     data = xr.DataArray(
         values[:, None, None],
@@ -382,7 +400,8 @@ def test_contrast_is_within_speakers():
         pruning.contrast(data, "surprised")
 
 
-def test_controls_are_as_many_neurons_per_layer_and_repeat(scores):
+def test_controls_match_counts_and_repeat(scores):
+    """`controls` draws as many distinct neurons in each layer as were selected, and repeats with the seed."""
     selected, size = pruning.neurons_of(scores, 20), np.abs(scores)
     sets = pruning.controls(selected, size, 6, seed=1)
     assert len(sets) == 6
@@ -395,8 +414,8 @@ def test_controls_are_as_many_neurons_per_layer_and_repeat(scores):
     assert all(np.array_equal(a[site], b[site]) for a, b in zip(sets, again) for site in selected)
 
 
-def test_random_neurons_are_matched_in_what_they_write(model, scores):
-    """Weights × 100 for half the neurons of layer 2: chosen among these, the random ones are among these too."""
+def test_controls_match_output_norm(model, scores):
+    """In place of neurons of large outgoing weights, `controls` draws others of large outgoing weights."""
     with torch.no_grad():
         model.architecture.linear(Site(2, "ffn_out")).weight[:, :20] *= 100
     flat = xr.ones_like(scores)
@@ -409,7 +428,8 @@ def test_random_neurons_are_matched_in_what_they_write(model, scores):
         assert set(plan[Site(2, "ffn_hidden")]) <= set(range(20))
 
 
-def test_compare_is_the_pruned_model(model, clips, scores):
+def test_compare_equals_prune(model, clips, scores):
+    """Logits of `compare` equal those of the model with selected, random or target-blind neurons pruned."""
     compared = pruning.compare(model, clips, scores, np.abs(scores), doses=[3, 9], draws=2, batch=4)
     assert compared["neuron_set"].values.tolist() == ["selected", "random 1", "random 2", "most active", "writes most"]
     assert compared["logit"].sizes == {"clip": 8, "dose": 3, "neuron_set": 5, "target": 8}
@@ -431,7 +451,8 @@ def test_compare_is_the_pruned_model(model, clips, scores):
             np.testing.assert_allclose(compared["logit"].sel(dose=9, neuron_set=name), _logits(model, clips), atol=1e-4)
 
 
-def test_several_ways_to_choose_at_once_are_each_by_itself(model, clips, scores):
+def test_compare_treats_scores_independently(model, clips, scores):
+    """Several scores in one `compare` give what each gives by itself, and selection clips are refused."""
     doses, draws, size = {"one": [3, 9], ("other", 2): [4]}, {"one": 2, ("other", 2): 0}, np.abs(scores)
     ways = {"one": scores, ("other", 2): -scores}
     found = pruning.compare(model, clips, ways, size, doses=doses, draws=draws, batch=4, seed=3)
@@ -474,7 +495,8 @@ def compared():
     )
 
 
-def test_effects_are_log_odds_blind_to_a_common_shift(compared):
+def test_effects_ignore_common_shift(compared):
+    """`effects` finds a planted change of the log odds by −2, and ignores shifts common to all logits."""
     effects = pruning.effects(compared, "angry")
     np.testing.assert_allclose(effects["log_odds"].sel(group="forgotten", dose=5, neuron_set="selected"), -2)
     np.testing.assert_allclose(effects["log_odds"].isel(neuron_set=slice(1, None)), 0, atol=1e-9)
@@ -484,8 +506,8 @@ def test_effects_are_log_odds_blind_to_a_common_shift(compared):
     assert float(effects["margin_p"].sel(group="forgotten", dose=5)) == 1 / 4  # of three random sets no rank is less
 
 
-def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
-    """Angry falls by 2 in all clips: the odds of calm against all rise, against the others alone they stay."""
+def test_effects_on_kept_exclude_forgotten_class(compared):
+    """Log odds of kept clips leave out the forgotten class, whose loss would otherwise count as their gain."""
     compared["logit"][:, 1, 0] = compared["logit"][:, 0, 0] - 2.0 * (compared["target"] == "angry")
     kept = pruning.effects(compared, "angry").sel(group="kept", dose=5, neuron_set="selected")
     np.testing.assert_allclose(kept[["log_odds", "moved"]].to_dataarray(), 0, atol=1e-9)
@@ -493,8 +515,8 @@ def test_a_loss_of_the_forgotten_class_is_no_gain_of_the_kept(compared):
     assert (full.isel(dose=1) > full.isel(dose=0) + 0.01)[compared["label"].values == "calm"].all()
 
 
-def test_moved_is_the_mean_of_absolute_changes(compared):
-    """Two calm clips a speaker, one rises by 1 against sad and one falls by 1: nothing on average, 1 moved."""
+def test_effects_moved_is_mean_absolute_change(compared):
+    """`moved` is the mean absolute change: 1 where one clip rises by 1 and one falls by 1, though their mean is 0."""
     two = xr.concat([compared.sel(clip=compared["label"] == "calm")] * 2, "clip", data_vars="minimal").assign_coords(
         clip=range(20)
     )
@@ -521,7 +543,8 @@ def _exchangeable(runs, planted=0.0):
     return xr.Dataset({"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": shared}, coords)
 
 
-def test_p_is_as_rare_as_it_says_where_the_chosen_set_is_random_too():
+def test_effects_p_is_calibrated():
+    """Under the null, p of `effects` is below 0.05 as rarely as it should be; a test over speakers alone is not."""
     effects = pruning.effects(_exchangeable(200), "angry").isel(dose=slice(1, None))
     assert ((effects["margin_p"] < 0.05).mean("dose") < 0.08).all()
     assert 0.02 < (effects["across_p"] < 0.05).mean() < 0.08
@@ -530,13 +553,15 @@ def test_p_is_as_rare_as_it_says_where_the_chosen_set_is_random_too():
     np.testing.assert_allclose(effects["margin_p"], np.maximum(np.array(over), effects["across_p"].values))
 
 
-def test_p_finds_a_planted_effect():
+def test_effects_p_detects_planted_effect():
+    """The p of `effects` detects a planted loss of the forgotten class, and seldom any change of the kept."""
     effects = pruning.effects(_exchangeable(50, planted=8), "angry").isel(dose=slice(1, None))
     assert (effects["margin_p"].sel(group="forgotten") < 0.05).mean() > 0.9
     assert (effects["margin_p"].sel(group="kept") < 0.05).mean() < 0.1
 
 
-def test_log_odds_are_those_of_the_probabilities(compared):
+def test_log_odds_equal_those_of_softmax(compared):
+    """Log odds are log(p / (1 − p)) of the true class's softmax p, and NaN for a class that the model lacks."""
     logp = log_softmax(compared["logit"].isel(dose=1, neuron_set=0).values, axis=-1)
     own = np.array([list(compared["target"].values).index(label) for label in compared["label"].values])
     p = np.exp(logp[np.arange(20), own])
@@ -545,8 +570,8 @@ def test_log_odds_are_those_of_the_probabilities(compared):
     assert np.isnan(forgetting._log_odds(unknown)).sum() == np.isnan(forgetting._log_odds(unknown)[0]).sum() == 8
 
 
-def test_recalls_are_of_speakers(compared):
-    """One speaker has three more angry clips, all right: the mean over speakers is not that over clips."""
+def test_recalls_average_over_speakers(compared):
+    """`recalls` are per speaker: more clips of one speaker do not change the mean, nor the plotted bar."""
     best = compared["target"].values[compared["logit"].isel(dose=0, neuron_set=0).argmax("target").values]
     right = (best == compared["label"].values)[compared["label"].values == "angry"]
     more = compared.isel(clip=[int(np.flatnonzero(compared["label"].values == "angry")[right][0])] * 3)
@@ -559,7 +584,8 @@ def test_recalls_are_of_speakers(compared):
     assert figure.axes[0].patches[0].get_height() == pytest.approx(right.mean())
 
 
-def test_under_eight_speakers_points_and_no_interval(compared):
+def test_forgetting_plot_shows_points_under_eight_speakers(compared):
+    """Under 8 speakers `margin_p` is NaN, and `plots.forgetting` draws a point for each speaker."""
     effects = pruning.effects(compared.isel(clip=slice(0, 8)), "angry")
     assert np.isnan(effects["margin_p"]).all() and np.isfinite(effects["across_p"]).all()
     shown = [line for line in plots.forgetting(effects).axes[1].lines if line.get_linestyle() == "None"]
@@ -569,7 +595,8 @@ def test_under_eight_speakers_points_and_no_interval(compared):
     np.testing.assert_allclose(points, np.sort(wanted))
 
 
-def test_bars_of_recall_stay_between_0_and_1(compared):
+def test_forgetting_plot_bounds_recall_intervals(compared):
+    """Intervals of recall in `plots.forgetting` stay between 0 and 1; with ten speakers no single points are drawn."""
     effects = pruning.effects(compared, "angry")
     figure = plots.forgetting(effects)
     ends = np.concatenate([path.vertices[:, 1] for c in figure.axes[0].collections for path in c.get_paths()])
@@ -577,7 +604,8 @@ def test_bars_of_recall_stay_between_0_and_1(compared):
     assert not [line for ax in figure.axes for line in ax.lines if line.get_linestyle() == "None"]
 
 
-def test_figures_and_explorer(compared):
+def test_pruning_explorer_follows_controls(compared):
+    """`PruningExplorer` and the plots of recall follow dose and measure; unknown doses and classes are refused."""
     effects = pruning.effects(compared, "calm")
     assert len(plots.forgetting(effects).axes) == 3
     figure = plots.class_recalls(pruning.recalls(compared), 5, forgotten="calm")
@@ -597,8 +625,8 @@ def test_figures_and_explorer(compared):
 
 @pytest.mark.full
 @pytest.mark.real
-def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
-    """Chosen on folds 1–4 of ESC-10, reported on fold 5.
+def test_greedy_forgets_rain_in_esc10(ast, real):
+    """Neurons selected on folds 1–4 of ESC-10 make the model forget rain alone on fold 5.
 
     Weight and step were chosen within folds 1–4 too (weight 4 by two classes only); fold 5 was reported on once.
     """
@@ -620,7 +648,8 @@ def test_a_sound_is_forgotten_and_the_others_kept(ast, real):
     assert (found["selectivity"].sel(measure=["logit", "probability"]).isel(dose=1) > 0.9).all()
 
 
-def test_scores_of_dissection_know_on_whom_they_rest():
+def test_dissection_scores_record_speakers():
+    """Scores of `dissection.identify` and `dissection.selectivity` record the speakers that they are computed on."""
     rng = np.random.default_rng(0)
     values = xr.DataArray(rng.standard_normal((8, 1, 5)), dims=("clip", "layer", "neuron"), name="activation")
     speakers = ["a", "a", "b", "b", "c", "c", "d", "d"]

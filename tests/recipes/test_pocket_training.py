@@ -62,7 +62,8 @@ def prepared(tmp_path):
     return table, tmp_path
 
 
-def test_ridge_is_scikit_learns(small):
+def test_ridge_equals_scikit_learn(small):
+    """`ridge` predicts what scikit-learn's `Ridge` predicts with classes weighted equally."""
     rng = np.random.default_rng(0)
     x, labels = rng.normal(3, 2, size=(80, 30)), rng.integers(8, size=80)
     slope, constant = pocket_teacher.ridge(x, labels)
@@ -76,7 +77,8 @@ def test_ridge_is_scikit_learns(small):
     np.testing.assert_allclose(x @ slope + constant, theirs, atol=1e-4)
 
 
-def test_scores_of_frames_average_to_the_clips(small):
+def test_judge_frames_average_to_clip(small):
+    """A teacher's scores of frames average to its score of the whole clip."""
     rng = np.random.default_rng(0)
     x, kernels = rng.normal(size=(50, 36)).astype(np.float32), [pocket_teacher.bank(0)]
     slope, constant = rng.normal(size=(80, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
@@ -86,8 +88,8 @@ def test_scores_of_frames_average_to_the_clips(small):
     np.testing.assert_allclose(by_frame.astype(float).mean(axis=0), whole, atol=0.02)
 
 
-def test_nobody_is_judged_by_teachers_who_have_heard_them(small, prepared):
-    """In tones and noise there is nothing to learn: whoever is right has heard the clip before."""
+def test_teach_leaves_own_fold_out(small, prepared):
+    """Each actor is scored by teachers fitted without that actor's fold, so scores of pure noise stay near chance."""
     table, folder = prepared
     taught = pocket_teacher.teach(table, folder, jobs=1)
     assert taught.attrs["uar"]["training"] < 0.3  # chance is 0.125; on what they have heard they are right
@@ -111,7 +113,8 @@ def test_nobody_is_judged_by_teachers_who_have_heard_them(small, prepared):
         assert np.abs(kept - heard).max() > 0.1
 
 
-def test_other_teachers_are_refused(small, prepared, monkeypatch):
+def test_teach_refuses_other_settings(small, prepared, monkeypatch):
+    """`teach` refuses a folder with scores of teachers of other settings."""
     table, folder = prepared
     pocket_teacher.teach(table, folder, jobs=1)
     monkeypatch.setitem(pocket_teacher.TEACHER, "ridge", 5.0)
@@ -119,7 +122,8 @@ def test_other_teachers_are_refused(small, prepared, monkeypatch):
         pocket_teacher.teach(table, folder, jobs=1)
 
 
-def test_teachers_of_other_speech_are_refused(small, prepared):
+def test_teach_refuses_other_speech(small, prepared):
+    """`teach` refuses a folder with scores of other speech."""
     table, folder = prepared
     pocket_teacher.teach(table, folder, jobs=1)
     table.attrs["made"] = "of other recordings"
@@ -149,7 +153,8 @@ def recordings(tmp_path, monkeypatch, espeak):
     return prepare, real
 
 
-def test_who_is_reported_is_not_even_prepared(recordings):
+def test_prepare_leaves_out_reported_actors(recordings):
+    """`prepare` leaves out actors 19 and 20, alters only actors 1–16, and reads its files the second time."""
     prepare, _ = recordings
     table = prepare(range(1, 21))
     assert set(table.loc[table["source"] == "ravdess", "actor"]) == set(range(1, 19))
@@ -157,7 +162,8 @@ def test_who_is_reported_is_not_even_prepared(recordings):
     pd.testing.assert_frame_equal(prepare(range(1, 21)), table)  # from the files
 
 
-def test_missing_actors_and_other_recordings_are_told_at_once(recordings):
+def test_prepare_refuses_missing_actors_and_other_recordings(recordings):
+    """`prepare` refuses a corpus that lacks actors, and a folder prepared from other recordings."""
     prepare, real = recordings
     with pytest.raises(ValueError, match=r"lacks actors \[19, 20\]"):
         prepare(range(1, 19))
@@ -167,7 +173,8 @@ def test_missing_actors_and_other_recordings_are_told_at_once(recordings):
         prepare(range(1, 21))
 
 
-def test_the_card_says_what_was_found(tmp_path):
+def test_write_card_reports_results(tmp_path):
+    """The card has the UAR and recalls of the given predictions, the hash of the weights, and a training figure."""
     rng, emotions = np.random.default_rng(0), list(corpora.EMOTIONS)
 
     def said(speakers, right):
@@ -199,7 +206,8 @@ def test_the_card_says_what_was_found(tmp_path):
     assert hashlib.sha256(b"weights").hexdigest() in text and (tmp_path / "training.png").stat().st_size > 1000
 
 
-def test_in_a_window_sound_f0_and_scores_stay_together(small, prepared, monkeypatch):
+def test_speech_window_aligns_sound_f0_and_scores(small, prepared, monkeypatch):
+    """In a window of `Speech`, sound, F0 and scores agree to half a frame, and the window lies over the speech."""
     table, folder = prepared
     table["score_start"], table["score_length"], table["score_first"] = table["f0_start"], 49, 0
     table["first"], table["last"], table["gain"] = 6400, 9600, 1.0
@@ -223,7 +231,8 @@ def test_in_a_window_sound_f0_and_scores_stay_together(small, prepared, monkeypa
         assert place <= row["first"] + RATE // 10 and place + 8000 >= row["last"] - RATE // 10
 
 
-def test_beyond_a_clip_there_is_no_f0(small, prepared):
+def test_speech_window_has_no_f0_beyond_clip(small, prepared):
+    """Beyond the end of a clip, F0 of a window is 0, also where another clip follows in the file."""
     table, folder = prepared
     frames = len(np.load(folder / "f0.npy")) // len(table)
     np.save(folder / "f0.npy", np.full(frames * len(table), 200, np.float16))
@@ -235,7 +244,8 @@ def test_beyond_a_clip_there_is_no_f0(small, prepared):
         assert 0 < (f0 > 0).sum() <= frames + 3  # slower by 6 % at most
 
 
-def test_faster_is_higher_and_shorter(small, prepared, monkeypatch):
+def test_speech_window_scales_f0_with_speed(small, prepared, monkeypatch):
+    """F0 of a window at varied speed is that measured in its sound; scores are NaN for clips that have none."""
     table, folder = prepared
     np.save(folder / "f0.npy", np.full(len(np.load(folder / "f0.npy")), 200, np.float16))
     np.save(folder / "scores.npy", np.zeros((1, 8), np.float16))
@@ -255,7 +265,8 @@ def test_faster_is_higher_and_shorter(small, prepared, monkeypatch):
     assert np.ptp(said) > 20
 
 
-def test_an_altered_voice_has_another_f0_and_the_same_level():
+def test_altered_changes_f0_and_keeps_level():
+    """`altered` changes the F0 of a voice, keeps its power within 2 %, and its duration within 25 %."""
     t = np.arange(RATE) / RATE
     voice = np.sign(np.sin(2 * np.pi * 150 * t)) * 0.1 * np.hanning(RATE)
     voice = voice.astype(np.float32)
@@ -267,7 +278,8 @@ def test_an_altered_voice_has_another_f0_and_the_same_level():
         assert 0.8 < len(other) / len(voice) < 1.25
 
 
-def test_the_loss_is_finite_where_a_kind_of_clip_is_missing(small, prepared):
+def test_loss_is_finite_without_factors(small, prepared):
+    """The loss is finite and can be differentiated where no clip of a batch has prosodic factors."""
     table, folder = prepared
     taught = pocket_teacher.teach(table, folder, jobs=1)
     speech = pocket_windows.Speech(

@@ -33,15 +33,16 @@ def phonemes():
 
 
 @pytest.fixture(scope="module")
-def valid_frames(table, phonemes):
+def measured(table, phonemes):
     """Four test voices, statement 1: what is measured in the audio, beside what was set."""
     some = table[(table.subset == "main") & table.actor.isin([17, 18, 23, 24]) & (table.statement == 1)]
     parts = dict(tuple(phonemes.groupby("file")))
     found = pd.DataFrame([card.measure(SAMPLE / file, parts[file]) for file in some.file], index=some.index)
-    return some.join(found.add_suffix("_heard"))
+    return some.join(found.add_suffix("_measured"))
 
 
-def test_every_voice_says_every_cell(table):
+def test_sample_is_complete_and_balanced(table):
+    """Each of 24 voices says all 30 cells once; sexes are balanced within the train and test splits."""
     main = table[table.subset == "main"]
     assert len(main) == 720 and not main.duplicated(["actor", "emotion", "intensity", "statement"]).any()
     cells = main.groupby("actor").size()
@@ -59,7 +60,8 @@ def test_every_voice_says_every_cell(table):
     }
 
 
-def test_names_say_what_the_table_says(table):
+def test_sample_file_names_match_table(table):
+    """Names and folders of files encode what `factors.csv` says of each clip."""
     for row in table.itertuples():
         folder, name = row.file.split("/")[-2:]
         fields = [int(field) for field in name.removesuffix(".flac").split("-")]
@@ -76,7 +78,8 @@ def test_names_say_what_the_table_says(table):
         assert (row.subset == "one_factor") == row.file.startswith("one_factor/")
 
 
-def test_files_are_there_small_and_sound(table):
+def test_sample_files_are_small_and_unclipped(table):
+    """Files are those of `factors.csv`, under 35 MB in all, at 16 kHz, neither clipped nor silent, with quiet ends."""
     files = sorted(path.relative_to(SAMPLE).as_posix() for path in SAMPLE.rglob("*.flac"))
     assert files == sorted(table.file)
     assert sum(path.stat().st_size for path in SAMPLE.rglob("*")) < 35e6
@@ -88,7 +91,8 @@ def test_files_are_there_small_and_sound(table):
         assert np.abs(x[:1600]).max() < 1e-3 and np.abs(x[-1600:]).max() < 1e-3
 
 
-def test_factors_vary_within_emotions_as_much_as_the_card_says(table):
+def test_sample_factors_vary_within_emotions(table):
+    """Factors vary within emotions over half as much as between, and recognise them with UAR 0.75 to 0.95."""
     main = table[table.subset == "main"]
     spread = card.variances(main)
     assert (spread.within > 0.5 * spread.between).all(), spread
@@ -97,14 +101,16 @@ def test_factors_vary_within_emotions_as_much_as_the_card_says(table):
     assert 0.75 < score < 0.95
 
 
-def test_no_two_voices_are_the_same():
+def test_prosody_voices_are_distinct():
+    """The 24 voices differ in their variant of espeak, and any two by over 1.5 % in some formant."""
     assert len({prosody.variant(actor, 100, 150).replace("female", "male") for actor in prosody.VOICES}) == 24
     formants = pd.DataFrame({actor: np.array(voice[3]) * voice[2] for actor, voice in prosody.VOICES.items()}).T
     distance = np.abs(formants.to_numpy()[:, None] / formants.to_numpy() - 1).max(axis=-1)
     assert distance[~np.eye(24, dtype=bool)].min() > 0.015
 
 
-def test_one_factor_subset_changes_one_factor(table):
+def test_sample_one_factor_subset_varies_one_factor(table):
+    """In the one-factor subset each clip differs from its voice's base clip in exactly the factor named."""
     part = table[table.subset == "one_factor"]
     assert len(part) <= 250 and set(part.split) == {"train", "test"}
     for _, clips in part.groupby("actor"):
@@ -116,7 +122,8 @@ def test_one_factor_subset_changes_one_factor(table):
 
 
 @pytest.mark.full
-def test_one_factor_is_heard_alone(table, phonemes):
+def test_sample_one_factor_subset_is_measured_alone(table, phonemes):
+    """In the audio of the one-factor subset the varied factor changes as set, and the other factors do not."""
     part = table[(table.subset == "one_factor") & (table.actor == 22)]
     parts = dict(tuple(phonemes.groupby("file")))
     found = {
@@ -137,7 +144,8 @@ def test_one_factor_is_heard_alone(table, phonemes):
 
 
 @pytest.mark.full
-def test_what_is_set_is_heard(heard):
+def test_sample_factors_correlate_with_measurements(measured):
+    """Factors measured in the audio correlate with those set; F0 and level also agree in their units."""
     least = {
         "f0_semitones": 0.9,
         "f0_range_semitones": 0.6,
@@ -150,30 +158,32 @@ def test_what_is_set_is_heard(heard):
         "final_rise": 0.3,
     }
     centred = {
-        name: heard[name] - heard.groupby("actor")[name].transform("mean")
-        for name in heard
-        if "rise" in name or name.removesuffix("_heard") in FACTORS
+        name: measured[name] - measured.groupby("actor")[name].transform("mean")
+        for name in measured
+        if "rise" in name or name.removesuffix("_measured") in FACTORS
     }
-    found = {name: centred[name].corr(centred[f"{name}_heard"]) for name in FACTORS}
+    found = {name: centred[name].corr(centred[f"{name}_measured"]) for name in FACTORS}
     assert all(found[name] > least[name] for name in FACTORS), found
     # the units hold too, not only the order
     for name in ("f0_semitones", "level_db"):
-        slope = np.polyfit(centred[name], centred[f"{name}_heard"], 1)[0]
+        slope = np.polyfit(centred[name], centred[f"{name}_measured"], 1)[0]
         assert 0.85 < slope < 1.15, (name, slope)
-    assert np.abs(heard.level_db - heard.level_db_heard).max() < 1
+    assert np.abs(measured.level_db - measured.level_db_measured).max() < 1
 
 
 @pytest.mark.full
-def test_men_are_lower_than_women(heard):
-    hertz = (100 * 2 ** (heard.f0_semitones_heard / 12)).groupby(heard.sex).median()
+def test_sample_male_voices_are_lower(measured):
+    """Median F0 is 85–155 Hz in male voices and 165–275 Hz in female ones."""
+    hertz = (100 * 2 ** (measured.f0_semitones_measured / 12)).groupby(measured.sex).median()
     assert 85 < hertz["male"] < 155 and 165 < hertz["female"] < 275
 
 
-def test_phonemes_lie_where_the_voice_is(table, phonemes):
+def test_sample_phonemes_align_with_speech(table, phonemes):
+    """Phonemes are in order and cover 95 % of the energy; vowels are over 6 dB louder than consonants."""
     assert set(phonemes.file) == set(table.file)
     assert (phonemes.end > phonemes.start).all() and (phonemes.start >= 0.1).all()
-    readout_layer = phonemes.groupby("file").start.shift(-1)
-    assert (readout_layer.isna() | (phonemes.end <= readout_layer + 1e-6)).all()
+    next_start = phonemes.groupby("file").start.shift(-1)
+    assert (next_start.isna() | (phonemes.end <= next_start + 1e-6)).all()
     parts = dict(tuple(phonemes.groupby("file")))
     vowels = {True: [], False: []}
     for file in table.file[::9]:
@@ -191,7 +201,8 @@ def test_phonemes_lie_where_the_voice_is(table, phonemes):
     )
 
 
-def test_again_gives_the_same_samples(table, espeak):
+def test_render_is_deterministic(table, espeak):
+    """`render` gives the same samples and times again, whatever was rendered before."""
     some = table.iloc[[0, 131, 402, 719, 720, 790]].to_dict("records")
     first = [make_sample.render(row) for row in some]
     again = [make_sample.render(row) for row in reversed(some)][::-1]
@@ -199,7 +210,8 @@ def test_again_gives_the_same_samples(table, espeak):
         assert np.array_equal(one, two) and times == times_again, "a clip depends on what was said before it"
 
 
-def test_the_script_makes_the_files_that_are_bundled(table, phonemes, espeak):
+def test_make_sample_reproduces_bundled_corpus(table, phonemes, espeak):
+    """`make_sample` gives the table of the bundled corpus and, within one step of 16 bits, its sound."""
     if espeak.version != "1.51":
         pytest.skip("the corpus was made with espeak-ng 1.51; another version says it a little differently")
     recipes = make_sample.recipes()
@@ -213,7 +225,9 @@ def test_the_script_makes_the_files_that_are_bundled(table, phonemes, espeak):
         np.testing.assert_allclose([t[:2] for t in times], parts[row["file"]][["start", "end"]], atol=2e-4)
 
 
-def test_without_the_library_the_error_says_what_to_do(monkeypatch):
+def test_synthesis_names_missing_library(monkeypatch):
+    """Without libespeak-ng, the error says how to install it."""
+
     def missing(name):
         raise OSError(name)
 

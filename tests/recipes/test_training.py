@@ -50,7 +50,8 @@ def same(one, other):
     return all(torch.equal(x, y) for x, y in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_killed_and_started_again_it_ends_at_the_same_weights(tmp_path):
+def test_fit_resumes_to_same_weights(tmp_path):
+    """A training that is killed and resumed ends at the weights and the curve of an uninterrupted one."""
     straight, history = fit(tmp_path / "straight.pt")
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "killed.pt", kill=8)  # in the second of three epochs
@@ -63,11 +64,13 @@ def test_killed_and_started_again_it_ends_at_the_same_weights(tmp_path):
     assert same(finished, straight)
 
 
-def test_another_seed_is_another_training(tmp_path):
+def test_fit_depends_on_seed(tmp_path):
+    """Trainings with different seeds end at different weights."""
     assert not same(fit(tmp_path / "0.pt")[0], fit(tmp_path / "1.pt", seed=1)[0])
 
 
-def test_the_best_epoch_is_kept_the_later_of_equals(tmp_path):
+def test_fit_keeps_best_epoch(tmp_path):
+    """`fit` keeps the averaged weights of the best epoch, the later of equals, also when resumed."""
     selected, history = fit(tmp_path / "chosen.pt", scores=[0.2, 0.7, 0.7, 0.1], epochs=4)
     assert history.epoch == 3 and [row["score"] for row in history.curve] == [0.2, 0.7, 0.7, 0.1]
     with pytest.raises(KeyboardInterrupt):
@@ -78,7 +81,8 @@ def test_the_best_epoch_is_kept_the_later_of_equals(tmp_path):
     assert history.epoch == 3 and same(resumed, selected)
 
 
-def test_other_settings_are_refused(tmp_path):
+def test_fit_refuses_other_settings(tmp_path):
+    """`fit` refuses a checkpoint of other settings or another seed, and names both values."""
     fit(tmp_path / "training.pt")
     with pytest.raises(ValueError, match="other settings.*epochs 3, now 4"):
         fit(tmp_path / "training.pt", epochs=4)
@@ -112,7 +116,8 @@ def share(rank, ranks, folder):
 
 
 @pytest.mark.full
-def test_processes_that_share_batches_end_where_one_does(tmp_path):
+def test_fit_processes_equal_single_process(tmp_path):
+    """Two processes that share each batch end at equal weights, which are those of a single process."""
     torch.multiprocessing.spawn(share, (2, tmp_path), nprocs=2)
     share(0, 1, tmp_path)
     alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2"))
@@ -121,7 +126,8 @@ def test_processes_that_share_batches_end_where_one_does(tmp_path):
         torch.testing.assert_close(first[name], alone[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_checkpoint_of_other_weights_to_begin_with_is_refused(tmp_path):
+def test_fit_refuses_other_initial_weights(tmp_path):
+    """`fit` refuses a checkpoint of a training that began with other weights."""
     fit(tmp_path / "done.pt")
     with pytest.raises(ValueError, match="begins_with"):
         fit(tmp_path / "done.pt", start=1)

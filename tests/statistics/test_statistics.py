@@ -15,7 +15,8 @@ from xai_lib import statistics
 numbers = st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=1, max_size=9)
 
 
-def test_interval_needs_eight():
+def test_interval_needs_eight_units():
+    """With fewer than eight finite units the bounds are NaN, and the mean is still given."""
     assert np.isnan(statistics.interval(np.arange(7.0))[1:]).all() and statistics.interval(np.arange(7.0))[0] == 3
     assert np.isfinite(statistics.interval(np.arange(8.0))).all()
     holes = np.r_[np.arange(7.0), np.nan, np.inf]
@@ -23,7 +24,7 @@ def test_interval_needs_eight():
     assert np.isnan(statistics.interval([np.nan])).all() and np.isnan(statistics.interval([])).all()
 
 
-def test_interval_covers():
+def test_interval_covers_the_truth():
     """A 95 % interval over 8 speakers holds the truth 95 % of the time (5,000 draws: standard error 0.3 %)."""
     x = np.random.default_rng(0).normal(3, 2, size=(8, 5000))
     _, low, high = statistics.interval(x)
@@ -31,6 +32,7 @@ def test_interval_covers():
 
 
 def test_over_speakers_takes_the_speaker_as_unit():
+    """Clips are averaged within speakers first, without NaN; the interval is that of scipy over speakers."""
     rng = np.random.default_rng(0)
     speakers = np.repeat([f"s{i}" for i in range(10)], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     data = xr.DataArray(
@@ -63,7 +65,8 @@ def test_over_speakers_takes_the_speaker_as_unit():
 @given(st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=8, max_size=10))
 @example([0, 0, 0, 1, 28, 99.188, -28, -100])  # sums that tie but for rounding
 @settings(max_examples=30)
-def test_sign_flip_is_exact(values):
+def test_sign_flip_test_is_exact(values):
+    """The p value is the share of all sign patterns whose mean is as far from 0, also for negated values."""
     x = np.array(values)
     signs = np.array(list(itertools.product([1, -1], repeat=len(x))))
     means = np.abs((signs * x).mean(axis=1))
@@ -72,7 +75,8 @@ def test_sign_flip_is_exact(values):
     assert 2 / 2 ** len(x) <= p <= 1 and statistics.sign_flip_test(-x) == p
 
 
-def test_sign_flip_is_never_zero_and_seeded():
+def test_sign_flip_test_is_seeded_and_never_zero():
+    """With drawn patterns p is 2 (b + 1) / (m + 1), never 0, seeded, and near that of the t test."""
     far = np.arange(10.0, 40.0)
     assert statistics.sign_flip_test(far, permutations=999) == pytest.approx(2 / 1000)  # two-sided, (b + 1) / (m + 1)
     x = np.random.default_rng(0).normal(0.3, 1, size=20)
@@ -82,12 +86,14 @@ def test_sign_flip_is_never_zero_and_seeded():
     assert np.isnan(statistics.sign_flip_test(far[:7])) and statistics.sign_flip_test(np.zeros(8)) == 1
 
 
-def test_sign_flip_is_exact_up_to_14():
+def test_sign_flip_test_is_exact_up_to_14():
+    """With 14 units the least p is exactly 2 / 2^14; with 15 it is at most 6 / 10,000."""
     assert statistics.sign_flip_test(np.arange(1.0, 15)) == pytest.approx(2 / 2**14, rel=1e-9)
     assert statistics.sign_flip_test(np.arange(1.0, 16)) == pytest.approx(2 / 10000, rel=2)  # drawn
 
 
-def test_sign_flip_counts_ties_whatever_rounding_makes_of_them():
+def test_sign_flip_test_counts_ties_despite_rounding():
+    """Sums that tie count as ties at any scale of the values, although rounding makes them differ."""
     signs = np.array(list(itertools.product([1, -1], repeat=8)))
     for seed in range(40):
         x = np.random.default_rng(seed).integers(-7, 8, 8)
@@ -96,7 +102,8 @@ def test_sign_flip_counts_ties_whatever_rounding_makes_of_them():
             assert statistics.sign_flip_test(x * unit) == exact
 
 
-def test_sign_flip_leaves_nan_out_entry_by_entry():
+def test_sign_flip_test_omits_nan_by_entry():
+    """Each entry is tested over its own finite units, as it is alone; under eight of them p is NaN."""
     x = np.random.default_rng(0).normal(0.5, 1, size=(18, 40))
     for column in range(40):
         x[np.random.default_rng(column).permutation(18)[: column % 12], column] = [np.nan, np.inf][column % 2]
@@ -106,19 +113,22 @@ def test_sign_flip_leaves_nan_out_entry_by_entry():
     assert statistics.sign_flip_test(np.zeros((9, 0))).shape == (0,) and np.isnan(statistics.sign_flip_test([]))
 
 
-def test_sign_flip_of_thousands_is_in_chunks_that_change_nothing():
+def test_sign_flip_test_is_unchanged_by_blocks():
+    """Columns among 1,500 that are tested in blocks have the same p as when tested alone."""
     x = np.random.default_rng(0).normal(0.3, 1, size=(16, 1500))
     found = statistics.sign_flip_test(x)
     assert found[::250].tolist() == [statistics.sign_flip_test(column) for column in x.T[::250]]
 
 
-def test_sign_flip_holds_its_level():
+def test_sign_flip_test_holds_its_level():
+    """With eight units of heavy tails p ≤ 0.05 in fewer than 8 % of 400 draws without an effect."""
     rng = np.random.default_rng(0)
     p = np.array([statistics.sign_flip_test(rng.standard_t(3, size=8)) for _ in range(400)])
     assert np.mean(p <= 0.05) < 0.08
 
 
-def test_null_test_holds_its_level_and_sees_what_lies_outside():
+def test_prediction_test_holds_its_level():
+    """Draws of the null have p < 0.05 in 5 % of cases; p is that of the t test with n − 1 degrees of freedom."""
     rng = np.random.default_rng(0)
     draws = rng.normal(3, 2, size=(5, 4000))  # 4 draws of a null and one more, which is no different
     p = statistics.prediction_test(draws[0], draws[1:])
@@ -135,7 +145,8 @@ def test_null_test_holds_its_level_and_sees_what_lies_outside():
     np.testing.assert_array_equal(nan, [np.nan, 0, np.nan])
 
 
-def test_a_rank_by_hand():
+def test_rank_test_equals_hand_computed_ranks():
+    """The p values equal ranks by hand, with ties, NaN, no draws, constant values and dependent draws."""
     p, architecture = statistics.rank_test([9.0, 0.0], [[1.0, 2, 3, 4], [5, -5, 4, -4]])
     assert p == pytest.approx([1 / 5, 1]) and architecture[0] == p[0]
     assert statistics.rank_test(0.0, [1.0, 2, 3, 9])[0] == pytest.approx(2 / 5)  # 3 from the mean, and 9 is farther
@@ -155,8 +166,8 @@ def heavy(rng, *shape):
 
 
 @pytest.mark.parametrize("draw", [np.random.Generator.standard_normal, heavy], ids=["normal", "heavy tails"])
-def test_ranks_hold_their_level_whatever_the_tails(draw):
-    """Seven layers, of which each has its own scale: any of them under 0.05 in at most 5 % of 2,000 draws."""
+def test_rank_test_holds_its_level_for_any_tails(draw):
+    """Any of seven layers of unequal scale has a family p < 0.05 in about 5 % of 2,000 draws, even with heavy tails."""
     rng, any_, single = np.random.default_rng(0), [], []
     for _ in range(2000):
         every = draw(rng, (7, 41)) if draw is not heavy else heavy(rng, 7, 41)
@@ -172,7 +183,8 @@ def test_ranks_hold_their_level_whatever_the_tails(draw):
         assert (normal < 0.01).mean() > 0.02
 
 
-def test_a_layer_beyond_all_draws_is_told_from_the_family():
+def test_rank_test_finds_layer_beyond_all_draws():
+    """A layer beyond all 40 draws is the only significant one of the family, with p = 1 / 41."""
     rng = np.random.default_rng(1)
     every = rng.standard_normal((7, 41))
     every[3, 0] += 8
@@ -181,7 +193,8 @@ def test_a_layer_beyond_all_draws_is_told_from_the_family():
 
 
 @pytest.mark.parametrize("many", [20, 40, 100, 200])
-def test_the_band_is_where_the_rank_is_not_below(many):
+def test_rank_band_matches_rank_test(many):
+    """Over 97 % of values lie outside the band if, and only if, `rank_test` has p < 0.05; NaN under 20 draws."""
     rng = np.random.default_rng(many)
     drawn = rng.standard_normal((300, many))
     low, high = statistics.rank_band(drawn)
@@ -192,7 +205,8 @@ def test_the_band_is_where_the_rank_is_not_below(many):
     assert np.isnan(statistics.rank_band(drawn[:, :19])).all()
 
 
-def test_cohens_d_closed_forms():
+def test_cohens_d_equals_closed_forms():
+    """Cohen's d equals values computed by hand and scaled t statistics; it is NaN where nothing varies."""
     assert statistics.cohens_d([1, 2, 3], [2, 3, 4]) == pytest.approx(-1)
     assert statistics.cohens_d([1, 2, 3, np.nan]) == pytest.approx(2)
     assert np.isnan(statistics.cohens_d([1.0, 1.0])) and np.isnan(statistics.cohens_d([1.0], [2, 3.0]))
@@ -203,7 +217,8 @@ def test_cohens_d_closed_forms():
     np.testing.assert_allclose(statistics.cohens_d(a), stats.ttest_1samp(a, 0).statistic / 3)
 
 
-def test_eta_squared():
+def test_eta_squared_equals_f_statistic():
+    """Eta squared is 0 and 1 in the extremes, follows from scipy's F, and leaves NaN out column by column."""
     assert statistics.eta_squared([1, 1, 5, 5], ["a", "a", "b", "b"]) == 1
     assert statistics.eta_squared([1, 5, 1, 5], ["a", "a", "b", "b"]) == 0
     rng = np.random.default_rng(0)
@@ -216,21 +231,24 @@ def test_eta_squared():
     assert np.isnan(statistics.eta_squared([2, 2], ["a", "b"])) and np.isnan(statistics.eta_squared([], []))
 
 
-def test_unit_makes_correlations_of_products():
+def test_standardize_makes_products_correlations():
+    """Products of standardised columns are correlations, along either axis; constant columns become 0."""
     x = np.random.default_rng(0).normal(3, 2, size=(9, 4))
     np.testing.assert_allclose(statistics.standardize(x).T @ statistics.standardize(x), np.corrcoef(x.T))
     np.testing.assert_allclose(statistics.standardize(x.T, axis=1), statistics.standardize(x).T)
     np.testing.assert_array_equal(statistics.standardize(np.full((5, 2), 7.3)), np.zeros((5, 2)))
 
 
-def test_uar():
+def test_uar_equals_scikit_learn():
+    """UAR is the mean recall of the true classes, equal to scikit-learn's balanced accuracy."""
     truth, guess = ["a", "a", "a", "b"], ["a", "a", "c", "a"]
     assert statistics.uar(truth, guess) == pytest.approx((2 / 3 + 0) / 2)
     y = np.random.default_rng(0).integers(0, 8, size=(2, 300))
     assert statistics.uar(*y) == pytest.approx(balanced_accuracy_score(*y))
 
 
-def test_p_of_a_permutation_test_goes_on_where_the_draws_end():
+def test_permutation_p_continues_beyond_draws():
+    """Beyond all draws p is the tail of a Student distribution, else the share of draws; NaN stays NaN."""
     drawn = np.random.default_rng(0).standard_normal((99, 4))
     drawn[:, 3] = 0.0
     third = np.sort(drawn[:, 1])[-3]
@@ -241,8 +259,8 @@ def test_p_of_a_permutation_test_goes_on_where_the_draws_end():
     assert statistics.permutation_p(5.0, []) == 1
 
 
-def test_a_chosen_quantity_is_tested_as_the_greatest_of_all():
-    """Against all 2⁸ patterns of signs one by one; and where none is as good, Bonferroni's bound."""
+def test_selection_test_equals_all_sign_patterns():
+    """The p value is that over all 2⁸ sign patterns, or Bonferroni's bound where no other pattern is as great."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((8, 30, 4))
     values[:, 0, 2] += 9
@@ -263,7 +281,8 @@ def test_a_chosen_quantity_is_tested_as_the_greatest_of_all():
     assert ((many > 0) & (many <= 1)).all() and many[0] < 1e-9
 
 
-def test_the_best_of_many_quantities_of_noise_is_no_finding():
+def test_selection_test_holds_its_level():
+    """The best of ten quantities of noise has p < 0.05 in 5 % of cases, and in over 30 % by a plain t test."""
     values = np.random.default_rng(1).standard_normal((12, 2000, 10))
     selected = values.sum(axis=0).argmax(axis=1)
     assert np.mean(statistics.selection_test(values, selected, draws=199) < 0.05) == pytest.approx(0.05, abs=0.015)
@@ -271,7 +290,8 @@ def test_the_best_of_many_quantities_of_noise_is_no_finding():
     assert np.mean(statistics.t_test_above(own) < 0.05) > 0.3
 
 
-def test_repeated_measures_hold_their_level_where_conditions_vary_unequally():
+def test_repeated_measures_test_holds_its_level():
+    """With conditions of unequal variance p < 0.05 in about 5 %; a true difference is found in over 95 %."""
     noise = np.random.default_rng(0).standard_normal((10, 6, 2000)) * np.array([1, 1, 1, 1, 1, 5])[:, None]
     assert np.mean(statistics.repeated_measures_test(noise) < 0.05) == pytest.approx(0.055, abs=0.02)
     same = np.random.default_rng(1).standard_normal((12, 4, 50))
@@ -279,7 +299,8 @@ def test_repeated_measures_hold_their_level_where_conditions_vary_unequally():
     assert (statistics.repeated_measures_test(moved) < 0.01).mean() > 0.95
 
 
-def test_deals_keep_speakers_and_whole_recordings():
+def test_restricted_permutations_keep_speakers():
+    """Rows are shuffled within speakers, or exchanged as whole speakers of one size; a warning says if few can be."""
     groups = [np.array(rows) for rows in ([3, 0], [1, 5], [2], [4], [6, 7, 8])]
     of = np.array([0, 1, 2, 0, 3, 1, 4, 4, 4])
     moved = np.zeros(9)

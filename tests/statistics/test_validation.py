@@ -32,20 +32,21 @@ def some(n):
 @pytest.mark.parametrize(
     "k", [1, pytest.param(5, marks=pytest.mark.full), 20, pytest.param(48, marks=pytest.mark.full)]
 )
-def test_no_layer_of_a_sweep_of_any_neurons(k):
+def test_sweep_holds_its_level_for_random_neurons(k):
+    """Sweeps of randomly selected neurons have p < 0.05 in some layer no more often than chance allows."""
     assert share(sweeps.sweep, k=k, data="by speaker") <= MOST
 
 
-def test_a_normal_null_distribution_would_not_do():
-    """Effects of single neurons have far tails: p below 0.01 would be twice as frequent as it says."""
+def test_prediction_test_fails_for_single_neurons():
+    """Effects of single neurons have heavy tails: by a normal null distribution p < 0.01 in over 1.6 % of cases."""
     result = sweeps.swept(some(DRAWS), speakers=8, k=1, data="by speaker")
     units, draws = (result[name].mean("clip").values for name in ("target_change", "random_target_change"))
     assert np.mean(statistics.prediction_test(units, draws, axis=-1) < 0.01) > 0.016
 
 
 @pytest.mark.parametrize("run, effect", [(sweeps.sweep, 0.0), (sweeps.verdict, 0.9)])
-def test_data_sets_side_by_side_are_tested_each_by_itself(run, effect):
-    """They stand as modes of one result, which are corrected for separately."""
+def test_sweep_and_verdict_test_data_sets_separately(run, effect):
+    """Data sets side by side, as modes of one result, have the same p as each by itself."""
     design = {"speakers": 8, "k": 20, "data": "by speaker", "effect": effect}
     together = run(some(3), **design)
     alone = np.concatenate([run([one], **design) for one in some(3)])
@@ -53,7 +54,8 @@ def test_data_sets_side_by_side_are_tested_each_by_itself(run, effect):
     assert len(np.unique(together)) > 1
 
 
-def test_random_sets_are_those_of_a_sweep():
+def test_network_draws_random_sets_of_sweeps():
+    """Random sets of the network, their magnitudes, overlap and number are those of `random_neurons`."""
     network = sweeps.Network(np.random.default_rng(0), speakers=8)
     selected = network.selected("any", np.random.default_rng(1), 5)
     found = network.swept(selected)
@@ -70,31 +72,36 @@ def test_random_sets_are_those_of_a_sweep():
         np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-9)  # what clips add scales with all of the sets
 
 
-def test_what_was_selected_by_its_effect_is_found():
+def test_sweep_finds_neurons_selected_by_effect():
+    """Neurons selected by their effect are significant in a sweep in over half of the data sets."""
     design = {"k": 20, "data": "by speaker", "effect": 0.9}
     assert share(sweeps.sweep, **design) > 0.5
 
 
 @pytest.mark.parametrize("how", ["the most active, nearly", pytest.param("of the strongest", marks=pytest.mark.full)])
-def test_blind_choices_get_no_verdict_though_random_neurons_do_less(how):
-    """Large neurons do more than the others of their size class: the sweep says so, and the verdict is no more."""
+def test_verdict_holds_its_level_for_blind_choices(how):
+    """Target-blind choices that do more than random neurons in a sweep get a verdict no more often than by chance."""
     design = {"k": 20, "how": how, "down": sweeps.ACTIVE}
     assert share(sweeps.sweep, **design) > MOST
     assert share(sweeps.verdict, **design) <= MOST
 
 
-def test_a_verdict_is_found_where_the_target_guided_the_choice():
+def test_verdict_finds_neurons_selected_by_target():
+    """Neurons that were selected by the target get a verdict in over 20 % of the data sets."""
     assert share(sweeps.verdict, k=20, data="by speaker", effect=0.9) > 0.2
 
 
-def test_the_bound_is_clopper_and_pearsons():
+def test_upper_bound_equals_clopper_pearson():
+    """The upper bound equals scipy's exact interval of Clopper and Pearson, and is 1 if every draw is a hit."""
     for hits, draws in ((0, 100), (5, 100), (100, 2000)):
         expected = stats.binomtest(hits, draws, alternative="less").proportion_ci(0.975, "exact").high
         assert framework.upper_bound(hits, draws) == pytest.approx(expected)
     assert framework.upper_bound(7, 7) == 1
 
 
-def test_rows_say_whether_a_level_is_held():
+def test_table_says_whether_level_is_held():
+    """The table says whether a test holds its level, and repeats rows in doubt with four times the draws."""
+
     def run(rng, *, speakers, effect, level):
         return [np.nan] if rng.random() < 0.5 else [rng.random() * level * (1 - effect)]
 
@@ -112,8 +119,8 @@ def test_rows_say_whether_a_level_is_held():
     assert found.loc["exact", "power"] > 0.02 and "| often |" in framework.written(found.reset_index())
 
 
-def test_rows_are_kept_and_taken_up(tmp_path):
-    """What was written is read as it was, in any order, and a row made anew takes the old one's place."""
+def test_kept_reads_rows_as_written(tmp_path):
+    """Rows are read as they were written, left-out rows are not repeated, and a new row replaces its old one."""
 
     def run(rng, *, speakers, effect):
         return [rng.random()]

@@ -47,33 +47,38 @@ OTHERS = [words.predictivity_auroc, words.check, words.selectivity_of_variance]
 @pytest.mark.parametrize(
     "run", some(words.identify, words.predictivity, rest=[*OTHERS, words.describe, words.selectivity_by_label])
 )
-def test_over_speakers_the_level_is_held_where_clips_of_an_emotion_are_alike(run):
+def test_words_hold_level_over_speakers(run):
+    """Tests of words over speakers hold their level where the clips of an emotion are alike."""
     assert share_below(run) <= MOST
 
 
 @pytest.mark.parametrize("run", some(words.identify, words.predictivity, rest=[*OTHERS, words.z_of_words]))
-def test_over_clips_alone_it_is_not(run, by_clips):
+def test_words_exceed_level_over_clips_alone(run, by_clips):
+    """Tests of words over clips alone have too many false positives where the clips of an emotion are alike."""
     assert share_below(run) > MOST
 
 
 @pytest.mark.parametrize("run", some(words.predictivity, rest=[words.identify, words.predictivity_auroc, words.check]))
-def test_what_follows_a_word_is_still_found(run):
+def test_words_find_planted_effect(run):
+    """Neurons that do follow a word have p < 0.05 in over 70 % of cases."""
     assert share_below(run, effect=1.0, share=0.5, draws=10) > 0.7
 
 
-def test_sentences_are_taken_as_fixed():
-    """A neuron and captions that both follow two sentences go together in every speaker: this is not told apart."""
+def test_words_treat_sentences_as_fixed():
+    """Neurons and captions that both follow two sentences, alike in all speakers, are significant too often."""
     assert share_below(words.predictivity, kind="sentence", emotions=8, repetitions=1, draws=20) > 0.2
 
 
 def test_scenarios_are_complete():
+    """Every test of words is tried on every kind of data, with 2,000 draws or more and a planted effect."""
     tested = {(one.test, one.data) for one in words.SCENARIOS if not one.limit}
     assert tested >= {(test, kind) for test in words.TESTS for kind in words.KINDS}
     assert all(one.draws >= 2000 and one.effect > 0 for one in words.SCENARIOS)
 
 
 @pytest.mark.full
-def test_every_scenario_gives_one_p():
+def test_scenarios_give_one_p():
+    """Every scenario gives one p for each data set."""
     for one in words.SCENARIOS:
         p = one.run([np.random.default_rng(seed) for seed in range(2)], speakers=8, **one.design)
         assert np.shape(p) == (2, 1)

@@ -37,7 +37,8 @@ class Lines(Panel):
         return [figure, "text"]
 
 
-def test_setting_a_control_draws():
+def test_panel_redraws_when_control_is_set():
+    """Setting a control redraws the panel; meanwhile controls are disabled, and afterwards figures are closed."""
     panel = Lines()
     assert panel.calls == [(1, "angry")] and len(panel.figure.axes[0].lines) == 1
     panel.controls["layer"].value = 3
@@ -49,7 +50,8 @@ def test_setting_a_control_draws():
     assert not any(control.disabled for control in panel.controls.values()) and plt.get_fignums() == []
 
 
-def test_drawings_are_kept_and_the_oldest_forgotten():
+def test_panel_caches_recent_drawings():
+    """Drawings are cached, and the least recently used one is dropped when the cache is full."""
     panel = Lines(cache=2)
     first = panel.figure
     panel.controls["layer"].value = 2
@@ -60,7 +62,8 @@ def test_drawings_are_kept_and_the_oldest_forgotten():
     assert len(panel.calls) == 4 and len(panel._cache) == 2
 
 
-def test_errors_are_shown_in_words_and_the_panel_lives_on(caplog):
+def test_panel_shows_errors(caplog):
+    """An error is shown as an escaped alert without traceback, and the panel goes on working."""
     panel = Lines()
     panel.controls["layer"].value = 4
     assert panel.error == "KeyError: layer 4 <out of range>" and panel.shown == []
@@ -70,7 +73,8 @@ def test_errors_are_shown_in_words_and_the_panel_lives_on(caplog):
     assert panel.error is None and isinstance(panel.figure, Figure) and "alert" not in panel.status.value
 
 
-def test_controls_are_named_and_do_not_fire_while_dragged():
+def test_panel_controls_are_labelled():
+    """Controls have labels and tooltips, the title is escaped, and a slider does not fire while it is dragged."""
     panel = Lines()
     assert panel.controls["layer"].continuous_update is False
     assert [control.description for control in panel.controls.values()] == ["layer", "Emotion"]
@@ -78,7 +82,9 @@ def test_controls_are_named_and_do_not_fire_while_dragged():
     assert all(control.tooltip for control in panel.controls.values())
 
 
-def test_draw_may_set_a_control():
+def test_panel_draw_may_set_control():
+    """`draw` may limit another control's range, and the drawing shows the value within that range."""
+
     class Bound(Panel):
         def draw(self, layer, neuron):
             self.controls["neuron"].max = layer
@@ -92,11 +98,13 @@ def test_draw_may_set_a_control():
     assert panel.shown == ["5 4"]
 
 
-def test_base_class_says_what_to_override():
+def test_panel_requires_draw():
+    """A panel that does not override `draw` shows an error that says so."""
     assert "must override draw" in Panel("x", {}).error
 
 
-def test_colors():
+def test_colors_are_fixed_and_distinct():
+    """Emotions have fixed colours and other classes distinct ones, whatever is repeated; maps use cividis."""
     from xai_lib.plots import style
 
     style.use()
@@ -108,7 +116,8 @@ def test_colors():
 
 
 @pytest.mark.parametrize("n", [0, 1, 100])
-def test_any_number_of_labels_gets_colors(n):
+def test_colors_accept_any_number(n):
+    """Each of 0, 1 or 100 labels gets a colour."""
     from xai_lib.plots import style
 
     assert len(style.colors(map(str, range(n)))) == n

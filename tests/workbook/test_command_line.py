@@ -52,7 +52,8 @@ def clean(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def test_a_run(books, tmp_path, capsys, clean):
+def test_main_writes_results_despite_failure(books, tmp_path, capsys, clean):
+    """A run writes notebooks, pages, figures and an index; one notebook's error is reported and the others go on."""
     assert call(books, tmp_path, "k=50") == 1
     said = capsys.readouterr().err
     folder = (tmp_path / "results" / "latest").resolve()
@@ -78,7 +79,8 @@ def test_a_run(books, tmp_path, capsys, clean):
     assert folder.name in (tmp_path / "results" / "index.html").read_text()
 
 
-def test_pages_need_no_network_and_are_accessible(books, tmp_path, clean):
+def test_main_writes_offline_accessible_pages(books, tmp_path, clean):
+    """Pages of a run load nothing from the network, and have a title, a language and alternative texts."""
     assert call(books, tmp_path, "--only", "01", "03") == 0
     for page in (tmp_path / "results" / "latest").glob("*.html"):
         text = page.read_text()
@@ -94,28 +96,32 @@ def test_pages_need_no_network_and_are_accessible(books, tmp_path, clean):
     "pair,word",
     [("colour=red", "unknown parameter colour"), ("k=many", "k must be a whole number"), ("k", "not name=value")],
 )
-def test_wrong_parameters_stop_before_anything_runs(books, tmp_path, capsys, pair, word):
+def test_main_refuses_wrong_parameters(books, tmp_path, capsys, pair, word):
+    """A wrong parameter gives one line of error and exit status 2, before any result is written."""
     assert call(books, tmp_path, pair) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and word in said and len(said.strip().splitlines()) == 1
     assert not (tmp_path / "results").exists()
 
 
-def test_environment_becomes_typed_parameters():
+def test_parameters_are_typed():
+    """Parameters from the environment are typed; empty and unrelated variables are ignored, wrong values refused."""
     given = command_line.parameters({"CORPUS": "ravdess", "K": "50", "LAYER": "3", "EMOTION": "", "PATH": "/bin"})
     assert given == {"corpus": "ravdess", "k": 50, "layer": 3}
     with pytest.raises(ValueError, match="max_clips"):
         command_line.parameters({"MAX_CLIPS": "few"})
 
 
-def test_paths_are_absolute_for_the_kernels(tmp_path, monkeypatch):
+def test_parameters_make_paths_absolute(tmp_path, monkeypatch):
+    """Folders and globs become absolute paths, and the name of a bundled model stays as it is."""
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
     given = command_line.parameters({"CORPUS": "mine", "FILES": "mine/*.wav", "MODEL": "pocket"})
     assert given == {"corpus": str(tmp_path / "mine"), "files": str(tmp_path / "mine" / "*.wav"), "model": "pocket"}
 
 
-def test_what_a_failed_run_did_not_reach_shows_nothing(books, tmp_path, clean):
+def test_main_clears_cells_not_reached(books, tmp_path, clean):
+    """Cells that a failed run did not reach show no outputs and no execution count of an earlier run."""
     stored = nbformat.read(books / "02_bad.ipynb", as_version=4)
     stored.cells[-1].update(outputs=[nbformat.v4.new_output("stream", text="of another run")], execution_count=9)
     nbformat.write(stored, books / "02_bad.ipynb")
@@ -124,7 +130,8 @@ def test_what_a_failed_run_did_not_reach_shows_nothing(books, tmp_path, clean):
     assert last.outputs == [] and last.execution_count is None
 
 
-def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_path, capsys, clean):
+def test_main_refresh_keeps_outputs_of_failure(books, tmp_path, capsys, clean):
+    """`--refresh` renews outputs and thumbnails in place, but not those of a notebook that fails."""
     before = (books / "02_bad.ipynb").read_text()
     assert call(books, tmp_path, "--refresh") == 1
     good = nbformat.read(books / "01_good.ipynb", as_version=4)
@@ -141,13 +148,15 @@ def test_refresh_renews_outputs_in_place_but_not_those_of_a_failure(books, tmp_p
     )
 
 
-def test_a_dead_kernel_is_a_failure_of_that_notebook(tmp_path, capsys, clean):
+def test_main_reports_dead_kernel(tmp_path, capsys, clean):
+    """A kernel that dies is reported as a failure of its notebook, with the cell."""
     write(tmp_path, "01_dies", "import os; os._exit(1)")
     assert call(tmp_path, tmp_path) == 1
     assert "01_dies.ipynb, cell 3: DeadKernelError" in capsys.readouterr().err
 
 
-def test_only_takes_parameters_after_it_and_refuses_unknown_numbers(books, tmp_path, capsys, clean):
+def test_main_only_accepts_parameters(books, tmp_path, capsys, clean):
+    """`--only` may be followed by parameters, and refuses numbers that no notebook has."""
     assert call(books, tmp_path, "--only", "01", "k=7") == 0
     assert "k is 7" in (tmp_path / "results" / "latest" / "01_good.ipynb").read_text()
     assert command_line.main(["--notebooks", str(books), "--only", "01", "k=0"]) == 2
@@ -155,7 +164,8 @@ def test_only_takes_parameters_after_it_and_refuses_unknown_numbers(books, tmp_p
     assert "no notebooks numbered 09" in capsys.readouterr().err
 
 
-def test_the_same_error_is_said_once(tmp_path, capsys, clean):
+def test_main_prints_common_error_once(tmp_path, capsys, clean):
+    """An error common to several notebooks is printed once."""
     for name in ("01_a", "02_b"):
         write(tmp_path, name, "raise ValueError('unknown emotion: known are sad, happy')")
     assert call(tmp_path, tmp_path) == 1
@@ -164,12 +174,14 @@ def test_the_same_error_is_said_once(tmp_path, capsys, clean):
     assert "error: 01_a.ipynb, cell 3, 02_b.ipynb, cell 3: ValueError" in err or "cell 2" in err
 
 
-def test_no_notebooks(tmp_path, capsys):
+def test_main_refuses_folder_without_notebooks(tmp_path, capsys):
+    """A folder without notebooks gives an error and exit status 2."""
     assert call(tmp_path, tmp_path) == 2 and "no notebooks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
-def test_the_parameters_are_the_same_in_every_notebook(path):
+def test_notebooks_share_default_parameters(path):
+    """Each notebook has one cell of parameters, equal to `parameters.DEFAULTS` in names, values and order."""
     tagged = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     values = {}

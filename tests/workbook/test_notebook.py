@@ -93,7 +93,8 @@ def stand_ins(make_clips, monkeypatch, tmp_path):
     return box
 
 
-def test_speakers_unheard_by_the_encoder_are_test(stand_ins, capsys):
+def test_setup_tests_on_untrained_speakers(stand_ins, capsys):
+    """Speakers that the encoder was not trained on become the test side, and one of their clips is explained."""
     run = workbook.setup("03_x", max_clips=4)
     assert set(run.test["speaker"]) == {"c", "d"} and set(run.train["speaker"]) == {"a", "b"}
     assert len(run.train) == len(run.test) == 4 and not stand_ins.split_called
@@ -103,7 +104,8 @@ def test_speakers_unheard_by_the_encoder_are_test(stand_ins, capsys):
     assert len(said.strip().splitlines()) <= 5 and "2, of whom the encoder was trained on 0" in said
 
 
-def test_one_recording_on_both_sides_is_refused(stand_ins, tmp_path):
+def test_setup_refuses_recording_on_both_sides(stand_ins, tmp_path):
+    """A recording on both sides of the split is refused, also as a link, a copy or a quieter FLAC file."""
     corpus = stand_ins.corpus.assign(split=lambda table: np.where(table["speaker"] < "c", "train", "test"))
     waveform = audio.read(corpus["path"][0])
     soundfile.write(tmp_path / "quiet.flac", 0.3 * waveform, 16_000)
@@ -119,13 +121,14 @@ def test_one_recording_on_both_sides_is_refused(stand_ins, tmp_path):
     workbook.setup("03_x")
 
 
-def test_clips_whose_fingerprints_come_near_are_compared_themselves(stand_ins, monkeypatch):
+def test_setup_accepts_different_sounds_of_equal_fingerprint(stand_ins, monkeypatch):
+    """Different sounds with equal fingerprints are compared by their samples and accepted on both sides."""
     monkeypatch.setattr(fingerprints, "of_file", lambda path: "0" * 32)
     workbook.setup("03_x")
 
 
-def test_who_is_heard_is_told_from_names_files_and_sound(stand_ins, tmp_path, capsys):
-    """Of four speakers: one renamed, one known by file names, one by a copy in another format, one by nothing."""
+def test_setup_identifies_training_speakers(stand_ins, tmp_path, capsys):
+    """Training speakers are identified by name, file name or a copy of their sound; of others it is not known."""
     corpus = stand_ins.corpus
     for index in corpus.index[corpus["speaker"] == "b"]:
         name = f"03-01-0{1 + index % 6}-01-01-01-07.wav"
@@ -146,7 +149,8 @@ def test_who_is_heard_is_told_from_names_files_and_sound(stand_ins, tmp_path, ca
     assert told.startswith("speakers  4, of whom the encoder was trained on 3; of 1 more it is not known: their names")
 
 
-def test_names_of_speakers_are_compared_without_blanks_and_case(stand_ins):
+def test_setup_normalises_speaker_names(stand_ins):
+    """Names of speakers are compared without blanks, case and decimals, both with the model's and across sides."""
     corpus = stand_ins.corpus.assign(speaker=lambda table: table["speaker"].map({"a": 1, "b": 2, "c": 3, "d": 4}))
     odd = corpus.index % 2 == 1
     mixed = corpus["speaker"].astype(object)
@@ -162,8 +166,8 @@ def test_names_of_speakers_are_compared_without_blanks_and_case(stand_ins):
         workbook.setup("03_x")
 
 
-def test_one_person_of_two_names_on_both_sides_is_told_of(tmp_path):
-    """The files' names say that they are of one actor of RAVDESS."""
+def test_split_warns_of_shared_person(tmp_path):
+    """`split` warns if, by the files' names, one person is on both sides under two names, and not otherwise."""
     rng, rows = np.random.default_rng(0), []
     for number, (speaker, actor, side) in enumerate((("1a", 1, "train"), ("1b", 1, "test"), ("2", 2, "test"))):
         path = tmp_path / f"03-01-05-01-01-0{number % 2 + 1}-{actor:02d}.wav"
@@ -183,12 +187,14 @@ def test_one_person_of_two_names_on_both_sides_is_told_of(tmp_path):
 
 
 @pytest.mark.parametrize("train_speakers", [None, [], ["nobody"], list("abcd")])
-def test_where_hearing_decides_nothing_the_split_is_drawn(stand_ins, train_speakers):
+def test_setup_draws_split_if_all_or_none_are_trained(stand_ins, train_speakers):
+    """The split is drawn where the model was trained on all speakers or none of them, or this is not recorded."""
     stand_ins.train_speakers = train_speakers
     assert set(workbook.setup("03_x").test["speaker"]) == {"d"}
 
 
-def test_recordings_of_sounds_are_no_speakers():
+def test_describe_test_speakers_counts_recordings():
+    """Recordings of sounds are described as recordings, trained on by fold, unless a speaker is among them."""
     model = SimpleNamespace(
         train_speakers=["esc10-fold-1"], head_train_speakers=None, selection_speakers=["esc10-fold-5"]
     )
@@ -204,7 +210,8 @@ def test_recordings_of_sounds_are_no_speakers():
     assert inputs.describe_test_speakers(model, sounds).startswith("speakers  3, of whom the encoder was trained on 2;")
 
 
-def test_what_the_model_knows_of_the_test_speakers_is_said(stand_ins, capsys):
+def test_setup_describes_training_on_test_speakers(stand_ins, capsys):
+    """`setup` prints on how many test speakers encoder and head were trained, and on whom weights were selected."""
     stand_ins.train_speakers, stand_ins.selection_speakers = list("abcd"), ["d", "x"]
     workbook.setup("03_x")
     assert "1, of whom the encoder was trained on 1; its weights were selected on d\n" in capsys.readouterr().out
@@ -225,14 +232,16 @@ def test_what_the_model_knows_of_the_test_speakers_is_said(stand_ins, capsys):
         (["train"] * 24, "both must occur"),
     ],
 )
-def test_a_split_that_leaks_or_drops_clips_is_refused(stand_ins, split, message):
+def test_setup_refuses_invalid_split(stand_ins, split, message):
+    """A column `split` with a speaker on both sides, another value than train and test, or one side is refused."""
     stand_ins.corpus["split"] = split
     with pytest.raises(ValueError, match=message):
         workbook.setup("03_x")
 
 
 @pytest.mark.parametrize("split", [None, ["train"] * 18 + ["test"] * 6])
-def test_a_corpus_whose_speakers_are_not_known_is_refused_before_anything_is_computed(stand_ins, split):
+def test_setup_refuses_missing_speakers(stand_ins, split):
+    """A corpus in which clips have no speaker is refused, with their number, with or without a split."""
     if split:  # it could be kept, but nothing could be said about people
         stand_ins.corpus["split"] = split
     stand_ins.corpus.loc[:5, "speaker"] = None
@@ -243,27 +252,32 @@ def test_a_corpus_whose_speakers_are_not_known_is_refused_before_anything_is_com
         workbook.setup("03_x")
 
 
-def test_a_split_of_the_corpus_is_kept(stand_ins):
+def test_setup_keeps_given_split(stand_ins):
+    """A valid column `split` of the corpus is kept."""
     stand_ins.corpus["split"] = np.where(stand_ins.corpus["speaker"] == "a", "test", "train")
     assert set(workbook.setup("03_x").test["speaker"]) == {"a"}
 
 
-def test_no_limit_takes_all(stand_ins):
+def test_setup_without_max_clips_takes_all(stand_ins):
+    """With `max_clips=None`, all clips of the corpus are taken."""
     assert len(workbook.setup("03_x", max_clips=None).clips) == 24
 
 
-def test_labels_that_the_model_does_not_know(stand_ins):
+def test_setup_refuses_unknown_labels(stand_ins):
+    """Labels of the corpus that the model does not have are refused, with the advice to map them."""
     stand_ins.corpus.loc[0, "label"] = "bored"
     with pytest.raises(ValueError, match="labels bored .*map them"):
         workbook.setup("03_x")
 
 
-def test_emotion_that_the_model_does_not_know(stand_ins):
+def test_setup_refuses_unknown_emotion(stand_ins):
+    """An emotion that the model does not have is refused, with the model's list of labels."""
     with pytest.raises(ValueError, match="angry, sad"):
         workbook.setup("03_x", emotion="bored")
 
 
-def test_own_files(stand_ins, tmp_path):
+def test_setup_explains_own_files(stand_ins, tmp_path):
+    """`files` may be a path, a glob, a folder or a list, whose clips have no label; no match is an error."""
     folder = tmp_path / "corpus" / "a"
     for files, n in [
         (str(folder / "sad0.wav"), 1),
@@ -277,7 +291,8 @@ def test_own_files(stand_ins, tmp_path):
         workbook.setup("03_x", files=str(tmp_path / "none*.wav"))
 
 
-def test_own_files_that_cannot_be_used_are_named_once_with_the_reason(stand_ins, tmp_path, capsys, recwarn):
+def test_setup_names_unusable_files(stand_ins, tmp_path, capsys, recwarn):
+    """Own files that cannot be used are each named once with the reason; if none can be used, it is an error."""
     folder = tmp_path / "corpus" / "a"
     for name in ("empty.wav", "notes.txt", ".hidden.wav"):
         (folder / name).write_bytes(b"")
@@ -294,7 +309,8 @@ def test_own_files_that_cannot_be_used_are_named_once_with_the_reason(stand_ins,
         workbook.setup("03_x", files=str(folder / "text.flac"))
 
 
-def test_a_clip_that_the_model_recognises_is_explained(stand_ins, capsys):
+def test_setup_explains_recognised_clip(stand_ins, capsys):
+    """The explained clip is one that the model recognises or, if there is none, any test clip of the emotion."""
     for seed in range(4):
         stand_ins.wrong = ["c"]
         assert workbook.setup("03_x", seed=seed).explain["speaker"].tolist() == ["d"]
@@ -307,13 +323,15 @@ def test_a_clip_that_the_model_recognises_is_explained(stand_ins, capsys):
 @pytest.mark.parametrize(
     ("given", "message"), [({"layer": 4}, "layer 4 out of range"), ({"neuron": 40}, "neuron 40 .* widest part .* 0–39")]
 )
-def test_layer_and_neuron_are_checked_before_anything_is_computed(stand_ins, given, message):
+def test_setup_refuses_layer_and_neuron_out_of_range(stand_ins, given, message):
+    """A layer or a neuron that the model does not have is refused, and the last of each accepted."""
     workbook.setup("03_x", layer=3, neuron=39)
     with pytest.raises(ValueError, match=message):
         workbook.setup("03_x", **given)
 
 
-def test_seeds_repeat():
+def test_seed_everything_repeats_draws():
+    """After `seed_everything` with the same seed, random, numpy and torch draw the same numbers."""
     draws = []
     for _ in range(2):
         workbook.seed_everything(5)
@@ -321,7 +339,8 @@ def test_seeds_repeat():
     assert draws[0] == draws[1]
 
 
-def test_save(stand_ins, monkeypatch, tmp_path):
+def test_save_writes_results_with_provenance(stand_ins, monkeypatch, tmp_path):
+    """`save` writes figures, results and tables under the notebook's number, with provenance, and refuses a list."""
     monkeypatch.setenv("XAI_RUN_DIR", str(tmp_path / "run"))
     run = workbook.setup("03_x")
     assert not (tmp_path / "run").exists()
@@ -347,7 +366,8 @@ def test_save(stand_ins, monkeypatch, tmp_path):
         run.save([1], "list")
 
 
-def test_a_failed_save_leaves_nothing(stand_ins, monkeypatch, tmp_path):
+def test_save_leaves_nothing_after_failure(stand_ins, monkeypatch, tmp_path):
+    """A `save` that fails leaves no file behind."""
     monkeypatch.setenv("XAI_RUN_DIR", str(tmp_path / "run"))
     run = workbook.setup("03_x")
     with pytest.raises((TypeError, ValueError)):
@@ -355,7 +375,8 @@ def test_a_failed_save_leaves_nothing(stand_ins, monkeypatch, tmp_path):
     assert [p for p in (tmp_path / "run").rglob("*") if p.is_file()] == []
 
 
-def test_fingerprint_follows_what_matters(stand_ins):
+def test_fingerprint_ignores_order(stand_ins):
+    """`fingerprint` depends on the labels and on which clips there are, and not on their order."""
     clips = stand_ins.corpus
     first = workbook.fingerprint(clips)
     assert workbook.fingerprint(clips.sample(frac=1, random_state=1)) == first
@@ -379,38 +400,45 @@ def test_fingerprint_follows_what_matters(stand_ins):
         {"model": 3},
     ],
 )
-def test_bad_parameters(given):
+def test_check_refuses_bad_parameters(given):
+    """`check` refuses an unknown name or a wrong value, and names the parameter."""
     with pytest.raises(ValueError, match=next(iter(given))):
         parameters.check(given)
 
 
 @pytest.mark.parametrize("text", ["null", "None", ""])
-def test_words_for_nothing_leave_a_parameter_open(text):
+def test_check_reads_words_for_none(text):
+    """The texts null, None and the empty one leave an optional parameter unset; any other text is kept."""
     assert parameters.check({"layer": text})["layer"] is None
     assert parameters.check({"emotion": "random"})["emotion"] == "random"
 
 
 @given(k=st.integers(1, 10**6), layer=st.none() | st.integers(0, 99))
-def test_text_means_the_same_as_the_value(k, layer):
+def test_check_reads_text_as_value(k, layer):
+    """Numbers and None given as text mean the same as the values themselves."""
     assert parameters.check({"k": str(k), "layer": str(layer)}) == parameters.check({"k": k, "layer": layer})
 
 
-def test_check_is_idempotent_and_defaults_pass():
+def test_check_is_idempotent():
+    """`check` of nothing gives the defaults, and checking them again changes nothing."""
     assert parameters.check({}) == parameters.DEFAULTS == parameters.check(parameters.check({}))
 
 
-def test_folder_names_tell_runs_apart():
+def test_folder_name_distinguishes_runs():
+    """`folder_name` differs between runs with different parameters, and has no slash from a model's hub id."""
     a, b = (parameters.folder_name(parameters.check({"k": k, "model": "microsoft/wavlm-base-plus"})) for k in (1, 2))
     assert a != b and "sample-wavlm-base-plus" in a and "/" not in a
 
 
-def test_a_model_without_a_head_is_told_so_and_not_that_its_labels_are_wrong(tiny_folder, tmp_path):
+def test_setup_refuses_untrained_head(tiny_folder, tmp_path):
+    """A model without a trained head is refused as `UntrainedHead`, with a hint at `heads.fit`."""
     WavLMModel.from_pretrained(tiny_folder("base")).save_pretrained(tmp_path)
     with pytest.raises(models.UntrainedHead, match=r"heads\.fit"):
         workbook.setup("03_x", model=str(tmp_path))
 
 
-def test_a_model_without_a_timeline_is_refused_where_one_is_needed():
+def test_setup_refuses_model_without_timeline():
+    """Notebooks 01 to 04, which need frames, refuse an AST; in 05 and 06 only the corpus's labels are refused."""
     options = {"model": "pocket-ast", "emotion": "rain", "device": "cpu"}
     for name in ("01_data_exploration", "02_neuron_attribution", "03_sign_flip_ablation", "04_gradient_shap"):
         with pytest.raises(

@@ -254,7 +254,7 @@ def sweep(
             for name, group, mode, k, i in conditions
         ]
         decoder_readers = None if decoders is None else acoustic_decoders.readout_functions(model, decoders, waveform)
-        all_readers = [readers for readers in (proxy_readers, decoder_readers) if readers]
+        all_readers = [functions for functions in (proxy_readers, decoder_readers) if functions]
         all_readers += (
             []
             if speakers is None
