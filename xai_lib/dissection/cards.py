@@ -1,4 +1,4 @@
-"""Summary of the results for one neuron, and the effect of zeroing it."""
+"""Neuron cards: what is known of one neuron, from the results of the other functions."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Comparison of selected neurons with random sets of neurons."""
+"""Rank of selected neurons among random sets: p, and q by the greatest effect of each set over layers."""
 
 import numpy as np
 import xarray as xr

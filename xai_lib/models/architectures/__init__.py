@@ -1,4 +1,4 @@
-"""Architectures: one file each with the positions of a network's parts, which no other module knows."""
+"""Architectures: one file each with the positions of a network's parts."""
 
 from .ast import AST
 from .base import Architecture
