@@ -11,8 +11,10 @@ WORKERS ?= $(shell n=$(CORES); [ $$n -gt 4 ] && n=4; echo $$n)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --retries 10 --timeout 60
-# Python compiles what it imports, once: of all that is installed, that is a small part.
+# Python compiles what it imports, once: of all that is installed, that is a small part. An environment that forbids it to
+# keep what it compiled would have every kernel and every test compile torch anew.
 INSTALL := $(PIP) install --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest
 # Each worker takes whole files. If one crashes the others finish what they hold, and the run ends: replaced, it would
 # be waited for for ever.
