@@ -128,6 +128,23 @@ def test_cascade_halves_batch_when_out_of_memory(model, wave, monkeypatch):
         execution.cascade(model, wave, edits)
 
 
+def test_in_batches_halves_when_out_of_memory():
+    """Out of memory halves the batch, at one row the error is raised, and a batch size of 0 is refused."""
+    sizes = []
+
+    def function(rows):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("full")
+        return torch.tensor(list(rows))
+
+    assert torch.cat([*execution.in_batches(function, 7, 5)]).tolist() == list(range(7)) and sizes == [5, 3, 2, 2, 2, 1]
+    with pytest.raises(ValueError, match="batch must be 1 or more"):
+        list(execution.in_batches(function, 7, 0))
+    with pytest.raises(torch.OutOfMemoryError):
+        list(execution.in_batches(lambda rows: function(range(9)), 3, 2))
+
+
 def test_cascade_leaves_no_hooks(model, wave):
     """A cascade in which an edit raises an error leaves no hooks on the model."""
 

@@ -77,10 +77,12 @@ def test_golden_detects_changed_seed_texts(name, monkeypatch):
     assert differences(SEEDS[name])
 
 
-def test_golden_detects_changed_seed_keys(monkeypatch):
-    """A changed seed text makes the keys differ from the golden ones."""
-    monkeypatch.setattr(targets, "SEED_DECODERS", "another")
-    assert any("keys" in sentence for sentence in differences("seeds"))
+@pytest.mark.parametrize("name", sorted(name for name in vars(targets) if name.startswith("SEED_")))
+def test_golden_detects_changed_seed_keys(name, monkeypatch):
+    """A change of any text that seeds makes the keys, and what is drawn from them, differ from the golden ones."""
+    monkeypatch.setattr(targets, name, "another")
+    told = " ".join(differences("seeds"))
+    assert "keys" in told and "first_numbers" in told
 
 
 def test_golden_detects_dropped_clips(monkeypatch):

@@ -249,7 +249,7 @@ def beyond(result, rivals):
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_verdict_requires_all_controls(sign):
-    """An effect is `beyond` only if it exceeds those of the rival and of both target-blind selections."""
+    """An effect is `beyond` only if it exceeds those of random sets, the rival and both target-blind selections."""
     result, rivals = compared([sign * 15, sign * 3, 0, sign * 2], np.random.default_rng(0))
     assert beyond(result, rivals) == [2]
     for place in (1, 2, 3):  # one of them does as much, or more
@@ -258,6 +258,10 @@ def test_verdict_requires_all_controls(sign):
             effects[place] = sign * size
             assert beyond(*compared(effects, np.random.default_rng(0))) == []
     assert beyond(*compared([sign * 15, sign * 25, 0, 0], np.random.default_rng(0))) == []
+    result, rivals = compared([sign * 15, 0, 0, 0], np.random.default_rng(0))
+    assert beyond(result, rivals) == [2]
+    result["random_target_change"][:, 2] += sign * 15  # what any set of neurons does, the controls aside
+    assert beyond(result, rivals) == []
 
 
 @pytest.mark.parametrize("ratio", [1.3, 0.75])

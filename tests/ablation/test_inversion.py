@@ -173,6 +173,28 @@ def test_upstream_descent_agrees_with_search(tiny, wave):
     assert (size(found - state.hidden) / size(state.hidden)).item() == pytest.approx(long[1], rel=0.02)
 
 
+@torch.no_grad()
+def test_upstream_descends_where_search_does_not_converge(tiny, wave, monkeypatch):
+    """The descent starts from the search's input where one step leaves a residual, is reported, and is else not run."""
+    model, descend, calls = tiny("large"), inversion._descend, []
+    state = execution.prefix(model, model.tensor(wave), 1)
+    y = model.architecture.step(state).hidden
+    plan = [edits.edit([1, 6, 17]), edits.edit([2], frames=[])]  # the second is none, and has nothing to reach
+    monkeypatch.setattr(inversion, "_descend", lambda step, start, *rest: calls.append(start) or start)
+    alone = inversion._run(model, state, y, plan, 1, range(2))
+    assert len(calls) == 1  # the first row
+    residual = size(layer(model, state, calls[0]) - plan[0](y)) / size(plan[0](y) - y)
+    assert alone[:, 3].tolist() == pytest.approx([residual.item(), 0]) and residual > 0.1
+    monkeypatch.setattr(inversion, "_descend", lambda *args: calls.append(descend(*args)) or calls[-1])
+    found = inversion._run(model, state, y, plan, 1, range(2))
+    residual = size(layer(model, state, calls[1]) - plan[0](y)) / size(plan[0](y) - y)
+    assert found[:, 3].tolist() == pytest.approx([residual.item(), 0]) and found[0, 3] < alone[0, 3]
+    moved = size(calls[1] - state.hidden) / size(state.hidden)
+    assert found[:, 1].tolist() == pytest.approx([moved.item(), 0])
+    inversion._run(model, state, y, plan, 40, range(2))
+    assert len(calls) == 2  # where the search converges, nothing is left to the descent
+
+
 def test_upstream_converges_without_descent(tiny_folder, clips, monkeypatch):
     """With random weights of the layer norms, 30 steps reach the floor without the descent."""
     model = models.load(tiny_folder())

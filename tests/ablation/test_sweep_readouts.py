@@ -566,8 +566,8 @@ def test_sweep_refuses_invalid_options(tiny, clips, options, message):
 
 
 def test_sweep_refuses_swapped_arguments(tiny, clips):
-    """A sweep refuses clips, or a name, in place of the model, and says in which order both are needed."""
-    for first, second in (("pocket", clips), (clips, tiny())):
+    """A sweep refuses a model in place of clips, and clips or a name in place of the model, and names the order."""
+    for first, second in ((clips, tiny()), (tiny(), tiny()), (clips, clips), ("pocket", clips)):
         with pytest.raises(ValueError, match="takes a model, as returned by models.load, and clips, in this order"):
             ablation.sweep(first, second, neurons=NEURONS, n_random=0)
 

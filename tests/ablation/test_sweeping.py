@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from scipy import special, stats
 
 from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, targets, widgets
@@ -300,7 +299,7 @@ def words(figure):
 
 
 def test_plots_show_sweep_results(swept):
-    """Curves show the means, or each of 3 speakers, and the map of relative change has no tile below the edit."""
+    """Curves, maps and points show the numbers of the sweep, or of each of 3 speakers, and no tile below the edit."""
     sweep, peaks, _ = swept
     curves = ablation.summary(sweep)
     figure = plots.layer_curves(curves.sel(mode="flip"))
@@ -310,15 +309,39 @@ def test_plots_show_sweep_results(swept):
     few = ablation.summary(sweep.isel(clip=slice(3)))
     figure = plots.layer_curves({mode: few.sel(mode=mode) for mode in ("flip", "zero")})
     assert "3 speakers, and each" in words(figure) and "zero" in words(figure)
-    for figure in (
-        plots.layer_curves(ablation.summary(peaks).sel(mode="flip")),
-        plots.relative_change(peaks),
-        plots.emotion_tracking(sweep.isel(clip=[0])),
-        plots.layer_effect(peaks, 2),
-    ):
-        assert isinstance(figure, Figure) and words(figure)
-    numbers = [text.get_text() for text in plots.relative_change(peaks).axes[0].texts]
+    alone = ablation.summary(peaks).sel(mode="flip")
+    (axes,) = plots.layer_curves(alone).axes
+    assert any(np.array_equal(line.get_ydata(), alone["mean"]) for line in axes.lines)
+    assert "random" not in words(axes.figure)  # peaks have no random sets
+    changes = peaks["relative_change"].sel(mode="flip").mean("clip").values
+    numbers = [text.get_text() for text in plots.relative_change(peaks).axes[0].texts if text.get_text()]
     assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
+    assert [float(number) for number in numbers] == pytest.approx(changes[np.isfinite(changes)], abs=0.0051)
+
+
+def test_emotion_tracking_shows_probabilities(swept):
+    """Each label's curve is its probability by edited layer, from that of the clean clip."""
+    one = swept[0].isel(clip=[0])
+    (axes,) = plots.emotion_tracking(one).axes
+    curves = {line.get_label(): line.get_ydata() for line in axes.lines}
+    clean = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "D"]
+    for place, label in enumerate(one["label"].values):
+        np.testing.assert_allclose(curves[label], one["probability"].sel(mode="flip", label=label)[0])
+        assert clean[place] == pytest.approx(one["clean_probability"].sel(label=label).item())
+
+
+def test_layer_effect_shows_speakers_and_random_sets(swept):
+    """Points are the change of each speaker and random set, bars the probabilities before and after."""
+    sweep, peaks, _ = swept
+    for result, rows in ((sweep, 2), (peaks, 1)):
+        effects, probabilities = plots.layer_effect(result, 2).axes
+        row = result.sel(layer=2, mode="flip")
+        np.testing.assert_allclose(np.sort(effects.lines[0].get_xdata()), np.sort(row["target_change"]))
+        assert len(effects.get_yticks()) == rows
+        np.testing.assert_allclose(effects.lines[2].get_xdata(), row["random_target_change"].mean("clip"), rtol=1e-5)
+        bars = [bar.get_width() for bar in probabilities.patches]
+        expected = [*row["clean_probability"].mean("clip").values, *row["probability"].mean("clip").values]
+        np.testing.assert_allclose(bars, expected, rtol=1e-5)
 
 
 def test_proxy_changes_hatches_nonsignificant_tiles(swept):

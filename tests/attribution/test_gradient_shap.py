@@ -279,23 +279,6 @@ def test_gradient_shap_round_trips_through_netcdf(tiny, clips, tmp_path):
         assert np.array_equal(again["signed"], found["signed"])
 
 
-def test_in_batches_halves_when_out_of_memory():
-    """Out of memory halves the batch, at one row the error is raised, and a batch size of 0 is refused."""
-    sizes = []
-
-    def function(rows):
-        sizes.append(len(rows))
-        if len(rows) > 2:
-            raise torch.OutOfMemoryError("full")
-        return torch.tensor(list(rows))
-
-    assert torch.cat([*execution.in_batches(function, 7, 5)]).tolist() == list(range(7)) and sizes == [5, 3, 2, 2, 2, 1]
-    with pytest.raises(ValueError, match="batch must be 1 or more"):
-        list(execution.in_batches(function, 7, 0))
-    with pytest.raises(torch.OutOfMemoryError):
-        list(execution.in_batches(lambda rows: function(range(9)), 3, 2))
-
-
 @given(st.integers(400, 60_000), st.floats(0.005, 1.5))
 def test_windows_partition_the_clip(n_samples, seconds):
     """Windows of 20 ms are the encoder frames, and sums over windows of any length add up to the whole clip."""

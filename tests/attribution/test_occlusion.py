@@ -167,6 +167,8 @@ def test_segment_response_skips_bad_clips_and_round_trips(tiny, clips, tmp_path)
         workbook.netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
         with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
             assert again["speaker"].values.tolist() == ["s0", "s1"]
+            for name, values in (result if isinstance(result, xr.Dataset) else result.to_dataset()).data_vars.items():
+                np.testing.assert_array_equal(again[name], values)
 
 
 def hand_made():

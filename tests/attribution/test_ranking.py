@@ -97,7 +97,7 @@ def test_top_neurons_accepts_scores_without_clips():
 
 
 def test_attribution_methods_can_be_ranked(tiny, clips, tmp_path):
-    """Scores of five methods of `attribution` can be ranked, and compared as rank correlations by hand."""
+    """Scores of all six methods of `attribution` that score neurons can be ranked, and compared as by hand."""
     model, told = tiny("base"), {"target": "sad"}
     both = pd.concat([clips, clips], ignore_index=True).assign(label=["sad", "calm", "calm", "sad"])
     for place in (2, 3):
@@ -105,6 +105,7 @@ def test_attribution_methods_can_be_ranked(tiny, clips, tmp_path):
         soundfile.write(both["path"][place], np.random.default_rng(place).uniform(-0.2, 0.2, 9000), 16000)
     found = {
         "gradient": attribution.gradient(model, clips, **told),
+        "gradient × activation": attribution.grad_x_activation(model, clips, **told),
         "integrated gradients": attribution.integrated_gradients(model, clips, steps=2, **told),
         "ablation": attribution.exhaustive_ablation(model, clips, **told),
         "GradientSHAP": attribution.gradient_shap(model, clips, n=4, steps=2, layers="all", **told),
@@ -113,7 +114,7 @@ def test_attribution_methods_can_be_ranked(tiny, clips, tmp_path):
     for name, table in found.items():
         assert len(attribution.top_neurons(table, 5)) == 5, name
     agreed = attribution.compare_methods(found, 5)
-    assert agreed["overlap"].shape == (5, 5)
+    assert agreed["overlap"].shape == (6, 6)
     one, other = (found[name]["absolute"].mean("clip").values for name in ("gradient", "ablation"))  # one a speaker
     rho = np.mean([spearmanr(a, b).statistic for a, b in zip(one, other)])
     assert agreed["rank_correlation"].sel(ranking="gradient", other="ablation").item() == pytest.approx(rho)

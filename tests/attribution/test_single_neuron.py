@@ -145,6 +145,7 @@ def test_exhaustive_ablation_reports_targets_and_metadata(tiny, clips):
         "part": "hidden_state",
         "frames": "all",
         "scale": "probability",
+        "seed": 3,
     }
     assert made.items() <= found.attrs.items()
 

@@ -118,12 +118,13 @@ def test_read_accepts_wav_after_id3_tag():
 
 
 def test_read_warns_of_chained_ogg_streams(recwarn):
-    """Chained Ogg streams cause a warning that only the first is read, and a single stream causes none."""
-    content = encoded(noise(), "OGG", subtype="VORBIS")
-    assert len(reading.read(reading.Encoded(content))) == 2 * RATE
+    """Chained Ogg streams cause a warning that only the first is read, as it is; a single stream causes none."""
+    content, longer = (encoded(noise(seconds), "OGG", subtype="VORBIS") for seconds in (2, 3))
+    first = reading.read(reading.Encoded(content))
+    assert len(first) == 2 * RATE
     assert not recwarn
     with pytest.warns(UserWarning, match="2 chained Ogg streams, of which only the first is read"):
-        reading.read(reading.Encoded(content + content))
+        np.testing.assert_array_equal(reading.read(reading.Encoded(content + longer)), first)
 
 
 def test_read_distinguishes_damaged_from_unknown_files():

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from matplotlib.patches import Rectangle, StepPatch
 
 from xai_lib import ablation, activations, attribution, audio, corpora, dissection, plots, pruning
 from xai_lib.activations import donors
@@ -315,10 +316,11 @@ def test_as_clips_accepts_further_containers(wave, tmp_path):
     whole = (16384 * wave).astype(np.int16)
     for given_ in (array.array("h", whole.tolist()), memoryview(whole)):
         np.testing.assert_allclose(samples(as_clips(given_, RATE)), wave / 2, atol=1e-4)
-    for given_ in ([content, content], np.array(str(path)), [open(path, "rb"), path]):
+    for given_, number in (([content, content], 2), (np.array(str(path)), 1), ([open(path, "rb"), path], 2)):
         clips = as_clips(given_)
-        assert len(clips) == np.size(given_) if isinstance(given_, np.ndarray) else len(given_)
-        np.testing.assert_allclose(samples(clips), wave, atol=1e-6)
+        assert len(clips) == number
+        for place in range(number):
+            np.testing.assert_allclose(samples(clips, place), wave, atol=1e-6)
     with open(path) as as_text, pytest.raises(ValueError, match="opened as text: open it with mode 'rb'"):
         as_clips(as_text)
     at_its_end = io.BytesIO(content)
@@ -529,12 +531,17 @@ def test_pruning_evaluates_one_waveform(shared, wave):
 
 
 def test_gradient_shap_feeds_deletion_and_figure(shared, wave):
-    """`gradient_shap` of a waveform can be passed to `frame_deletion` and to `plots.frame_attribution`."""
+    """`gradient_shap` of a waveform can be passed to `frame_deletion`, and `plots.frame_attribution` draws it."""
     model = shared()
     shap = attribution.gradient_shap(model, wave, target="angry", n=4, steps=2, sample_rate=RATE)
     table = deletion_test.frame_deletion(model, wave, shap, target="angry", frames="all", sample_rate=RATE)
-    plots.frame_attribution(wave, RATE, {"noise": shap.isel(clip=0)}, k=3)
     assert table.sizes["clip"] == 1
+    axes = plots.frame_attribution(wave, RATE, {"noise": shap.isel(clip=0)}, k=3).axes[-1]
+    curve = [patch.get_data().values for patch in axes.patches if isinstance(patch, StepPatch) and not patch.get_fill()]
+    np.testing.assert_array_equal(curve, shap["attribution"])
+    marked = [patch.get_x() for patch in axes.patches if isinstance(patch, Rectangle)]
+    frames = np.argsort(shap["attribution"].values[0])[-3:]
+    np.testing.assert_allclose(np.sort(marked), np.sort(frames) * shap.attrs["window"])
 
 
 def test_explorers_accept_waveforms(shared, wave):

@@ -423,6 +423,8 @@ def test_device_refuses_unavailable_devices(name):
     """`device` refuses a device that is unavailable or unknown, and names it."""
     if name.startswith("cuda") and torch.cuda.is_available() and name != "cuda:9":
         pytest.skip("there is a GPU here")
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is a Metal GPU here")
     with pytest.raises(ValueError, match=f"device .?{name}"):
         checkpoints.device(name)
 
@@ -502,12 +504,11 @@ def test_command_line_reports_unwritable_results(tmp_path, capsys):
 
 
 def test_command_line_shortens_socket_folder(tmp_path, monkeypatch):
-    """Kernel sockets are placed in `/tmp` if the name of the temporary folder is too long."""
-    assert command_line._folder_of_sockets() is None or len(str(tmp_path)) > command_line.LONGEST_SOCKET
-    long = tmp_path / ("n" * 100)
-    long.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(long))
-    assert command_line._folder_of_sockets() == "/tmp"
+    """Kernel sockets are placed in `/tmp` only where their names in the temporary folder would be too long."""
+    longest = command_line.LONGEST_SOCKET - len("/xai-12345678")
+    for length, expected in ((1, None), (longest, None), (longest + 1, "/tmp"), (200, "/tmp")):
+        monkeypatch.setattr("tempfile.tempdir", "/" + "n" * (length - 1))
+        assert command_line._folder_of_sockets() == expected, length
 
 
 @pytest.mark.full

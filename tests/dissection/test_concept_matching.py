@@ -194,14 +194,17 @@ def test_identify_skips_uncaptioned_clips(data):
 
 
 def test_identify_tab_uses_measured_features():
-    """TAB without an encoder names a neuron that follows the level of the sample corpus `loud`."""
+    """TAB without an encoder hears measured features, and names a neuron that follows the level `loud`."""
     clips = corpora.balanced(corpora.load("sample"), 48, seed=0)
     level = corpora.features_table(clips)["level_db"].rank().to_numpy()
     activations = xr.DataArray(level[:, None], {"clip": clips.index}, ("clip", "neuron"))
     concepts = pd.Series({word: f"a {word} voice" for word in ("loud", "quiet", "fast", "slow")})
-    named = dissection.identify(activations, method="TAB", clips=clips, concepts=concepts, draws=99)
+    options = {"method": "TAB", "clips": clips, "concepts": concepts, "draws": 99}
+    named = dissection.identify(activations, **options)
     assert named["name"].item() == "loud" and named["p"].item() == pytest.approx(0.01)
-    assert isinstance(encoders.AcousticSpace(clips), encoders.AcousticSpace)
+    xr.testing.assert_identical(
+        named, dissection.identify(activations, **options, encoder=encoders.AcousticSpace(clips))
+    )
 
 
 def test_identify_icl_accepts_listed_names_only(data):

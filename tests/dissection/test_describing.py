@@ -51,11 +51,12 @@ def test_selectivity_p_is_greater_of_two(activations):
     assert (over_clips < over_speakers).any() and (over_clips > over_speakers).any()
 
 
-def test_selectivity_ignores_scale_and_speaker_shift(activations):
-    """The p stays the same where activations are scaled and those of each speaker are shifted."""
+def test_selectivity_ignores_monotone_change_and_speaker_shift(activations):
+    """The p stays the same where activations are bent monotonically and those of each speaker are shifted."""
     shift = xr.DataArray(np.random.default_rng(0).uniform(-50, 50, SPEAKERS).repeat(16), dims="clip")
-    same = dissection.selectivity(3 * activations + shift)
-    xr.testing.assert_allclose(same["p"], dissection.selectivity(activations)["p"])
+    plain = dissection.selectivity(activations)["p"]
+    for monotone in (3 * activations, np.cbrt(activations), np.exp(activations)):
+        xr.testing.assert_allclose(dissection.selectivity(monotone + shift)["p"], plain)
 
 
 def test_selectivity_p_is_calibrated_for_noise(activations):
@@ -140,20 +141,20 @@ def test_predictivity_other_is_never_own(activations):
         assert float(held["rho"][0, 0]) > 0.5
 
 
-def test_predictivity_other_is_of_same_part(activations):
-    """Where a part's descriptions are alike and another's are the reverse, `other` is `rho`: it is of the same part."""
+def test_predictivity_other_is_of_same_part_and_layer(activations):
+    """Where descriptions are alike within a part of a layer and reverse in the others, `other` is `rho`."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
-    names = [("attention", 1, 0), ("attention", 1, 1), ("ffn_out", 1, 0), ("ffn_out", 1, 1)]
+    names = [(*own, neuron) for own in (("attention", 1), ("ffn_out", 1), ("ffn_out", 2)) for neuron in (0, 1)]
     index = pd.MultiIndex.from_tuples(names, names=["part", "layer", "neuron"])
     unit = xr.Coordinates.from_pandas_multiindex(index, "unit")
-    alike = activations.sel(layer=1).isel(neuron=[3] * 4).drop_vars(["layer", "neuron"]).rename(neuron="unit")
-    z = xr.DataArray(3.0 * np.array([[1, -1], [1, -1], [-1, 1], [-1, 1]]), dims=("unit", "word"))
+    alike = activations.sel(layer=1).isel(neuron=[3] * 6).drop_vars(["layer", "neuron"]).rename(neuron="unit")
+    z = xr.DataArray(3.0 * np.array([[1, -1], [-1, 1], [1, -1]]).repeat(2, axis=0), dims=("unit", "word"))
     z = z.assign_coords(unit).assign_coords(word=["loud", "quiet"])
     for seed in range(4):
         told = xr.Dataset({"z": z, "chance": z.expand_dims(draw=1)})
         held = dissection.predictivity(alike.assign_coords(unit), told, captions, draws=2, seed=seed)
         np.testing.assert_allclose(held["other"], held["rho"])
-        assert (np.sign(held["rho"]) == [1, 1, -1, -1]).all()
+        assert (np.sign(held["rho"]) == [1, 1, -1, -1, 1, 1]).all()
 
 
 def test_describe_compares_extreme_clips():

@@ -98,11 +98,13 @@ def test_blocks_change_no_score(name, tmp_path, monkeypatch):
 
 
 def test_scorer_equals_similarity_functions():
-    """A scorer made once gives each of many fits the score of the similarity function."""
+    """A scorer reads the activations once, and gives each of many fits the score of the similarity function."""
     rng = np.random.default_rng(0)
     values, fits = rng.standard_normal((40, 6)), rng.random((3, 40, 4))
     for name in NAMES:
-        raw, usual = similarity_measures.scorer(name, values)
+        read = values.copy()
+        raw, usual = similarity_measures.scorer(name, read)
+        read[:] = np.nan  # whatever is read from now on
         for one in fits:
             np.testing.assert_array_equal(raw(one) - usual(raw(one)), getattr(similarity_measures, name)(one, values))
 
@@ -151,11 +153,13 @@ def test_wpmi_equals_closed_form():
 def test_soft_wpmi_subtracts_common_fit():
     """For each concept, the mean over neurons of exp(soft WPMI) is 1: what all neurons have in common is removed."""
     rng = np.random.default_rng(0)
-    values, fits = rng.standard_normal((64, 9)), np.repeat(rng.random((64, 1)), 3, axis=1)
-    fits[:, 2] = rng.random(64)
+    values, fits = rng.standard_normal((64, 9)), rng.random((64, 3))
     found = similarity_measures.soft_wpmi(fits, values)
     np.testing.assert_allclose(np.log(np.exp(found).mean(0)), 0, atol=1e-12)
-    np.testing.assert_allclose(found[:, 0], found[:, 1])
+    assert (found.std(0) > 0.1).all()  # by neuron
+    raw, common = similarity_measures.scorer("soft_wpmi", values)
+    more = raw(fits) + [0, 5, -7]  # to the log probability of a concept, for all neurons
+    np.testing.assert_allclose(more - common(more), found)
 
 
 @pytest.mark.parametrize("name", ["wpmi", "soft_wpmi"])
@@ -195,11 +199,12 @@ def test_strongest_breaks_ties_randomly():
 
 
 def test_similarity_measures_refuse_invalid_input():
-    """Every function refuses NaN activations, and an unknown similarity is refused with the names of those known."""
+    """Every function refuses NaN and infinite activations, and an unknown similarity is refused with those known."""
     values, fits = np.random.default_rng(0).standard_normal((20, 4)), np.ones((20, 2))
-    values[3, 2] = np.nan
-    for name in NAMES:
-        with pytest.raises(ValueError, match="NaN or infinite"):
-            getattr(similarity_measures, name)(fits, values)
+    for bad in (np.nan, np.inf, -np.inf):
+        values[3, 2] = bad
+        for name in NAMES:
+            with pytest.raises(ValueError, match="NaN or infinite"):
+                getattr(similarity_measures, name)(fits, values)
     with pytest.raises(ValueError, match="known are cosine, cosine_cubed, rank_reorder, wpmi, soft_wpmi"):
         similarity_measures.scorer("dot", values)

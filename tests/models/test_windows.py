@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from xai_lib import corpora, models, plots
+from xai_lib import audio, corpora, models, plots
 from xai_lib.models.windows import _window_bounds
 
 RATE = 16000
@@ -88,16 +88,17 @@ def test_predict_skips_too_long_recordings(tiny, call, tmp_path):
 
 
 def test_predict_refuses_what_ast_would_cut_off(device):
-    """The bundled AST predicts a clip that just fills its spectrogram, and refuses a longer one."""
+    """The bundled AST predicts the longest clip of which no column is cut off, and refuses one a sample longer."""
     model = models.load("pocket-ast", device=device)
     rng = np.random.default_rng(0)
     columns = model.architecture.base.config.max_length
-    whole = 0.1 * rng.standard_normal(round((columns / 100 + 0.0149) * RATE))
-    x = model.tensor(whole)
-    assert model.prepare(x).shape[1] == columns
+    longer = 0.1 * rng.standard_normal(160 * columns + 321)  # column i is of samples 160 i to 160 i + 400
+    whole = longer[:-1]
+    full, shorter = (model.prepare(model.tensor(some))[0] for some in (whole, whole[:-160]))
+    assert (full[-1] != shorter[-1]).any() and (full[:-1] == shorter[:-1]).all()  # the last column is no padding
     assert model.predict(whole, RATE)["label"].notna().all()
-    with pytest.raises(Exception, match="fit one forward pass"):
-        model.predict(np.append(whole, 0.1 * rng.standard_normal(400)), RATE)
+    with pytest.raises(audio.NoClips, match="fit one forward pass"):
+        model.predict(longer, RATE)
 
 
 @pytest.mark.full

@@ -45,13 +45,19 @@ def test_readout_functions_project_frames_of_speech(model, voices, edited):
         assert cosines[site].shape == (3, 1) and cosines[site][:, 0] == pytest.approx(expected, abs=1e-4)
 
 
-def test_readout_functions_are_finite_without_speech(tiny, voices):
-    """A clip in which no speech is found has finite positions at every layer."""
+def test_readout_functions_read_all_frames_without_speech(tiny, voices):
+    """A clip in which no speech is found is placed by the mean of all its frames, at every layer."""
     model = tiny()
-    fitted, hiss = speaker_space.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(400)
+    fitted, hiss = speaker_space.fit(model, voices[:12]), 1e-5 * np.random.default_rng(0).standard_normal(4000)
     assert not audio.speech_mask(hiss).any()
     _, seen = execution.cascade_read(model, hiss, [], speaker_space.readout_functions(model, fitted, hiss))
-    assert all(found.isfinite().all() for found in seen.values())
+    with torch.no_grad(), hooks.capture(model, model.sites()) as hidden:
+        model.logits(model.tensor(hiss))
+    assert list(seen) == model.sites() and hidden[hooks.Site(1)].shape[1] > 1
+    for site, found in seen.items():
+        at, mean = fitted.sel(layer=site.layer), hidden[site][0].mean(dim=0).cpu().numpy()
+        expected = (mean - at["centre"].values) @ at["projection"].values.T
+        assert found[0].cpu().numpy() == pytest.approx(expected, rel=1e-3, abs=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_main_prints_common_error_once(tmp_path, capsys, clean):
     assert call(tmp_path, tmp_path) == 1
     err = capsys.readouterr().err
     assert err.count("unknown emotion: known are sad, happy") == 1
-    assert "error: 01_a.ipynb, cell 3, 02_b.ipynb, cell 3: ValueError" in err or "cell 2" in err
+    assert "error: 01_a.ipynb, cell 3, 02_b.ipynb, cell 3: ValueError" in err
 
 
 def test_main_refuses_folder_without_notebooks(tmp_path, capsys):

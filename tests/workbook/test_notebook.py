@@ -45,9 +45,7 @@ def stand_ins(make_clips, monkeypatch, tmp_path):
     box.wrong = []  # speakers whose clips the model calls something else
 
     def target(name):
-        if name not in box.labels:
-            raise ValueError(f"no class {name}: the labels are {', '.join(box.labels)}")
-        return box.labels.index(name)
+        return models.Model.target(box, name)
 
     def split(clips, *, seed=0):
         box.split_called = True
@@ -241,7 +239,7 @@ def test_setup_refuses_invalid_split(stand_ins, split, message):
 
 @pytest.mark.parametrize("split", [None, ["train"] * 18 + ["test"] * 6])
 def test_setup_refuses_missing_speakers(stand_ins, split):
-    """A corpus in which clips have no speaker is refused, with their number, with or without a split."""
+    """A corpus in which clips have no speaker is refused before it is split, with their number."""
     if split:  # it could be kept, but nothing could be said about people
         stand_ins.corpus["split"] = split
     stand_ins.corpus.loc[:5, "speaker"] = None
@@ -250,6 +248,7 @@ def test_setup_refuses_missing_speakers(stand_ins, split):
     stand_ins.corpus = stand_ins.corpus.drop(columns="speaker")
     with pytest.raises(ValueError, match="24 of 24 clips have no speaker"):
         workbook.setup("03_x")
+    assert not stand_ins.split_called
 
 
 def test_setup_keeps_given_split(stand_ins):
@@ -272,8 +271,9 @@ def test_setup_refuses_unknown_labels(stand_ins):
 
 def test_setup_refuses_unknown_emotion(stand_ins):
     """An emotion that the model does not have is refused, with the model's list of labels."""
-    with pytest.raises(ValueError, match="angry, sad"):
+    with pytest.raises(ValueError, match="unknown label 'bored': this model has angry, sad"):
         workbook.setup("03_x", emotion="bored")
+    assert not stand_ins.split_called
 
 
 def test_setup_explains_own_files(stand_ins, tmp_path):
