@@ -51,7 +51,7 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     n_random : int
-        Random sets per layer, of about the same size (`random_neurons.matched_sets`), the same for all clips.
+        Random sets per layer, of about the same size (`random_neurons.random_sets`), the same for all clips.
         Each takes as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
     activation_stats : Dataset, optional
         Activation statistics of training clips, as returned by `activations.activation_stats`: needed for random sets
@@ -76,7 +76,7 @@ def upstream(
         hardly vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be a failure of
         the search.
 
-        `ablation.summary(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of
+        `ablation.effect_over_speakers(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of
         their neurons. attrs["neurons"]: the selected neurons, as JSON.
 
     Raises
