@@ -1,6 +1,9 @@
 """Edits of the neurons of a site: functions, by a mode and at the frames of a frame policy."""
 
-from functools import partial
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ def edit(
     values=None,
     scale=1.0,
     seed=0,
-):
+) -> NeuronEdit:
     """Return a function on [batch, frame, neuron] that edits some neurons in some frames and leaves all others.
 
     Parameters
@@ -58,8 +61,9 @@ def edit(
     check_frames(frames)
     if window < 0 or n_peaks < 1:
         raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {window} and {n_peaks}")
-    if {"means": means, "stds": stds, "values": values}.get(NEEDS.get(mode), 0) is None:
-        raise ValueError(f"{NEEDS[mode]}= is needed for {mode}")
+    needed = NEEDS.get(mode)
+    if needed is not None and {"means": means, "stds": stds, "values": values}[needed] is None:
+        raise ValueError(f"{needed}= is needed for {mode}")
     if isinstance(frames, str) and frames == "speech" and speech is None:
         raise ValueError("speech= is needed for frames='speech'")
     if np.ndim(neurons) == 2:
@@ -69,7 +73,65 @@ def edit(
         neurons = np.unique(as_integers(neurons, "neurons"))
     if not isinstance(frames, str):
         frames = as_integers(frames, "frames")
-    return partial(_edit, neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
+    return NeuronEdit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronEdit:
+    """Function on [batch, frame, neuron] that edits some neurons in some frames, as returned by `edit`."""
+
+    neurons: np.ndarray | str  # [neuron], [neuron, direction], or "all"
+    mode: str
+    frames: np.ndarray | str
+    window: int
+    n_peaks: int
+    speech: np.ndarray | None  # [frame]
+    means: np.ndarray | None  # [all neurons]
+    stds: np.ndarray | None  # [all neurons]
+    values: torch.Tensor | None  # [frame of the donor, all neurons]
+    scale: float
+    seed: int | tuple
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the edited copy of `hidden`; `hidden` itself where no neuron is edited."""
+        neurons = np.arange(hidden.shape[-1]) if isinstance(self.neurons, str) else self.neurons
+        if len(neurons) == 0:
+            return hidden
+        if neurons.ndim == 2:
+            return self._edit_directions(hidden, _tensor_like(neurons, hidden))
+        _require_in_range(neurons, hidden.shape[-1])
+        index = torch.from_numpy(neurons).to(hidden.device)
+        edited = hidden.clone()
+        edited[..., index] = self._edit_selected(hidden, lambda values: values.index_select(-1, index))
+        return edited
+
+    def _edit_directions(self, hidden, basis):
+        """Edit what `hidden` is along each direction of an orthonormal basis [neuron, direction]."""
+        selected = hidden @ basis
+        change = self._edit_selected(hidden, lambda values: values @ basis) - selected
+        return hidden + change @ basis.T
+
+    def _edit_selected(self, hidden, select: Callable) -> torch.Tensor:
+        """Return the edited values [batch, frame, selected]; `select` takes [..., all neurons] to [..., selected]."""
+        selected = select(hidden)
+        new = self._new_values(hidden, selected, select)
+        mask = _frame_mask(self.frames, selected, self.window, self.n_peaks, self.speech)
+        return torch.where(mask, new, selected)
+
+    def _new_values(self, hidden, selected, select) -> torch.Tensor:
+        """Return what the mode puts in the place of `selected`, in every frame."""
+        if self.mode == "flip":
+            return -selected
+        if self.mode == "zero":
+            return torch.zeros_like(selected)
+        if self.mode == "mean":
+            return select(_tensor_like(self.means, hidden)).expand_as(selected)
+        if self.mode == "noise":
+            noise = np.random.default_rng(self.seed).standard_normal(selected.shape)
+            noise = torch.as_tensor(noise, dtype=hidden.dtype).to(hidden.device)
+            return selected + self.scale * select(_tensor_like(self.stds, hidden)) * noise
+        frames_of_donor = _donor_frames(self.mode, len(self.values), selected.shape[1])
+        return select(_tensor_like(self.values, hidden))[frames_of_donor].expand_as(selected)
 
 
 def check_frames(frames) -> None:
@@ -92,47 +154,18 @@ def statistics_arguments(sites, activation_stats) -> dict:
     """Return {site: arguments of `edit` from `activations.activation_stats`}; no arguments where these are None."""
     if activation_stats is None:
         return {site: {} for site in sites}
-    statistics_at = {site: activation_stats.sel(layer=site.layer) for site in sites}
-    return {
-        site: {"means": statistics["mean"].values, "stds": statistics["std"].values}
-        for site, statistics in statistics_at.items()
-    }
+    arguments = {}
+    for site in sites:
+        statistics = activation_stats.sel(layer=site.layer)
+        arguments[site] = {"means": statistics["mean"].values, "stds": statistics["std"].values}
+    return arguments
 
 
-def _edit(neurons, mode, frames, window, n_peaks, speech, means, stds, values, scale, seed, hidden):
-    """Return the edited copy of `hidden`."""
-    neurons = np.arange(hidden.shape[-1]) if isinstance(neurons, str) else neurons
-    if len(neurons) == 0:
-        return hidden
-    if neurons.ndim == 2:
-        basis = _tensor_like(neurons, hidden)
-        select = partial(torch.matmul, other=basis)
-    elif neurons[0] < 0 or neurons[-1] >= hidden.shape[-1]:
-        outside = neurons[0] if neurons[0] < 0 else neurons[-1]
-        raise ValueError(f"neuron {outside} out of range: this site has 0–{hidden.shape[-1] - 1}")
-    else:
-        index = torch.from_numpy(neurons).to(hidden.device)
-        select = partial(torch.index_select, dim=-1, index=index)
-    selected = select(hidden)
-    if mode == "flip":
-        new = -selected
-    elif mode == "zero":
-        new = torch.zeros_like(selected)
-    elif mode == "mean":
-        new = select(_tensor_like(means, hidden)).expand_as(selected)
-    elif mode == "noise":
-        noise = torch.as_tensor(np.random.default_rng(seed).standard_normal(selected.shape), dtype=hidden.dtype)
-        new = selected + scale * select(_tensor_like(stds, hidden)) * noise.to(hidden.device)
-    else:
-        new = select(_tensor_like(values, hidden))[_donor_frames(mode, len(values), selected.shape[1])].expand_as(
-            selected
-        )
-    new = torch.where(_frame_mask(frames, selected, window, n_peaks, speech), new, selected)
-    if neurons.ndim == 2:
-        return hidden + (new - selected) @ basis.T
-    out = hidden.clone()
-    out[..., index] = new
-    return out
+def _require_in_range(neurons, n_neurons) -> None:
+    """Raise ValueError where a neuron, of an ascending list, is none of the site's."""
+    outside = [neuron for neuron in (neurons[0], neurons[-1]) if not 0 <= neuron < n_neurons]
+    if outside:
+        raise ValueError(f"neuron {outside[0]} out of range: this site has 0–{n_neurons - 1}")
 
 
 def as_integers(numbers, name) -> np.ndarray:

@@ -14,6 +14,7 @@ from xai_lib.models import sites
 from xai_lib.pruning import forgetting, neuron_selection
 
 from . import inputs
+from .neuron_sets import by_prefix, joined
 
 RIVALS = {5: [5, 6, 7, 8, 9], 6: [0, 20, 40, 60, 80]}
 
@@ -51,12 +52,10 @@ def null():
     sizes = random_neurons.rms(activation_stats)
     classes = random_neurons.size_classes(sizes.sel(layer=3).values)
     group = {1: np.array([3, 50, 99]), 2: np.array([3, 7])}
-    one, several = (
-        random_neurons.matched_sets(144, sizes, selected, n_random=3, directions=2, seed=6)
-        for selected in ({4: np.array([0, 9, 143])}, group)
-    )
-    first, *drawn = [some for some in several if some[0].ndim == 1]
     names, selected = random_neurons.target_blind(activation_stats, 12), {4: np.array([0, 9, 143])}
+    one = [selected, *random_neurons.random_sets(sizes, selected, 3, seed=6)]
+    several = [group, *random_neurons.random_sets(sizes, group, 3, seed=6)]
+    directions = random_neurons.direction_sets(144, selected, 2, seed=6)
     return {
         "rms": sizes,
         "size_classes": classes,
@@ -65,15 +64,15 @@ def null():
         "substitutes": inputs.by_name(
             inputs.by_place(random_neurons.draw_substitutions(classes, 4, seed=8)), ("neuron",)
         ),
-        "sets": inputs.listed([some[0] for some in one if some[0].ndim == 1]),
-        "sets_of_several_layers": inputs.listed([own for some in (first, *drawn) for own in some]),
-        "directions": inputs.by_name(inputs.by_place([some[0] for some in one[-2:]]), ("neuron", "direction")),
+        "sets": inputs.listed([some[4] for some in one]),
+        "sets_of_several_layers": inputs.listed([own for some in several for own in some.values()]),
+        "directions": inputs.by_name(inputs.by_place([some[4] for some in directions]), ("neuron", "direction")),
         "distinct": [
             random_neurons.count_sets(classes, [0, 9, 143]),
             random_neurons.count_random_sets(sizes, selected),
         ],
-        "overlap": [random_neurons.overlap([some[0] for some in one[:4]]), random_neurons.mean_overlap(several[1:4])],
-        "size": random_neurons.set_sizes(sizes, [4], one),
+        "overlap": [random_neurons.overlap([some[4] for some in one]), random_neurons.mean_overlap(several[1:4])],
+        "size": [random_neurons.rms_of(sizes, some) for some in (*one, *directions)],
         "blind": [name for name in names],
         "blind_neurons": inputs.listed([own for rows in names.values() for own in rows.values()]),
         "outgoing": random_neurons.outgoing(model, "ffn_hidden", [2]),
@@ -103,77 +102,121 @@ def sweep():
     """Every mode of a sweep with every read-out, beside random sets and blind choices; and what it comes to."""
     decoder, proxy, space = inputs.fitted()
     some = pairs().index
-    clips, options = inputs.test().loc[some], swept()
+    clips = inputs.test().loc[some]
+    stats = inputs.activation_stats()
+    selection = ablation.select(inputs.scores(), 5, layers=[2, 5])
     found = ablation.sweep(
-        inputs.pocket(), clips, neurons=inputs.scores(), layers=[2, 5], modes=edits.MODES[:-1], n_random=2,
-        donors=donors.random_donors(clips, inputs.side("test"), seed=1), random_modes=["flip", "noise"], decoders=decoder,
-        proxies=proxy, speakers=space, **options,
-    )  # fmt: skip
+        inputs.pocket(),
+        clips,
+        selection,
+        edit=ablation.Edit(
+            edits.MODES[:-1], activation_stats=stats, donors=donors.random_donors(clips, inputs.side("test"), seed=1)
+        ),
+        controls=ablation.RandomControls(stats, n=2, modes=["flip", "noise"]),
+        readouts=[ablation.Proxies(proxy), ablation.Decoders(decoder), ablation.SpeakerSimilarity(space)],
+        **swept(),
+    )
     patch = ablation.sweep(
         inputs.pocket(),
         clips,
-        neurons=inputs.scores(),
-        layers=[2, 5],
-        modes=["patch"],
-        n_random=2,
-        donors=pairs(),
-        **options,
+        selection,
+        edit=ablation.Edit(["patch"], donors=pairs()),
+        controls=ablation.RandomControls(stats, n=2),
+        **swept(),
     )
+    recognized = by_prefix(effects.recognition(found.sel(neuron_set=found["kind"].isin(["selected", "random"]))))
     return {
-        "sweep": found,
-        "patch": patch,
-        "fraction_recovered": effects.patching_effect(patch),
-        "recognition": effects.recognition(found),
-        "distance": effects.distance(found),
+        "sweep": by_prefix(found),
+        "patch": by_prefix(patch),
+        "fraction_recovered": by_prefix(
+            effects.patching_effect(patch.sel(neuron_set=patch["kind"].isin(["selected", "random"])))
+        ),
+        "recognition": recognized.drop_vars("random_recall"),
+        "distance": effects.distance(ablation.selected_values(found["relative_change"]).to_dataset()),
     }
 
 
 def sets():
     """Sweeps of several sets of neurons, sizes, directions, groups of layers, parts and frames."""
-    model, few, scores = inputs.pocket(), inputs.few(), inputs.scores()
-    options = swept()
+    model, few, scores, stats = inputs.pocket(), inputs.few(), inputs.scores(), inputs.activation_stats()
+    one_clip = few.head(1)
     ends = {"top": scores, "bottom": scores.assign(absolute=-scores["absolute"])}
     target = {"top": inputs.EMOTION, "bottom": inputs.RIVAL}
-    doses = ablation.sweep(
-        model, few.head(1), neurons=ends, layers=[3], n_random=2, directions=2, modes=["flip", "zero"],
-        **{**options, "k": [2, 7], "target": target},
-    )  # fmt: skip
+    ks = [2, 7]
+    doses = {}
+    for name, of_end in ends.items():
+        options = {**swept(), "target": target[name]}
+        doses[name] = [
+            ablation.sweep(
+                model,
+                one_clip,
+                ablation.select(of_end, k, layers=[3]),
+                edit=ablation.Edit(["flip", "zero"]),
+                controls=ablation.RandomControls(stats, n=2, n_directions=2),
+                **options,
+            )
+            for k in ks
+        ]
     joint = ablation.sweep(
-        model, few.head(1), neurons=scores, layers={"early": [0, 1], "late": [5, 6]}, n_random=3, directions=1, size_classes=2,
-        match=activations.activation_stats(model, few.head(1)), **options,
-    )  # fmt: skip
-    frames = {
-        name: ablation.sweep(
-            model, few.head(1), neurons=scores, layers=[4], n_random=0, frames=name, n_peaks=3, window=1, **options
+        model,
+        one_clip,
+        ablation.select(scores, 5).together({"early": [0, 1], "late": [5, 6]}),
+        controls=ablation.RandomControls(
+            activations.activation_stats(model, one_clip), n=3, n_directions=1, size_classes=2, target_blind_stats=stats
+        ),
+        **swept(),
+    )
+    frames = {}
+    for name in ("speech", "max_frame", "peak_frames"):
+        swept_frames = ablation.sweep(
+            model,
+            one_clip,
+            ablation.select(scores, 5, layers=[4]),
+            edit=ablation.Edit(frames=name, n_peaks=3, window=1),
+            controls=None,
+            **swept(),
         )
-        for name in ("speech", "max_frame", "peak_frames")
-    }
-    frames = xr.concat([one["logits"] for one in frames.values()], "frames").assign_coords(frames=list(frames))
-    inside = activations.activation_stats(model, few.head(1), part="ffn_hidden")
+        frames[name] = by_prefix(swept_frames)["logits"]
+    frames = xr.concat(frames.values(), "frames").assign_coords(frames=list(frames))
+    inside = activations.activation_stats(model, one_clip, part="ffn_hidden")
     hidden = ablation.sweep(
-        model, few.head(1), neurons={3: [5, 500]}, part="ffn_hidden", modes=["mean", "noise"], n_random=2,
-        **{**options, "activation_stats": inside},
-    )  # fmt: skip
-    heads = ablation.sweep(model, few, neurons={2: model.head_neurons(1)}, part="heads", modes=["zero"], n_random=0)
-    return {"doses": doses, "joint": joint, "frames": frames, "feed_forward": hidden, "heads": heads}
+        model,
+        one_clip,
+        ablation.Selection({3: [5, 500]}, "ffn_hidden"),
+        edit=ablation.Edit(["mean", "noise"], activation_stats=inside),
+        controls=ablation.RandomControls(inside, n=2),
+        **swept(),
+    )
+    heads = ablation.Selection({2: model.head_neurons(1)}, "heads")
+    heads = ablation.sweep(model, few, heads, edit=ablation.Edit(["zero"]), controls=None)
+    return {
+        "doses": joined(doses, ks),
+        "joint": by_prefix(joint),
+        "frames": frames,
+        "feed_forward": by_prefix(hidden),
+        "heads": by_prefix(heads),
+    }
 
 
 def effect():
     """What a sweep of eight speakers comes to: summary, contrast, verdict, mean over groups, report."""
     clips = inputs.test().drop_duplicates("speaker")
-    options = {**swept(), "n_random": 24, "layers": [5, 6], "modes": ["flip"]}
-    found = ablation.sweep(inputs.pocket(), clips, neurons=inputs.scores(), **options)
-    rival = ablation.sweep(inputs.pocket(), clips, neurons=RIVALS, **options)
+    options = {**swept(), "controls": ablation.RandomControls(inputs.activation_stats(), n=24)}
+    selection = ablation.select(inputs.scores(), 5, layers=[5, 6])
+    found = ablation.sweep(inputs.pocket(), clips, selection, **options)
+    rival = ablation.sweep(inputs.pocket(), clips, ablation.Selection(RIVALS), **options)
     groups = {"some": [5, 6]}
+    change, rival_change = found["target_change"], rival["target_change"]
+    random = ablation.control_values(change.isel(clip=0), "random")
     return {
-        "sweep": found.drop_vars([name for name in found if "label" in found[name].dims]),
-        "summary": effects.summary(found),
-        "summary_of_a_label": effects.summary(found, "log_odds").sel(label=[inputs.RIVAL]),
-        "summary_of_blind": effects.summary(found, against="blind"),
-        "contrast": effects.contrast(found["target_change"], rival["target_change"]),
-        "between_random_sets": statistics.between_random_sets(found["random_target_change"].isel(clip=0), shared=0.1),
+        "sweep": by_prefix(found.drop_vars([name for name in found if "label" in found[name].dims])),
+        "summary": effects.effect_over_speakers(found),
+        "summary_of_a_label": effects.effect_over_speakers(found, "log_odds").sel(label=[inputs.RIVAL]),
+        "summary_of_blind": effects.effect_over_speakers(found, against="target-blind"),
+        "contrast": effects.contrast(ablation.selected_values(change), ablation.selected_values(rival_change)),
+        "between_random_sets": statistics.between_random_sets(random.rename("random_target_change"), shared=0.1),
         "verdict": verdicts.verdict(found.sel(mode="flip", drop=True), {"rival": rival.sel(mode="flip", drop=True)}),
-        "averaged": effects.summary(effects.average_over_layers(found, groups)),
+        "averaged": effects.effect_over_speakers(effects.average_over_layers(found, groups)),
         "groups": inputs.listed(ablation.groups(inputs.pocket()).values()),
         "report": effects.report(found, inputs.scores()),
     }
@@ -181,7 +224,7 @@ def effect():
 
 def swept():
     """Options of all sweeps."""
-    return {"k": 5, "target": inputs.EMOTION, "activation_stats": inputs.activation_stats(), "seed": 1, "batch": 64}
+    return {"target": inputs.EMOTION, "seed": 1, "batch": 64}
 
 
 def pairs():

@@ -15,6 +15,7 @@ from xai_lib.pruning import neuron_selection
 from xai_lib.workbook import inputs as sides
 
 from . import inputs
+from .neuron_sets import by_prefix
 
 TARGET = "rain"
 
@@ -39,10 +40,11 @@ def ast():
         "exhaustive_ablation": attribution.exhaustive_ablation(
             model, test.head(2), target=TARGET, mode="noise", activation_stats=activation_stats, layers=[4], batch=64
         ),
-        "sweep": ablation.sweep(
-            model, test.head(3), neurons=scores, k=4, layers=[1, 3], modes=["flip", "noise"], n_random=2, activation_stats=activation_stats,
-            target=TARGET, batch=32,
-        ),
+        "sweep": by_prefix(ablation.sweep(
+            model, test.head(3), ablation.select(scores, 4, layers=[1, 3]), target=TARGET, batch=32,
+            edit=ablation.Edit(["flip", "noise"], activation_stats=activation_stats),
+            controls=ablation.RandomControls(activation_stats, n=2),
+        )),
         "selectivity": dissection.selectivity(inside["activation"].isel(neuron=slice(0, 60))),
         "compare": pruning.compare(model, test, lift, inside["magnitude"], doses=[30], draws=2, selection_clips=train, batch=32),
         "neurons": inputs.neurons(neuron_selection.neurons_of(lift, 30)),

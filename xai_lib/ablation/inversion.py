@@ -51,7 +51,7 @@ def upstream(
     layers : "all", int or sequence of int
         Of those in `neurons`, from 1 up: no layer comes before layer 0, which "all" leaves out.
     n_random : int
-        Random sets per layer, of about the same size (`random_neurons.matched_sets`), the same for all clips.
+        Random sets per layer, of about the same size (`random_neurons.random_sets`), the same for all clips.
         Each takes as long as the selected neurons do, and no more memory: `batch` edits of one clip are held at once.
     activation_stats : Dataset, optional
         Activation statistics of training clips, as returned by `activations.activation_stats`: needed for random sets
@@ -76,7 +76,7 @@ def upstream(
         hardly vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be a failure of
         the search.
 
-        `ablation.summary(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of
+        `ablation.effect_over_speakers(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of
         their neurons. attrs["neurons"]: the selected neurons, as JSON.
 
     Raises
@@ -105,14 +105,10 @@ def upstream(
         edits.statistics_arguments(model.sites(layers=list(selections)), activation_stats),
         random_neurons.rms(activation_stats),
     )
-    control_options = {"n_random": n_random, "directions": 0, "seed": seed}
-    width = model.n_neurons(0)
-    sets = {
-        layer: [
-            members for (members,) in random_neurons.matched_sets(width, sizes, {layer: selected}, **control_options)
-        ]
-        for layer, selected in selections.items()
-    }
+    sets = {}
+    for layer, selected in selections.items():
+        random_sets = random_neurons.random_sets(sizes, {layer: selected}, n_random, seed=seed)
+        sets[layer] = [selected, *(neurons[layer] for neurons in random_sets)]
     rows, skipped = {}, {}
     for index, waveform, speech, *_ in donors.usable(model, clips, frames, skipped, None, ()):
         measures, options = [], {"frames": frames, "speech": speech}
@@ -182,7 +178,6 @@ def _selected_neurons(model, neurons, k, layers) -> dict[int, np.ndarray]:
         raise ValueError(
             f"no layer comes before layer 0, so it cannot be inverted: choose from layers 1–{model.n_layers}"
         )
-    random_neurons.check(model, neurons, [k], layers, "hidden_state")
     selected = attribution.select_neurons(model, neurons, [k], layers, "hidden_state")
     selected = {layer: members for (layer, _), members in selected.items() if layer}
     if not selected:

@@ -1,172 +1,299 @@
-"""Readouts downstream of an edit: the prediction, the relative change of later layers, and values decoded there."""
+"""Readouts: what is measured of an edited forward pass, in the prediction and in every layer downstream of the edit.
 
+The prediction and the change of later layers are always measured. `Proxies`, `Decoders` and `SpeakerSimilarity` are
+further readouts, which `sweep` takes as a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import xarray as xr
 
 from ..models.sites import Site
+from ..probing import acoustic_decoders, activation_proxies, speaker_space
 
 FRAME_CHANGE_THRESHOLD = 0.1  # least relative change with which a frame counts as changed
-CHANGE_READOUTS = ("relative_change", "frames_changed")  # read at later blocks, and at an edited one
-_CLEAN = {"logits", "probability", "correct", "proxy_value", "decoded"}  # returned for the clean clip too
+
+# {site: function from rows [row, frame, neuron] to values [row, column]}
+Functions = dict[Site, Callable[[torch.Tensor], torch.Tensor]]
 
 
-def table(logits, target_change, site_values, columns, *, true_labels, sd, shape) -> xr.Dataset:
-    """Compute all readouts by name.
+class Readout(Protocol):
+    """Something that is read at every layer, of the clean clip and of each edited copy."""
 
-    Parameters
-    ----------
-    logits : array [clip, 1 + edit, label]
-        Those of the clean clip come first.
-    target_change : array [clip, edit]
-        Change of the target's log-odds.
-    site_values : array [clip, 1 + edit, readout_layer, column]
-        Values read by `readout_functions`: `CHANGE_READOUTS`, then `columns`, {variable: (dim, names)}.
-    true_labels : array [clip]
-        Index of each clip's true label, −1 where the model does not know it.
-    sd : array [readout_layer, proxy] or None
-        Standard deviations of proxies between training clips.
-    shape : dict
-        Dims of the edits, and their sizes.
+    dim: str | None  # further dim of what is read; None where it is one number
+    fitted: xr.Dataset | None  # what was fitted on training clips, whose speakers `sweep` compares with the clips'
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names along `dim`, one for each column that is read."""
+
+    def check(self) -> None:
+        """Raise ValueError where what was fitted is of another kind."""
+
+    def functions(self, model, waveform: np.ndarray) -> Functions:
+        """Return what reads a clip at each site; the clean clip is the first row that it gets."""
+
+    def variables(self, edited: xr.DataArray, clean: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Return the variables of the result, by name: those of the edits, and with the prefix `clean_` of the clip."""
+
+
+class Proxies:
+    """Read acoustic proxies of activations: RMS, zero-crossing rate and spectral centroid.
+
+    They are hardly sensitive where blocks end in a layer norm. `fitted` is as returned by `activation_proxies.fit` on
+    training clips. Gives ``proxy_value``, ``proxy_change``, relative, and ``proxy_sd``, the change in standard
+    deviations between training clips, [..., readout_layer, proxy].
     """
-    with np.errstate(invalid="ignore"):  # NaN of edits that were not run
-        log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    best, p = logits.argmax(-1), np.exp(log_p)
-    with np.errstate(divide="ignore"):  # a probability of 1
-        odds = log_p - np.log1p(-np.minimum(p, 1))
-    was_run = np.isfinite(logits).all(-1)
-    correct = np.where((true_labels[:, None] >= 0) & was_run, best == true_labels[:, None], np.nan)
-    readouts = {
-        "kl": ((), (p[:, :1] * (log_p[:, :1] - log_p)).sum(-1)),
-        "changed": ((), np.where(was_run, best != best[:, :1], np.nan)),
-        "correct": ((), correct),
-        "logits": (("label",), logits),
-        "log_odds": (("label",), odds - odds[:, :1]),
-        "probability": (("label",), p),
-        **{name: (("readout_layer",), site_values[..., i]) for i, name in enumerate(CHANGE_READOUTS)},
-    }
-    start = len(CHANGE_READOUTS)
-    for name, (dim, names) in columns.items():
-        values, start = site_values[..., start : start + len(names)], start + len(names)
-        readouts[name] = (("readout_layer", dim), values) if dim else (("readout_layer",), values[..., 0])
-    if sd is not None:
-        proxies, dims = readouts["proxy_value"][1], ("readout_layer", "proxy")
-        change, clean = proxies - proxies[:, :1], np.abs(proxies[:, :1])
-        readouts["proxy_sd"] = dims, change / np.where(sd > 0, sd, np.nan)
-        readouts["proxy_change"] = dims, change / np.where(clean > 0, clean, np.nan)
-    if "decoded" in readouts:
-        dims, values = readouts["decoded"]
-        readouts["decoded_change"] = dims, values - values[:, :1]
-    if "direct_effect" in readouts:
-        readouts["indirect_effect"] = dims, readouts["decoded_change"][1] - readouts["direct_effect"][1]
-    clean = {
-        f"clean_{name}": (("clip", *dims), values[:, 0]) for name, (dims, values) in readouts.items() if name in _CLEAN
-    }
-    edited = {name: (dims, values[:, 1:]) for name, (dims, values) in readouts.items()} | {
-        "target_change": ((), target_change)
-    }
-    edited = {
-        name: (
-            ("clip", *shape, *dims),
-            values.reshape(len(values), *shape.values(), *values.shape[2:]).astype(np.float32),
-        )
-        for name, (dims, values) in edited.items()
-    }
-    return xr.Dataset(clean | edited)
+
+    dim = "proxy"
+
+    def __init__(self, fitted: xr.Dataset) -> None:
+        self.fitted = fitted
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the proxies."""
+        return self.fitted["proxy"].values.tolist()
+
+    def check(self) -> None:
+        """Raise ValueError where `fitted` was not returned by `activation_proxies.fit`."""
+        _require_variable(self.fitted, "component", "activation_proxies.fit")
+
+    def functions(self, model, waveform: np.ndarray) -> Functions:
+        """Return what reads the proxies of rows at each site."""
+        return activation_proxies.readout_functions(model, self.fitted)
+
+    def variables(self, edited: xr.DataArray, clean: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Return the proxies and their changes."""
+        change = edited - clean
+        sd = xr.DataArray(self.fitted["sd"].values, dims=("readout_layer", "proxy"))
+        size = np.abs(clean)
+        return {
+            "proxy_value": edited,
+            "proxy_change": change / size.where(size > 0),
+            "proxy_sd": change / sd.where(sd > 0),
+            "clean_proxy_value": clean,
+        }
 
 
-def readout_functions(sites, readings, clean=None) -> dict:
-    """Return functions for `execution.cascade_read`, which passes the clean row first at each site.
+class Decoders:
+    """Read acoustic features that linear decoders find in the layers, such as F0 and level.
 
-    {site: function} from rows [row, frame, neuron] to their change relative to the clean one, and to the values of the
-    functions of `readings`, each {site: function to [row, column]}. `clean` is filled with the clean rows, by site.
+    `fitted` is as returned by `acoustic_decoders.fit` on training clips. Gives ``decoded`` and ``decoded_change``
+    [..., readout_layer, feature], in the feature's unit (coordinate ``unit``).
     """
-    clean = {} if clean is None else clean
+
+    dim = "feature"
+
+    def __init__(self, fitted: xr.Dataset) -> None:
+        self.fitted = fitted
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the features."""
+        return self.fitted["feature"].values.tolist()
+
+    def check(self) -> None:
+        """Raise ValueError where `fitted` was not returned by `acoustic_decoders.fit`."""
+        _require_variable(self.fitted, "weight", "acoustic_decoders.fit")
+
+    def functions(self, model, waveform: np.ndarray) -> Functions:
+        """Return what decodes the features of rows at each site."""
+        return acoustic_decoders.readout_functions(model, self.fitted, waveform)
+
+    def variables(self, edited: xr.DataArray, clean: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Return the decoded features and their changes."""
+        return {"decoded": edited, "decoded_change": edited - clean, "clean_decoded": clean}
+
+    def direct_effects(self, functions: Functions, clean: dict[Site, torch.Tensor]) -> DirectEffects:
+        """Return a recorder of what edits change directly, for `functions` of a clip and its `clean` states."""
+        return DirectEffects(acoustic_decoders.direct_effect(functions, clean), clean)
+
+
+class SpeakerSimilarity:
+    """Read how like the clean clip's voice an edited one is: ``similarity``, a cosine [..., readout_layer].
+
+    `fitted` is as returned by `speaker_space.fit` on training clips, or by `speaker_space.xvector`, a function, which
+    reads the last layer only.
+    """
+
+    dim = None
+
+    def __init__(self, fitted: xr.Dataset | Callable) -> None:
+        self.space = fitted
+        self.fitted = None if callable(fitted) else fitted
+
+    @property
+    def names(self) -> list[str]:
+        """Return the name of the only column."""
+        return ["similarity"]
+
+    def check(self) -> None:
+        """Raise ValueError where the space was not returned by `speaker_space.fit` or `xvector`."""
+        if not callable(self.space):
+            _require_variable(self.space, "projection", "speaker_space.fit")
+
+    def functions(self, model, waveform: np.ndarray) -> Functions:
+        """Return what compares rows with the clean one at each site; NaN where the space is not read."""
+        positions = speaker_space.readout_functions(model, self.space, waveform)
+        functions: Functions = dict.fromkeys(model.sites(), _not_read)
+        for site, read_position in positions.items():
+            functions[site] = speaker_space.similarity(read_position)
+        return functions
+
+    def variables(self, edited: xr.DataArray, clean: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Return the similarity."""
+        return {"similarity": edited}
+
+
+class RelativeChange:
+    """Read how far the layers move: ``relative_change``, ‖h′ − h‖ / ‖h‖, and ``frames_changed``.
+
+    The latter is the share of frames in which the former exceeds 10 %. `clean` holds the clean clip's states by site.
+    """
+
+    dim = "measure"
+    names = ["relative_change", "frames_changed"]
+    fitted = None
+
+    def check(self) -> None:
+        """Accept: nothing was fitted."""
+
+    def functions(self, model, clean: dict[Site, torch.Tensor]) -> Functions:
+        """Return what compares rows with the clean states at each site."""
+        return {site: partial(self._read, clean, site) for site in model.sites()}
+
+    @staticmethod
+    def _read(clean, site, hidden):
+        change = (hidden - clean[site]).norm(dim=-1)
+        size = clean[site].norm(dim=-1)
+        relative_change = change.norm(dim=-1) / size.norm(dim=-1)
+        frames_changed = (change > FRAME_CHANGE_THRESHOLD * size).float().mean(dim=-1)
+        return torch.stack([relative_change, frames_changed], dim=-1)
+
+    def variables(self, edited: xr.DataArray, clean: xr.DataArray) -> dict[str, xr.DataArray]:
+        """Return the two measures as variables of their own."""
+        return {name: edited.sel(measure=name, drop=True) for name in self.names}
+
+
+class DirectEffects:
+    """Recorder of what each edit changes in the residual stream itself, as decoders read it at every later layer.
+
+    The stream passes through the layers, so that its change after the edited layer is in all later ones too: what the
+    decoders make of that change alone is the direct effect.
+    """
+
+    def __init__(self, read: Callable, clean: dict[Site, torch.Tensor]) -> None:
+        self._read = read
+        self._clean = clean
+        self._values: dict[int, torch.Tensor] = {}
+
+    def recording(self, number: int, plan: dict, layer: int) -> dict:
+        """Return the plan {Site: edit}, number `number`, with an edit after `layer` that also records its effect."""
+        site = Site(layer)
+        return plan | {site: partial(self._edit_and_record, number, site, plan.get(site))}
+
+    def _edit_and_record(self, number, site, edit, hidden):
+        edited = hidden if edit is None else edit(hidden)
+        self._values[number] = self._read(edited - self._clean[site])
+        return edited
+
+    def values(self) -> torch.Tensor:
+        """Return the direct effects of all plans, in their order: [edit, readout_layer, feature]."""
+        return torch.stack([self._values[number] for number in sorted(self._values)])
+
+
+def joint_functions(sites, functions_of_readouts: dict[str, Functions], clean: dict[Site, torch.Tensor]) -> Functions:
+    """Return functions that read all readouts at once, for `execution.cascade_read`: rows to [row, all columns].
+
+    The clean clip is the first row that they get at each site; it is kept in `clean`.
+    """
 
     def read(site, hidden):
-        clean_row = clean.setdefault(site, hidden)
-        change, size = (hidden - clean_row).norm(dim=-1), clean_row.norm(dim=-1)
-        relative_change = change.norm(dim=-1) / size.norm(dim=-1)
-        moved = torch.stack([relative_change, (change > FRAME_CHANGE_THRESHOLD * size).float().mean(dim=-1)], dim=-1)
-        return torch.cat([moved, *(functions[site](hidden) for functions in readings)], dim=-1)
+        clean.setdefault(site, hidden[:1])
+        return torch.cat([functions[site](hidden) for functions in functions_of_readouts.values()], dim=-1)
 
     return {site: partial(read, site) for site in sites}
 
 
-def with_change_readout(plans, ends, clean, read, stored) -> list:
-    """Return the plans, {Site: edit} each, that also store `read` of the stream's change in `stored`, by plan number.
+def prediction(logits: xr.DataArray, clean: xr.DataArray, true_labels: np.ndarray) -> dict[str, xr.DataArray]:
+    """Compute what edits change in the prediction.
 
-    That is the difference from the row of `clean` in the output of the last layer that a plan edits, of `ends`.
+    Parameters
+    ----------
+    logits, clean : DataArray
+        Of the edits [clip, ..., label], NaN of those that were not run, and of the clean clip [clip, label].
+    true_labels : array [clip]
+        Index of each clip's true label; −1 where the model does not know it.
+
+    Returns
+    -------
+    dict
+        ``logits``, ``probability``, ``log_odds`` (their change, nats), ``kl``, divergence of the edited from the clean
+        probabilities (nats), ``changed``, whether the label changes, ``correct``, whether it is the true one; and
+        ``clean_logits``, ``clean_probability``, ``clean_correct``.
     """
+    log_p, clean_log_p = _log_softmax(logits), _log_softmax(clean)
+    p, clean_p = np.exp(log_p), np.exp(clean_log_p)
+    was_run = np.isfinite(logits).all("label")
+    best, clean_best = logits.fillna(-np.inf).argmax("label"), clean.argmax("label")
+    truth = xr.DataArray(true_labels, dims="clip")
+    return {
+        "logits": logits,
+        "probability": p,
+        "log_odds": _log_odds(log_p) - _log_odds(clean_log_p),
+        "kl": (clean_p * (clean_log_p - log_p)).sum("label", skipna=False),
+        "changed": (best != clean_best).where(was_run),
+        "correct": (best == truth).where(was_run & (truth >= 0)),
+        "clean_logits": clean,
+        "clean_probability": clean_p,
+        "clean_correct": (clean_best == truth).where(truth >= 0),
+    }
 
-    def edit_and_read(i, site, edit, hidden):
-        hidden = hidden if edit is None else edit(hidden)
-        stored[i] = read(hidden - clean[site])
-        return hidden
 
-    sites = map(Site, ends)
-    return [
-        plan | {site: partial(edit_and_read, i, site, plan.get(site))}
-        for i, (plan, site) in enumerate(zip(plans, sites))
-    ]
+def mask_unreached(values: xr.DataArray, selection, *, at_edit: bool) -> xr.DataArray:
+    """Set values [..., readout_layer] to NaN at layers that the edit cannot affect, or where it cannot be read.
 
-
-def stack_values(site_values, stored):
-    """Stack the values of `readout_functions` at all sites, [1 + edit, readout_layer, column].
-
-    Those of `with_change_readout`, if any, come last.
+    With `at_edit`, values are kept from the first edited layer on, else above the last one: of an edit of
+    `hidden_state` what is read at the edited layer is the edit itself.
     """
-    site_values = torch.stack(list(site_values.values()), dim=1)
-    if not stored:
-        return site_values
-    stored = torch.stack([stored[i] for i in range(len(stored))])
-    return torch.cat([site_values, torch.cat([0 * stored[:1], stored])], dim=-1)
+    places = selection.places
+    layers_of_places = places.values()
+    if at_edit:
+        lowest = [min(layers) for layers in layers_of_places]
+    else:
+        lowest = [max(layers) + (selection.part == "hidden_state") for layers in layers_of_places]
+    first_readable = xr.DataArray(lowest, {selection.dim: list(places)}, selection.dim)
+    readout_layer = xr.DataArray(np.arange(values.sizes["readout_layer"]), dims="readout_layer")
+    return values.where(readout_layer >= first_readable)
 
 
-def fill_missing(found, is_run):
-    """Fill in NaN for the edits that were not run, in the logits, changes and readouts of a clip.
-
-    `found` is [logits [1 + edit, label], target_change [edit], site_values [1 + edit, readout_layer, column]], the
-    clean clip's first, of those edits for which `is_run` [edit] is true.
-    """
-    with_clean = np.append(True, is_run)
-    filled = []
-    for values, has_values in zip(found, (with_clean, is_run, with_clean)):
-        whole = np.full((len(has_values), *values.shape[1:]), np.nan)
-        whole[has_values] = values
-        filled.append(whole)
-    return filled
+def _log_softmax(logits):
+    """Return log probabilities [..., label]; NaN where logits are."""
+    with np.errstate(invalid="ignore"):
+        total = xr.apply_ufunc(np.logaddexp.reduce, logits, input_core_dims=[["label"]], kwargs={"axis": -1})
+    return logits - total
 
 
-def mask_unreached(readings, places, part):
-    """Set readouts to NaN at layers that the edit cannot affect, or where its effect cannot be read."""
-    first, last = (
-        xr.DataArray([end(layers) for layers in places.values()], {"layer": list(places)}) for end in (min, max)
-    )
-    for name, values in readings.items():
-        if "readout_layer" in values.dims and "layer" in values.dims:
-            readable = (
-                readings["readout_layer"] >= first
-                if name in CHANGE_READOUTS
-                else readings["readout_layer"] - last >= (part == "hidden_state")
-            )
-            readings[name] = values.where(readable)
-    return readings
+def _log_odds(log_p):
+    """Return log odds from log probabilities; infinite at a probability of 1."""
+    with np.errstate(divide="ignore"):
+        return log_p - np.log1p(-np.minimum(np.exp(log_p), 1))
 
 
-def split_controls(readings, n_random, directions, blind):
-    """Move the random sets, the directions and the target-blind selections, all along `random`, to separate variables.
+def _not_read(hidden) -> torch.Tensor:
+    """Return NaN for each row."""
+    return hidden.new_full((len(hidden), 1), torch.nan)
 
-    Along `random` the selected neurons come first, then `n_random` random sets, `directions`, and the names of `blind`.
-    """
-    names = [name for name in readings if "random" in readings[name].dims]
-    result, start = readings.isel(random=0), 1
-    for dim, count in {"random": n_random, "direction": directions, "blind": len(blind)}.items():
-        controls = readings[names].isel(random=slice(start, start + count))
-        controls = controls.rename({"random": dim} | {name: f"{dim}_{name}" for name in names})
-        start += count
-        if dim == "random" or count:
-            result = result.assign(controls.data_vars)
-    return result.assign_coords(blind=list(blind)) if blind else result
+
+def _require_variable(fitted: Any, name: str, function: str) -> None:
+    """Raise ValueError where `fitted` is not the Dataset that a function returns."""
+    speaker_space.require_dataset(fitted, function)
+    if name not in fitted:
+        raise ValueError(f"expected the Dataset returned by {function}(model, clips); this one has no {name!r}")

@@ -1,25 +1,40 @@
 """Verdict on an effect: whether it exceeds those of random neurons, rival selections and target-blind selections."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from .. import statistics
-from .effects import MAX_SIZE_RATIO, _false_discovery, _neuron_counts, _select, contrast, summary
+from .effects import (
+    MAX_SIZE_RATIO,
+    SIGNIFICANT,
+    contrast,
+    control_values,
+    effect_over_speakers,
+    false_discovery,
+    select_where,
+    selected_neurons,
+    selected_values,
+)
 
 
-def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
+def verdict(
+    result: xr.Dataset, rivals: Mapping[str, xr.Dataset], *, variable: str = "target_change", **where
+) -> xr.Dataset:
     """Test whether the effect of the selected neurons exceeds that of every control, and return each comparison.
 
     Parameters
     ----------
     result : Dataset
-        As returned by `sweep`, with random sets and the target-blind selections, which need activation_stats=.
+        As returned by `sweep`, with random sets and the target-blind selections (`RandomControls`).
     rivals : dict of Dataset
-        By name, at least one sweep of the same clips, target, layers, `n_random`, `size_classes` and `seed`, with as
-        many neurons that were selected for something else.
+        By name, at least one sweep of the same clips, target, layers, controls and `seed`, with as many neurons that
+        were selected for something else.
 
     Returns
     -------
@@ -50,92 +65,124 @@ def verdict(result, rivals, *, variable="target_change", **where) -> xr.Dataset:
     for that: without both, such selections often exceed all other controls. "writes most" is left out where the norm
     that neurons write is not known (`activations.activation_stats`): then select the rival by the same procedure.
     """
-    needed = {f"random_{variable}", f"blind_{variable}", "magnitude", "random_magnitude"}
-    if not needed <= set(result) or not result.sizes["random"]:
-        raise ValueError(
-            "a verdict needs random sets and target-blind selections: run sweep with n_random=40 or "
-            "more, and activation_stats="
-        )
-    if not rivals or isinstance(rivals, xr.Dataset):
-        raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")
-    effects = summary(result, variable, **where)
-    selected = result[variable].sel(where)
+    _require_controls(result, rivals, variable)
+    effect = effect_over_speakers(result, variable, **where)
     # p and q over speakers too, or, with too few of them, over random sets alone
-    tested = "" if effects["n"].max() >= statistics.MIN_SPEAKERS else "_random"
+    suffix = "" if effect["n"].max() >= statistics.MIN_SPEAKERS else "_random"
     names = {"random_mean": "effect", "difference_low": "low", "difference_high": "high"}
-    names |= {f"p{tested}": "p", f"q{tested}": "q"}
-    compared = {"random": effects[["difference", *names]].rename(names)}
-    significant = compared["random"]["q"] < 0.05
+    names |= {f"p{suffix}": "p", f"q{suffix}": "q"}
+    compared = {"random": effect[["difference", *names]].rename(names)}
+
+    significant = compared["random"]["q"] < SIGNIFICANT
+    selected = selected_values(result[variable].sel(where))
     for control in _controls(result, rivals, variable, where):
-        comparison = contrast(selected, control.effect, random=control.null_distribution, sets=control.sets)
-        p = comparison[f"p{tested}"].where(significant)
-        effect = statistics.by_speaker(control.effect).mean("speaker")
+        comparison = contrast(
+            selected, control.effect, null_distribution=control.null_distribution, n_sets=control.n_sets
+        )
+        p = comparison[f"p{suffix}"].where(significant)
         compared[control.name] = xr.Dataset(
             {
                 "difference": comparison["mean"],
-                "effect": effect,
+                "effect": statistics.by_speaker(control.effect).mean("speaker"),
                 "low": comparison["low"],
                 "high": comparison["high"],
                 "p": p,
+                "q": false_discovery(p),
             }
-        ).assign(q=_false_discovery(p))
+        )
     controls = pd.Index(list(compared), name="control")
     out = xr.concat(compared.values(), controls, coords="minimal", compat="override")
-
-    sizes = {"random": _select(result["random_magnitude"], where).mean("random")}
-    sizes |= {name: _select(rival["magnitude"], where) for name, rival in rivals.items()}
-    blind = _select(result["blind_magnitude"], where)
-    sizes |= {str(name): blind.sel(blind=name, drop=True) for name in blind["blind"].values}
-    size = xr.concat([sizes[name] for name in controls], controls, coords="minimal", compat="override")
-    out["ratio"] = _select(result["magnitude"], where) / size
-    out["selected"] = effects["mean"]
+    out["ratio"] = _size_ratio(result, rivals, controls, where)
+    out["selected"] = effect["mean"]
 
     over_random = out["ratio"].sel(control="random", drop=True)
     like_size = (over_random <= MAX_SIZE_RATIO) & (over_random >= 1 / MAX_SIZE_RATIO)
     same_sign = (np.sign(out["difference"]) == np.sign(out["selected"])).all("control")
-    out["beyond"] = (out["q"] < 0.05).all("control") & same_sign & like_size
+    out["beyond"] = (out["q"] < SIGNIFICANT).all("control") & same_sign & like_size
     return out.assign_attrs(result.attrs, variable=variable)
 
 
-class _Control(NamedTuple):
+def _require_controls(result, rivals, variable) -> None:
+    """Raise ValueError where random sets, target-blind selections or rivals are missing, or random sets are sorted."""
+    kinds = set(result["kind"].values) if "kind" in result.coords else set()
+    if variable not in result or "rms" not in result or not {"random", "target-blind"} <= kinds:
+        raise ValueError(
+            "a verdict needs random sets and target-blind selections: run sweep with "
+            "controls=RandomControls(activation_stats, n=40) or more"
+        )
+    if not rivals or isinstance(rivals, xr.Dataset):
+        raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")
+    if any("random_sets_sorted" in sweep.attrs for sweep in (result, *rivals.values())):
+        raise ValueError("a verdict needs unsorted random sets, and those of averaged layers are sorted: pass sweeps")
+
+
+@dataclass(frozen=True, eq=False)
+class _Control:
     """A control that the selected neurons are compared with in a `verdict`."""
 
     name: str
     effect: xr.DataArray  # [clip, layer, mode], effect of the control
     null_distribution: xr.DataArray  # the same dims and `random`: differences of two random selections
-    sets: int  # number of random sets that those differences are made of
+    n_sets: int  # number of random sets that those differences are made of
 
 
 def _controls(result, rivals, variable, where) -> list[_Control]:
     """Return the rivals and the target-blind selections as controls."""
-    random, controls = result[f"random_{variable}"].sel(where), []
-    sets = random.sizes["random"]
-    if any("random_sets_sorted" in sweep.attrs for sweep in (result, *rivals.values())):
-        raise ValueError("a verdict needs unsorted random sets, and those of averaged layers are sorted: pass sweeps")
+    values = result[variable].sel(where)
+    random = control_values(values, "random")
+    n_sets = random.sizes["random"]
+    controls = []
     for name, rival in rivals.items():
-        random_of_rival = rival[f"random_{variable}"].sel(where)
-        same_options = all(
-            rival.attrs.get(key) == result.attrs.get(key) for key in ("seed", "size_classes", "part", "frames")
-        )
-        if random_of_rival.sizes["random"] != sets or not same_options:
-            raise ValueError(f"{name} has other random sets: sweep it with the same n_random, size_classes and seed")
-        target_names, rival_targets = (
-            set(np.ravel(sweep["target"])) if "target" in sweep.coords else set() for sweep in (result, rival)
-        )
-        if target_names and rival_targets and target_names != rival_targets:
-            raise ValueError(
-                f"{name} was swept for the target {_joined(rival_targets)}, not for {_joined(target_names)}"
-            )
-        counts, rival_counts = (_neuron_counts(sweep, where) for sweep in (result, rival))
-        if counts and rival_counts and counts != rival_counts:
-            raise ValueError(f"{name} has other numbers of neurons in its layers: select as many")
-        controls.append(_Control(name, rival[variable].sel(where), random - random_of_rival, sets))
-    blind = result[f"blind_{variable}"].sel(where)
-    differences = statistics.between_random_sets(random, shared=_select(result["random_overlap"], where))
-    for name in blind["blind"].values:
-        controls.append(_Control(str(name), blind.sel(blind=name, drop=True), differences, sets))
+        _require_comparable(result, rival, name)
+        rival_values = rival[variable].sel(where)
+        difference = random - control_values(rival_values, "random")
+        controls.append(_Control(name, selected_values(rival_values), difference, n_sets))
+
+    blind = control_values(values, "target-blind")
+    differences = statistics.between_random_sets(random, shared=select_where(result["random_overlap"], where))
+    for name in blind["target-blind"].values:
+        effect = blind.sel({"target-blind": name}, drop=True)
+        controls.append(_Control(str(name), effect, differences, n_sets))
     return controls
 
 
-def _joined(names):
+def _require_comparable(result, rival, name) -> None:
+    """Raise ValueError where a rival has other random sets, another target, or other numbers of neurons."""
+    n_sets = int((result["kind"] == "random").sum())
+    n_rival_sets = int((rival["kind"] == "random").sum())
+    options = ("seed", "size_classes", "part", "frames")
+    if n_rival_sets != n_sets or any(rival.attrs.get(key) != result.attrs.get(key) for key in options):
+        raise ValueError(f"{name} has other random sets: sweep it with the same controls and seed")
+
+    targets = _target_names(result)
+    rival_targets = _target_names(rival)
+    if targets and rival_targets and targets != rival_targets:
+        raise ValueError(f"{name} was swept for the target {_joined(rival_targets)}, not for {_joined(targets)}")
+
+    counts = {layer: len(neurons) for layer, neurons in selected_neurons(result).items()}
+    rival_counts = {layer: len(neurons) for layer, neurons in selected_neurons(rival).items()}
+    if counts and rival_counts and counts != rival_counts:
+        raise ValueError(f"{name} has other numbers of neurons in its layers: select as many")
+
+
+def _size_ratio(result, rivals, controls, where) -> xr.DataArray:
+    """Return the size of the selected neurons' edit over that of each control, [control, layer]."""
+    rms = select_where(result["rms"], where)
+    blind = control_values(rms, "target-blind")
+    sizes = {"random": control_values(rms, "random").mean("random")}
+    for name, rival in rivals.items():
+        sizes[name] = selected_values(select_where(rival["rms"], where))
+    for name in blind["target-blind"].values:
+        sizes[str(name)] = blind.sel({"target-blind": name}, drop=True)
+    size = xr.concat([sizes[name] for name in controls], controls, coords="minimal", compat="override")
+    return selected_values(rms) / size
+
+
+def _target_names(sweep) -> set[str]:
+    """Return the targets that a sweep records; none where it records none."""
+    return set(np.ravel(sweep["target"])) if "target" in sweep.coords else set()
+
+
+def _joined(names) -> str:
+    """Return names as a list in text."""
     return ", ".join(sorted(map(str, names)))

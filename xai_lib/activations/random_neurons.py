@@ -23,18 +23,6 @@ MIN_SETS = 20  # least number of different random sets for a test: the rank amon
 TARGET_BLIND = ("most active", "writes most")
 
 
-def check(model, neurons, ks, layers, part) -> None:
-    """Raise ValueError where the model lacks one of the layers, or has fewer neurons than are to be taken of scores."""
-    model.check((model.n_layers, part))
-    if isinstance(neurons, xr.Dataset) and max(ks) > model.architecture.width(part):
-        raise ValueError(
-            f"k is {max(ks)}, and there are {model.architecture.width(part)} neurons of {part} in a layer: "
-            "give a smaller k"
-        )
-    for layer in () if isinstance(layers, str) and layers == "all" else np.atleast_1d(layers).tolist():
-        model.check((layer, part))
-
-
 def rms(activation_stats):
     """Return the root mean square activation [layer, neuron], which is the size of a sign flip; None of None."""
     return None if activation_stats is None else np.hypot(activation_stats["mean"], activation_stats["std"])
@@ -111,27 +99,32 @@ def _largest(sizes, k) -> np.ndarray:
     return np.argsort(-np.asarray(sizes), kind="stable")[:k]
 
 
-def matched_sets(width, sizes, selected, *, n_random, directions, seed, classes=None) -> list:
-    """Return the selected neurons, {layer: neurons} of one layer or a group, and the controls in their place.
+def random_sets(sizes: xr.DataArray, selected: dict, n: int, *, seed=0, classes=None) -> list[dict]:
+    """Draw `n` random sets in the place of the selected neurons, {layer: neurons} of one layer or a group of layers.
 
-    The list begins with the selected neurons; `n_random` random sets and `directions` sets of random directions follow.
-    Each is a list with the neurons, or directions, of each layer. `sizes` [layer, neuron], of which the size classes
-    are made, are needed for random sets.
-
-    One neuron, or direction, stands in the place of each selected neuron, the same in all layers: in the residual
-    stream two flips of one neuron undo each other, and so must they in a random set.
+    Each neuron is replaced by one of its size class (`sizes` [layer, neuron], `classes` of them), the same in all
+    layers: in the residual stream two flips of one neuron undo each other, and so must they in a random set.
     """
-    key, neurons_of_layers = [seed, *selected], list(selected.values())  # seeded by the layers, in their order
-    random_sets = []
-    if n_random:
-        substitutions = draw_substitutions(classes_of(sizes, selected, classes), n_random, seed=key)
-        random_sets = [
-            [np.sort(substitution[neurons]) for neurons in neurons_of_layers] for substitution in substitutions
-        ]
-    unique_neurons = np.unique(np.concatenate(neurons_of_layers))
-    bases = edits.directions(width, len(unique_neurons), directions, seed=key)
-    bases = [[basis[:, np.searchsorted(unique_neurons, neurons)] for neurons in neurons_of_layers] for basis in bases]
-    return [neurons_of_layers, *random_sets, *bases]
+    if n == 0:
+        return []
+    substitutions = draw_substitutions(classes_of(sizes, selected, classes), n, seed=[seed, *selected])
+    sets = []
+    for substitution in substitutions:
+        sets.append({layer: np.sort(substitution[neurons]) for layer, neurons in selected.items()})
+    return sets
+
+
+def direction_sets(width: int, selected: dict, n: int, *, seed=0) -> list[dict]:
+    """Draw `n` sets of random directions in the place of the selected neurons, {layer: neurons} of a layer or a group.
+
+    One direction stands in the place of each neuron, the same in all layers. Each set is {layer: [neuron, direction]}.
+    """
+    unique_neurons = np.unique(np.concatenate(list(selected.values())))
+    sets = []
+    for basis in edits.directions(width, len(unique_neurons), n, seed=[seed, *selected]):
+        columns = {layer: np.searchsorted(unique_neurons, neurons) for layer, neurons in selected.items()}
+        sets.append({layer: basis[:, index] for layer, index in columns.items()})
+    return sets
 
 
 def classes_of(sizes, layers, n=None) -> np.ndarray:
@@ -144,23 +137,20 @@ def count_random_sets(sizes, selected, n=None) -> float:
     return count_sets(classes_of(sizes, selected, n), np.unique(np.concatenate(list(selected.values()))))
 
 
-def set_sizes(sizes, members, sets):
-    """Return the root mean square activation of each of several sets, [set]; NaN of directions."""
-    rows = [sizes.sel(layer=layer).values for layer in members]
-    return [
-        np.mean(
-            [
-                np.sqrt(np.mean(row[neurons] ** 2)) if neurons.ndim == 1 else np.nan
-                for row, neurons in zip(rows, neuron_set)
-            ]
-        )
-        for neuron_set in sets
-    ]
+def rms_of(sizes, neuron_set) -> float:
+    """Return the root mean square activation of the neurons of a set, averaged over its layers; NaN of directions."""
+    values = []
+    for layer, neurons in neuron_set.items():
+        is_direction = neurons.ndim == 2
+        values.append(np.nan if is_direction else np.sqrt(np.mean(sizes.sel(layer=layer).values[neurons] ** 2)))
+    return float(np.mean(values))
 
 
-def mean_overlap(sets):
-    """Return the mean overlap of random sets over the layers of a group."""
-    return np.mean([overlap(sets_of_layer) for sets_of_layer in zip(*sets)]) if sets else 0.0
+def mean_overlap(sets: list[dict]) -> float:
+    """Return the mean overlap of random sets, {layer: neurons} each, over their layers; 0 of none."""
+    if not sets:
+        return 0.0
+    return float(np.mean([overlap([neuron_set[layer] for neuron_set in sets]) for layer in sets[0]]))
 
 
 def outgoing(model, part, layers) -> np.ndarray | None:

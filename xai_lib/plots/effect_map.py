@@ -16,7 +16,7 @@ def effect_map(effects, *, groups=None, validity=None, unit="change of log-odds 
     Parameters
     ----------
     effects : Dataset or dict
-        As returned by `ablation.summary`: [layer, column], where the column is any dim, such as `label`; or several
+        As returned by `ablation.effect_over_speakers`: [layer, column], where the column is any dim, such as `label`; or several
         [layer] by name and unit, {"F0 (semitones)": …}, a column each. As units then differ, a column is coloured by
         its deviation from the mean of random neurons, in half-widths of their 95 % band (root mean square over layers).
         The numbers on the tiles are the effects themselves.

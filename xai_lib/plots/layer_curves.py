@@ -11,7 +11,7 @@ _SCALED = ["mean", "low", "high", "speakers", "random_mean", "random_low", "rand
 def layer_curves(curves, *, ylabel="change of the target's log-odds (nats)", random=True, scale="raw"):
     """Plot the effect of an edit by edited layer, over speakers, in raw units.
 
-    `curves` is a Dataset returned by `ablation.summary`, or several by name, with no dims but `layer` or `group`. With
+    `curves` is a Dataset returned by `ablation.effect_over_speakers`, or several by name, with no dims but `layer` or `group`. With
     `random`, the bands of the random neurons are drawn, if there are any. With `scale` "min-max" each curve runs from
     0, its lowest mean, to 1, its highest, which shows its shape and hides its size.
 

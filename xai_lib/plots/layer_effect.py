@@ -1,6 +1,6 @@
 import numpy as np
 
-from .. import results
+from .. import ablation, results
 from . import style
 
 
@@ -17,7 +17,8 @@ def layer_effect(
         raise ValueError(f"{row} {layer} is not in the sweep: choose from {', '.join(map(str, sweep[row].values))}")
     condition = sweep.sel({row: layer, "mode": mode})
     figure, (effect_axes, probability_axes) = style.panels(1, 2)
-    effect, random_effect = results.units(condition[variable]), results.average(condition[f"random_{variable}"])
+    effect = results.units(ablation.selected_values(condition[variable]))
+    random_effect = results.average(ablation.control_values(condition[variable], "random"))
     effect_axes.plot(effect, 1 + style.apart(effect.size, 0.2), "o", ms=5, alpha=0.6, color=style.COLORS[0])
     effect_axes.plot(effect.mean(), 1, "|", ms=26, mew=2.5, color=style.COLORS[0])
     effect_axes.plot(random_effect, style.apart(random_effect.size, 0.25), ".", color="#777777", alpha=0.7)
@@ -29,7 +30,7 @@ def layer_effect(
     probability_axes.barh(
         positions - 0.2, results.average(condition["clean_probability"]), 0.38, color=style.RANDOM_COLOR
     )
-    probability_axes.barh(positions + 0.2, results.average(condition["probability"]), 0.38, color=list(colors.values()))
+    probability_axes.barh(positions + 0.2, results.average(ablation.selected_values(condition["probability"])), 0.38, color=list(colors.values()))
     probability_axes.set(xlabel="probability", xlim=(0, None), title="Grey: clean. Colour: edited")
     probability_axes.set_yticks(positions, list(colors))
     probability_axes.invert_yaxis()

@@ -13,7 +13,7 @@ _COLOR = style.COLORS[0]
 def mode_comparison(effects, *, ylabel="change of the target's log-odds (nats)"):
     """Plot modes of an edit side by side, each with its random neurons; open markers: not significant.
 
-    `effects` is a Dataset returned by `ablation.summary`: [mode], a point each, or [layer, mode] (or `group`, or `k`),
+    `effects` is a Dataset returned by `ablation.effect_over_speakers`: [mode], a point each, or [layer, mode] (or `group`, or `k`),
     a panel each, all on one scale. Raise ValueError for other dims.
     """
     dims = effects["mean"].dims

@@ -8,7 +8,7 @@ _NAMES = {"rms": "RMS proxy", "zcr": "ZCR proxy", "centroid": "Centroid proxy"}
 def proxy_changes(changes, validity):
     """Plot activation proxies at layers after the edit, and how well each tracks the feature it is named after.
 
-    `changes` is as returned by `ablation.summary(sweep, "proxy_sd")` for one mode; tiles with q ≥ 0.05, or without q,
+    `changes` is as returned by `ablation.effect_over_speakers(sweep, "proxy_sd")` for one mode; tiles with q ≥ 0.05, or without q,
     are hatched. `validity` is as returned by `activation_proxies.validity`.
     """
     names, layers = changes["proxy"].values.tolist(), validity["layer"].values

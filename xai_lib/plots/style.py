@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import signal
 
+from ..ablation import selected_values
 from ..results import average
 
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/ ; each emotion keeps its colour in every figure.
@@ -116,11 +117,15 @@ def edited(values, *others) -> str:
 
 
 def of_mode(sweep, name, mode):
-    """Return a variable under one mode, mean over speakers or clips; raise ValueError if the mode was not run."""
+    """Return a variable of the selected neurons under one mode, mean over speakers or clips.
+
+    Raise ValueError if the mode was not run.
+    """
     available = np.atleast_1d(sweep["mode"].values).tolist()
     if mode not in available:
         raise ValueError(f"mode {mode!r} was not run: choose from {', '.join(available)}")
-    return average(sweep[name].sel(mode=mode) if sweep["mode"].ndim else sweep[name])
+    values = sweep[name].sel(mode=mode) if sweep["mode"].ndim else sweep[name]
+    return average(selected_values(values))
 
 
 def layer_tiles(axes, values, title, *, digits=2, significant=None, **limits):

@@ -1,0 +1,43 @@
+"""Results of sweeps as they were: a prefix on variables where there is the dim `neuron_set` today."""
+
+import json
+
+import pandas as pd
+import xarray as xr
+
+PREFIXES = {"random": "random", "direction": "direction", "target-blind": "blind"}  # {kind: prefix, and dim}
+NAMES = {"rms": "magnitude", "n_random_sets": "random_sets"}
+
+
+def by_prefix(result: xr.Dataset) -> xr.Dataset:
+    """Return a result with the variables of each kind of control under a prefix, along a dim of their own."""
+    result = result.rename({new: old for new, old in NAMES.items() if new in result})
+    kinds = result["kind"].values
+    names = [name for name in result.data_vars if "neuron_set" in result[name].dims]
+    split = result.drop_vars([*names, "neuron_set", "kind"])
+    for name in names:
+        split[name] = result[name].sel(neuron_set="selected", drop=True).drop_vars("kind", errors="ignore")
+        for kind, prefix in PREFIXES.items():
+            if kind not in kinds and kind != "random":
+                continue
+            of_kind = result[name].isel(neuron_set=kinds == kind).rename(neuron_set=prefix).drop_vars("kind")
+            split[f"{prefix}_{name}"] = of_kind if kind == "target-blind" else of_kind.drop_vars(prefix)
+    return split.assign_attrs(result.attrs)
+
+
+def joined(results: dict, ks) -> xr.Dataset:
+    """Return sweeps {selection: one for each k} as one, with the dims `selected` and `k` and all neurons recorded."""
+    by_selection, neurons = [], {}
+    for name, sweeps in results.items():
+        by_selection.append(
+            xr.concat([by_prefix(sweep) for sweep in sweeps], pd.Index(ks, name="k"), combine_attrs="override")
+        )
+        neurons[name] = {str(k): json.loads(sweep.attrs["neurons"]) for k, sweep in zip(ks, sweeps)}
+    whole = xr.concat(by_selection, pd.Index(results, name="selected"), combine_attrs="override")
+    first = [dim for dim in ("clip", "selected", "layer", "mode", "k") if dim in whole.dims]
+    whole = whole.map(lambda values: values.transpose(*[dim for dim in first if dim in values.dims], ...))
+    clean = [name for name in whole if name.startswith("clean_")]
+    whole[clean] = whole[clean].isel(selected=0, k=0, drop=True)
+    if "target" in whole.coords:
+        whole = whole.assign_coords(target=whole["target"].transpose("clip", "selected"))
+    return whole.assign_attrs(neurons=json.dumps(neurons))

@@ -1,0 +1,131 @@
+"""Selections: the neurons that are edited, of each layer or of groups of layers that are edited together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import xarray as xr
+
+from .. import attribution, edits
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Neurons to be edited, by layer: given by hand, or by their scores (`select`).
+
+    Attributes
+    ----------
+    neurons : dict
+        {layer: neurons}.
+    part : str
+        Part of the layer that the neurons are of; for attention heads "heads" and `model.head_neurons`.
+    groups : dict, optional
+        {name: layers} that are edited together; without, each layer is edited by itself.
+    speakers : tuple of str
+        Those on whom the neurons were selected, as far as that is known: their clips are not evidence.
+    """
+
+    neurons: Mapping[int, Sequence[int]]
+    part: str = "hidden_state"
+    groups: Mapping[str, Sequence[int]] | None = None
+    speakers: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.neurons, Mapping):
+            raise ValueError("a selection is {layer: neurons}; of scores, ablation.select(scores, k=20) makes one")
+        if not self.neurons:
+            raise ValueError("the selection has no layer: give {layer: neurons}")
+        by_layer = {}
+        for layer in sorted(self.neurons):
+            indices = np.unique(edits.as_integers(self.neurons[layer], "neurons"))
+            if not len(indices):
+                raise ValueError(f"no neurons are given for layer {layer}")
+            by_layer[int(layer)] = indices
+        object.__setattr__(self, "neurons", by_layer)
+
+    def together(self, groups: Mapping[str, Sequence[int]]) -> Selection:
+        """Return the same neurons, edited in groups of layers: {name: layers}, as returned by `ablation.groups`."""
+        requested = sorted({int(layer) for members in groups.values() for layer in members})
+        missing = [layer for layer in requested if layer not in self.neurons]
+        if missing or not requested:
+            raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
+        neurons = {layer: self.neurons[layer] for layer in requested}
+        members_of_groups = {name: sorted(int(layer) for layer in members) for name, members in groups.items()}
+        return replace(self, neurons=neurons, groups=members_of_groups)
+
+    @property
+    def dim(self) -> str:
+        """Return the dim of a result along which the edits lie: "layer", or "group"."""
+        return "layer" if self.groups is None else "group"
+
+    @property
+    def places(self) -> dict:
+        """Return {layer, or name of a group: layers that are edited together}."""
+        return {layer: [layer] for layer in self.neurons} if self.groups is None else dict(self.groups)
+
+    def at(self, place) -> dict[int, np.ndarray]:
+        """Return {layer: neurons} of one layer, or of one group."""
+        return {layer: self.neurons[layer] for layer in self.places[place]}
+
+    def check(self, model) -> None:
+        """Raise ValueError where the model lacks a layer, or a layer one of its neurons."""
+        for layer, indices in self.neurons.items():
+            model.check((layer, self.part), indices)
+
+    def to_json(self) -> str:
+        """Return {layer: neurons} as JSON, as results record it."""
+        return json.dumps({str(layer): indices.tolist() for layer, indices in self.neurons.items()})
+
+
+def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = None) -> Selection:
+    """Select the `k` neurons of greatest mean `absolute` score in each layer.
+
+    Parameters
+    ----------
+    scores : Dataset
+        Scores of any method of `attribution`, of training clips. Clips are averaged within speakers first.
+    layers : sequence of int, optional
+        Default: all layers that have scores.
+
+    Raises
+    ------
+    ValueError
+        `k` exceeds the number of neurons in a layer, or a layer has no scores.
+    """
+    if not isinstance(scores, xr.Dataset):
+        raise ValueError(
+            "scores must be a Dataset of attribution; for neurons by hand, ablation.Selection({layer: neurons})"
+        )
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise ValueError(f"k must be a whole number from 1 up, not {k!r}")
+    if k > scores.sizes["neuron"]:
+        raise ValueError(f"k is {k}, and there are {scores.sizes['neuron']} neurons in a layer: give a smaller k")
+    available = [int(layer) for layer in scores["layer"].values]
+    requested = available if layers is None else sorted({int(layer) for layer in layers})
+    missing = [layer for layer in requested if layer not in available]
+    if missing or not requested:
+        raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
+
+    neurons = {}
+    for layer in requested:
+        neurons[layer] = attribution.top_neurons(scores, k, layer=layer)["neuron"].to_numpy()
+    return Selection(neurons, scores.attrs["part"], speakers=_speakers(scores))
+
+
+def _speakers(scores) -> tuple[str, ...]:
+    """Return the speakers on whose clips the scores rest: those of the result, and those that it records."""
+    names = set()
+    if "speaker" in scores.coords:
+        names |= {str(name) for name in scores["speaker"].values.ravel()}
+    for attribute in ("speakers", "selection_speakers"):
+        names |= set(json.loads(scores.attrs.get(attribute, "[]")))
+    return tuple(sorted(names))
+
+
+def groups(model, names: Sequence[str] = ("early", "middle", "late")) -> dict[str, list[int]]:
+    """Return {name: layers}: the layers 0 to L, split as evenly as possible into one group for each name."""
+    parts = np.array_split(np.arange(model.n_layers + 1), len(names))
+    return {f"{name} {layers[0]}–{layers[-1]}": layers.tolist() for name, layers in zip(names, parts)}
