@@ -279,6 +279,25 @@ def test_gradient_shap_round_trips_through_netcdf(tiny, clips, tmp_path):
         assert np.array_equal(again["signed"], found["signed"])
 
 
+def test_gradient_shap_survives_running_out_of_memory(tiny, clips, monkeypatch):
+    """A batch that runs out of memory at its end is repeated in parts, from the draw that was before it."""
+    options = {"target": "sad", "n": 8, "steps": 4, "batch": 6, "layers": "all"}  # the second batch is inside a path
+    undisturbed = shap(tiny("base"), clips[:1], **options)
+    plain, failures = targets.value, []
+
+    def value(model, logits, *arguments):
+        if len(logits) == 0 and not failures:  # of the baselines of a batch that begins no path
+            failures.append("full")
+            raise torch.OutOfMemoryError("full")
+        return plain(model, logits, *arguments)
+
+    monkeypatch.setattr(targets, "value", value)
+    found = shap(tiny("base"), clips[:1], **options)
+    assert failures
+    for name, values in undisturbed.data_vars.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
 def test_in_batches_halves_when_out_of_memory():
     """Out of memory halves the batch, at one row the error is raised, and a batch size of 0 is refused."""
     sizes = []
