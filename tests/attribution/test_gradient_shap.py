@@ -279,6 +279,25 @@ def test_gradient_shap_round_trips_through_netcdf(tiny, clips, tmp_path):
         assert np.array_equal(again["signed"], found["signed"])
 
 
+def test_gradient_shap_survives_running_out_of_memory(tiny, clips, monkeypatch):
+    """A batch that runs out of memory at its end is repeated in parts, from the draw that was before it."""
+    options = {"target": "sad", "n": 8, "steps": 4, "batch": 6, "layers": "all"}  # the second batch is inside a path
+    undisturbed = shap(tiny("base"), clips[:1], **options)
+    plain, failures = targets.value, []
+
+    def value(model, logits, *arguments):
+        if len(logits) == 0 and not failures:  # of the baselines of a batch that begins no path
+            failures.append("full")
+            raise torch.OutOfMemoryError("full")
+        return plain(model, logits, *arguments)
+
+    monkeypatch.setattr(targets, "value", value)
+    found = shap(tiny("base"), clips[:1], **options)
+    assert failures
+    for name, values in undisturbed.data_vars.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
 @given(st.integers(400, 60_000), st.floats(0.005, 1.5))
 def test_windows_partition_the_clip(n_samples, seconds):
     """Windows of 20 ms are the encoder frames, and sums over windows of any length add up to the whole clip."""

@@ -3,7 +3,12 @@
 How well a neuron separates the clips is computed over clips; whether the difference is significant, over speakers.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,11 +21,21 @@ from ..activations import activations
 from ..corpora import as_clips
 from ..corpora.filenames import ordered
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 CELL = ("label", "intensity", "statement")  # coordinates in which compared clips agree: the last is dropped first
 
 
 def activation_contrast(
-    model, clips, *, target, layers="all", part="hidden_state", frames="speech", sample_rate=None
+    model: Model,
+    clips,
+    *,
+    target: str | Sequence[str],
+    layers: str | int | Sequence[int] = "all",
+    part: str = "hidden_state",
+    frames: str = "speech",
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compare each neuron's activation between the clips labelled with an emotion and all others.
 
@@ -52,7 +67,7 @@ def activation_contrast(
     return compare(result, "label", a, b).assign_attrs(method="activation_contrast")
 
 
-def compare(result, column, a, b=None) -> xr.Dataset:
+def compare(result: xr.Dataset, column: str, a, b=None) -> xr.Dataset:
     """Compare each neuron between the clips where `column` is `a` and those where it is `b`, or any other value.
 
     Compared clips agree in what else is known of them: emotion, intensity, statement. The comparison is made within
@@ -95,58 +110,49 @@ def compare(result, column, a, b=None) -> xr.Dataset:
         An unknown column or value, no clips to compare with, or a speaker of two sexes.
     """
     values = result["activation"].transpose("clip", "layer", "neuron")
-    clips_a, clips_b = _sides(_column(values, column), column, a, b)
-    speakers_known = results.speakers_known(values)
-    table = pd.DataFrame({"first": clips_a, "speaker": values["speaker"].values if speakers_known else "unknown"})
-    table = table[clips_a | clips_b]
-    has_a = table.groupby("speaker")["first"].agg(["any", "all"])  # of each speaker: any clip, or all, of kind a
-    has_both = has_a["any"] & ~has_a["all"]
-    if column == "sex" and speakers_known and has_both.any():
-        raise ValueError(
-            f"the clips of speaker {has_both.idxmax()} have two sexes: correct the column, or leave them out"
-        )
-    paired = _enough(has_both.sum(), min(has_a["any"].sum(), (~has_a["all"]).sum()))
-    table = table[table["speaker"].map(has_both) == paired]
-    for cell_columns, cells in _cells(values, column):  # the last is one cell of all clips
-        matched = table.assign(cell=cells)
-        matched = matched[matched.groupby(["speaker", "cell"] if paired else "cell")["first"].transform("nunique") == 2]
-        if not paired and len(matched):  # effects of speakers are identifiable where cells connect the speakers
-            component = _components(matched["speaker"], matched["cell"])
-            matched = matched[component == component.mode()[0]]
-        n_speakers, n_available = (rows.groupby("first")["speaker"].nunique() for rows in (matched, table))
-        if len(n_speakers) and all(map(_enough, n_speakers, n_available)):
-            break
-    table, clips_a, clips_b = matched, matched.index[matched["first"]], matched.index[~matched["first"]]
-    speakers, speaker_codes = np.unique(table["speaker"], return_inverse=True)
-    weights = np.zeros((len(speakers), len(values)))  # of clips in each speaker's effect: one matrix product gives all
-    if paired:  # the difference, averaged over the cells of each speaker
-        size = table.groupby(["speaker", "cell", "first"])["cell"].transform("size")
-        share = 1 / size / table.groupby("speaker")["cell"].transform("nunique")
-        weights[speaker_codes, table.index] = np.where(table["first"], share, -share)
-    else:
-        weights[:, table.index] = _effects(table["speaker"], table["cell"])
+    clips = _clips_of_both_kinds(values, column, a, b)
+    if column == "sex" and results.speakers_known(values):
+        _require_one_sex(clips)
+
+    paired = _is_paired(clips)
+    matched = _match_clips(clips, values, column, paired)
     data = values.values.astype(float)
-    effects = np.tensordot(weights, data - data[0], 1)  # a constant neuron differs by exactly 0, without rounding
     if paired:
-        (difference, low, high), p = statistics.interval(effects), statistics.sign_flip_test(effects)
+        over_speakers = _compare_within_speakers(matched.clips, data)
     else:
-        is_a = np.isin(speakers, table["speaker"][table["first"]])
-        widening = _widening(weights[is_a], weights[~is_a])
-        widened = (
-            group.mean(axis=0) + widening * (group - group.mean(axis=0)) for group in (effects[is_a], effects[~is_a])
-        )
-        difference, low, high, p = statistics.welch(*widened)
-    auroc = np.stack([statistics.auroc(layer[clips_a], layer[clips_b]) for layer in data.swapaxes(0, 1)])
-    d = statistics.cohens_d(data[clips_a], data[clips_b])
-    variables = {"difference": difference, "low": low, "high": high, "p": p, "q": statistics.fdr(p), "auroc": auroc}
-    variables |= {"cohens_d": d, "signed": np.nan_to_num(d), "absolute": np.abs(np.nan_to_num(d))}
-    attrs = {"column": column, "a": str(a), "b": "the rest" if b is None else str(b), "paired": int(paired)}
-    n_cells = len(table.groupby(["speaker", "cell"] if paired else "cell"))
-    cell = ", ".join(cell_columns) or "nothing else"
-    attrs |= {"cell": cell, "cells": n_cells, "clips_a": len(clips_a), "clips_b": len(clips_b)}
-    attrs |= {"speakers_a": int(n_speakers[True]), "speakers_b": int(n_speakers[False])}
-    attrs |= {"speakers_left_out": len(has_a) - len(speakers)}
-    attrs |= {"selection_speakers": results.speaker_ids_json(values)}
+        over_speakers = _compare_between_speakers(matched.clips, data)
+
+    # The separation of the clips, regardless of speaker.
+    matched_a = matched.clips[matched.clips["is_a"]]
+    matched_b = matched.clips[~matched.clips["is_a"]]
+    data_a = data[matched_a.index]
+    data_b = data[matched_b.index]
+    auroc = np.stack([statistics.auroc(data_a[:, layer], data_b[:, layer]) for layer in range(data.shape[1])])
+    cohens_d = statistics.cohens_d(data_a, data_b)
+    signed = np.nan_to_num(cohens_d)
+
+    variables = {
+        **over_speakers,
+        "q": statistics.fdr(over_speakers["p"]),
+        "auroc": auroc,
+        "cohens_d": cohens_d,
+        "signed": signed,
+        "absolute": np.abs(signed),
+    }
+    attrs = {
+        "column": column,
+        "a": str(a),
+        "b": "the rest" if b is None else str(b),
+        "paired": int(paired),
+        "cell": _cell_name(matched.cell_columns),
+        "cells": matched.clips.groupby(matched.compared_within).ngroups,
+        "clips_a": len(matched_a),
+        "clips_b": len(matched_b),
+        "speakers_a": matched_a["speaker"].nunique(),
+        "speakers_b": matched_b["speaker"].nunique(),
+        "speakers_left_out": clips["speaker"].nunique() - matched.clips["speaker"].nunique(),
+        "selection_speakers": results.speaker_ids_json(values),
+    }
     return xr.Dataset(
         {name: (("layer", "neuron"), array) for name, array in variables.items()},
         {"layer": values["layer"].values, "neuron": values["neuron"].values},
@@ -154,7 +160,7 @@ def compare(result, column, a, b=None) -> xr.Dataset:
     )
 
 
-def distribution(result, layer, neuron, column) -> pd.DataFrame:
+def distribution(result: xr.Dataset, layer: int, neuron: int, column: str) -> pd.DataFrame:
     """Compute the mean of one neuron by speaker (rows) and value of a column, counted as in `compare`.
 
     For `plots.neuron_groups`. Only clips count whose cell (emotion, intensity, statement) has all the values: so not
@@ -162,21 +168,21 @@ def distribution(result, layer, neuron, column) -> pd.DataFrame:
     A speaker who lacks some of the cells gets the mean over all of them that the others predict, by speaker + cell.
     """
     values = result["activation"].sel(layer=layer, neuron=neuron)
-    table = pd.DataFrame({"value": _column(values, column), "mean": values.values})
-    table["speaker"] = values["speaker"].values if results.speakers_known(values) else "unknown"
-    table = table[_known(table["value"])]
-    for cell_columns, cells in _cells(values, column):
-        table["cell"] = cells
-        shared = table.groupby("cell")["value"].transform("nunique") == table["value"].nunique()
-        if shared.any():
-            break
-    table = table[shared]
-    groups = table.groupby(["speaker", "value"])
-    means = pd.Series(_effects(groups.ngroup(), table["cell"]) @ table["mean"], groups.size().index).unstack()
-    means = means[ordered(means.columns)].rename_axis(columns=column)
-    cell = ", ".join(cell_columns) or "nothing else"
-    means.attrs = {"layer": int(layer), "neuron": int(neuron), "part": result.attrs["part"], "cell": cell}
-    return means
+    clips = pd.DataFrame({"value": _column(values, column), "mean": values.values, "speaker": _speakers(values)})
+    clips = clips[_known(clips["value"])]
+    shared, cell_columns = _clips_of_shared_cells(clips, values, column)
+
+    groups = shared.groupby(["speaker", "value"])
+    means = _effects(groups.ngroup(), shared["cell"]) @ shared["mean"]
+    table = pd.Series(means, groups.size().index).unstack()
+    table = table[ordered(table.columns)].rename_axis(columns=column)
+    table.attrs = {
+        "layer": int(layer),
+        "neuron": int(neuron),
+        "part": result.attrs["part"],
+        "cell": _cell_name(cell_columns),
+    }
+    return table
 
 
 def _column(values, column):
@@ -187,46 +193,194 @@ def _column(values, column):
     return pd.Series(values[column].values)
 
 
+def _speakers(values):
+    """Return the speaker of each clip; where not all are known, all are "unknown"."""
+    if results.speakers_known(values):
+        return values["speaker"].values
+    return np.full(values.sizes["clip"], "unknown", dtype=object)
+
+
 def _known(column):
+    """Return which values of a column are known: neither missing nor empty."""
     return column.notna() & (column.astype(str) != "")
 
 
 def _sides(column, name, a, b):
     """Return two bool arrays, the clips of either kind; without `b`, the second are all others of known value."""
-    known, available = _known(column).to_numpy(), ordered(column[_known(column)])
-    missing = [value for value in (a, b) if value not in available and value is not None]
-    if missing:
-        raise ValueError(f"no clip has {name} {missing[0]!r}: there are {', '.join(map(str, available)) or 'none'}")
+    known = _known(column).to_numpy()
+    available = ordered(column[known])
+    for value in (a, b):
+        if value is not None and value not in available:
+            raise ValueError(f"no clip has {name} {value!r}: there are {', '.join(map(str, available)) or 'none'}")
+
     clips_a = (column == a).to_numpy()
-    clips_b = known & ~clips_a if b is None else (column == b).to_numpy() & ~clips_a
+    others = known if b is None else (column == b).to_numpy()
+    clips_b = others & ~clips_a
     if not clips_b.any():
         raise ValueError(f"all clips to compare have {name} {a!r}: give clips of another {name} too")
     return clips_a, clips_b
 
 
-def _enough(n, total):
-    """Return whether `n` of `total` speakers can be compared without the others."""
-    return n >= statistics.MIN_SPEAKERS or 2 * n >= total
+def _clips_of_both_kinds(values, column, a, b):
+    """Return the clips of either kind, by position: `is_a`, `speaker`, and whether that speaker `has_both` kinds."""
+    clips_a, clips_b = _sides(_column(values, column), column, a, b)
+    clips = pd.DataFrame({"is_a": clips_a, "speaker": _speakers(values)})
+    clips = clips[clips_a | clips_b]
+    n_kinds = clips.groupby("speaker")["is_a"].transform("nunique")
+    return clips.assign(has_both=n_kinds == 2)
 
 
-def _cells(values, column):
+def _require_one_sex(clips):
+    """Raise ValueError if a speaker has clips of both sexes."""
+    contradictory = clips[clips["has_both"]]
+    if len(contradictory):
+        speaker = contradictory["speaker"].min()
+        raise ValueError(f"the clips of speaker {speaker} have two sexes: correct the column, or leave them out")
+
+
+def _is_paired(clips):
+    """Return whether enough speakers have clips of both kinds to compare the kinds within speakers."""
+    n_both = clips.loc[clips["has_both"], "speaker"].nunique()
+    n_rarer_kind = clips.groupby("is_a")["speaker"].nunique().min()
+    return _are_enough(n_both, n_rarer_kind)
+
+
+def _are_enough(n, n_available):
+    """Return whether `n` of the available speakers can be compared without the others."""
+    return n >= statistics.MIN_SPEAKERS or 2 * n >= n_available
+
+
+@dataclass(frozen=True)
+class _MatchedClips:
+    """Clips that have a counterpart of the other kind.
+
+    Attributes
+    ----------
+    clips : DataFrame
+        A row for each clip, by position: `is_a`, `speaker`, `cell`.
+    cell_columns : tuple of str
+        Coordinates in which the clips of a cell agree.
+    compared_within : list of str
+        Columns of `clips` in which counterparts agree: the cell and, where kinds are paired, the speaker.
+    """
+
+    clips: pd.DataFrame
+    cell_columns: tuple[str, ...]
+    compared_within: list[str]
+
+
+def _match_clips(clips, values, column, paired) -> _MatchedClips:
+    """Match clips of the two kinds in as many coordinates as leave enough speakers.
+
+    Where the kinds are paired, only speakers who have clips of both are eligible, otherwise only those of one.
+    """
+    eligible = clips[clips["has_both"] == paired]
+    compared_within = ["speaker", "cell"] if paired else ["cell"]
+    for cell_columns, cells in _cells(values, column):
+        matched = eligible.assign(cell=cells[eligible.index])
+        n_kinds = matched.groupby(compared_within)["is_a"].transform("nunique")
+        matched = matched[n_kinds == 2]
+        if not paired:
+            matched = _largest_component(matched)
+        if not cell_columns or _have_enough_speakers(matched, eligible):
+            return _MatchedClips(matched, cell_columns, compared_within)
+
+
+def _cells(values, column) -> Iterator[tuple[tuple[str, ...], pd.Series]]:
     """Yield the coordinates of CELL, without the column, in which clips agree, and the cell number of each clip.
 
-    The coordinates go from all of them to none.
+    The coordinates go from all of them to none: the last is one cell of all clips.
     """
     known = [name for name in CELL if name != column and name in values.coords]
-    for size in range(len(known), -1, -1):
+    for size in range(len(known), 0, -1):
         for names in combinations(known, size):
-            table = pd.DataFrame({name: values[name].values for name in names}, index=range(len(values)))
-            yield names, table.groupby(list(names), dropna=False).ngroup() if names else 0
+            table = pd.DataFrame({name: values[name].values for name in names})
+            yield names, table.groupby(list(names), dropna=False).ngroup()
+    yield (), pd.Series(0, range(len(values)))
+
+
+def _cell_name(cell_columns):
+    """Return the names of the coordinates in which clips agree, for attrs."""
+    return ", ".join(cell_columns) or "nothing else"
+
+
+def _have_enough_speakers(matched, eligible):
+    """Return whether of either kind enough of the eligible speakers are matched."""
+    if matched.empty:
+        return False
+    n_matched = matched.groupby("is_a")["speaker"].nunique()
+    n_eligible = eligible.groupby("is_a")["speaker"].nunique()
+    return all(_are_enough(n_matched[is_a], n_eligible[is_a]) for is_a in (True, False))
+
+
+def _largest_component(matched):
+    """Keep the largest set of clips whose speakers are connected by cells: only their effects can be separated."""
+    if matched.empty:
+        return matched
+    component = _components(matched["speaker"], matched["cell"])
+    return matched[component == component.mode()[0]]
+
+
+def _clips_of_shared_cells(clips, values, column):
+    """Return the clips, with their `cell`, of cells that have all values of the column; and the cell's coordinates."""
+    for cell_columns, cells in _cells(values, column):
+        clips = clips.assign(cell=cells[clips.index])
+        n_values = clips.groupby("cell")["value"].transform("nunique")
+        shared = clips[n_values == clips["value"].nunique()]
+        if not cell_columns or len(shared):
+            return shared, cell_columns
+
+
+def _compare_within_speakers(clips, data):
+    """Return difference, low, high and p [layer, neuron] of the differences that speakers have within their cells.
+
+    `clips` are the matched ones, and `data` [clip, layer, neuron] is of all.
+    """
+    speakers, speaker_codes = np.unique(clips["speaker"], return_inverse=True)
+    n_alike = clips.groupby(["speaker", "cell", "is_a"])["cell"].transform("size")
+    n_cells = clips.groupby("speaker")["cell"].transform("nunique")
+    share = 1 / n_alike / n_cells  # of a clip in the mean over cells
+    weights = np.zeros((len(speakers), len(data)))
+    weights[speaker_codes, clips.index] = np.where(clips["is_a"], share, -share)
+
+    differences = _weighted_sums(weights, data)
+    mean, low, high = statistics.interval(differences)
+    return {"difference": mean, "low": low, "high": high, "p": statistics.sign_flip_test(differences)}
+
+
+def _compare_between_speakers(clips, data):
+    """Return difference, low, high and p [layer, neuron] of the effects of speakers of one kind and of the other.
+
+    `clips` are the matched ones, and `data` [clip, layer, neuron] is of all.
+    """
+    speakers = np.unique(clips["speaker"])
+    weights = np.zeros((len(speakers), len(data)))
+    weights[:, clips.index] = _effects(clips["speaker"], clips["cell"])
+
+    effects = _weighted_sums(weights, data)
+    is_a = np.isin(speakers, clips.loc[clips["is_a"], "speaker"])
+    ratio = _sd_ratio(weights[is_a], weights[~is_a])
+    effects_a = _widen(effects[is_a], ratio)
+    effects_b = _widen(effects[~is_a], ratio)
+    difference, low, high, p = statistics.welch(effects_a, effects_b)
+    return {"difference": difference, "low": low, "high": high, "p": p}
+
+
+def _weighted_sums(weights, data):
+    """Return weighted sums [speaker, layer, neuron] of data [clip, layer, neuron], less that of the first clip."""
+    differences = data - data[0]  # so that a constant neuron is exactly 0, without rounding
+    return np.tensordot(weights, differences, 1)
 
 
 def _components(units, cells):
     """Return the connected component of units and cells, a number, to which each clip belongs."""
-    (speaker_codes, unit_names), (cell_codes, cells) = pd.factorize(units), pd.factorize(cells)
-    n = len(unit_names) + len(cells)
-    edges = coo_array((np.ones(len(speaker_codes)), (speaker_codes, len(unit_names) + cell_codes)), shape=(n, n))
-    return pd.Series(connected_components(edges, directed=False)[1][speaker_codes], units.index)
+    unit_codes, unit_names = pd.factorize(units)
+    cell_codes, cell_names = pd.factorize(cells)
+    n_nodes = len(unit_names) + len(cell_names)
+    clip_edges = (unit_codes, len(unit_names) + cell_codes)  # each clip connects its unit and its cell
+    graph = coo_array((np.ones(len(unit_codes)), clip_edges), shape=(n_nodes, n_nodes))
+    _, component_of_node = connected_components(graph, directed=False)
+    return pd.Series(component_of_node[unit_codes], units.index)
 
 
 def _effects(units, cells):
@@ -237,21 +391,40 @@ def _effects(units, cells):
     """
     table = pd.DataFrame({"unit": units, "cell": cells, "component": _components(units, cells)})
     pairs = table.groupby(["unit", "cell"])
-    membership, pair_table = pd.get_dummies(pairs.ngroup()).to_numpy(float), pairs["component"].first().reset_index()
-    unit, cell = (pd.get_dummies(pair_table[name]).to_numpy(float) for name in ("unit", "cell"))
-    connected = np.equal.outer(*(table.groupby(name)["component"].first().to_numpy() for name in ("unit", "cell")))
-    fit = np.linalg.pinv(np.hstack([unit, cell]), rcond=1e-9)
-    effects = fit[: unit.shape[1]] + connected / connected.sum(axis=1, keepdims=True) @ fit[unit.shape[1] :]
-    return effects @ (membership / membership.sum(axis=0)).T
+    pair_of_clip = pd.get_dummies(pairs.ngroup()).to_numpy(float)  # [clip, pair]
+    pair_means = (pair_of_clip / pair_of_clip.sum(axis=0)).T  # [pair, clip]
+
+    pair_table = pairs.first().reset_index()
+    unit_of_pair = pd.get_dummies(pair_table["unit"]).to_numpy(float)  # [pair, unit]
+    cell_of_pair = pd.get_dummies(pair_table["cell"]).to_numpy(float)  # [pair, cell]
+    solution = np.linalg.pinv(np.hstack([unit_of_pair, cell_of_pair]), rcond=1e-9)
+    n_units = unit_of_pair.shape[1]
+    unit_effects = solution[:n_units]  # [unit, pair]
+    cell_effects = solution[n_units:]  # [cell, pair]
+
+    component_of_unit = table.groupby("unit")["component"].first().to_numpy()
+    component_of_cell = table.groupby("cell")["component"].first().to_numpy()
+    connected = np.equal.outer(component_of_unit, component_of_cell)
+    cell_shares = connected / connected.sum(axis=1, keepdims=True)  # [unit, cell]
+    effects = unit_effects + cell_shares @ cell_effects
+    return effects @ pair_means
 
 
-def _widening(*groups):
+def _sd_ratio(weights_a, weights_b):
     """Return the ratio of the SD of the difference of two groups of units to that of unrelated units.
 
-    The groups are the units' weights [unit, clip]. For independent errors of clips, units that share those of fitted
-    cells differ more in mean. 1 where units share nothing, and under 8 units.
+    The groups are given by their units' weights [unit, clip]. For independent errors of clips, units that share those
+    of fitted cells differ more in mean. 1 where units share nothing, and under 8 units.
     """
-    if min(map(len, groups)) < statistics.MIN_SPEAKERS:
+    if min(len(weights_a), len(weights_b)) < statistics.MIN_SPEAKERS:
         return 1  # there is no interval
-    variance = np.square(groups[0].mean(axis=0) - groups[1].mean(axis=0)).sum()
-    return np.sqrt(max(variance / sum(group.var(axis=0, ddof=1).sum() / len(group) for group in groups), 1))
+    variance = np.square(weights_a.mean(axis=0) - weights_b.mean(axis=0)).sum()
+    variance_a = weights_a.var(axis=0, ddof=1).sum() / len(weights_a)
+    variance_b = weights_b.var(axis=0, ddof=1).sum() / len(weights_b)
+    return np.sqrt(max(variance / (variance_a + variance_b), 1))
+
+
+def _widen(effects, ratio):
+    """Spread the effects of a group [unit, ...] about their mean, so that their SD grows by the ratio."""
+    mean = effects.mean(axis=0)
+    return mean + ratio * (effects - mean)

@@ -1,7 +1,12 @@
 """Gradients of the target with respect to every neuron of every layer, and attributions computed from them."""
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,18 +16,21 @@ from .. import execution, hooks, results, targets
 from ..activations import check_activation_stats, require_named_frames, usable
 from ..corpora import as_clips
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 
 def grad_x_activation(
-    model,
+    model: Model,
     clips,
     *,
-    target,
-    layers="all",
-    part="hidden_state",
-    frames="all",
-    scale="logit",
-    by_frame=False,
-    sample_rate=None,
+    target: str | int | Sequence[str | int],
+    layers: str | int | Sequence[int] = "all",
+    part: str = "hidden_state",
+    frames: str = "all",
+    scale: str = "logit",
+    by_frame: bool = False,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compute gradient times activation of every neuron of every layer: one forward and one backward pass per clip.
 
@@ -59,46 +67,66 @@ def grad_x_activation(
     summed over frames.
     """
     clips = as_clips(clips, sample_rate)
-    options = {"method": "grad_x_activation", "part": part, "frames": frames, "scale": scale}
-    return _layerwise(model, clips, partial(_backward, multiply=True), target, layers, by_frame, options)
+    return _attribute_layers(
+        model,
+        clips,
+        partial(_backward, multiply=True),
+        target=target,
+        layers=layers,
+        part=part,
+        frames=frames,
+        scale=scale,
+        by_frame=by_frame,
+        method="grad_x_activation",
+    )
 
 
 def gradient(
-    model,
+    model: Model,
     clips,
     *,
-    target,
-    layers="all",
-    part="hidden_state",
-    frames="all",
-    scale="logit",
-    by_frame=False,
-    sample_rate=None,
+    target: str | int | Sequence[str | int],
+    layers: str | int | Sequence[int] = "all",
+    part: str = "hidden_state",
+    frames: str = "all",
+    scale: str = "logit",
+    by_frame: bool = False,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compute the gradient of the target by every neuron of every layer, summed over frames; as `grad_x_activation`.
 
     `signed` is how the target changes if the neuron rises by 1 at all those frames.
     """
     clips = as_clips(clips, sample_rate)
-    options = {"method": "gradient", "part": part, "frames": frames, "scale": scale}
-    return _layerwise(model, clips, partial(_backward, multiply=False), target, layers, by_frame, options)
+    return _attribute_layers(
+        model,
+        clips,
+        partial(_backward, multiply=False),
+        target=target,
+        layers=layers,
+        part=part,
+        frames=frames,
+        scale=scale,
+        by_frame=by_frame,
+        method="gradient",
+    )
 
 
 def integrated_gradients(
-    model,
+    model: Model,
     clips,
     *,
-    target,
-    baseline="silence",
-    steps=32,
-    layers="all",
-    part="hidden_state",
-    frames="all",
-    scale="logit",
-    activation_stats=None,
-    by_frame=False,
-    batch=16,
-    sample_rate=None,
+    target: str | int | Sequence[str | int],
+    baseline: str | np.ndarray | Callable[[np.ndarray], np.ndarray] = "silence",
+    steps: int = 32,
+    layers: str | int | Sequence[int] = "all",
+    part: str = "hidden_state",
+    frames: str = "all",
+    scale: str = "logit",
+    activation_stats: xr.Dataset | None = None,
+    by_frame: bool = False,
+    batch: int = 16,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compute integrated gradients of every neuron of every layer: its share in the target's change from a baseline.
 
@@ -160,66 +188,132 @@ def integrated_gradients(
     baseline_name = baseline if isinstance(baseline, str) else "waveform"
     if baseline_name == "mean":
         check_activation_stats(activation_stats, model, part, "baseline='mean'")
-    explain = partial(_integrate, baseline=baseline, activation_stats=activation_stats, steps=steps, batch=batch)
-    options = {"method": "integrated_gradients", "baseline": baseline_name, "steps": steps}
-    options |= {"part": part, "frames": frames, "scale": scale}
-    return _layerwise(model, clips, explain, target, layers, by_frame, options)
-
-
-def _layerwise(model, clips, explain, target, layers, by_frame, options):
-    """Return the Dataset of the attributions that `explain` computes for each clip.
-
-    It returns an attribution [layer, frame, neuron], the classes, their value, and the residual and the change of each
-    layer, or None where the method has none.
-    """
-    targets.check(model, target, options["scale"])
-    require_named_frames(options["frames"])
-    sites, skipped, rows, clip_values = model.sites(options["part"], layers), {}, {}, []
-    if options["frames"] == "all":  # class tokens and padding count too
-        stream = ((*clip, None) for clip in model.stream(clips, skipped))
-    else:
-        stream = usable(model, clips, options["frames"], skipped)
-    for index, waveform, frame_mask in stream:
-        attribution, classes, value, completeness = explain(model, waveform, sites, target, options["scale"])
-        frame_mask = np.ones(attribution.shape[1], bool) if frame_mask is None else frame_mask
-        if by_frame:
-            attribution[:, ~frame_mask] = torch.nan
-        else:
-            attribution = torch.stack(
-                [attribution[:, frame_mask].sum(dim=1), attribution[:, frame_mask].abs().sum(dim=1)]
-            )
-        rows[index] = attribution.cpu().numpy()
-        clip_values.append((targets.name(model, classes), value, len(frame_mask), completeness))
-    stacked, (names, values, n_frames, completeness) = results.padded(list(rows.values())), map(list, zip(*clip_values))
-    coordinates = {"target": names, "value": values}
-    if by_frame:
-        dims, data = ("clip", "layer", "frame", "neuron"), (stacked, np.abs(stacked))
-        coordinates["n_frames"] = n_frames
-    else:
-        dims, data = ("clip", "layer", "neuron"), (stacked[:, 0], stacked[:, 1])
-    variables = {name: (dims, array) for name, array in zip(("signed", "absolute"), data)}
-    if completeness[0] is not None:
-        residual, change = np.moveaxis(np.array(completeness), -1, 0)
-        variables |= {"residual": (("clip", "layer"), residual), "change": (("clip", "layer"), change)}
-        _warn(sites, residual, change)
-    return xr.Dataset(
-        variables,
-        {**results.coordinates(clips, rows, **coordinates), **results.axes(sites, stacked)},
-        results.attributes(model, skipped, **options),
+    return _attribute_layers(
+        model,
+        clips,
+        partial(_integrate, baseline=baseline, activation_stats=activation_stats, steps=steps, batch=batch),
+        target=target,
+        layers=layers,
+        part=part,
+        frames=frames,
+        scale=scale,
+        by_frame=by_frame,
+        method="integrated_gradients",
+        baseline=baseline_name,
+        steps=steps,
     )
 
 
-def _warn(sites, residual, change):
+@dataclass(frozen=True)
+class _ClipAttribution:
+    """Attribution of the target of one clip.
+
+    Attributes
+    ----------
+    scores : tensor [layer, frame, neuron]
+    classes : tuple of int
+        The target, as returned by `targets.resolve`.
+    value : float
+        Of the target, on the scale.
+    residual, change : list of float, by layer, or None
+        See `integrated_gradients`; None for methods whose scores need not sum to a change.
+    """
+
+    scores: torch.Tensor
+    classes: tuple[int, ...]
+    value: float
+    residual: list[float] | None = None
+    change: list[float] | None = None
+
+
+def _attribute_layers(
+    model, clips, explain, *, target, layers, part, frames, scale, by_frame, **method_attrs
+) -> xr.Dataset:
+    """Return the Dataset of the attributions that `explain` computes for each clip.
+
+    `explain(model, waveform, sites, target, scale)` returns a `_ClipAttribution`.
+    """
+    targets.check(model, target, scale)
+    require_named_frames(frames)
+    sites = model.sites(part, layers)
+    skipped = {}
+    rows = {}
+    for index, waveform, frame_mask in _clips_with_frames(model, clips, frames, skipped):
+        attribution = explain(model, waveform, sites, target, scale)
+        if frame_mask is None:
+            frame_mask = np.ones(attribution.scores.shape[1], bool)
+        if by_frame:
+            scores = _by_frame(attribution.scores, frame_mask)
+        else:
+            scores = _summed_over_frames(attribution.scores, frame_mask)
+        rows[index] = {
+            **scores,
+            "target": targets.name(model, attribution.classes),
+            "value": attribution.value,
+            "n_frames": len(frame_mask),
+            "residual": attribution.residual,
+            "change": attribution.change,
+        }
+
+    columns = {}
+    for name in next(iter(rows.values())):
+        columns[name] = [row[name] for row in rows.values()]
+
+    signed = results.padded(columns["signed"])
+    absolute = results.padded(columns["absolute"])
+    dims = ("clip", "layer", "frame", "neuron") if by_frame else ("clip", "layer", "neuron")
+    variables = {"signed": (dims, signed), "absolute": (dims, absolute)}
+    if columns["residual"][0] is not None:
+        residual = np.array(columns["residual"])
+        change = np.array(columns["change"])
+        variables["residual"] = (("clip", "layer"), residual)
+        variables["change"] = (("clip", "layer"), change)
+        _warn_of_residuals(sites, residual, change)
+
+    clip_coordinates = ["target", "value", "n_frames"] if by_frame else ["target", "value"]
+    coordinates = results.coordinates(clips, rows, **{name: columns[name] for name in clip_coordinates})
+    attrs = results.attributes(model, skipped, **method_attrs, part=part, frames=frames, scale=scale)
+    return xr.Dataset(variables, {**coordinates, **results.axes(sites, signed)}, attrs)
+
+
+def _clips_with_frames(model, clips, frames, skipped):
+    """Yield index, waveform and mask of the frames that count, bool [frame], of usable clips.
+
+    The mask is None where all frames of a hidden state count, class tokens and padding too.
+    """
+    if frames == "all":
+        for index, waveform in model.stream(clips, skipped):
+            yield index, waveform, None
+    else:
+        yield from usable(model, clips, frames, skipped)
+
+
+def _by_frame(scores, frame_mask):
+    """Return signed and absolute scores [layer, frame, neuron], NaN at frames that do not count."""
+    signed = np.where(frame_mask[:, np.newaxis], scores.cpu().numpy(), np.nan)
+    return {"signed": signed, "absolute": np.abs(signed)}
+
+
+def _summed_over_frames(scores, frame_mask):
+    """Return sums [layer, neuron] over the frames that count, of the scores and of their absolute values."""
+    counted = scores[:, frame_mask]
+    return {"signed": counted.sum(dim=1).cpu().numpy(), "absolute": counted.abs().sum(dim=1).cpu().numpy()}
+
+
+def _warn_of_residuals(sites, residual, change):
     """Warn of layers whose attributions do not sum to the change of the target."""
-    error = np.median(np.abs(residual) / np.maximum(np.abs(change), 1e-12), axis=0)
-    layers = [str(site.layer) for site, ratio in zip(sites, error) if ratio > 0.1]
+    relative_error = np.abs(residual) / np.maximum(np.abs(change), 1e-12)
+    median_error = np.median(relative_error, axis=0)
+    layers = [str(site.layer) for site, error in zip(sites, median_error) if error > 0.1]
     if layers:
-        miss = f"more than a tenth of the change (up to {error.max():.1f} times it) in layers {', '.join(layers)}"
+        miss = (
+            f"more than a tenth of the change (up to {median_error.max():.1f} times it) in layers {', '.join(layers)}"
+        )
         warnings.warn(f"integrated gradients miss {miss}: use more steps, or another baseline", stacklevel=4)
 
 
-def _backward(model, waveform, sites, target, scale, *, multiply):
-    """Return gradient, or gradient × activation, [layer, frame, neuron] of one clip from one backward pass."""
+def _backward(model, waveform, sites, target, scale, *, multiply) -> _ClipAttribution:
+    """Compute gradient, or gradient × activation, of one clip from one backward pass."""
     captured = {}
 
     def capture(hidden, site):
@@ -232,55 +326,61 @@ def _backward(model, waveform, sites, target, scale, *, multiply):
         logits = model.logits(model.tensor(waveform))
         classes = targets.resolve(model, target, logits)
         value = targets.value(model, logits, classes, scale)[0]
-        attribution = torch.autograd.grad(value, [captured[site] for site in sites])
+        scores = torch.autograd.grad(value, [captured[site] for site in sites])
     if multiply:
-        attribution = [slope * captured[site].detach() for slope, site in zip(attribution, sites)]
-    return torch.cat(attribution), classes, value.item(), None
+        scores = [gradient * captured[site].detach() for gradient, site in zip(scores, sites)]
+    return _ClipAttribution(torch.cat(scores), classes, value.item())
 
 
 @torch.no_grad()
-def _integrate(model, waveform, sites, target, scale, *, baseline, activation_stats, steps, batch):
-    """Return integrated gradients [layer, frame, neuron] of one clip, and their residual and change [layer]."""
+def _integrate(model, waveform, sites, target, scale, *, baseline, activation_stats, steps, batch) -> _ClipAttribution:
+    """Compute integrated gradients of one clip, and their residual and change by layer."""
     states, ends = _states(model, waveform, sites)
+    starts = _starts(model, waveform, sites, ends, baseline, activation_stats)
     logits = execution.suffix(model, states[-1])
     classes = targets.resolve(model, target, logits)
-    starts, attribution, completeness = _baseline(model, waveform, sites, ends, baseline, activation_stats), [], []
+    end_value = targets.value(model, logits, classes, scale)
+
+    scores = []
+    residuals = []
+    changes = []
     for site in sites:
-        below, start, change = (
-            states[site.layer - (site.part != "hidden_state")],
-            starts[site],
-            ends[site] - starts[site],
-        )
-
-        def value(hidden, site=site, below=below):
-            return targets.value(model, _resume(model, below, site, hidden), classes, scale)
-
-        attribution.append(change[0] * _mean_slope(value, start, change, steps, batch))
-        difference = targets.value(model, logits, classes, scale) - value(start)
-        completeness.append((attribution[-1].cpu().double().sum().item() - difference.item(), difference.item()))
-    return torch.stack(attribution), classes, targets.value(model, logits, classes, scale).item(), completeness
+        below = states[site.layer if site.part == "hidden_state" else site.layer - 1]
+        value = partial(_value_at, model, below, site, classes=classes, scale=scale)
+        path = ends[site] - starts[site]
+        site_scores = path[0] * _mean_gradient(value, starts[site], path, steps, batch)
+        change = (end_value - value(starts[site])).item()
+        scores.append(site_scores)
+        residuals.append(site_scores.cpu().double().sum().item() - change)
+        changes.append(change)
+    return _ClipAttribution(torch.stack(scores), classes, end_value.item(), residuals, changes)
 
 
-def _mean_slope(value, start, change, steps, batch):
-    """Return the mean gradient [frame, neuron] of `value` from `start` [1, frame, neuron] to `start + change`."""
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
+def _mean_gradient(value, start, path, steps, batch):
+    """Return the mean gradient [frame, neuron] of `value` from `start` [1, frame, neuron] to `start + path`."""
+    nodes, node_weights = np.polynomial.legendre.leggauss(steps)
+    positions = path.new_tensor((1 + nodes) / 2)  # from 0 at the start to 1 at the end
+    weights = path.new_tensor(node_weights / 2)
 
-    def slope(rows):
-        position, share = (
-            change.new_tensor(values[rows.start : rows.stop]) for values in ((1 + nodes) / 2, weights / 2)
-        )
+    def weighted_gradient(rows):
+        position = positions[rows.start : rows.stop, None, None]
         with torch.enable_grad():
-            points = (start + position[:, None, None] * change).requires_grad_()
-            total = (share * value(points.clone())).sum()  # cloned as in `_backward`
+            points = (start + position * path).requires_grad_()
+            total = (weights[rows.start : rows.stop] * value(points.clone())).sum()  # cloned as in `_backward`
             return torch.autograd.grad(total, points)[0].sum(dim=0)
 
-    return sum(execution.in_batches(slope, steps, batch))
+    return sum(execution.in_batches(weighted_gradient, steps, batch))
 
 
 def _states(model, waveform, sites):
     """Return states after each layer up to the highest of the sites, and {site: activations}, from one pass."""
     with hooks.capture(model, sites) as captured:
         return execution.states(model, model.tensor(waveform), sites[-1].layer), captured
+
+
+def _value_at(model, state, site, hidden, *, classes, scale):
+    """Return the target's value [row] with `hidden` [row, frame, neuron] at the site; `state` is as in `_resume`."""
+    return targets.value(model, _resume(model, state, site, hidden), classes, scale)
 
 
 def _resume(model, state, site, hidden):
@@ -295,17 +395,27 @@ def _resume(model, state, site, hidden):
         return execution.suffix(model, state)
 
 
-def _baseline(model, waveform, sites, ends, baseline, activation_stats):
-    """Return {site: activations [1, frame, neuron]} at the start of the path that leads to `ends`."""
+def _starts(model, waveform, sites, ends, baseline, activation_stats):
+    """Return {site: activations [1, frame, neuron]} at the start of the path that leads to `ends`, by site too."""
     if isinstance(baseline, str) and baseline == "zero":
-        return {site: torch.zeros_like(hidden) for site, hidden in ends.items()}
+        return {site: torch.zeros_like(end) for site, end in ends.items()}
     if isinstance(baseline, str) and baseline == "mean":
-        means = {site: ends[site].new_tensor(activation_stats["mean"].sel(layer=site.layer).values) for site in sites}
-        return {site: mean.expand_as(ends[site]) for site, mean in means.items()}
+        starts = {}
+        for site, end in ends.items():
+            mean = activation_stats["mean"].sel(layer=site.layer).values
+            starts[site] = end.new_tensor(mean).expand_as(end)
+        return starts
+    _, starts = _states(model, _baseline_waveform(waveform, baseline), sites)
+    return starts
+
+
+def _baseline_waveform(waveform, baseline):
+    """Return the waveform of a baseline, "silence", an array [time] or a function, as long as the clip's."""
     if isinstance(baseline, str):
-        other = np.zeros_like(waveform)
-    else:
-        other = baseline(waveform) if callable(baseline) else np.resize(baseline, len(waveform))
+        return np.zeros_like(waveform)
+    if not callable(baseline):
+        return np.resize(baseline, len(waveform))
+    other = baseline(waveform)
     if len(other) != len(waveform):
         raise ValueError(f"the baseline function returned {len(other)} samples for a clip of {len(waveform)}")
-    return _states(model, other, sites)[1]
+    return other

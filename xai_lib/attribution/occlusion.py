@@ -1,5 +1,10 @@
 """Occlusion: the effect of each segment of the input on every neuron of every layer, by replacing the segment."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,24 +15,27 @@ from ..activations import usable
 from ..corpora import as_clips
 from .gradientshap import windows
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 BASELINES = ("silence", "noise", "mean")
 
 
 @torch.no_grad()
 def segment_response(
-    model,
+    model: Model,
     clips,
     *,
-    seconds=0.1,
-    baseline="silence",
-    layers="all",
-    part="hidden_state",
-    frames="speech",
-    respond=None,
-    fade=0.005,
-    seed=0,
-    batch=16,
-    sample_rate=None,
+    seconds: float = 0.1,
+    baseline: str | float | np.ndarray | Callable[[np.ndarray], np.ndarray] = "silence",
+    layers: str | int | Sequence[int] = "all",
+    part: str = "hidden_state",
+    frames: str | int = "speech",
+    respond: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    fade: float = 0.005,
+    seed: int = 0,
+    batch: int = 16,
+    sample_rate: int | None = None,
 ) -> xr.DataArray:
     """Measure the effect of each segment of the input on the activation of every neuron.
 
@@ -77,40 +85,49 @@ def segment_response(
         raise ValueError(
             f"unknown baseline {baseline!r}: use {', '.join(BASELINES)}, a number, a waveform or a callable"
         )
-    sites, single_frame = model.sites(part, layers), isinstance(frames, (int, np.integer))
-    skipped, rows, durations = {}, {}, []
+    sites = model.sites(part, layers)
+    fade_samples = round(fade * model.sample_rate)
+    skipped = {}
+    rows = {}
+    durations = []
     for index, waveform, frame_mask in usable(model, clips, frames, skipped):
         width, count = windows(model, len(waveform), seconds)
         edges = [*range(0, count * width, width), len(waveform)]
         rng = np.random.default_rng(targets.key(seed, index, targets.SEED_SEGMENT_RESPONSE))
-        replacement = model.tensor(_replacement(baseline, waveform, edges, rng, index))[0]
-        wave, fade_samples = model.tensor(waveform)[0], round(fade * model.sample_rate)
-        frame_mask = [int(frames)] if single_frame else frame_mask
-        rows[index] = _respond(model, wave, replacement, edges, fade_samples, sites, frame_mask, respond, batch)
+        replacement = _replacement(baseline, waveform, edges, rng, index)
+        counted = [int(frames)] if isinstance(frames, (int, np.integer)) else frame_mask
+        rows[index] = _measure_responses(
+            model, waveform, replacement, edges, fade_samples, sites=sites, frames=counted, respond=respond, batch=batch
+        )
         durations.append(len(waveform) / model.sample_rate)
-    response, length = results.padded(list(rows.values())), round(seconds * model.sample_rate) / model.sample_rate
-    attrs = {"length": length, "baseline": baseline if isinstance(baseline, (str, int, float)) else "given"}
-    attrs |= {
+
+    response = results.padded(list(rows.values()))
+    length = round(seconds * model.sample_rate) / model.sample_rate
+    coordinates = {
+        **results.coordinates(clips, rows, n_segments=[len(row) for row in rows.values()], duration=durations),
+        **results.axes(sites, response),
+        "seconds": ("segment", np.arange(response.shape[1]) * length),
+    }
+    attrs = {
+        "method": "segment_response",
+        "part": part,
+        "length": length,
+        "baseline": baseline if isinstance(baseline, (str, int, float)) else "given",
         "frames": frames,
         "fade": fade,
         "seed": seed,
         "respond": "mean" if respond is None else getattr(respond, "__name__", "given"),
     }
-    coordinates = {"n_segments": [len(row) for row in rows.values()], "duration": durations}
     return xr.DataArray(
         response,
-        {
-            **results.coordinates(clips, rows, **coordinates),
-            **results.axes(sites, response),
-            "seconds": ("segment", np.arange(response.shape[1]) * length),
-        },
+        coordinates,
         ("clip", "segment", "layer", "neuron"),
         "response",
-        results.attributes(model, skipped, method="segment_response", part=part, **attrs),
+        results.attributes(model, skipped, **attrs),
     )
 
 
-def summary(response) -> xr.Dataset:
+def summary(response: xr.DataArray) -> xr.Dataset:
     """Summarise how strongly each neuron responds to each clip, and to which segment most: [clip, layer, neuron].
 
     Over the segments of a clip: `mean_absolute`, the mean of |response|; `range`, the maximum minus the minimum; `sd`;
@@ -127,7 +144,7 @@ def summary(response) -> xr.Dataset:
     return xr.Dataset(variables, attrs=response.attrs)
 
 
-def top_segments(response, layer, neuron, k=3) -> pd.DataFrame:
+def top_segments(response: xr.DataArray, layer: int, neuron: int, k: int = 3) -> pd.DataFrame:
     """Return the `k` segments of each clip to which a neuron responds most, in either direction.
 
     Returns
@@ -137,9 +154,12 @@ def top_segments(response, layer, neuron, k=3) -> pd.DataFrame:
         these segments, and to the others with `~keep`.
     """
     table = response.sel(layer=layer, neuron=neuron).to_dataframe().dropna(subset="response").reset_index()
-    table["start"], stop = table["seconds"], table["seconds"] + response.attrs["length"]
-    table["stop"] = stop.where(table["segment"] < table["n_segments"] - 1, table["duration"])
-    order = np.lexsort((-table["response"].abs(), pd.factorize(table["clip"])[0]))
+    is_last = table["segment"] >= table["n_segments"] - 1
+    table["start"] = table["seconds"]
+    table["stop"] = (table["seconds"] + response.attrs["length"]).mask(is_last, table["duration"])
+
+    clip_codes, _ = pd.factorize(table["clip"])  # clips stay in their order
+    order = np.lexsort((-table["response"].abs(), clip_codes))
     table = table.iloc[order].groupby("clip", sort=False).head(k)
     return table[["clip", "segment", "start", "stop", "response"]].reset_index(drop=True)
 
@@ -147,32 +167,52 @@ def top_segments(response, layer, neuron, k=3) -> pd.DataFrame:
 def _replacement(baseline, waveform, edges, rng, index):
     """Return the waveform [time] whose stretches replace those of the clip."""
     if isinstance(baseline, str):
-        if baseline == "noise":
-            parts, lengths = np.split(waveform, edges[1:-1]), np.diff(edges)
-            mean, sd = (np.repeat([moment(part) for part in parts], lengths) for moment in (np.mean, np.std))
-            return mean + sd * rng.standard_normal(len(waveform))
-        baseline = 0.0 if baseline == "silence" else waveform.mean()
-    other = baseline(waveform.copy()) if callable(baseline) else baseline
-    if np.ndim(other) == 0 and not callable(baseline):
-        return np.full(len(waveform), other, np.float32)
+        return _named_replacement(baseline, waveform, edges, rng)
+    if callable(baseline):
+        other = baseline(waveform.copy())
+    elif np.ndim(baseline) == 0:
+        return np.full(len(waveform), baseline, np.float32)
+    else:
+        other = baseline
     if np.shape(other) != waveform.shape:
-        shape, length = np.shape(other), len(waveform)
         raise ValueError(
-            f"the baseline for clip {index} has the shape {shape}: it must be as long as the clip, {length}"
+            f"the baseline for clip {index} has the shape {np.shape(other)}: it must be as long as the clip, "
+            f"{len(waveform)}"
         )
     return other
 
 
-def _respond(model, wave, replacement, edges, fade, sites, frame_mask, respond, batch):
-    """Compute the responses of one clip [segment, layer, neuron]."""
+def _named_replacement(baseline, waveform, edges, rng):
+    """Return the waveform [time] of one of BASELINES; noise has the mean and SD of the segment between two edges."""
+    if baseline == "silence":
+        return np.zeros(len(waveform), np.float32)
+    if baseline == "mean":
+        return np.full(len(waveform), waveform.mean(), np.float32)
+    segments = np.split(waveform, edges[1:-1])
+    lengths = np.diff(edges)
+    mean = np.repeat([segment.mean() for segment in segments], lengths)
+    sd = np.repeat([segment.std() for segment in segments], lengths)
+    return mean + sd * rng.standard_normal(len(waveform))
 
-    def read(indices):  # row 0 is the clean clip, row i lacks segment i − 1
-        waves = torch.stack([_without(wave, replacement, edges[i - 1], edges[i], fade) if i else wave for i in indices])
+
+def _measure_responses(model, waveform, replacement, edges, fade, *, sites, frames, respond, batch):
+    """Compute the responses of one clip, [segment, layer, neuron], pooled over `frames`; `fade` is in samples."""
+    wave = model.tensor(waveform)[0]
+    other = model.tensor(replacement)[0]
+
+    def read(rows):
+        """Read all sites, [row, layer, neuron]: row 0 is the clean clip, and row i lacks segment i − 1."""
+        waves = []
+        for row in rows:
+            if row == 0:
+                waves.append(wave)
+            else:
+                waves.append(_without(wave, other, edges[row - 1], edges[row], fade))
         with hooks.capture(model, sites) as captured:
-            execution.prefix(model, waves, sites[-1].layer)
-        return torch.stack([_pooled(captured[site][:, frame_mask], respond) for site in sites], dim=1)
+            execution.prefix(model, torch.stack(waves), sites[-1].layer)
+        return torch.stack([_pooled(captured[site][:, frames], respond) for site in sites], dim=1)
 
-    pooled = torch.cat([*execution.in_batches(read, len(edges), batch)])
+    pooled = torch.cat(list(execution.in_batches(read, len(edges), batch)))
     return (pooled[:1] - pooled[1:]).cpu().numpy()
 
 
@@ -181,8 +221,9 @@ def _pooled(hidden, respond):
     if respond is None:
         return hidden.mean(dim=1)
     outputs = respond(hidden)
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim not in (1, 2) or len(outputs) != len(hidden):
-        returned = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    is_tensor = isinstance(outputs, torch.Tensor)
+    if not is_tensor or outputs.ndim not in (1, 2) or len(outputs) != len(hidden):
+        returned = tuple(outputs.shape) if is_tensor else type(outputs).__name__
         raise ValueError(
             f"respond returned {returned} for frames {tuple(hidden.shape)}: it must return a tensor [batch] or "
             "[batch, output]"
@@ -193,7 +234,11 @@ def _pooled(hidden, respond):
 def _without(wave, replacement, start, stop, fade):
     """Return the waveform [time] with a segment replaced, its edges blended by raised cosines of `fade` samples."""
     fade = min(fade, (stop - start) // 2)
-    ramp = 0.5 - 0.5 * torch.cos(torch.pi * (torch.arange(fade, device=wave.device) + 0.5) / max(fade, 1))
-    weight = torch.cat([ramp, ramp.new_ones(stop - start - 2 * fade), ramp.flip(0)])
-    blended = wave[start:stop] + weight * (replacement[start:stop] - wave[start:stop])
+    phase = torch.pi * (torch.arange(fade, device=wave.device) + 0.5) / max(fade, 1)
+    ramp = 0.5 - 0.5 * torch.cos(phase)
+    plateau = ramp.new_ones(stop - start - 2 * fade)
+    weight = torch.cat([ramp, plateau, ramp.flip(0)])
+
+    segment = wave[start:stop]
+    blended = segment + weight * (replacement[start:stop] - segment)
     return torch.cat([wave[:start], blended, wave[stop:]])

@@ -1,6 +1,10 @@
 """Rankings of neurons by attribution scores, and comparisons of the rankings."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,8 +13,11 @@ from scipy.stats import rankdata
 
 from .. import edits, results
 
+if TYPE_CHECKING:
+    from ..models import Model
 
-def mean_score(scores, *, by="absolute") -> xr.DataArray:
+
+def mean_score(scores: xr.Dataset, *, by: str = "absolute") -> xr.DataArray:
     """Compute the mean over speakers of each one's mean score [layer, neuron]; over clips if speakers are unknown.
 
     Scores without a dim `clip` (`activation_contrast`) are returned as they are.
@@ -19,11 +26,13 @@ def mean_score(scores, *, by="absolute") -> xr.DataArray:
         raise ValueError(f'unknown by={by!r}: use "absolute" or "signed"')
     if by not in scores or "frame" in scores[by].dims:
         raise ValueError("expected scores of neurons: a Dataset with `signed` and `absolute`, summed over frames")
-    values = scores[by] if "clip" not in scores[by].dims else results.average(scores[by])
+    values = scores[by]
+    if "clip" in values.dims:
+        values = results.average(values)
     return values.transpose("layer", "neuron")
 
 
-def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
+def top_neurons(scores: xr.Dataset, k: int, *, by: str = "absolute", layer: int | None = None) -> pd.DataFrame:
     """Return the `k` neurons of greatest mean score, clips averaged within speakers first; of one `layer`, if given.
 
     `by` is "absolute", or "signed": the strongest push towards the target. If effects are to be reported later, select
@@ -35,83 +44,138 @@ def top_neurons(scores, k, *, by="absolute", layer=None) -> pd.DataFrame:
     """
     if k < 1:
         raise ValueError(f"k must be 1 or more, not {k}")
-    if layer is not None and layer not in scores["layer"]:
-        raise ValueError(f"layer {layer} is not in these scores: they have {scores['layer'].values.tolist()}")
-    scores = scores if layer is None else scores.sel(layer=[layer])
-    columns = xr.Dataset({"score": mean_score(scores, by=by), "signed": mean_score(scores, by="signed")})
-    table = columns.to_dataframe().reset_index().sort_values("score", ascending=False, kind="stable").head(k)
+    if layer is not None:
+        if layer not in scores["layer"]:
+            raise ValueError(f"layer {layer} is not in these scores: they have {scores['layer'].values.tolist()}")
+        scores = scores.sel(layer=[layer])
+    means = xr.Dataset({"score": mean_score(scores, by=by), "signed": mean_score(scores, by="signed")})
+    table = means.to_dataframe().reset_index()
+    table = table.sort_values("score", ascending=False, kind="stable").head(k)
     table.insert(1, "part", scores.attrs["part"])
     return table.reset_index(drop=True)
 
 
-def select_neurons(model, neurons, ks, layers, part) -> dict[tuple, np.ndarray]:
+def select_neurons(
+    model: Model,
+    neurons: xr.Dataset | Mapping[int, Sequence[int]],
+    ks: Sequence[int],
+    layers: str | int | Sequence[int],
+    part: str,
+) -> dict[tuple[int, int], np.ndarray]:
     """Return {(layer, k): neurons}, in ascending order: the `ks` best by scores, or those of {layer: neurons}.
 
     Raises ValueError if they do not fit the model or the part, or if a layer has none.
     """
     if isinstance(neurons, xr.Dataset):
-        if neurons.attrs["part"] != part:
-            raise ValueError(
-                f"the scores are of {neurons.attrs['part']}, and the edit is of {part}: use scores of the same part"
-            )
-        ranked = {layer: top_neurons(neurons, max(ks), layer=layer)["neuron"] for layer in neurons["layer"].values}
-        selection = {(int(layer), k): np.sort(ranking[:k].to_numpy()) for layer, ranking in ranked.items() for k in ks}
+        selection = _select_by_scores(neurons, ks, part)
     else:
         if len(ks) > 1:
             raise ValueError("several k need scores of neurons: listed neurons are all used, as one k")
-        selection = {
-            (model.check((layer, part)).layer, ks[0]): np.unique(edits.as_integers(indices, "neurons"))
-            for layer, indices in sorted(neurons.items())
-        }
+        selection = _select_listed(model, neurons, ks[0], part)
+
     available = sorted({layer for layer, _ in selection})
     all_layers = isinstance(layers, str) and layers == "all"
     requested = available if all_layers else sorted(set(np.atleast_1d(layers).tolist()))
-    missing = [layer for layer in requested if layer not in available or not len(selection[layer, ks[0]])]
-    if missing or not requested:
-        raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
-    selection = {key: indices for key, indices in selection.items() if key[0] in requested}
+    if not requested:
+        raise ValueError("no neurons are given for any layer")
+    for layer in requested:
+        if layer not in available or len(selection[layer, ks[0]]) == 0:
+            raise ValueError(f"no neurons are given for layer {layer}")
+
+    selection = {(layer, k): indices for (layer, k), indices in selection.items() if layer in requested}
     for (layer, _), indices in selection.items():
         model.check((layer, part), indices)
     return selection
 
 
-def agreement(scores, reference, *, by="absolute") -> xr.DataArray:
-    """Compute how closely each clip's ranking of the neurons follows that by the mean scores of a reference: [clip,
-    layer].
+def _select_by_scores(scores, ks, part):
+    """Return {(layer, k): neurons}, in ascending order: the `ks` best of each layer."""
+    if scores.attrs["part"] != part:
+        raise ValueError(
+            f"the scores are of {scores.attrs['part']}, and the edit is of {part}: use scores of the same part"
+        )
+    selection = {}
+    for layer in scores["layer"].values:
+        ranking = top_neurons(scores, max(ks), layer=layer)["neuron"].to_numpy()
+        for k in ks:
+            selection[int(layer), k] = np.sort(ranking[:k])
+    return selection
 
-    It is Spearman's rank correlation over neurons; for intervals, `statistics.over_speakers`. A ranking that replicates
-    for other speakers need not be specific to its target: neurons with large activations rank first for every target.
-    The chance level is the agreement of the same clips' scores for the other targets.
+
+def _select_listed(model, neurons, k, part):
+    """Return {(layer, k): neurons}, in ascending order: those of {layer: neurons}, each once."""
+    selection = {}
+    for layer, indices in sorted(neurons.items()):
+        site = model.check((layer, part))
+        selection[site.layer, k] = np.unique(edits.as_integers(indices, "neurons"))
+    return selection
+
+
+def agreement(scores: xr.Dataset, reference: xr.Dataset, *, by: str = "absolute") -> xr.DataArray:
+    """Compute how closely each clip's ranking of the neurons follows that by the mean scores of a reference.
+
+    It is Spearman's rank correlation over neurons, [clip, layer]; for intervals, `statistics.over_speakers`. A ranking
+    that replicates for other speakers need not be specific to its target: neurons with large activations rank first for
+    every target. The chance level is the agreement of the same clips' scores for the other targets.
     """
-    tables = scores[by].transpose("clip", "layer", "neuron"), mean_score(reference, by=by)
-    ranks, reference_ranks = (table.copy(data=rankdata(table.values, axis=-1)) for table in tables)
+    ranks = _ranks(scores[by].transpose("clip", "layer", "neuron"))
+    reference_ranks = _ranks(mean_score(reference, by=by))
     correlation = xr.corr(ranks, reference_ranks, "neuron").rename("rank_correlation")
     return correlation.drop_vars(["target", "value"], errors="ignore")
 
 
-def compare_methods(scores, k, *, by="absolute") -> xr.Dataset:
+def compare_methods(scores: Mapping[str, xr.Dataset], k: int, *, by: str = "absolute") -> xr.Dataset:
     """Compute how well methods agree on the neurons: [ranking, other], for {name: scores} of the same layers.
 
     `rank_correlation` is Spearman's over the neurons of a layer, averaged over layers: across layers it would mostly
     compare how large they are. `overlap` is the share of the `k` top neurons of all layers that both name.
     """
-    means = {name: mean_score(result, by=by) for name, result in scores.items()}
-    kinds = {name: (result.attrs["part"], means[name]["layer"].values.tolist()) for name, result in scores.items()}
-    (first, kind), *others = kinds.items()
-    for name, other in others:
-        if other != kind:
+    means = {name: mean_score(method_scores, by=by) for name, method_scores in scores.items()}
+    _require_same_neurons(scores)
+    names = list(means)
+    n_neurons = means[names[0]].size
+    if not 1 <= k <= n_neurons:
+        raise ValueError(f"k must be 1 to {n_neurons}, the number of neurons, not {k}")
+
+    ranks = {name: _ranks(mean) for name, mean in means.items()}
+    top = {name: _top_positions(mean, k) for name, mean in means.items()}
+    rank_correlation = pd.DataFrame(1.0, names, names)
+    overlap = pd.DataFrame(1.0, names, names)
+    for a, b in combinations_with_replacement(names, 2):
+        correlation = float(xr.corr(ranks[a], ranks[b], "neuron").mean())
+        share = len(top[a] & top[b]) / k
+        for first, second in ((a, b), (b, a)):
+            rank_correlation.loc[first, second] = correlation
+            overlap.loc[first, second] = share
+
+    dims = ("ranking", "other")
+    return xr.Dataset(
+        {"rank_correlation": (dims, rank_correlation), "overlap": (dims, overlap)},
+        {"ranking": names, "other": names},
+        {"k": k, "by": by},
+    )
+
+
+def _require_same_neurons(scores):
+    """Raise ValueError unless all methods of {name: scores} score the same part and layers."""
+    first, *others = scores
+    part = scores[first].attrs["part"]
+    layers = scores[first]["layer"].values.tolist()
+    for name in others:
+        other_part = scores[name].attrs["part"]
+        other_layers = scores[name]["layer"].values.tolist()
+        if other_part != part or other_layers != layers:
             raise ValueError(
-                f"{first} is of {kind[0]} of layers {kind[1]}, and {name} of {other[0]} of layers {other[1]}: "
+                f"{first} is of {part} of layers {layers}, and {name} of {other_part} of layers {other_layers}: "
                 "compare scores of the same part and layers"
             )
-    if not 1 <= k <= means[first].size:
-        raise ValueError(f"k must be 1 to {means[first].size}, the number of neurons, not {k}")
-    top = {name: set(np.argsort(-mean.values, axis=None, kind="stable")[:k]) for name, mean in means.items()}
-    ranks = {name: mean.copy(data=rankdata(mean.values, axis=-1)) for name, mean in means.items()}
-    rho, overlap = (pd.DataFrame(1.0, list(means), list(means)) for _ in range(2))
-    for a, b in combinations_with_replacement(means, 2):
-        rho.loc[a, b] = rho.loc[b, a] = float(xr.corr(ranks[a], ranks[b], "neuron").mean())
-        overlap.loc[a, b] = overlap.loc[b, a] = len(top[a] & top[b]) / k
-    data = {"rank_correlation": rho, "overlap": overlap}
-    names = {"ranking": list(means), "other": list(means)}
-    return xr.Dataset({name: (("ranking", "other"), table) for name, table in data.items()}, names, {"k": k, "by": by})
+
+
+def _ranks(scores):
+    """Return the ranks of the neurons, the last dim, in each layer."""
+    return scores.copy(data=rankdata(scores.values, axis=-1))
+
+
+def _top_positions(scores, k):
+    """Return the set of the positions of the `k` best neurons in the flattened scores [layer, neuron]."""
+    return set(np.argsort(-scores.values, axis=None, kind="stable")[:k])

@@ -1,29 +1,39 @@
 """Exhaustive ablation: the loss of the target when each neuron of each layer is edited alone."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .. import edits, execution, results, targets
 from ..activations import check_activation_stats
-from ..activations import donors as donors_
+from ..activations.donors import check as check_donors
+from ..activations.donors import usable as usable_with_donors
 from ..corpora import as_clips
+
+if TYPE_CHECKING:
+    from ..models import Model
 
 
 def exhaustive_ablation(
-    model,
+    model: Model,
     clips,
     *,
-    target,
-    mode="zero",
-    layers="all",
-    part="hidden_state",
-    frames="all",
-    scale="log_odds",
-    activation_stats=None,
-    donors=None,
-    seed=0,
-    batch=None,
-    sample_rate=None,
+    target: str | int | Sequence[str | int],
+    mode: str = "zero",
+    layers: str | int | Sequence[int] = "all",
+    part: str = "hidden_state",
+    frames: str | int | Sequence[int] = "all",
+    scale: str = "log_odds",
+    activation_stats: xr.Dataset | None = None,
+    donors: pd.DataFrame | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Edit each neuron of each layer alone, and measure how much the target falls.
 
@@ -70,33 +80,40 @@ def exhaustive_ablation(
     targets.check(model, target, scale)
     sites = model.sites(part, layers)
     check_activation_stats(activation_stats, model, part, mode if mode in ("mean", "noise") else None)
-    donors_.check(donors, clips, [mode])
-    site_options, skipped, rows, clip_values = edits.statistics_arguments(sites, activation_stats), {}, {}, []
-    for index, waveform, speech, donor_values, _ in donors_.usable(model, clips, frames, skipped, donors, sites):
-        key = targets.key(seed, index, targets.SEED_NOISE)
-        options = {"mode": mode, "frames": frames, "speech": speech, "seed": key}
-        plan = [
-            (site, edits.edit(neuron, **options, **site_options[site], values=donor_values.get(site)))
-            for site in sites
-            for neuron in range(model.n_neurons(site))
-        ]
-        rows[index], *name_and_value = _losses(model, waveform, plan, target, scale, batch)
-        clip_values.append(name_and_value)
-    names, values = zip(*clip_values)
-    signed = np.stack(list(rows.values())).reshape(len(rows), len(sites), -1)
+    check_donors(donors, clips, [mode])
+
+    site_options = edits.statistics_arguments(sites, activation_stats)
+    skipped = {}
+    losses = {}
+    names = []
+    values = []
+    for index, waveform, speech, donor_values, _ in usable_with_donors(model, clips, frames, skipped, donors, sites):
+        noise_key = targets.key(seed, index, targets.SEED_NOISE)
+        options = {"mode": mode, "frames": frames, "speech": speech, "seed": noise_key}
+        plan = []
+        for site in sites:
+            options_at_site = {**options, **site_options[site], "values": donor_values.get(site)}
+            for neuron in range(model.n_neurons(site)):
+                plan.append((site, edits.edit(neuron, **options_at_site)))
+        losses[index], name, value = _losses(model, waveform, plan, target, scale, batch)
+        names.append(name)
+        values.append(value)
+
+    signed = np.stack(list(losses.values())).reshape(len(losses), len(sites), -1)
     dims = ("clip", "layer", "neuron")
-    frames = frames if isinstance(frames, str) else str(np.asarray(frames).tolist())
-    attrs = {"mode": mode, "part": part, "frames": frames, "scale": scale, "seed": seed}
+    frames_name = frames if isinstance(frames, str) else str(np.asarray(frames).tolist())
+    attrs = {"mode": mode, "part": part, "frames": frames_name, "scale": scale, "seed": seed}
     return xr.Dataset(
         {"signed": (dims, signed), "absolute": (dims, np.abs(signed))},
-        {**results.coordinates(clips, rows, target=list(names), value=list(values)), **results.axes(sites, signed)},
+        {**results.coordinates(clips, losses, target=names, value=values), **results.axes(sites, signed)},
         results.attributes(model, skipped, method="exhaustive_ablation", **attrs),
     )
 
 
 def _losses(model, waveform, plan, target, scale, batch):
     """Return how much the target of one clip falls by each edit, the target's name, and its value in the clean clip."""
-    logits = execution.cascade(model, waveform, plan, batch=batch).double()
+    logits = execution.cascade(model, waveform, plan, batch=batch).double()  # the first row is the clean clip
     classes = targets.resolve(model, target, logits[:1])
-    value = targets.value(model, logits, classes, scale)
-    return (value[0] - value[1:]).float().cpu().numpy(), targets.name(model, classes), value[0].item()
+    values = targets.value(model, logits, classes, scale)
+    losses = values[0] - values[1:]
+    return losses.float().cpu().numpy(), targets.name(model, classes), values[0].item()

@@ -1,10 +1,14 @@
 """Deletion test: the loss of the target when the frames of greatest attribution are silenced, against controls."""
 
-from functools import partial
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from .. import audio, execution, results, targets
@@ -12,30 +16,40 @@ from ..activations import require_named_frames
 from ..attribution.gradientshap import one_clip
 from ..corpora import as_clips
 
+if TYPE_CHECKING:
+    from ..models import Model
 
-def gate(waveform, keep, *, window=0.02, sample_rate=16_000, fade=0.004) -> np.ndarray:
+MODES = ("top", "loudest", "shifted", "random")  # frames that are silenced: the top ones, and their controls
+
+
+def gate(
+    waveform: np.ndarray, keep: ArrayLike, *, window: float = 0.02, sample_rate: int = 16_000, fade: float = 0.004
+) -> np.ndarray:
     """Silence all frames of a waveform [time] but those in `keep` [frame]; edges are faded, in seconds."""
     gain = np.repeat(np.asarray(keep, float), round(window * sample_rate))[: len(waveform)]
-    gain = np.pad(gain, (0, len(waveform) - len(gain)), mode="edge")
-    ramp = np.hanning(2 * (round(fade * sample_rate) // 2) + 3)
-    smooth = np.convolve(np.pad(gain, len(ramp) // 2, mode="edge"), ramp / ramp.sum(), mode="valid")
+    gain = np.pad(gain, (0, len(waveform) - len(gain)), mode="edge")  # the last frame takes the remaining samples
+
+    half = round(fade * sample_rate) // 2
+    ramp = np.hanning(2 * half + 3)
+    padded = np.pad(gain, len(ramp) // 2, mode="edge")
+    smooth = np.convolve(padded, ramp / ramp.sum(), mode="valid")
     return (waveform * smooth).astype(np.float32)
 
 
 @torch.no_grad()
 def frame_deletion(
-    model,
+    model: Model,
     clips,
-    shap,
+    shap: xr.Dataset,
     *,
-    target,
-    share=0.2,
-    frames="speech",
-    n=10,
-    scale="log_odds",
-    seed=0,
-    batch=16,
-    sample_rate=None,
+    target: str | int | Sequence[str | int],
+    share: float = 0.2,
+    frames: str = "speech",
+    n: int = 10,
+    scale: str = "log_odds",
+    seed: int = 0,
+    batch: int = 16,
+    sample_rate: int | None = None,
 ) -> xr.DataArray:
     """Measure how much the target falls when a share of the frames is silenced: the top ones, against controls.
 
@@ -66,33 +80,65 @@ def frame_deletion(
     if not 0 < share < 1:
         raise ValueError(f"share must be between 0 and 1, not {share}")
     require_named_frames(frames)
-    clips, rows, skipped = clips.loc[shap["clip"].values], {}, {}
+    clips = clips.loc[shap["clip"].values]
+    skipped = {}
+    rows = {}
     for index, waveform in model.stream(clips):
-        clip, rng = one_clip(shap, index), np.random.default_rng(targets.key(seed, index, targets.SEED_FRAME_DELETION))
-        pool = np.flatnonzero(clip["speech"] > 0.5) if frames == "speech" else np.arange(clip.sizes["frame"])
+        clip = one_clip(shap, index)
+        eligible = clip["speech"].values > 0.5 if frames == "speech" else np.ones(clip.sizes["frame"], bool)
+        pool = np.flatnonzero(eligible)
         if len(pool) == 0:
             skipped[index] = "no speech was found in it: use frames='all'"
             continue
+        rng = np.random.default_rng(targets.key(seed, index, targets.SEED_FRAME_DELETION))
         masks = deletion_masks(clip["attribution"].values, clip["level"].values, pool, share, n, rng)
-        gated = partial(gate, waveform, window=shap.attrs["window"], sample_rate=model.sample_rate)
-        waves = torch.cat([model.tensor(gated(~mask)) for mask in masks])
-        logits = execution.forward(model, waves, batch)
-        values = targets.value(model, logits, targets.resolve(model, target, logits[:1]), scale).double().cpu().numpy()
-        drop = values[0] - values[1:]
-        rows[index] = [drop[0], drop[1], drop[2 : 2 + n].mean(), drop[2 + n :].mean()]
+        values = _values_without(model, waveform, masks, shap.attrs["window"], target, scale, batch)
+        drops = values[0] - values
+        modes = _mask_modes(n)
+        rows[index] = [drops[modes == mode].mean() for mode in MODES]
     if not rows:
         raise audio.NoClips(skipped)
-    coords = {**results.coordinates(clips, rows), "mode": ["top", "loudest", "shifted", "random"]}
+
     attrs = {"method": "frame_deletion", "share": share, "frames": frames, "n": n, "scale": scale, "seed": seed}
-    attributes = results.attributes(model, skipped, **attrs)
-    return xr.DataArray(np.array(list(rows.values())), coords, ("clip", "mode"), "drop", attributes)
+    return xr.DataArray(
+        np.array(list(rows.values())),
+        {**results.coordinates(clips, rows), "mode": list(MODES)},
+        ("clip", "mode"),
+        "drop",
+        results.attributes(model, skipped, **attrs),
+    )
 
 
-def deletion_masks(attribution, level, pool, share, n, rng):
+def deletion_masks(
+    attribution: np.ndarray, level: np.ndarray, pool: np.ndarray, share: float, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """Return masks of silenced frames, [3 + 2n, frame], within `pool`: none, top, loudest, n × shifted, n × random."""
-    size, count = len(pool), max(round(share * len(pool)), 1)
-    top, loudest = (rankdata(-values[pool], method="ordinal") <= count for values in (attribution, level))
-    shifted = [np.roll(top, rng.integers(1, max(size, 2))) for _ in range(n)]
+    n_silenced = max(round(share * len(pool)), 1)
+    top = _greatest(attribution[pool], n_silenced)
+    loudest = _greatest(level[pool], n_silenced)
+    shifted = [np.roll(top, rng.integers(1, max(len(pool), 2))) for _ in range(n)]
+    shuffled = [rng.permutation(top) for _ in range(n)]
     masks = np.zeros((3 + 2 * n, len(level)), bool)
-    masks[1:, pool] = [top, loudest, *shifted, *(rng.permutation(top) for _ in range(n))]
+    masks[1:, pool] = [top, loudest, *shifted, *shuffled]
     return masks
+
+
+def _mask_modes(n):
+    """Return which of MODES each of the `deletion_masks` is; the first is "none"."""
+    return np.array(["none", "top", "loudest", *["shifted"] * n, *["random"] * n])
+
+
+def _greatest(values, n):
+    """Return which of the values are the `n` greatest; of equal ones the first."""
+    return rankdata(-values, method="ordinal") <= n
+
+
+def _values_without(model, waveform, masks, window, target, scale, batch):
+    """Return the target's value [mask] with the frames of each mask silenced; the first mask is of none.
+
+    The frames are `window` seconds long. A target of "predicted" is the prediction for the first mask.
+    """
+    waves = [model.tensor(gate(waveform, ~mask, window=window, sample_rate=model.sample_rate)) for mask in masks]
+    logits = execution.forward(model, torch.cat(waves), batch)
+    classes = targets.resolve(model, target, logits[:1])
+    return targets.value(model, logits, classes, scale).double().cpu().numpy()
