@@ -1,8 +1,15 @@
 """Explained quantities: a class or a contrast of two, on a scale; and the seeds of random numbers."""
 
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 import torch
+
+if TYPE_CHECKING:
+    from .models import Model
 
 SCALES = ("logit", "log_odds", "probability")
 
@@ -16,7 +23,7 @@ SEED_GRADIENT_SHAP = "gradient_shap"  # baselines and points of the paths
 SEED_SEGMENT_RESPONSE = "segment_response"  # noise in place of a segment
 
 
-def check(model, target, scale="logit") -> None:
+def check(model: Model, target: str | int | Sequence, scale: str = "logit") -> None:
     """Raise UntrainedHead for an untrained head, ValueError for an unknown class or scale, before any computation."""
     model.require_trained()
     if scale not in SCALES:
@@ -25,15 +32,16 @@ def check(model, target, scale="logit") -> None:
     resolve(model, target, torch.zeros(1, len(model.labels)))
 
 
-def resolve(model, target, logits) -> tuple[int, ...]:
-    """Return class indices (c,), or (a, b) of a contrast.
+def resolve(model: Model, target: str | int | Sequence, logits: torch.Tensor) -> tuple[int, ...]:
+    """Return class indices (c,), or (a, b) of a contrast, of a class, a pair of classes, or "predicted".
 
     "predicted" is the class that the model predicts for the clip, from its logits [1, label].
     """
     if isinstance(target, str) and target == "predicted" and target not in model.labels:
         return (int(logits[0].argmax()),)
     classes = target if isinstance(target, (tuple, list)) else (target,)
-    if not 1 <= len(set(classes)) == len(classes) <= 2:
+    distinct = len(set(classes)) == len(classes)
+    if not distinct or len(classes) not in (1, 2):
         raise ValueError(f'target must be a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
     return tuple(model.target(name) for name in classes)
 
@@ -47,7 +55,7 @@ def _require_scale(model, scale):
         )
 
 
-def require_one_label(model) -> None:
+def require_one_label(model: Model) -> None:
     """Raise ValueError where a model does not give one label of several, which a method requires."""
     if model.outputs != "one label":
         raise ValueError(
@@ -55,7 +63,7 @@ def require_one_label(model) -> None:
         )
 
 
-def value(model, logits, classes, scale="logit") -> torch.Tensor:
+def value(model: Model, logits: torch.Tensor, classes: Sequence[int], scale: str = "logit") -> torch.Tensor:
     """Return the number that is explained, [batch], from logits [batch, label].
 
     A class's logit, its log odds against all others, or its probability; of a pair, the difference of the two (of their
@@ -66,19 +74,22 @@ def value(model, logits, classes, scale="logit") -> torch.Tensor:
     _require_scale(model, scale)
     numbers = model.scores(logits) if scale == "probability" else logits
     if len(classes) == 2:
-        return numbers[:, classes[0]] - numbers[:, classes[1]]
+        first, second = classes
+        return numbers[:, first] - numbers[:, second]
+
+    (target,) = classes
     if scale == "log_odds" and model.outputs == "one label":
-        others = [c for c in range(logits.shape[-1]) if c != classes[0]]
-        return logits[:, classes[0]] - torch.logsumexp(logits[:, others], dim=-1)
-    return numbers[:, classes[0]]
+        others = [label for label in range(logits.shape[-1]) if label != target]
+        return logits[:, target] - torch.logsumexp(logits[:, others], dim=-1)
+    return numbers[:, target]
 
 
-def name(model, classes) -> str:
+def name(model: Model, classes: Sequence[int]) -> str:
     """Return the name of a target, "angry" or "angry − calm"."""
     return " − ".join(model.labels[c] for c in classes)
 
 
-def key(seed, index, name) -> tuple[int, int]:
+def key(seed: int, index: Hashable, name: str) -> tuple[int, int]:
     """Return the key of a clip's own random numbers, the same whichever other clips are used.
 
     `name` is one of the texts above.

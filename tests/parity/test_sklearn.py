@@ -191,9 +191,9 @@ def test_speaker_space_error_rate_equals_roc_crossing(spread):
     cosines = np.round(same + spread * rng.standard_normal(400), 1)  # with ties
     false, true, _ = roc_curve(same, cosines)
     expected = brentq(lambda x: 1 - x - np.interp(x, false, true), 0, 1)
-    assert speaker_space._rate(same, cosines)[0] == pytest.approx(expected, abs=1e-9)
-    assert speaker_space._rate(same, same)[0] == 0 and speaker_space._rate(same, -1.0 * same)[0] == 1
-    assert speaker_space._rate(same, np.zeros(400)) == [0.5, 0]
+    assert speaker_space._eer(same, cosines)[0] == pytest.approx(expected, abs=1e-9)
+    assert speaker_space._eer(same, same)[0] == 0 and speaker_space._eer(same, -1.0 * same)[0] == 1
+    assert speaker_space._eer(same, np.zeros(400)) == (0.5, 0)
 
 
 # ---------- dissection

@@ -175,21 +175,22 @@ def test_layer_probes_controls_keep_types_and_class_sizes(monkeypatch):
     """Control tasks keep the class sizes and give a phoneme one class, the same in training and test."""
     seen, plain = [], linear_probes._recalls
 
-    def spy(x, new, tasks, *rest):
-        seen.append(tasks)
-        return plain(x, new, tasks, *rest)
+    def spy(x, new, labellings, *rest):
+        seen.append(labellings)
+        return plain(x, new, labellings, *rest)
 
     monkeypatch.setattr(linear_probes, "_recalls", spy)
     train, test = probed([manners]), probed([manners], first=8, seed=1)
     linear_probes.layer_probes(train, test, controls=4)
-    (real, asked), *others = seen[0]
-    assert len(others) == 4 and real.tolist() == train["manner"].values.tolist()
-    assert asked.tolist() == test["manner"].values.tolist()
-    for classes, unseen in others:
-        assert classes.value_counts().to_dict() == real.value_counts().to_dict() and classes.tolist() != real.tolist()
-        given = dict(zip(train["phoneme"].values, classes))
-        assert [given[name] for name in train["phoneme"].values] == classes.tolist()
-        assert [given[name] for name in test["phoneme"].values] == unseen.tolist()
+    real, *controls = seen[0]
+    assert len(controls) == 4 and real.train.tolist() == train["manner"].values.tolist()
+    assert real.test.tolist() == test["manner"].values.tolist()
+    for control in controls:
+        assert control.train.value_counts().to_dict() == real.train.value_counts().to_dict()
+        assert control.train.tolist() != real.train.tolist()
+        class_of_phoneme = dict(zip(train["phoneme"].values, control.train))
+        assert [class_of_phoneme[name] for name in train["phoneme"].values] == control.train.tolist()
+        assert [class_of_phoneme[name] for name in test["phoneme"].values] == control.test.tolist()
 
 
 def test_layer_probes_omit_tasks_without_examples():
@@ -338,11 +339,11 @@ def test_selectivity_is_nan_for_speaker_of_one_clip():
     assert np.isnan(found.sel(speaker="s00")).all() and np.isfinite(found.isel(speaker=slice(1, None))).all()
 
 
-def test_shuffled_keeps_labels_within_groups():
+def test_shuffled_within_keeps_labels_within_groups():
     """Labels are shuffled within their group only, in each of 50 draws differently."""
     groups, labels = np.repeat(list("ba"), 6), np.array(list("uvwxyz" * 2), object)
     groups, labels = groups[[0, 7, *range(1, 7), *range(8, 12)]], labels[::-1]
-    drawn = [*variance_explained._shuffled(labels, groups, 50, 0)]
+    drawn = [*variance_explained._shuffled_within(labels, groups, 50, 0)]
     for one in drawn:
         assert all(sorted(one[groups == name]) == sorted(labels[groups == name]) for name in "ab")
     assert len({tuple(one) for one in drawn}) == 50

@@ -70,18 +70,18 @@ def test_readout_functions_read_all_frames_without_speech(tiny, voices):
         ([0.2, 0.2], [0.2], 0.5, 0.2),
     ],
 )
-def test_rate_equals_hand_computed_cases(same, different, rate, threshold):
+def test_eer_equals_hand_computed_cases(same, different, rate, threshold):
     """The equal-error rate and its cosine are as computed by hand, in five cases."""
     kind = np.repeat([True, False], [len(same), len(different)])
-    assert speaker_space._rate(kind, np.array(same + different)) == pytest.approx([rate, threshold])
+    assert speaker_space._eer(kind, np.array(same + different)) == pytest.approx([rate, threshold])
 
 
-def test_rate_balances_both_errors():
+def test_eer_balances_both_errors():
     """At the threshold the shares of missed and of falsely accepted pairs both equal the rate."""
     rng = np.random.default_rng(0)
     same = np.repeat([True, False], [300, 500])
     cosines = 0.3 * same + 0.2 * rng.standard_normal(800)
-    rate, threshold = speaker_space._rate(same, cosines)
+    rate, threshold = speaker_space._eer(same, cosines)
     assert threshold == pytest.approx(0.15, abs=0.03)  # of two normal distributions of one width: between them
     assert (cosines[same] < threshold).mean() == pytest.approx(rate, abs=1 / 300)
     assert (cosines[~same] >= threshold).mean() == pytest.approx(rate, abs=1 / 300)

@@ -248,6 +248,14 @@ def test_uar_equals_scikit_learn():
     assert statistics.uar(*y) == pytest.approx(balanced_accuracy_score(*y))
 
 
+@pytest.mark.parametrize("n", [0, 1])
+def test_prediction_sd_is_nan_without_two_draws(n):
+    """With no draw, or one, the SD is NaN for each entry, whichever axis the draws lie along."""
+    assert np.isnan(statistics.prediction_sd(np.zeros(n)))
+    np.testing.assert_equal(statistics.prediction_sd(np.zeros((n, 3))), np.full(3, np.nan))
+    np.testing.assert_equal(statistics.prediction_sd(np.zeros((3, n)), axis=-1), np.full(3, np.nan))
+
+
 def test_permutation_p_continues_beyond_draws():
     """Beyond all draws p is the tail of a Student distribution, else the share of draws; NaN stays NaN."""
     drawn = np.random.default_rng(0).standard_normal((99, 4))

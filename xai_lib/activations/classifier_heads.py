@@ -18,7 +18,7 @@ from .. import audio, models
 from ..corpora import as_clips, fingerprints, identity, sampling
 from ..corpora.filenames import ordered
 from ..models.architectures.wavlm import WavLM
-from ..statistics import uar
+from ..statistics import restricted_permutations, uar
 from .extraction import activations
 
 RECORDINGS_COMPARED = 20  # recordings per speaker that are compared with those of the encoder
@@ -72,11 +72,12 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
         best = int(np.argmax([uar(y[inside], predictions) for predictions in layer_predictions]))
         selected.append(int(layers[best]))
         predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
-    rng = np.random.default_rng(seed)
     most_frequent = int(np.argmax(np.bincount(np.searchsorted(layers, selected))))
+    speaker_rows = list(table.groupby("speaker").indices.values())
+    row_orders = restricted_permutations(speaker_rows, shuffles, seed)
     shuffled = []
-    for _ in tqdm(range(shuffles), "shuffled labels", leave=False, delay=2):
-        shuffled_labels = table.groupby("speaker")["label"].transform(lambda labels: rng.permutation(labels)).to_numpy()
+    for order in tqdm(row_orders, "shuffled labels", shuffles, leave=False, delay=2):
+        shuffled_labels = table["label"].to_numpy()[order]
         shuffled.append(uar(shuffled_labels, _predict(x[:, most_frequent], shuffled_labels, split, C)))
     rows_of_speaker = {str(name): rows for name, rows in table.reset_index().groupby("speaker", sort=False)["index"]}
     counts = pd.crosstab(y, predicted).reindex(index=names, columns=names, fill_value=0)

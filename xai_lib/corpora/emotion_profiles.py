@@ -57,10 +57,12 @@ def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFra
     ``eta_squared`` is 0 to 1, ``shuffled`` the 95th percentile of its null distribution, for which labels are shuffled
     within speakers.
     """
-    values, label = centred(table, clips), _column(clips, table, by)
-    groups = label.groupby(_column(clips, table, "speaker").to_numpy())
-    rng = np.random.default_rng(seed)
-    null_distribution = [statistics.eta_squared(values, groups.transform(rng.permutation)) for _ in range(shuffles)]
+    values = centred(table, clips)
+    label = _column(clips, table, by).to_numpy()
+    speaker = _column(clips, table, "speaker")
+    speaker_rows = list(speaker.groupby(speaker.to_numpy()).indices.values())
+    row_orders = statistics.restricted_permutations(speaker_rows, shuffles, seed)
+    null_distribution = [statistics.eta_squared(values, label[order]) for order in row_orders]
     columns = {
         "eta_squared": statistics.eta_squared(values, label),
         "shuffled": np.quantile(null_distribution, 0.95, axis=0),

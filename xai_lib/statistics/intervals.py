@@ -1,25 +1,29 @@
 """Means over speakers with confidence intervals."""
 
+from __future__ import annotations
+
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from .effect_sizes import _moments
 from .hypothesis_tests import MIN_SPEAKERS
 
 
-def interval(values, confidence=0.95, *, axis=0):
+def interval(values: ArrayLike, confidence: float = 0.95, *, axis: int = 0) -> tuple:
     """Return mean, low and high of the t interval over the units (speakers) along `axis`; NaN units are ignored.
 
     The bounds are NaN where there are fewer than 8 units.
     """
-    mean, square, n = _moments(np.asarray(values, float), axis)
+    mean, squares, n = _moments(np.asarray(values, float), axis)
     freedom = np.where(n >= MIN_SPEAKERS, n - 1, np.nan)
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(square / freedom / n)
-    return tuple(estimate[()] for estimate in (mean, mean - half, mean + half))
+    standard_error = np.sqrt(squares / freedom / n)
+    half_width = stats.t.ppf((1 + confidence) / 2, freedom) * standard_error
+    return mean[()], (mean - half_width)[()], (mean + half_width)[()]
 
 
-def welch(a, b, confidence=0.95, *, axis=0):
+def welch(a: ArrayLike, b: ArrayLike, confidence: float = 0.95, *, axis: int = 0) -> tuple:
     """Return the difference of the means of two groups along `axis`, its low and high, and p, by Welch's t test.
 
     The units are speakers. NaN units are ignored; interval and p are NaN where a group has fewer than 8. This is not a
@@ -30,14 +34,23 @@ def welch(a, b, confidence=0.95, *, axis=0):
     ----------
     scipy.stats.ttest_ind, equal_var=False, which it equals.
     """
-    (mean_a, square_a, n_a), (mean_b, square_b, n_b) = (_moments(np.asarray(group, float), axis) for group in (a, b))
-    f_a, f_b = (np.where((n_a >= MIN_SPEAKERS) & (n_b >= MIN_SPEAKERS), n - 1.0, np.nan) for n in (n_a, n_b))
-    v_a, v_b, difference = square_a / f_a / n_a, square_b / f_b / n_b, mean_a - mean_b
+    mean_a, squares_a, n_a = _moments(np.asarray(a, float), axis)
+    mean_b, squares_b, n_b = _moments(np.asarray(b, float), axis)
+    enough = (n_a >= MIN_SPEAKERS) & (n_b >= MIN_SPEAKERS)
+    freedom_a = np.where(enough, n_a - 1.0, np.nan)
+    freedom_b = np.where(enough, n_b - 1.0, np.nan)
+
+    # Variances of the two means, not of the units.
+    variance_a = squares_a / freedom_a / n_a
+    variance_b = squares_b / freedom_b / n_b
+    standard_error = np.sqrt(variance_a + variance_b)
+    difference = mean_a - mean_b
+
     with np.errstate(divide="ignore", invalid="ignore"):  # groups that do not vary
-        freedom = (v_a + v_b) ** 2 / (v_a**2 / f_a + v_b**2 / f_b)
-        p = 2 * stats.t.sf(np.abs(difference) / np.sqrt(v_a + v_b), freedom)
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(v_a + v_b)
-    return tuple(estimate[()] for estimate in (difference, difference - half, difference + half, p))
+        freedom = (variance_a + variance_b) ** 2 / (variance_a**2 / freedom_a + variance_b**2 / freedom_b)
+        p = 2 * stats.t.sf(np.abs(difference) / standard_error, freedom)
+    half_width = stats.t.ppf((1 + confidence) / 2, freedom) * standard_error
+    return difference[()], (difference - half_width)[()], (difference + half_width)[()], p[()]
 
 
 def by_speaker(data: xr.DataArray) -> xr.DataArray:
@@ -60,6 +73,8 @@ def over_speakers(data: xr.DataArray) -> xr.Dataset:
     `high` (NaN where `n` is under 8) and `n` (speakers that have a value) on its other dims.
     """
     units = data if "speaker" in data.dims else by_speaker(data)
-    options = {"input_core_dims": [["speaker"]], "output_core_dims": [[]] * 3, "kwargs": {"axis": -1}}
-    parts = dict(zip(("mean", "low", "high"), xr.apply_ufunc(interval, units, **options)))
-    return xr.Dataset({**parts, "n": np.isfinite(units).sum("speaker")}, attrs={"confidence": 0.95})
+    mean, low, high = xr.apply_ufunc(
+        interval, units, input_core_dims=[["speaker"]], output_core_dims=[[], [], []], kwargs={"axis": -1}
+    )
+    n = np.isfinite(units).sum("speaker")
+    return xr.Dataset({"mean": mean, "low": low, "high": high, "n": n}, attrs={"confidence": 0.95})
