@@ -192,7 +192,7 @@ def _hooked_forwards(model, waves, plans, readout_functions, batch):
         edits = {site: _by_row(batch_plans, site) for site in set().union(*batch_plans)}
         with hooks.edit(model, edits), hooks.capture(model, list(readout_functions)) as captured:
             logits = model.logits(waves.repeat(len(batch_plans), 1))
-        return logits, {site: function(captured[site]) for site, function in readout_functions.items()}
+            return logits, {site: function(captured[site]) for site, function in readout_functions.items()}
 
     logits = []
     readings = {site: [] for site in readout_functions}
