@@ -3,20 +3,32 @@
 All are exact against the plain forward. An edit at layer l leaves the layers below untouched, so they run once.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from . import hooks
 from .models.sites import Site, State
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .models.model import Model, SiteLike
+
+    Function = Callable[[torch.Tensor], torch.Tensor]
+    Edit = tuple[SiteLike, Function] | Mapping[SiteLike, Function]
+
+Result = TypeVar("Result")
 BATCH = 32
 
 
-def prefix(model, x, layer) -> State:
+def prefix(model: Model, x: torch.Tensor, layer: int) -> State:
     """Run raw waveforms [batch, time] up to the output of block `layer`; layer 0 is what enters the first block."""
     layer = model.check(layer).layer
     state = model.architecture.embed(model.prepare(x))
@@ -25,7 +37,7 @@ def prefix(model, x, layer) -> State:
     return state
 
 
-def states(model, x, layer) -> list[State]:
+def states(model: Model, x: torch.Tensor, layer: int) -> list[State]:
     """Return the states of raw waveforms [batch, time] after each of the layers 0 to `layer`."""
     layer_states = [prefix(model, x, 0)]
     while layer_states[-1].layer < layer:
@@ -33,7 +45,7 @@ def states(model, x, layer) -> list[State]:
     return layer_states
 
 
-def suffix(model, state) -> torch.Tensor:
+def suffix(model: Model, state: State) -> torch.Tensor:
     """Resume after `state` and return logits [batch, label].
 
     `state` is as returned by `prefix` or `model.architecture.replace(state, hidden)`.
@@ -43,7 +55,9 @@ def suffix(model, state) -> torch.Tensor:
     return model.classify(model.architecture.finish(state))
 
 
-def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
+def cascade(
+    model: Model, waveform: np.ndarray | torch.Tensor, edits: Sequence[Edit], *, batch: int | None = None
+) -> torch.Tensor:
     """Compute the logits of a clip [time], clean and under each edit: [1 + len(edits), label].
 
     Clean comes first; each row equals one hooked forward.
@@ -56,11 +70,19 @@ def cascade(model, waveform, edits, *, batch=None) -> torch.Tensor:
     batch : int, optional
         Edited copies that share a forward, default: 32; halved, and the run continues, when memory does not suffice.
     """
-    return cascade_read(model, waveform, edits, {}, batch=batch)[0]
+    logits, _ = cascade_read(model, waveform, edits, {}, batch=batch)
+    return logits
 
 
 @torch.no_grad()
-def cascade_read(model, waveform, edits, readout_functions, *, batch=None):
+def cascade_read(
+    model: Model,
+    waveform: np.ndarray | torch.Tensor,
+    edits: Sequence[Edit],
+    readout_functions: Mapping[SiteLike, Function],
+    *,
+    batch: int | None = None,
+) -> tuple[torch.Tensor, dict[Site, torch.Tensor]]:
     """Compute the logits of `cascade`, and what `readout_functions` return on the way.
 
     Parameters
@@ -71,31 +93,50 @@ def cascade_read(model, waveform, edits, readout_functions, *, batch=None):
     Returns
     -------
     logits : tensor [1 + len(edits), label]
-    seen : dict
+    readings : dict
         {Site: tensor [1 + len(edits), …]}. Rows whose edit lies above the site equal the clean one; at the site itself
         the edited values are read.
     """
     plans = [_plan(model, edit) for edit in edits]
-    readout_functions = {model.check(site): reader for site, reader in readout_functions.items()}
-    if not _resumable(model, [*readout_functions, *(site for plan in plans for site in plan)]):
-        return _hooked_forwards(
-            model, model.tensor(waveform), [{}, *plans], readout_functions, BATCH if batch is None else batch
-        )
-    order = sorted(range(len(plans)), key=lambda i: _join_layer(plans[i]))
-    clean, parts = _clean(model, model.tensor(waveform), readout_functions)
-    logits = [model.classify(model.architecture.finish(clean[-1]))]
-    seen = {site: [reader(parts.get(site, clean[site.layer].hidden))] for site, reader in readout_functions.items()}
-    run = partial(_run, model, clean, [plans[i] for i in order], readout_functions)
-    for edited_logits, readings in in_batches(run, len(plans), BATCH if batch is None else batch):
+    readout_functions = {model.check(site): function for site, function in readout_functions.items()}
+    batch = BATCH if batch is None else batch
+    waves = model.tensor(waveform)
+    if _can_resume(model, plans, readout_functions):
+        return _cascade(model, waves, plans, readout_functions, batch)
+    return _hooked_forwards(model, waves, [{}, *plans], readout_functions, batch)
+
+
+def _cascade(model, waves, plans, readout_functions, batch):
+    """Compute `cascade_read` for a model that can resume: the layers below an edit run once, on the clean clip."""
+    clean_states, parts = _clean_pass(model, waves, readout_functions)
+    clean_readings = {}
+    for site, function in readout_functions.items():
+        hidden = clean_states[site.layer].hidden if site.part == "hidden_state" else parts[site]
+        clean_readings[site] = function(hidden)
+
+    # Sorted, so that edited copies join the batch one after another.
+    order = sorted(range(len(plans)), key=lambda index: _join_layer(plans[index]))
+    sorted_plans = [plans[index] for index in order]
+    logits = [model.classify(model.architecture.finish(clean_states[-1]))]
+    readings = {site: [clean] for site, clean in clean_readings.items()}
+
+    def run(rows):
+        return _run(model, clean_states, sorted_plans[rows.start : rows.stop], readout_functions)
+
+    for edited_logits, edited_readings in in_batches(run, len(plans), batch):
         logits.append(edited_logits)
-        for site, values in seen.items():  # rows that had joined the batch, and the clean one for the others
-            joined = readings.get(site, values[0][:0])
-            values += [joined, values[0].repeat_interleave(len(edited_logits) - len(joined), dim=0)]
-    input_order = [0, *(1 + np.argsort(order))]
-    return torch.cat(logits)[input_order], {site: torch.cat(values)[input_order] for site, values in seen.items()}
+        for site, clean in clean_readings.items():
+            edited = edited_readings.get(site, clean[:0])
+            n_unaffected = len(edited_logits) - len(edited)  # copies that join the batch above the site
+            readings[site] += [edited, clean.repeat_interleave(n_unaffected, dim=0)]
+
+    input_order = [0] * (1 + len(plans))
+    for row, index in enumerate(order):
+        input_order[1 + index] = 1 + row
+    return torch.cat(logits)[input_order], {site: torch.cat(rows)[input_order] for site, rows in readings.items()}
 
 
-def in_batches(function, n, batch):
+def in_batches(function: Callable[[range], Result], n: int, batch: int) -> Iterator[Result]:
     """Yield `function` of the rows 0 to n − 1, a range of `batch` at a time, and fewer when memory does not suffice."""
     if batch < 1:
         raise ValueError(f"batch must be 1 or more, not {batch}")
@@ -115,25 +156,31 @@ def in_batches(function, n, batch):
             bar.update(len(rows))
 
 
-def forward(model, waves, batch) -> torch.Tensor:
+def forward(model: Model, waves: torch.Tensor, batch: int) -> torch.Tensor:
     """Compute logits [row, label] of raw waveforms [row, time], `batch` at a time."""
-    return torch.cat([*in_batches(lambda rows: model.logits(waves[rows.start : rows.stop]), len(waves), batch)])
+
+    def logits_of(rows):
+        return model.logits(waves[rows.start : rows.stop])
+
+    return torch.cat([*in_batches(logits_of, len(waves), batch)])
 
 
 def _plan(model, edit) -> dict:
     """Return {Site: function} of one edit, checked."""
+    message = "an edit must be (Site, function) or {Site: function}"
     try:
-        pairs = edit.items() if isinstance(edit, dict) else [tuple(edit)]
+        pairs = edit.items() if isinstance(edit, Mapping) else [tuple(edit)]
         plan = {model.check(site): function for site, function in pairs}
     except TypeError as error:
-        raise ValueError("an edit must be (Site, function) or {Site: function}") from error
-    if not plan or not all(map(callable, plan.values())):
-        raise ValueError("an edit must be (Site, function) or {Site: function}, with at least one function")
+        raise ValueError(message) from error
+    if not plan or not all(callable(function) for function in plan.values()):
+        raise ValueError(f"{message}, with at least one function")
     return plan
 
 
-def _resumable(model, sites) -> bool:
-    """Return whether a forward can resume from below each of the sites."""
+def _can_resume(model, plans, readout_functions) -> bool:
+    """Return whether a forward can resume from below each site that is edited or read."""
+    sites = set(readout_functions).union(*plans)
     return model.architecture.resumable and all(site.part != "module" for site in sites)
 
 
@@ -142,15 +189,18 @@ def _hooked_forwards(model, waves, plans, readout_functions, batch):
 
     def run(rows):
         batch_plans = plans[rows.start : rows.stop]
-        sites = {site for plan in batch_plans for site in plan}
-        edits = {site: partial(_apply_by_row, [plan.get(site) for plan in batch_plans], site) for site in sites}
-        with hooks.edit(model, edits), hooks.capture(model, list(readout_functions)) as seen:
-            return model.logits(waves.repeat(len(batch_plans), 1)), {
-                site: read(seen[site]) for site, read in readout_functions.items()
-            }
+        edits = {site: _by_row(batch_plans, site) for site in set().union(*batch_plans)}
+        with hooks.edit(model, edits), hooks.capture(model, list(readout_functions)) as captured:
+            logits = model.logits(waves.repeat(len(batch_plans), 1))
+            return logits, {site: function(captured[site]) for site, function in readout_functions.items()}
 
-    logits, seen = zip(*in_batches(run, len(plans), batch))
-    return torch.cat(logits), {site: torch.cat([readings[site] for readings in seen]) for site in readout_functions}
+    logits = []
+    readings = {site: [] for site in readout_functions}
+    for batch_logits, batch_readings in in_batches(run, len(plans), batch):
+        logits.append(batch_logits)
+        for site, values in batch_readings.items():
+            readings[site].append(values)
+    return torch.cat(logits), {site: torch.cat(values) for site, values in readings.items()}
 
 
 def _join_layer(plan: dict) -> int:
@@ -161,60 +211,66 @@ def _join_layer(plan: dict) -> int:
     return min(site.layer - (site.part != "hidden_state") for site in plan)
 
 
-def _clean(model, waves, readout_functions):
-    """Return states of the unedited clip after every layer, and the parts that are read."""
-    with hooks.capture(model, [site for site in readout_functions if site.part != "hidden_state"]) as parts:
-        return states(model, waves, model.n_layers), dict(parts)
+def _clean_pass(model, waves, readout_functions):
+    """Return the states of the unedited clip after every layer, and the parts inside layers that are read."""
+    inside = [site for site in readout_functions if site.part != "hidden_state"]
+    with hooks.capture(model, inside) as parts:
+        clean_states = states(model, waves, model.n_layers)
+    return clean_states, parts
 
 
-def _run(model, clean, plans, readout_functions, rows):
-    """Return logits and readings of the plans in `rows`.
+def _run(model, clean_states, plans, readout_functions):
+    """Return logits and readings of plans, which are sorted by the layer after which they join the batch.
 
-    The plans are sorted by the layer after which they join the batch; each joins after its own.
+    Readings have a row for each copy that is in the batch at that site.
     """
-    plans = plans[rows.start : rows.stop]
-    architecture, n_joined, state, readings = model.architecture, 0, None, {}
+    state = None  # of the copies that have joined
+    readings = {}
     for layer in range(_join_layer(plans[0]), model.n_layers + 1):
-        if state is not None:
-            state, parts = _step(model, state, plans[:n_joined], readout_functions)
-            readings |= {site: readout_functions[site](hidden) for site, hidden in parts.items()}
+        joined = [plan for plan in plans if _join_layer(plan) < layer]
+        if joined:
+            state, parts = _step(model, state, joined, readout_functions)
+            for site, hidden in parts.items():
+                readings[site] = readout_functions[site](hidden)
+
         n_new = sum(_join_layer(plan) == layer for plan in plans)
         if n_new:
-            clean_copies = clean[layer].repeat_rows(n_new)
-            state = clean_copies if state is None else State(layer, *map(_cat, state[1:], clean_copies[1:]))
-            n_joined += n_new
+            new_copies = clean_states[layer].repeat_rows(n_new)
+            state = state.append_rows(new_copies) if joined else new_copies
+
         site = Site(layer)
-        functions = [plan.get(site) for plan in plans[:n_joined]]
+        functions = [plan.get(site) for plan in plans if _join_layer(plan) <= layer]
         if any(functions):
-            state = architecture.replace(state, _apply_by_row(functions, site, state.hidden))
+            state = model.architecture.replace(state, _apply_by_row(functions, site, state.hidden))
         if site in readout_functions:
             readings[site] = readout_functions[site](state.hidden)
-    return model.classify(architecture.finish(state)), readings
+    return model.classify(model.architecture.finish(state)), readings
 
 
 def _step(model, state, plans, readout_functions):
     """Run the next layer with the edits inside it; return the state, and the parts inside it that are read."""
     layer = state.layer + 1
+    edited_sites = _inside(set().union(*plans), layer)
     with ExitStack() as stack:
-        inside = {site for plan in plans for site in plan if site.layer == layer and site.part != "hidden_state"}
-        for site in inside:
-            functions = [plan.get(site) for plan in plans]
-            stack.enter_context(hooks.edit(model, {site: partial(_apply_by_row, functions, site)}))
-        read = [site for site in readout_functions if site.layer == layer and site.part != "hidden_state"]
-        parts = stack.enter_context(hooks.capture(model, read))
+        for site in edited_sites:
+            stack.enter_context(hooks.edit(model, {site: _by_row(plans, site)}))
+        parts = stack.enter_context(hooks.capture(model, _inside(readout_functions, layer)))
         return model.architecture.step(state), parts
+
+
+def _inside(sites: Iterable[Site], layer: int) -> list[Site]:
+    """Return the sites inside a layer, before its output."""
+    return [site for site in sites if site.layer == layer and site.part != "hidden_state"]
+
+
+def _by_row(plans, site) -> Function:
+    """Return a function that edits a site by the plan of each row."""
+    return partial(_apply_by_row, [plan.get(site) for plan in plans], site)
 
 
 def _apply_by_row(functions, site, hidden):
     """Apply to each row its own function; None leaves the row as it is."""
-    return torch.cat(
-        [
-            row if function is None else hooks.apply(function, row, site)
-            for function, row in zip(functions, hidden.split(1))
-        ]
-    )
-
-
-def _cat(first, second):
-    """Concatenate two parts of states along the batch; None where the first is None."""
-    return None if first is None else torch.cat([first, second])
+    rows = []
+    for function, row in zip(functions, hidden.split(1)):
+        rows.append(row if function is None else hooks.apply(function, row, site))
+    return torch.cat(rows)

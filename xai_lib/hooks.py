@@ -1,16 +1,25 @@
 """Hooks that read and change what a forward computes, by site; they are always removed."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from .models.sites import PARTS, PassedSites, Site
 
+if TYPE_CHECKING:
+    from .models.model import Model, SiteLike
+
 __all__ = ["PARTS", "Site", "apply", "capture", "edit"]
 
 
 @contextmanager
-def capture(model, sites, reduce=None):
+def capture(
+    model: Model, sites: SiteLike | Sequence[SiteLike], reduce: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> Iterator[dict[Site, torch.Tensor]]:
     """Record what the forwards inside the `with` compute at `sites`: Site, or several Site, (layer, part) or layer.
 
     Yields {Site: tensor [batch, frame, neuron]}, filled by each forward anew. Tensors stay in the graph; values that
@@ -25,8 +34,8 @@ def capture(model, sites, reduce=None):
     captured: dict = {}
     passed = PassedSites()
 
-    def recorder(site):
-        def hook(module, args, output):
+    def hook_of(site):
+        def record(module, args, output):
             passed.note(site)
             native = output[0] if isinstance(output, tuple) else output
             if model.architecture.overwrites:
@@ -34,18 +43,19 @@ def capture(model, sites, reduce=None):
             hidden = model.architecture.to_frames(site, native)
             captured[site] = hidden if reduce is None else reduce(hidden)
 
-        return hook
+        return record
 
     with ExitStack() as stack:
         passed.watch(model.network, stack)
-        for site in map(model.check, sites):
-            handle = stack.enter_context(model.architecture.hookable(site)).register_forward_hook(recorder(site))
-            stack.callback(handle.remove)
+        for site in sites:
+            checked = model.check(site)
+            module = stack.enter_context(model.architecture.hookable(checked))
+            stack.callback(module.register_forward_hook(hook_of(checked)).remove)
         yield captured
 
 
 @contextmanager
-def edit(model, edits):
+def edit(model: Model, edits: Mapping[SiteLike, Callable[[torch.Tensor], torch.Tensor]]) -> Iterator[None]:
     """Change what the forwards inside the `with` compute: {Site: function}, from [batch, frame, neuron] to the same.
 
     Raises
@@ -60,22 +70,25 @@ def edit(model, edits):
     nest as functions do: the inner `with` acts first, and the outer one on what it returns.
     """
     passed = PassedSites()
+
+    def hook_of(site, function):
+        def change(module, args, output):
+            passed.note(site)
+            native = output[0] if isinstance(output, tuple) else output
+            hidden = apply(function, model.architecture.to_frames(site, native), site)
+            edited = model.architecture.from_frames(site, hidden, native)
+            if model.architecture.overwrites:
+                edited = edited.clone()  # so that operations in place do not change what the function has stored
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return change
+
     with ExitStack() as stack:
         passed.watch(model.network, stack)
         for site, function in edits.items():
-            site = model.check(site)
-
-            def hook(module, args, output, site=site, function=function):
-                passed.note(site)
-                native = output[0] if isinstance(output, tuple) else output
-                edited = apply(function, model.architecture.to_frames(site, native), site)
-                edited = model.architecture.from_frames(site, edited, native)
-                if model.architecture.overwrites:
-                    edited = edited.clone()  # so that operations in place do not change what the function has stored
-                return (edited, *output[1:]) if isinstance(output, tuple) else edited
-
-            handle = stack.enter_context(model.architecture.hookable(site)).register_forward_hook(hook, prepend=True)
-            stack.callback(handle.remove)
+            checked = model.check(site)
+            module = stack.enter_context(model.architecture.hookable(checked))
+            stack.callback(module.register_forward_hook(hook_of(checked, function), prepend=True).remove)
         model.edited += 1
         try:
             yield
@@ -83,7 +96,7 @@ def edit(model, edits):
             model.edited -= 1
 
 
-def apply(function, hidden: torch.Tensor, site: Site) -> torch.Tensor:
+def apply(function: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, site: Site) -> torch.Tensor:
     """Return `function(hidden)`, computed on a copy so that the function may write in place, and checked for shape."""
     edited = function(hidden.clone())
     if not isinstance(edited, torch.Tensor) or edited.shape != hidden.shape:

@@ -210,14 +210,14 @@ def test_effect_map_shows_means_hatches_and_groups(rng):
         plots.effect_map(found.rename(layer="k"))
 
 
-def test_effect_map_colours_columns_by_null_width(rng):
+def test_readout_map_colours_columns_by_null_width(rng):
     """Columns of different units are coloured by their difference from the null, in half-widths of its band."""
     parts = [made(rng, ("layer",), layer=range(6)) for _ in range(3)]
     nats = ablation.summary(parts[0])
     hertz = ablation.summary(parts[1].map(lambda x: 1000 * x + 200).where(parts[1]["layer"] < 5))  # unread in the last
     share = ablation.summary(0.001 * parts[2])
     columns = {"log-odds (nats)": nats, "F0 (Hz)": hertz.assign_coords(feature="f0"), "changed (share)": share}
-    figure = plots.effect_map(columns)
+    figure = plots.readout_map(columns)
     axes, beside = figure.axes
     assert [text.get_text() for text in axes.get_xticklabels()] == list(columns)
     colours = axes.images[0].get_array()
@@ -238,12 +238,12 @@ def test_effect_map_colours_columns_by_null_width(rng):
     assert axes.images[0].norm.vmax == 4 < np.nanmax(np.abs(colours)) and axes.images[0].colorbar.extend == "both"
     without = ablation.summary(parts[0].isel(random=[]))
     with pytest.raises(ValueError, match="run the sweep with n_random"):
-        plots.effect_map({**columns, "relative_change": without})
+        plots.readout_map({**columns, "relative_change": without})
     alike = {
         name: one.assign({side: one[side] * np.nan for side in ("random_low", "random_high", "q")})
         for name, one in columns.items()
     }
-    figure = plots.effect_map(alike)  # random sets that share nearly all neurons give no band
+    figure = plots.readout_map(alike)  # random sets that share nearly all neurons give no band
     assert {text.get_color() for text in figure.axes[0].texts} == {"black"} and figure.axes[0].images[0].norm.vmax == 4
     assert len(hatched(figure.axes[0])) == 17 and "too similar random sets: no test" in figure.axes[0].get_title()
 
@@ -417,13 +417,13 @@ def test_effect_map_shows_r2_and_reason_untested(rng):
     track = track.assign_coords(layer=range(4), feature=names)
     found = ablation.summary(sweep)
 
-    def columns(effects, **options):
-        figure = plots.effect_map(effects, **options)
+    def columns(effects, plot=plots.effect_map, **options):
+        figure = plot(effects, **options)
         return [text.get_text() for text in figure.axes[0].get_xticklabels()], words(figure)
 
     assert columns(found, validity=track)[0] == ["level\nR² 0.9", "f0\nR² -0.3"] and columns(found)[0] == names
     mixed = {"odds": found.sel(feature="f0", drop=True).drop_vars("readout_layer"), "F0 (Hz)": found.sel(feature="f0")}
-    assert columns(mixed, validity=track)[0] == ["odds", "F0 (Hz)\nR² -0.3"]
+    assert columns(mixed, plots.readout_map, validity=track)[0] == ["odds", "F0 (Hz)\nR² -0.3"]
     readout_layer = made(rng, ("layer", "readout_layer"), layer=range(3), readout_layer=[2, 3]).assign_coords(
         feature="level"
     )

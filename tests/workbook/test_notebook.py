@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import warnings
 from types import SimpleNamespace
@@ -100,6 +101,16 @@ def test_setup_tests_on_untrained_speakers(stand_ins, capsys):
     assert run.k == 20 and run.batch == 16 and run.profile == "quick"
     said = capsys.readouterr().out
     assert len(said.strip().splitlines()) <= 5 and "2, of whom the encoder was trained on 0" in said
+
+
+def test_run_shows_what_setup_prints(stand_ins, tmp_path, capsys):
+    """A run shows itself as the lines that `setup` prints and, in a notebook, as a table of them."""
+    (tmp_path / "corpus" / "a" / "empty.wav").write_bytes(b"")
+    run = workbook.setup("03_x", files=str(tmp_path / "corpus" / "a"))
+    assert repr(run) + "\n" == capsys.readouterr().out
+    cells = re.findall("<td>(.*)</td>", run._repr_html_())
+    assert cells[::2] == ["model", "corpus", "test speakers", "target", "explained", "left out"]
+    assert cells[1] == "pocket: angry, sad; layers 0–3" and cells[-1].startswith("empty.wav: ")
 
 
 def test_setup_refuses_recording_on_both_sides(stand_ins, tmp_path):
@@ -391,6 +402,7 @@ def test_fingerprint_ignores_order(stand_ins):
         {"k": 0},
         {"k": "many"},
         {"k": 2.5},
+        {"k": float("inf")},
         {"k": True},
         {"k": None},
         {"layer": -1},

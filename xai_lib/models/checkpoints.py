@@ -1,11 +1,18 @@
 """Reading of checkpoints: folder or hub id, weights as float32, and the evidence that the head is trained."""
 
+from __future__ import annotations
+
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _DATA = Path(__file__).resolve().parents[2] / "data"
 POCKET = _DATA / "pocket-wavlm"
@@ -14,20 +21,23 @@ _HEAD = ("projector.", "classifier.", "layer_weights")
 _HARMLESS = ("masked_spec_embed",)  # a vector that only training uses
 
 
-def folder(name_or_path) -> str:
+def folder(name_or_path: str | Path) -> str:
     """Return the folder or hub id to read from; raise FileNotFoundError if a name looks like a folder but is none."""
-    name_or_path = {name: path for path, name in BUNDLED.items()}.get(str(name_or_path), name_or_path)
-    path = Path(name_or_path).expanduser()
+    text = str(name_or_path)
+    for bundled_path, name in BUNDLED.items():
+        if text == name:
+            text = bundled_path
+    path = Path(text).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise FileNotFoundError(f"{path} has no config.json: expected a model folder written by save_pretrained")
         return str(path)
-    if path.is_absolute() or str(name_or_path).startswith((".", "~")) or str(name_or_path).count("/") > 1:
+    if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
         raise FileNotFoundError(f"there is no folder {path}: expected a model folder, a hub id or 'pocket'")
-    return str(name_or_path)
+    return text
 
 
-def read(function, folder, **options):
+def read(function: Callable, folder: str, **options):
     """Call a transformers function that reads a part of a checkpoint, and turn its errors into clear messages."""
     try:
         return function(folder, trust_remote_code=False, **options)
@@ -46,12 +56,13 @@ def read(function, folder, **options):
         raise ValueError(f"{folder} cannot be opened: {_first_line(error)}") from error
 
 
-def _first_line(error) -> str:
+def _first_line(error: Exception) -> str:
     """Return the first line of an error message, or the name of its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
-def _check_weights(folder) -> None:
+def _check_weights(folder: str) -> None:
     """Raise FileNotFoundError if a weights file is a pointer only, as Git leaves it without LFS."""
     for path in [*Path(folder).glob("*.safetensors"), *Path(folder).glob("*.bin")]:
         with open(path, "rb") as file:
@@ -61,14 +72,14 @@ def _check_weights(folder) -> None:
                 )
 
 
-def config(folder):
+def config(folder: str) -> PretrainedConfig:
     """Return the configuration of a checkpoint."""
     from transformers import AutoConfig
 
     return read(AutoConfig.from_pretrained, folder)
 
 
-def network(folder, config, *, bare=False):
+def network(folder: str, config: PretrainedConfig, *, bare: bool = False) -> tuple[PreTrainedModel, str | None]:
     """Return the network, and why its head counts as trained, or None; `bare` loads no head, for a user's own."""
     from transformers import AutoModel, AutoModelForAudioClassification
 
@@ -84,25 +95,40 @@ def network(folder, config, *, bare=False):
             f"the weights of {folder} have other sizes than its config.json says ({config.num_labels} labels, "
             f"{config.hidden_size} neurons): one of the two belongs to another model"
         ) from error
+    _raise_on_broken_weights(folder, network)
+    head_is_trained = _is_head_complete(folder, info["missing_keys"])
+    if bare:
+        return network, "head given by the user"
+    if not head_is_trained:
+        return network, None
+    metrics = getattr(config, "xai_metrics", None)
+    if metrics:
+        return network, f"weights in the checkpoint, metrics {metrics}"
+    return network, "weights in the checkpoint"
+
+
+def _raise_on_broken_weights(folder, network):
+    """Raise ValueError if weights are NaN or infinite."""
     broken = [name for name, weight in network.state_dict().items() if not torch.isfinite(weight).all()]
     if broken:
         raise ValueError(
             f"{len(broken)} weights of {folder} hold NaN or infinite numbers, such as {broken[0]}: training "
             "diverged, use an earlier checkpoint"
         )
-    untrained = {key for key in info["missing_keys"] if key.startswith(_HEAD)}
-    missing = sorted(key for key in set(info["missing_keys"]) - untrained if not key.endswith(_HARMLESS))
-    if missing:  # these weights would be random
+
+
+def _is_head_complete(folder, missing_keys) -> bool:
+    """Return True if no weight of the head is missing; raise ValueError if one of the encoder is, as it is random."""
+    encoder_keys = [key for key in missing_keys if not key.startswith(_HEAD)]
+    missing = sorted(key for key in encoder_keys if not key.endswith(_HARMLESS))
+    if missing:
         raise ValueError(
             f"{folder} lacks {len(missing)} of the encoder's weights, such as {missing[0]}: use a complete checkpoint"
         )
-    if bare:
-        return network, "head given by the user"
-    metrics = getattr(config, "xai_metrics", None)
-    return network, None if untrained else "weights in the checkpoint" + (f", metrics {metrics}" if metrics else "")
+    return len(encoder_keys) == len(missing_keys)
 
 
-def preprocessor(folder) -> dict:
+def preprocessor(folder: str) -> dict:
     """Return rate and normalisation from the feature extractor of a checkpoint."""
     from transformers.feature_extraction_utils import FeatureExtractionMixin
 
@@ -123,11 +149,11 @@ def device(name: str) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device {name!r} is unknown: expected {expected}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device {name!r} is not supported: expected {expected}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         reason = f"torch finds {torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "torch finds no GPU"
         raise ValueError(f"device {name}: {reason}; use 'cpu' or 'auto'")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device {name}: torch finds no Metal GPU; use 'cpu' or 'auto'")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device {name!r} is not supported: expected {expected}")
     return device

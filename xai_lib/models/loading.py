@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
 from ..corpora import fingerprints
 from . import checkpoints, torch_pair
 from .architectures import ARCHITECTURES, Wrapped
 from .model import Model
 
 
-def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_untrained_head=False) -> Model:
+def load(
+    name_or_path: str | Path = "pocket",
+    *,
+    device: str = "auto",
+    head: torch.nn.Module | None = None,
+    labels: Sequence[str] | None = None,
+    allow_untrained_head: bool = False,
+) -> Model:
     """Open a model: a bundled one, a local folder in Hugging Face format, or a hub id.
 
     Parameters
@@ -43,12 +55,7 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
         )
     network, trained = checkpoints.network(folder, config, bare=head is not None)
     if head is None:
-        names = [str(config.id2label[i]) for i in range(config.num_labels)]
-        labels = names if labels is None else list(labels)
-        if len(labels) != len(names):
-            raise ValueError(
-                f"{len(labels)} labels were given, but the head has {len(names)} logits: give one label per logit"
-            )
+        labels = _labels_of_head(config, labels)
     elif labels is None:
         raise ValueError("head= needs labels=[…], the names of its logits in order")
     if trained is None and allow_untrained_head:
@@ -66,10 +73,31 @@ def load(name_or_path="pocket", *, device="auto", head=None, labels=None, allow_
     return model
 
 
+def _labels_of_head(config, labels) -> list[str]:
+    """Return the names of the logits: those of the checkpoint, or the user's; ValueError if their number is wrong."""
+    names = [str(config.id2label[i]) for i in range(config.num_labels)]
+    if labels is None:
+        return names
+    if len(labels) != len(names):
+        raise ValueError(
+            f"{len(labels)} labels were given, but the head has {len(names)} logits: give one label per logit"
+        )
+    return list(labels)
+
+
 def wrap(
-    module, *, sites, sample_rate, preprocess=None, labels=(), layout="batch frame neuron", read=None, seconds=None,
-    name=None, device="auto",
-) -> Model:  # fmt: skip
+    module: torch.nn.Module,
+    *,
+    sites: Mapping,
+    sample_rate: int,
+    preprocess: Callable | None = None,
+    labels: Sequence[str] = (),
+    layout: str | Mapping[str, str] = "batch frame neuron",
+    read: Callable | None = None,
+    seconds: float | None = None,
+    name: str | None = None,
+    device: str = "auto",
+) -> Model:
     """Open any module, with access to its activations by the paths of its submodules.
 
     Parameters
@@ -112,14 +140,11 @@ def wrap(
     architecture = Wrapped(
         module, sites, layout=layout, preprocess=preprocess, read=read, n_labels=len(labels), seconds=seconds
     )
-    properties = {
-        "labels": list(labels),
-        "name": name or type(module).__name__,
-        "trained": "given by the user, not checked",
-    }
     model = Model(
         module,
-        **properties,
+        labels=list(labels),
+        name=name or type(module).__name__,
+        trained="given by the user, not checked",
         preprocessor={"sampling_rate": sample_rate},
         device=checkpoints.device(device),
         architecture=architecture,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copyreg
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,10 @@ from . import windows
 from .architectures import ARCHITECTURES
 from .sites import PassedSites, Site
 
+if TYPE_CHECKING:
+    from .architectures.base import Architecture
+
+SiteLike = Site | tuple[int, str] | int | str
 OUTPUTS = {"multi_label_classification": "several labels", "regression": "numbers"}  # by transformers' problem_type
 MAX_SECONDS = 60  # longest clip in one forward pass: memory grows with the square of its length
 
@@ -54,20 +61,39 @@ class Model:
         can be set where the architecture has no window of its own and memory suffices.
     """
 
-    def __init__(self, network, *, labels, name, trained, preprocessor, device, head=None, architecture=None):
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        *,
+        labels: list[str],
+        name: str,
+        trained: str | None,
+        preprocessor: dict,
+        device: torch.device,
+        head: torch.nn.Module | None = None,
+        architecture: Architecture | None = None,
+    ):
         self.network = network.eval().requires_grad_(False).to(device)
         self.architecture = architecture or ARCHITECTURES[network.config.model_type](network)
-        self.head = head if head is None else head.eval().requires_grad_(False).to(device)
-        self.labels, self.name, self.trained, self.device = labels, name, trained, device
-        problem = getattr(getattr(network, "config", None), "problem_type", None)
-        self.outputs = OUTPUTS.get(problem, "one label") if head is None else "one label"
+        self.head = None if head is None else head.eval().requires_grad_(False).to(device)
+        self.labels = labels
+        self.name = name
+        self.trained = trained
+        self.device = device
+        config = getattr(network, "config", None)
+        self.outputs = "one label"
+        if head is None:
+            self.outputs = OUTPUTS.get(getattr(config, "problem_type", None), "one label")
         self.edited = 0  # number of active `hooks.edit` contexts
         self._widths = {}  # of modules given by path
-        for attribute in ("train_speakers", "head_train_speakers", "selection_speakers"):
-            setattr(self, attribute, getattr(getattr(network, "config", None), f"xai_{attribute}", None))
+        self.train_speakers = getattr(config, "xai_train_speakers", None)
+        self.head_train_speakers = getattr(config, "xai_head_train_speakers", None)
+        self.selection_speakers = getattr(config, "xai_selection_speakers", None)
         self.trained_recordings = None
-        self.preprocessor, self.sample_rate = preprocessor, preprocessor.get("sampling_rate", 16_000)
-        self.n_layers, self.span = len(self.architecture.layers), self.architecture.span
+        self.preprocessor = preprocessor
+        self.sample_rate = preprocessor.get("sampling_rate", 16_000)
+        self.n_layers = len(self.architecture.layers)
+        self.span = self.architecture.span
         self.max_seconds = min(MAX_SECONDS, self.architecture.window or MAX_SECONDS)
         if head is not None:
             self._check_head()
@@ -75,9 +101,9 @@ class Model:
     def __reduce__(self):
         """Pickle configuration and weights: a network with a parametrised convolution cannot be pickled as it is."""
         self.require_unedited()
-        attributes = {name: value for name, value in vars(self).items() if name not in ("network", "architecture")}
         if not self.architecture.resumable:
             return copyreg.__newobj__, (Model,), vars(self)
+        attributes = {name: value for name, value in vars(self).items() if name not in ("network", "architecture")}
         return _unpickled, (type(self.network), self.network.config, self.network.state_dict(), attributes)
 
     def __repr__(self):
@@ -98,64 +124,73 @@ class Model:
         """Return the number of frames of a waveform of `n_samples`."""
         return self.architecture.n_frames(n_samples)
 
-    def times(self, waveform, n=None) -> np.ndarray:
+    def times(self, waveform: np.ndarray | torch.Tensor, n: int | None = None) -> np.ndarray:
         """Return the centre of each frame in seconds, NaN for class tokens; `n`, the number, is needed if wrapped."""
         return self._frame_times(waveform, n)[0]
 
-    def valid_frames(self, waveform, n=None) -> np.ndarray:
+    def valid_frames(self, waveform: np.ndarray | torch.Tensor, n: int | None = None) -> np.ndarray:
         """Return the mask of valid frames, bool [frame]: those in the clip, neither class tokens nor padding."""
         return self._frame_times(waveform, n)[1]
 
     def _frame_times(self, waveform, n):
         """Return the centre of each frame in seconds and the mask of valid frames, both [frame]."""
-        count = () if n is None or self.architecture.resumable else (n,)
-        return self.architecture.frame_times(np.shape(waveform)[-1], self.sample_rate, *count)
+        n_samples = np.shape(waveform)[-1]
+        if n is None or self.architecture.resumable:
+            return self.architecture.frame_times(n_samples, self.sample_rate)
+        return self.architecture.frame_times(n_samples, self.sample_rate, n)
 
-    def stream(self, clips, skipped=None):
+    def stream(self, clips: pd.DataFrame, skipped: dict | None = None) -> Iterator[tuple[Hashable, np.ndarray]]:
         """Yield what `audio.stream` does at the model's rate, for clips of one frame up to `max_seconds`."""
-        options = {"shortest": self.span, "longest": self.max_seconds * self.sample_rate, "skipped": skipped}
-        return audio.stream(clips, self.sample_rate, **options)
+        longest = self.max_seconds * self.sample_rate
+        return audio.stream(clips, self.sample_rate, shortest=self.span, longest=longest, skipped=skipped)
 
-    def speech(self, waveform, n=None) -> np.ndarray:
+    def speech(self, waveform: np.ndarray, n: int | None = None) -> np.ndarray:
         """Return the mask of frames that contain speech, bool [frame]: `audio.speech_mask` at their centres."""
-        times, valid_frames = self._frame_times(waveform, n)
-        grid = audio.grid(self.sample_rate)
         if self.architecture.timeline:
             return audio.speech_mask(waveform, self.sample_rate, hop=self.hop, span=self.span)
+        times, valid_frames = self._frame_times(waveform, n)
+        grid = audio.grid(self.sample_rate)
         mask = audio.speech_mask(waveform, self.sample_rate)
         nearest = np.round((np.nan_to_num(times) * self.sample_rate - grid["span"] / 2) / grid["hop"]).astype(int)
         return valid_frames & mask[np.clip(nearest, 0, len(mask) - 1)]
 
-    def sites(self, part="hidden_state", layers="all") -> list[Site]:
+    def sites(
+        self, part: str | Sequence[str] = "hidden_state", layers: str | int | Sequence[int] = "all"
+    ) -> list[Site]:
         """Return the sites of one or more parts, lowest layer first; `layers` is "all", an int or a sequence of int."""
         parts = (part,) if isinstance(part, str) else part
         if isinstance(layers, str) and layers == "all":
             for name in parts:
                 self._check_part(name)
-            candidates = [Site(layer, part) for layer in range(self.n_layers + 1) for part in parts]
-            return [site for site in candidates if self.architecture.has(site)]
-        sites = sorted({self.check((layer, part)) for layer in np.atleast_1d(layers).tolist() for part in parts})
+            candidates = itertools.product(range(self.n_layers + 1), parts)
+            sites = [Site(layer, name) for layer, name in candidates]
+            return [site for site in sites if self.architecture.has(site)]
+        candidates = itertools.product(np.atleast_1d(layers).tolist(), parts)
+        sites = {self.check((layer, name)) for layer, name in candidates}
         if not sites:
             raise ValueError('layers is empty: give at least one layer, or "all"')
-        return sites
+        return sorted(sites)
 
-    def n_neurons(self, site) -> int:
+    def n_neurons(self, site: SiteLike) -> int:
         """Return the number of neurons of a site."""
         site = self.check(site)
+        if site.part != "module" and self.architecture.resumable:
+            return self.architecture.width(site.part)
         if site.part != "module":
-            return self.architecture.width(site.part) if self.architecture.resumable else self.architecture.widths[site]
+            return self.architecture.widths[site]
         if site not in self._widths:  # not in the configuration, but in the output of a short forward pass
             shapes, _ = self.trace_shapes([site], self.dummy_input(1))
             self._widths[site] = shapes[site][-1]
         return self._widths[site]
 
-    def dummy_input(self, rows, seconds=None) -> torch.Tensor:
+    def dummy_input(self, rows: int, seconds: float | None = None) -> torch.Tensor:
         """Return noise [batch, time] as a test input; default: one second, or the only length that the model takes."""
-        n = round((seconds or self.architecture.seconds or 1) * self.sample_rate)
-        return 0.1 * torch.randn(rows, n, generator=torch.Generator().manual_seed(0)).to(self.device)
+        n_samples = round((seconds or self.architecture.seconds or 1) * self.sample_rate)
+        noise = torch.randn(rows, n_samples, generator=torch.Generator().manual_seed(0))
+        return 0.1 * noise.to(self.device)
 
     @torch.no_grad()
-    def trace_shapes(self, sites, x) -> tuple[dict, torch.Size]:
+    def trace_shapes(self, sites: Iterable[Site], x: torch.Tensor) -> tuple[dict, torch.Size]:
         """Return the shapes {site: [batch, frame, neuron]} and that of the logits for waveforms `x`.
 
         Raises ValueError if the forward pass does not reach a site.
@@ -168,9 +203,8 @@ class Model:
 
                 def note(module, args, output, site=site):
                     passed.note(site)
-                    shapes[site] = self.architecture.to_frames(
-                        site, output[0] if isinstance(output, tuple) else output
-                    ).shape
+                    native = output[0] if isinstance(output, tuple) else output
+                    shapes[site] = self.architecture.to_frames(site, native).shape
 
                 module = stack.enter_context(self.architecture.hookable(site))
                 stack.callback(module.register_forward_hook(note).remove)
@@ -182,15 +216,16 @@ class Model:
                 )
         return shapes, logits
 
-    def head_neurons(self, heads) -> np.ndarray:
+    def head_neurons(self, heads: int | Sequence[int]) -> np.ndarray:
         """Return the neurons of the part `heads` that belong to the given attention heads, numbered from 0."""
-        n, width = self.architecture.n_heads, self.architecture.width("heads")
-        out_of_range = [head for head in np.atleast_1d(heads) if not 0 <= head < n]
-        if out_of_range:
-            raise ValueError(f"head {out_of_range[0]} out of range: each layer has 0–{n - 1}")
-        return np.arange(width).reshape(n, -1)[np.atleast_1d(heads)].ravel()
+        n_heads = self.architecture.n_heads
+        for head in np.atleast_1d(heads):
+            if not 0 <= head < n_heads:
+                raise ValueError(f"head {head} out of range: each layer has 0–{n_heads - 1}")
+        neurons_by_head = np.arange(self.architecture.width("heads")).reshape(n_heads, -1)
+        return neurons_by_head[np.atleast_1d(heads)].ravel()
 
-    def frames_between(self, start, stop) -> np.ndarray:
+    def frames_between(self, start: float, stop: float) -> np.ndarray:
         """Return the frames whose centres lie in the interval from `start` to before `stop` in seconds."""
         frames = np.arange(int(np.ceil(max(stop, 0) / self.frame_seconds)) + 1)
         times = audio.frame_times(len(frames), self.sample_rate, hop=self.hop, span=self.span)
@@ -201,20 +236,35 @@ class Model:
         if part not in self.architecture.parts:
             raise ValueError(f"unknown part {part!r}: the parts are {', '.join(self.architecture.parts)}")
 
-    def check(self, site, neuron=None) -> Site:
+    def check(self, site: SiteLike, neuron: int | Sequence[int] | None = None) -> Site:
         """Return the `Site` of a `Site`, (layer, part), a layer or a module's path.
 
         Raises ValueError if the site or a neuron does not exist.
         """
-        site = Site(site, "module") if isinstance(site, str) else site
-        site = Site(site) if isinstance(site, (int, np.integer)) else Site(*site)
+        if isinstance(site, str):
+            site = Site(site, "module")
+        elif isinstance(site, (int, np.integer)):
+            site = Site(site)
+        else:
+            site = Site(*site)
         if site.part == "module":
-            paths = [path for path, _ in self.network.named_modules() if path]
-            if site.layer not in paths:
-                similar = get_close_matches(str(site.layer), paths, cutoff=0.3) or paths[:3]
-                raise ValueError(f"there is no module {site.layer!r}: there are {', '.join(similar)} …")
-            return self._check_neuron(site, neuron)
-        self._check_part(site.part)
+            self._check_path(site.layer)
+        else:
+            self._check_part(site.part)
+            self._check_layer(site)
+        if neuron is not None:
+            self._check_neuron(site, neuron)
+        return site
+
+    def _check_path(self, path):
+        """Raise ValueError if the network has no module of that path."""
+        paths = [known for known, _ in self.network.named_modules() if known]
+        if path not in paths:
+            similar = get_close_matches(str(path), paths, cutoff=0.3) or paths[:3]
+            raise ValueError(f"there is no module {path!r}: there are {', '.join(similar)} …")
+
+    def _check_layer(self, site):
+        """Raise ValueError if the model does not have the layer, or the layer not the part."""
         if not isinstance(site.layer, (int, np.integer)) or isinstance(site.layer, bool):
             raise ValueError(f"layer must be an integer, not {site.layer!r}")
         if not 0 <= site.layer <= self.n_layers:
@@ -223,18 +273,15 @@ class Model:
             layer_name = "layer 0 is the input of the first layer: it" if site.layer == 0 else f"layer {site.layer}"
             parts = [part for part in self.architecture.parts if self.architecture.has(Site(site.layer, part))]
             raise ValueError(f"{layer_name} has no {site.part}, only {', '.join(parts)}")
-        return self._check_neuron(site, neuron)
 
     def _check_neuron(self, site, neuron):
-        """Return the site; raise ValueError if it does not have the neuron, or one of several."""
-        if neuron is not None:
-            last = self.n_neurons(site) - 1
-            out_of_range = [n for n in np.atleast_1d(neuron) if not 0 <= n <= last]
-            if out_of_range:
-                raise ValueError(f"neuron {out_of_range[0]} out of range: {site.part} has 0–{last}")
-        return site
+        """Raise ValueError if the site does not have the neuron, or one of several."""
+        last = self.n_neurons(site) - 1
+        for index in np.atleast_1d(neuron):
+            if not 0 <= index <= last:
+                raise ValueError(f"neuron {index} out of range: {site.part} has 0–{last}")
 
-    def target(self, name) -> int:
+    def target(self, name: str | int) -> int:
         """Return the index of a class given by name or index; raise ValueError with the labels if it is neither."""
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool) and 0 <= name < len(self.labels):
             return int(name)
@@ -255,7 +302,7 @@ class Model:
         if self.edited or self.architecture.has_hooked_heads:
             raise ValueError("the model is edited, which cannot be pickled or cached: leave `with hooks.edit(…)` first")
 
-    def tensor(self, waveform) -> torch.Tensor:
+    def tensor(self, waveform: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return a waveform [time] as float32 [1, time] on the device; raise ValueError if too short or not finite."""
         samples = torch.as_tensor(waveform, dtype=torch.float32, device=self.device)
         if samples.ndim == 2 and len(samples) == 1:
@@ -278,8 +325,10 @@ class Model:
 
     def _require_eval(self) -> None:
         """Raise ValueError if a module is in training mode."""
-        modules = [self.network, *([] if self.head is None else [self.head])]
-        if any(part.training for module in modules for part in module.modules()):
+        parts = [*self.network.modules()]
+        if self.head is not None:
+            parts += self.head.modules()
+        if any(part.training for part in parts):
             raise ValueError(
                 "the network is in training mode, in which dropout makes outputs random: call model.network.eval()"
             )
@@ -316,7 +365,7 @@ class Model:
         logits = self.head(hidden)
         return logits.mean(dim=1) if logits.ndim == 3 else logits
 
-    def __call__(self, clips, sample_rate=None) -> torch.Tensor:
+    def __call__(self, clips, sample_rate: int | None = None) -> torch.Tensor:
         """Compute logits [clip, label] of waveforms, with `sample_rate`, or of other input of `corpora.as_clips`.
 
         Raises BadClip, which names the clip, if one cannot be used, and UntrainedHead if the head was never trained.
@@ -326,7 +375,7 @@ class Model:
         return torch.cat(rows)
 
     @torch.no_grad()
-    def predict(self, clips, sample_rate=None) -> pd.DataFrame:
+    def predict(self, clips, sample_rate: int | None = None) -> pd.DataFrame:
         """Return label and probabilities of each clip: of a path, a waveform, or other input of `corpora.as_clips`.
 
         The result is indexed like `clips` and has the column `label` and one column per label, with its `scores`. Where
@@ -336,13 +385,15 @@ class Model:
         """
         self.require_trained()
         clips = as_clips(clips, sample_rate)
-        skipped, rows = {}, {}
+        skipped = {}
+        rows = {}
         for index, waveform in self.stream(clips, skipped):
-            rows[index] = self.scores(self.logits(self.tensor(waveform)))[0].tolist()
-            if not np.isfinite(rows[index]).all():
+            scores = self.scores(self.logits(self.tensor(waveform)))[0].tolist()
+            if not np.isfinite(scores).all():
                 raise ValueError(
-                    f"{self.name} returned {rows[index][0]} for {index!r}: some of its weights are NaN or infinite"
+                    f"{self.name} returned {scores[0]} for {index!r}: some of its weights are NaN or infinite"
                 )
+            rows[index] = scores
         table = pd.DataFrame.from_dict(rows, orient="index", columns=self.labels)
         if self.outputs != "numbers":
             table.insert(0, "label", [self._label(row) for row in table.to_numpy()])
@@ -352,31 +403,44 @@ class Model:
         table.attrs["skipped"] = skipped
         return table
 
-    def over_time(self, recordings, sample_rate=None, *, window=None, step=1.0, batch=8) -> xr.Dataset:
+    def over_time(
+        self,
+        recordings,
+        sample_rate: int | None = None,
+        *,
+        window: float | None = None,
+        step: float = 1.0,
+        batch: int = 8,
+    ) -> xr.Dataset:
         """Compute probabilities through a long recording, in overlapping windows: `windows.over_time`.
 
         The default window is 4 s, or `max_seconds` if that is less. `plots.over_time` draws the result.
         """
-        window = min(4.0, self.max_seconds) if window is None else window
+        if window is None:
+            window = min(4.0, self.max_seconds)
         return windows.over_time(self, recordings, sample_rate, window=window, step=step, batch=batch)
 
     def _check_head(self):
         """Raise ValueError if a user's head does not fit the encoder and the labels."""
-        width, n = self.architecture.width("hidden_state"), len(self.labels)
+        width = self.architecture.width("hidden_state")
+        n_labels = len(self.labels)
         try:
             with torch.no_grad():
                 shape = tuple(self.classify(torch.zeros(1, 4, width, device=self.device)).shape)
         except RuntimeError as error:
             expected = f"the head does not take [batch, frame, {width}], the encoder's last layer"
             raise ValueError(f"{expected}: {error}") from error
-        if shape != (1, n):
-            raise ValueError(f"the head returns {shape} for one clip, but there are {n} labels: expected {(1, n)}")
+        if shape != (1, n_labels):
+            raise ValueError(
+                f"the head returns {shape} for one clip, but there are {n_labels} labels: expected {(1, n_labels)}"
+            )
 
 
 def _unpickled(kind, config, state, attributes):
     """Return the Model that `Model.__reduce__` took apart."""
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn at random, and replaced
-        model, network = Model.__new__(Model), kind(config)
+        network = kind(config)
+    model = Model.__new__(Model)
     network.load_state_dict(state)
     model.network = network.eval().requires_grad_(False).to(attributes["device"])
     model.architecture = ARCHITECTURES[config.model_type](network)

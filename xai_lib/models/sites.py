@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -33,8 +34,21 @@ class State(NamedTuple):
 
     def repeat_rows(self, rows: int) -> State:
         """Return a state of `rows` copies of this one, which has one row."""
-        tensors = [None if tensor is None else tensor.repeat(rows, 1, 1) for tensor in self[1:]]
-        return State(self.layer, *tensors)
+        return State(
+            self.layer,
+            self.hidden.repeat(rows, 1, 1),
+            None if self.bias is None else self.bias.repeat(rows, 1, 1),
+            None if self.total is None else self.total.repeat(rows, 1, 1),
+        )
+
+    def append_rows(self, other: State) -> State:
+        """Return a state of the rows of this one and of another one after the same layer."""
+        return State(
+            self.layer,
+            torch.cat([self.hidden, other.hidden]),
+            None if self.bias is None else torch.cat([self.bias, other.bias]),
+            None if self.total is None else torch.cat([self.total, other.total]),
+        )
 
 
 class PassedSites:
@@ -43,7 +57,7 @@ class PassedSites:
     def __init__(self):
         self.sites = None  # outside of such a forward pass
 
-    def watch(self, network, stack):
+    def watch(self, network: torch.nn.Module, stack: ExitStack) -> None:
         """Register hooks that mark begin and end of forward passes of the network, while the stack is open."""
         stack.callback(network.register_forward_pre_hook(self._begin, prepend=True).remove)
         stack.callback(network.register_forward_hook(self._end, always_call=True).remove)
@@ -54,7 +68,7 @@ class PassedSites:
     def _end(self, module, args, output):
         self.sites = None
 
-    def note(self, site):
+    def note(self, site: Site) -> None:
         """Record that a site was passed; raise ValueError if it was already passed in this forward pass."""
         if self.sites is None:
             return

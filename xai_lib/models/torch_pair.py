@@ -10,14 +10,16 @@ PAIR = {"torch": "2.14.1", "torchaudio": "2.11.0"}  # as in requirements.txt
 def known_good() -> bool:
     """Return True if the installed wheels are the tested pair, without importing either."""
     try:
-        if any(metadata.version(name) != version for name, version in PAIR.items()):
-            return False
+        versions = {name: metadata.version(name) for name in PAIR}
     except metadata.PackageNotFoundError:  # not installed by pip, so its version is unknown
         return False
-    audio, torch = (Path(util.find_spec(name).origin) for name in ("torchaudio", "torch"))
+    if versions != PAIR:
+        return False
+    audio = Path(util.find_spec("torchaudio").origin)
     installed = Path(str(metadata.distribution("torchaudio").locate_file("torchaudio/__init__.py")))
     # torchaudio's Linux wheel needs the CUDA build of torch; a CPU build may carry the same version.
-    return audio == installed and (torch.parent / "lib" / "libtorch_cuda.so").exists()
+    cuda_library = Path(util.find_spec("torch").origin).parent / "lib" / "libtorch_cuda.so"
+    return audio == installed and cuda_library.exists()
 
 
 def check() -> None:

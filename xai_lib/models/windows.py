@@ -1,5 +1,9 @@
 """Class probabilities through long recordings, in overlapping windows."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 import xarray as xr
@@ -8,9 +12,14 @@ from tqdm.auto import tqdm
 from .. import audio, results
 from ..corpora import as_clips
 
+if TYPE_CHECKING:
+    from .model import Model
+
 
 @torch.no_grad()
-def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batch=8) -> xr.Dataset:
+def over_time(
+    model: Model, recordings, sample_rate: int | None = None, *, window: float = 4.0, step: float = 1.0, batch: int = 8
+) -> xr.Dataset:
     """Compute the probability of each class in windows of a recording, such as a call or an interview.
 
     Memory does not grow with the recording, except for its samples (an hour at 16 kHz takes 230 MB).
@@ -39,7 +48,30 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
         would skip sound.
     """
     model.require_trained()
-    for name, seconds in (("window", window), ("step", step)):
+    _check_options(model, window, step, batch)
+    clips = as_clips(recordings, sample_rate)
+    rate = model.sample_rate
+    skipped = {}
+    probabilities = {}  # [window, target] of each recording
+    seconds = {}  # start and end [window, 2] of each recording
+    for index, waveform in audio.stream(clips, rate, shortest=model.span, skipped=skipped):
+        bounds = _window_bounds(len(waveform), round(window * rate), round(step * rate))
+        probabilities[index] = _probabilities(model, waveform, bounds, batch)
+        seconds[index] = np.array(bounds) / rate
+
+    bounds_seconds = _stack(seconds.values())
+    coords = results.coordinates(clips, probabilities)
+    coords["target"] = model.labels
+    coords["start"] = ("clip", "window"), bounds_seconds[..., 0]
+    coords["end"] = ("clip", "window"), bounds_seconds[..., 1]
+    coords["time"] = ("clip", "window"), bounds_seconds.mean(axis=-1)
+    attrs = results.attributes(model, skipped, method="over_time", window=window, step=step)
+    return xr.Dataset({"probability": (("clip", "window", "target"), _stack(probabilities.values()))}, coords, attrs)
+
+
+def _check_options(model, window, step, batch):
+    """Raise ValueError if an option of `over_time` is not a number, or out of its range."""
+    for name, seconds in {"window": window, "step": step}.items():
         if not isinstance(seconds, (int, float, np.integer, np.floating)):
             raise ValueError(f"{name} must be a number of seconds, not {seconds!r}")
     if isinstance(batch, bool) or not isinstance(batch, (int, np.integer)) or batch < 1:
@@ -53,25 +85,16 @@ def over_time(model, recordings, sample_rate=None, *, window=4.0, step=1.0, batc
             f"a window of {window:g} s is longer than the {model.max_seconds:g} s that {model.name} takes in one "
             "forward pass: use a shorter window"
         )
-    clips = as_clips(recordings, sample_rate)
-    rate, skipped, rows = model.sample_rate, {}, {}
-    for index, waveform in audio.stream(clips, rate, shortest=model.span, skipped=skipped):
-        bounds = _window_bounds(len(waveform), round(window * rate), round(step * rate))
-        probability = _probabilities(model, waveform, bounds, batch)
-        rows[index] = probability, np.array(bounds) / rate
 
-    count = max(len(bounds) for _, bounds in rows.values())
-    probability = np.full((len(rows), count, len(model.labels)), np.nan)
-    seconds = np.full((len(rows), count, 2), np.nan)
-    for row, (values, times) in enumerate(rows.values()):
-        probability[row, : len(values)] = values
-        seconds[row, : len(times)] = times
-    coords = results.coordinates(clips, rows)
-    coords["target"] = model.labels
-    coords |= {"start": (("clip", "window"), seconds[..., 0]), "end": (("clip", "window"), seconds[..., 1])}
-    coords["time"] = ("clip", "window"), seconds.mean(axis=-1)
-    attrs = results.attributes(model, skipped, method="over_time", window=window, step=step)
-    return xr.Dataset({"probability": (("clip", "window", "target"), probability)}, coords, attrs)
+
+def _stack(recordings) -> np.ndarray:
+    """Return [window, …] of several recordings as [recording, window, …], NaN beyond the last window of each."""
+    arrays = list(recordings)
+    n_windows = max(len(values) for values in arrays)
+    stacked = np.full((len(arrays), n_windows, arrays[0].shape[1]), np.nan)
+    for row, values in enumerate(arrays):
+        stacked[row, : len(values)] = values
+    return stacked
 
 
 def _window_bounds(length, window, step) -> list[tuple[int, int]]:
@@ -85,10 +108,10 @@ def _window_bounds(length, window, step) -> list[tuple[int, int]]:
 def _probabilities(model, waveform, bounds, batch) -> np.ndarray:
     """Return probabilities [window, target]; NaN for silent windows."""
     values = np.full((len(bounds), len(model.labels)), np.nan)
-    not_silent = [index for index, (start, end) in enumerate(bounds) if np.ptp(waveform[start:end]) > 0]
-    groups = [not_silent[first : first + batch] for first in range(0, len(not_silent), batch)]
-    for group in tqdm(groups, "windows", leave=False, delay=2):
-        waveforms = [waveform[slice(*bounds[index])] for index in group]
-        logits = model.logits(torch.cat([model.tensor(samples) for samples in waveforms]))
+    windows = [waveform[start:end] for start, end in bounds]
+    not_silent = [index for index, samples in enumerate(windows) if np.ptp(samples) > 0]
+    for first in tqdm(range(0, len(not_silent), batch), "windows", leave=False, delay=2):
+        group = not_silent[first : first + batch]
+        logits = model.logits(torch.cat([model.tensor(windows[index]) for index in group]))
         values[group] = model.scores(logits).double().cpu().numpy()
     return values

@@ -30,6 +30,7 @@ from .neuron_card import neuron_card
 from .neuron_groups import neuron_groups
 from .over_time import over_time
 from .proxy_changes import proxy_changes
+from .readout_map import readout_map
 from .recognition import recognition
 from .relative_change import relative_change
 from .segment_map import segment_map

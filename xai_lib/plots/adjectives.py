@@ -1,9 +1,13 @@
+from __future__ import annotations
+
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from . import style
 
 
-def adjectives(table, *, max_adjectives=20):
+def adjectives(table: pd.DataFrame, *, max_adjectives: int = 20) -> Figure:
     """Plot the number of neurons that each adjective describes, beside descriptions from shuffled captions.
 
     `table` is as returned by `open_concepts.distribution`; the `max_adjectives` adjectives that describe most neurons
@@ -22,7 +26,9 @@ def adjectives(table, *, max_adjectives=20):
             ax.text(ends.iloc[row], row, "  n.s. (q ≥ 0.05)", va="center")
     ax.set_yticks(rows, top.index, parse_math=False)
     ax.invert_yaxis()
-    count_note = f" ({len(top)} of {len(table)})" if len(top) < len(table) else ""
+    count_note = ""
+    if len(top) < len(table):
+        count_note = f" ({len(top)} of {len(table)})"
     ax.set(xlabel="neurons", xlim=(0, None), title=f"Neurons by adjective{count_note}; a neuron may have several")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -1,12 +1,31 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
 
 from .. import statistics
 from ..pruning import forgetting
-from ..pruning.forgetting import random_sets
 from . import style
 
 
-def class_changes(compared, dose, *, forgotten, measure="logit", units="speakers"):
+@dataclass(frozen=True)
+class _Condition:
+    """How the values before or after pruning are drawn."""
+
+    dose: int
+    shift: float
+    marker: str
+    fill: str
+    forgotten_fill: str
+    label: str
+
+
+def class_changes(
+    compared: xr.Dataset, dose: int, *, forgotten: str, measure: str = "logit", units: str = "speakers"
+) -> Figure:
     """Plot a measure of the true class before and after pruning, and with random neurons pruned, class by class.
 
     `compared` is as returned by `pruning.compare`, `dose` one of its numbers of neurons, `measure` "logit",
@@ -15,47 +34,65 @@ def class_changes(compared, dose, *, forgotten, measure="logit", units="speakers
     Raise ValueError for a dose or a class that `compared` does not have.
     """
     values = forgetting.by_class(compared, measure)
+    check_choice(values, dose, forgotten)
+    before = values.sel(dose=0, neuron_set="selected").mean("speaker")
+    values = values.isel(label=np.argsort(-before.values, kind="stable"))
+    summary = statistics.over_speakers(values)
+    names = values["label"].values
+    positions = np.arange(len(names))
+
+    figure, ax = style.panels(height=4.0)
+    random = forgetting.random_sets(summary["mean"].sel(dose=dose))
+    if random.sizes["neuron_set"]:
+        options = {"color": style.RANDOM_COLOR, "lw": 7, "label": "random neurons pruned (range)"}
+        ax.vlines(positions, random.min("neuron_set"), random.max("neuron_set"), **options)
+    unpruned = _Condition(0, -0.12, "o", "white", "white", "unpruned")
+    forgotten_fill = style.COLORS[1] if dose else style.COLORS[0]
+    pruned = _Condition(dose, 0.12, "s", style.COLORS[0], forgotten_fill, f"{dose} selected neurons pruned")
+    for condition in (unpruned, pruned):
+        _draw_condition(ax, positions, condition, values, summary, names == forgotten)
+
+    ax.set_xticks(positions, names, rotation=30, ha="right")
+    for tick, name in zip(ax.get_xticklabels(), names):
+        if name == forgotten:
+            tick.set(color=style.COLORS[1], fontweight="bold")
+    ax.set(ylabel=f"{measure} of the true class, mean over {units}")
+    title = f"To forget: {forgotten}"
+    if (summary["n"].sel(dose=0, neuron_set="selected") < statistics.MIN_SPEAKERS).any():
+        title += f" (small: single {units}, too few for an interval)"
+    ax.set_title(title)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def check_choice(values: xr.Dataset | xr.DataArray, dose: int, forgotten: str) -> None:
+    """Raise ValueError if there are no results for the dose, or no clips of the forgotten class."""
     if dose not in values["dose"].values:
         raise ValueError(f"no result for {dose} neurons: the doses are {values['dose'].values.tolist()}; choose one")
     if forgotten not in values["label"].values:
         raise ValueError(
             f"there are no clips of {forgotten!r}: the classes are {', '.join(values['label'].values)}; choose one"
         )
-    before = values.sel(dose=0, neuron_set="selected").mean("speaker")
-    values = values.isel(label=np.argsort(-before.values, kind="stable"))
-    names, summary = values["label"].values, statistics.over_speakers(values)
-    positions, is_forgotten = np.arange(len(names)), names == forgotten
-    figure, ax = style.panels(height=4.0)
-    random = random_sets(summary["mean"].sel(dose=dose))
-    if random.sizes["neuron_set"]:
-        options = {"color": style.RANDOM_COLOR, "lw": 7, "label": "random neurons pruned (range)"}
-        ax.vlines(positions, random.min("neuron_set"), random.max("neuron_set"), **options)
-    conditions = (
-        (0, -0.12, "o", "white", "unpruned"),
-        (dose, 0.12, "s", style.COLORS[0], f"{dose} selected neurons pruned"),
+
+
+def _draw_condition(ax, positions, condition, values, summary, is_forgotten):
+    """Draw the mean of each class with its interval, or each speaker if they are too few, and mark the forgotten."""
+    marker_style = {"ls": "", "marker": condition.marker, "ms": 6, "mec": "black"}
+    interval = summary.sel(dose=condition.dose, neuron_set="selected")
+    shifted = positions + condition.shift
+    style.interval(ax, shifted, interval, color="black", mfc=condition.fill, label=condition.label, **marker_style)
+
+    too_few = interval["n"] < statistics.MIN_SPEAKERS
+    speaker_values = values.sel(dose=condition.dose, neuron_set="selected").where(too_few)
+    ax.plot(
+        shifted + condition.shift,
+        speaker_values.transpose("label", "speaker"),
+        ls="",
+        marker=condition.marker,
+        ms=3,
+        color="#555555",
+        mfc=condition.fill,
+        alpha=0.6,
     )
-    for at_dose, shift, marker, fill, label in conditions:
-        interval = summary.sel(dose=at_dose, neuron_set="selected")
-        options = {"ls": "", "marker": marker, "ms": 6, "mec": "black"}
-        style.interval(ax, positions + shift, interval, color="black", mfc=fill, label=label, **options)
-        speaker_values = (
-            values.sel(dose=at_dose, neuron_set="selected")
-            .where(interval["n"] < statistics.MIN_SPEAKERS)
-            .transpose("label", "speaker")
-        )
-        ax.plot(positions + 2 * shift, speaker_values, ls="", marker=marker, ms=3, color="#555555", mfc=fill, alpha=0.6)
-        ax.plot(
-            positions[is_forgotten] + shift,
-            interval["mean"].values[is_forgotten],
-            mfc=style.COLORS[1] if at_dose else fill,
-            zorder=4,
-            **options,
-        )
-    ax.set_xticks(positions, names, rotation=30, ha="right")
-    for tick, highlighted in zip(ax.get_xticklabels(), is_forgotten):
-        tick.set(color=style.COLORS[1] if highlighted else "black", fontweight="bold" if highlighted else "normal")
-    ax.set(ylabel=f"{measure} of the true class, mean over {units}")
-    few = bool((summary["n"].sel(dose=0, neuron_set="selected") < statistics.MIN_SPEAKERS).any())
-    ax.set_title(f"To forget: {forgotten}" + (f" (small: single {units}, too few for an interval)" if few else ""))
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    forgotten_mean = interval["mean"].values[is_forgotten]
+    ax.plot(shifted[is_forgotten], forgotten_mean, mfc=condition.forgotten_fill, zorder=4, **marker_style)

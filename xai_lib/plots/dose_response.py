@@ -1,10 +1,16 @@
+from __future__ import annotations
+
 import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
 
 from . import style
 from .layer_curves import draw, over
 
 
-def dose_response(curves, directions=None, *, ylabel="change of the target's log-odds (nats)"):
+def dose_response(
+    curves: xr.Dataset, directions: xr.Dataset | None = None, *, ylabel: str = "change of the target's log-odds (nats)"
+) -> Figure:
     """Plot the effect of an edit by the number of neurons, for one or several selections and random neurons.
 
     Parameters
@@ -24,20 +30,28 @@ def dose_response(curves, directions=None, *, ylabel="change of the target's log
         raise ValueError("a dose–response curve needs the dim k: join sweeps with several k by xr.concat")
     if "selection" not in curves.dims:
         curves = curves.expand_dims(selection=["selected neurons"])
+    names = curves["selection"].values.tolist()
+    k = curves["k"].values
     figure, axes = style.panels(height=4.2)
-    k, names = curves["k"].values, curves["selection"].values.tolist()
-    if directions is not None:  # directions depend on k alone: the same for all selections
-        ends = (directions[name] for name in ("random_low", "random_high", "random_mean"))
-        low, high, mean = (end.isel(selection=0) if "selection" in end.dims else end for end in ends)
-        options = {"facecolor": "none", "edgecolor": "#777777", "hatch": "....", "lw": 0}
-        axes.fill_between(k, low, high, **options, label="95 % of random directions")
-        axes.plot(k, mean, color="#777777", ls="--", lw=1)
-    for index, (name, offset) in enumerate(zip(names, style.apart(len(names), 0.012 * np.log(k[-1] / k[0])))):
+    if directions is not None:
+        _draw_directions(axes, k, directions)
+    for index, shift in enumerate(style.apart(len(names), 0.012 * np.log(k[-1] / k[0]))):
         curve = curves.isel(selection=index)
-        draw(axes, k, curve, positions=k * np.exp(offset), index=index, name=name, alone=len(names) == 1)
+        positions = k * np.exp(shift)
+        draw(axes, k, curve, positions=positions, index=index, name=names[index], alone=len(names) == 1)
     axes.axhline(0, color="black", lw=0.6)
     axes.set(xscale="log", xlabel="neurons edited (number, log axis)", ylabel=ylabel, title=over(curves))
     axes.set_xticks(k, k)
     axes.minorticks_off()
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _draw_directions(axes, k, directions):
+    """Draw the band and the mean of random directions."""
+    random = directions[["random_low", "random_high", "random_mean"]]
+    if "selected" in random.dims:  # directions depend on k alone: the same for all selections
+        random = random.isel(selected=0)
+    options = {"facecolor": "none", "edgecolor": "#777777", "hatch": "....", "lw": 0}
+    axes.fill_between(k, random["random_low"], random["random_high"], **options, label="95 % of random directions")
+    axes.plot(k, random["random_mean"], color="#777777", ls="--", lw=1)

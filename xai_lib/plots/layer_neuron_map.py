@@ -1,9 +1,14 @@
+from __future__ import annotations
+
 import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
 
 from . import style
 
 
-def layer_neuron_map(mean, selected=None):
+def layer_neuron_map(mean: xr.DataArray, selected: pd.DataFrame | None = None) -> Figure:
     """Plot the signed attribution of every neuron of every layer as an image.
 
     `mean` is as returned by `attribution.mean_score(…, by="signed")`. Each layer is divided by its largest absolute
@@ -11,16 +16,16 @@ def layer_neuron_map(mean, selected=None):
     `attribution.top_neurons`, are ringed.
     """
     mean = mean.transpose("layer", "neuron")
-    peak = np.abs(mean.values).max(axis=1)
+    peaks = np.abs(mean.values).max(axis=1)
+    divisors = np.where(peaks > 0, peaks, 1)
     layers = mean["layer"].values
     figure, axes = style.panels(height=0.9 + 0.32 * len(layers))
-    image = axes.imshow(mean.values / np.where(peak > 0, peak, 1)[:, None], cmap=style.DIVERGING, vmin=-1, vmax=1)
+    image = axes.imshow(mean.values / divisors[:, None], cmap=style.DIVERGING, vmin=-1, vmax=1)
     axes.set(xlabel="neuron", ylabel="layer", yticks=range(len(layers)), yticklabels=layers)
-    for row, value in enumerate(peak):
-        axes.text(mean.sizes["neuron"] + 0.2, row, f" {value:.2g}", va="center", fontsize=8)
+    for row, peak in enumerate(peaks):
+        axes.text(mean.sizes["neuron"] + 0.2, row, f" {peak:.2g}", va="center", fontsize=8)
     if selected is not None:
-        rows = [list(layers).index(layer) for layer in selected["layer"]]
-        axes.scatter(selected["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
+        style.ring(axes, selected, layers)
     axes.set_title("Attribution of each neuron (right: maximum of the layer; ringed: selected)")
     figure.colorbar(image, ax=axes, pad=0.07, label="fraction of the layer's maximum")
     return figure

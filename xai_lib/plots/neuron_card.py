@@ -1,41 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import cycle
+
 import numpy as np
+from matplotlib.figure import Figure
 
 from .. import statistics
 from . import style
 
 
-def neuron_card(card, *, marks=None, units="speakers"):
+def neuron_card(card: Mapping, *, marks: Mapping[str, float] | None = None, units: str = "speakers") -> Figure:
     """Plot one neuron: words of its description, best concept, activation on held-out clips, and zero ablation.
 
     `card` is as returned by `dissection.card`; missing parts are left out. `marks` are activations of other recordings
     by name, drawn as lines. Text is truncated and drawn literally: a "$" starts no formula. `units` is the
     figure's word for speakers.
     """
-    sections = [(_draw_words, 1, card["z"] is not None), (_draw_concepts, 0.9, card["named"] is not None)]
-    sections += [(_draw_clips, 1.3, card["test"] is not None and bool(card["selective"]))]
-    sections += [(_draw_zeroed, 0.8, card["zero_ablation"] is not None and "mean" in card["zero_ablation"])]
-    sections = [(draw, width) for draw, width, available in sections if available]
-    rows, widths = (2, [1, 1]) if len(sections) > 3 else (1, [width for _, width in sections] or [1])
-    figure, panels = style.panels(rows, len(widths), height=3.6 * rows + 0.4, squeeze=False, width_ratios=widths)
-    for ax, (draw, _) in zip(panels.flat, sections):
-        draw(ax, card, *{_draw_clips: [marks], _draw_zeroed: [units]}.get(draw, []))
+    sections = []
+    widths = []
+    if card["z"] is not None:
+        sections.append(_draw_words)
+        widths.append(1)
+    if card["named"] is not None:
+        sections.append(_draw_concepts)
+        widths.append(0.9)
+    if card["test"] is not None and card["selective"]:
+        sections.append(partial(_draw_clips, marks=marks or {}))
+        widths.append(1.3)
+    if card["zero_ablation"] is not None and "mean" in card["zero_ablation"]:
+        sections.append(partial(_draw_zeroed, units=units))
+        widths.append(0.8)
+
+    n_rows = 1
+    if not sections:
+        widths = [1]
+    elif len(sections) > 3:
+        n_rows = 2
+        widths = [1, 1]
+    figure, panels = style.panels(n_rows, len(widths), height=3.6 * n_rows + 0.4, squeeze=False, width_ratios=widths)
+    for ax, draw in zip(panels.flat, sections):
+        draw(ax, card)
     if not sections:
         panels[0, 0].set_axis_off()
-    description = next(
-        (card[name] for name in ("summary", "sentence") if isinstance(card[name], str)), "no description"
-    )
-    neuron_name = f"Layer {card['layer']}, {card['part'] + ', ' if card['part'] else ''}neuron {card['neuron']}"
-    figure.suptitle(f"{_plain(neuron_name, 60)}: {_plain(description, 110)}", ha="left", x=0.01, size=10)
+    figure.suptitle(_title(card), ha="left", x=0.01, size=10)
     return figure
+
+
+def _title(card):
+    """Return the neuron's layer, part and number, and its summary, or else its description."""
+    part = f"{card['part']}, " if card["part"] else ""
+    neuron_name = f"Layer {card['layer']}, {part}neuron {card['neuron']}"
+    for text in (card["summary"], card["sentence"]):
+        if isinstance(text, str):
+            return f"{_plain(neuron_name, 60)}: {_plain(text, 110)}"
+    return f"{_plain(neuron_name, 60)}: no description"
 
 
 def _draw_words(ax, card):
     """Draw the z of each word."""
     z = card["z"].sortby(card["z"])
-    z = z[np.sort(np.argsort(-np.abs(z.values), kind="stable")[:20])]  # more would be unreadable
+    furthest = np.argsort(-np.abs(z.values), kind="stable")[:20]  # more would be unreadable
+    z = z[np.sort(furthest)]
     ax.barh(range(z.size), z.values, color=np.where(z.values > 0, *style.COLORS[:2]))
-    for side in (-1, 1):
-        ax.axvline(side * card["chance_z"], color="black", lw=1, ls=":")
+    ax.axvline(-card["chance_z"], color="black", lw=1, ls=":")
+    ax.axvline(card["chance_z"], color="black", lw=1, ls=":")
     ax.set_yticks(range(z.size), [_plain(word) for word in z["word"].values], size=8)
     ax.set(
         xlabel="z, high against low exemplars\n(dotted: 95 % of shuffled captions)", title="Words of the description"
@@ -66,28 +96,44 @@ def _draw_concepts(ax, card):
 
 def _draw_clips(ax, card, marks):
     """Draw the activation of each held-out clip by class, with the AUROC."""
-    test, rng, rows = card["test"], np.random.default_rng(0), []
-    for by, selective in card["selective"].items():
-        names = _in_order(card, selective["concept"].values)
-        palette = style.colors(names) if by == "label" else dict(zip(names, style.MORE_COLORS[::-1] * len(names)))
-        for name, color in palette.items():
-            values, class_result = test.values[test[by].values == name], selective.sel(concept=name)
-            positions = len(rows) + rng.uniform(-0.22, 0.22, len(values))
-            ax.plot(values, positions, "o", ms=4, color=color, mec="black", mew=0.3)
-            text = f"{float(class_result['mean']):.2f}{' *' if class_result['q'] < 0.05 else ''}"
-            ax.text(1.01, len(rows), text, transform=ax.get_yaxis_transform(), size=8, va="center")
-            rows.append(_plain(name))
-        ax.axhline(len(rows) - 0.5, color="#CCCCCC", lw=0.8)
-    ax.set_yticks(range(len(rows)), rows, size=8)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    for line, (name, value) in zip(("-", "--", "-.", ":") * len(marks or ()), (marks or {}).items()):
-        ax.axvline(value, color="black", lw=1, ls=line, label=_plain(name).lstrip("_"))
+    test = card["test"]
+    rng = np.random.default_rng(0)
+    names = []
+    right = ax.get_yaxis_transform()
+    for column, selective in card["selective"].items():
+        classes = _in_order(card, selective["concept"].values)
+        colors = style.colors(classes) if column == "label" else dict(zip(classes, cycle(style.MORE_COLORS[::-1])))
+        for name in classes:
+            row = len(names)
+            values = test.values[test[column].values == name]
+            shifts = rng.uniform(-0.22, 0.22, len(values))
+            ax.plot(values, row + shifts, "o", ms=4, color=colors[name], mec="black", mew=0.3)
+            ax.text(1.01, row, _auroc(selective.sel(concept=name)), transform=right, size=8, va="center")
+            names.append(_plain(name))
+        ax.axhline(len(names) - 0.5, color="#CCCCCC", lw=0.8)
+    ax.set_yticks(range(len(names)), names, size=8)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    for name, linestyle in zip(marks, cycle(("-", "--", "-.", ":"))):
+        ax.axvline(marks[name], color="black", lw=1, ls=linestyle, label=_plain(name).lstrip("_"))
     if marks:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), fontsize=8, ncols=2)
     ax.set_xlabel("mean activation in a clip\n(right: AUROC; *: q < 0.05)")
-    rho = card["rho"]
-    rho_text = "" if rho is None else " empty description" if np.isnan(rho) else f" description ρ = {rho:+.2f}"
-    ax.set_title(f"Held-out clips{rho_text and ':' + rho_text}")
+    ax.set_title(f"Held-out clips{_correlation_note(card['rho'])}")
+
+
+def _auroc(class_result):
+    """Return the AUROC of a class as text, with a star where it is significant."""
+    star = " *" if class_result["q"] < 0.05 else ""
+    return f"{float(class_result['mean']):.2f}{star}"
+
+
+def _correlation_note(rho):
+    """Return the title's words on the description's correlation with the activation."""
+    if rho is None:
+        return ""
+    if np.isnan(rho):
+        return ": empty description"
+    return f": description ρ = {rho:+.2f}"
 
 
 def _draw_zeroed(ax, card, units):
@@ -99,7 +145,7 @@ def _draw_zeroed(ax, card, units):
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(colors)), [_plain(name) for name in colors], size=8)
     ax.invert_yaxis()
-    scale = {"log_odds": "log odds (nats)"}.get(effect.attrs["scale"], effect.attrs["scale"])
+    scale = "log odds (nats)" if effect.attrs["scale"] == "log_odds" else effect.attrs["scale"]
     ax.locator_params(axis="x", nbins=5)
     ax.set(xlabel=f"change in the {scale}\nof each class, on its clips", title="Zero ablation")
     if "n" in effect and bool(((effect["n"] > 0) & ~np.isfinite(effect["low"])).any()):
@@ -109,11 +155,16 @@ def _draw_zeroed(ax, card, units):
 def _in_order(card, names) -> list:
     """Return names in the order of the panel of classes, so that all panels agree; others follow in their own order."""
     effect = card["zero_ablation"]
-    first = [] if effect is None else effect["target"].values.tolist()
+    if effect is None:
+        return list(names)
+    first = effect["target"].values.tolist()
     return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
 def _plain(text, max_length=24) -> str:
     """Return untrusted text as one line without formulas and of bounded length."""
-    text = "".join(c if c.isprintable() else " " for c in str(text)[: max_length + 1])
-    return (text[: max_length - 1] + "…" if len(text) > max_length else text).replace("$", r"\$")
+    characters = [character if character.isprintable() else " " for character in str(text)[: max_length + 1]]
+    line = "".join(characters)
+    if len(line) > max_length:
+        line = line[: max_length - 1] + "…"
+    return line.replace("$", r"\$")

@@ -1,9 +1,15 @@
+from __future__ import annotations
+
+from collections.abc import Hashable
+
 import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
 
 from . import style
 
 
-def over_time(result, *, clip=None, max_classes=4):
+def over_time(result: xr.Dataset, *, clip: Hashable | None = None, max_classes: int = 4) -> Figure:
     """Plot the probability of each class through a recording, in each window, at the window's middle.
 
     Parameters
@@ -16,7 +22,9 @@ def over_time(result, *, clip=None, max_classes=4):
         Number of classes, by their highest probability in any window, that are drawn in colour; so is every class that
         ranks first in some window. The others are grey.
     """
-    recording = result.sel(clip=result["clip"].values[0] if clip is None else clip)
+    if clip is None:
+        clip = result["clip"].values[0]
+    recording = result.sel(clip=clip)
     recording = recording.isel(window=np.isfinite(recording["time"].values))
     probability = recording["probability"]
     peaks = probability.max("window").fillna(0).to_series().sort_values(ascending=False)
@@ -25,16 +33,12 @@ def over_time(result, *, clip=None, max_classes=4):
     colors = style.colors([str(name) for name in probability["target"].values])
 
     figure, axes = style.panels(height=3.2)
+    marker = "." if recording.sizes["window"] < 60 else None
     for name in reversed(peaks.index):
-        options = (
-            {"color": colors[name], "label": name} if name in colored else {"color": style.RANDOM_COLOR, "lw": 0.8}
-        )
-        axes.plot(
-            recording["time"],
-            probability.sel(target=name),
-            marker="." if recording.sizes["window"] < 60 else None,
-            **options,
-        )
+        options = {"color": style.RANDOM_COLOR, "lw": 0.8}
+        if name in colored:
+            options = {"color": colors[name], "label": name}
+        axes.plot(recording["time"], probability.sel(target=name), marker=marker, **options)
     axes.set(xlabel="seconds", ylabel="probability")
     if probability.min() >= 0 and probability.max() <= 1:
         axes.set_ylim(-0.02, 1.02)

@@ -1,10 +1,19 @@
 """Common style of all figures: colours that colour-blind readers can distinguish, sizes, and shared elements."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from scipy import signal
 
 from ..ablation import selected_values
@@ -23,6 +32,7 @@ EMOTION_COLORS = {
 }
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of anything but emotions
 MORE_COLORS = ("#882255", "#332288", "#44AA99", "#999933")  # Paul Tol's, distinct from the above
+MARKERS = ("o", "s", "D", "^", "v", "P")
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
 RANDOM_COLOR = "#BBBBBB"  # random neurons and null distributions
@@ -57,37 +67,51 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
     """Return a colour for each label: the emotion's, or one of the other palettes, whatever the order of the labels."""
     labels = list(dict.fromkeys(labels))
     spare = [color for name, color in EMOTION_COLORS.items() if name not in labels]
-    spare += [*MORE_COLORS, *map(matplotlib.colors.to_hex, matplotlib.colormaps["tab20"].colors)]
+    spare += MORE_COLORS
+    spare += [matplotlib.colors.to_hex(color) for color in matplotlib.colormaps["tab20"].colors]
     others = sorted((label for label in labels if label not in EMOTION_COLORS), key=str)
-    other_colors = dict(zip(others, spare * (1 + len(labels) // len(spare))))
+    other_colors = dict(zip(others, itertools.cycle(spare)))
     return {label: EMOTION_COLORS.get(label) or other_colors[label] for label in labels}
 
 
-def panels(rows=1, columns=1, *, height=3.6, **options):
+def color(index: int) -> str:
+    """Return the colour of curve number `index`; colours are repeated when they run out."""
+    return COLORS[index % len(COLORS)]
+
+
+def marker(index: int) -> str:
+    """Return the marker of curve number `index`; markers are repeated when they run out."""
+    return MARKERS[index % len(MARKERS)]
+
+
+def panels(rows: int = 1, columns: int = 1, *, height: float = 3.6, **options) -> tuple[Figure, Axes | np.ndarray]:
     """Return `plt.subplots` as wide as a notebook's column; `height` in inches."""
     return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
 
 
-def interval(axes, positions, over, **options):
+def interval(axes: Axes, positions: Sequence[float], over: Mapping | xr.Dataset, **options) -> None:
     """Draw means with error bars where finite; `over` is as returned by `statistics.over_speakers`: mean, low, high."""
     error = [over["mean"] - over["low"], over["high"] - over["mean"]]
     axes.errorbar(positions, over["mean"], error, **{"capsize": 2, **options})
 
 
-def apart(n, width):
+def apart(n: int, width: float) -> np.ndarray:
     """Return offsets of n points, from −width to width, so that none hides another."""
-    return np.linspace(-width, width, n) if n > 1 else np.zeros(n)
+    if n > 1:
+        return np.linspace(-width, width, n)
+    return np.zeros(n)
 
 
-def waveform(axes, samples, rate):
+def waveform(axes: Axes, samples: np.ndarray, rate: int) -> None:
     """Draw the amplitude over seconds."""
     axes.plot(np.arange(len(samples)) / rate, samples, color="#444444", lw=0.5)
     axes.set(ylabel="amplitude\n(full scale 1)", xlim=(0, len(samples) / rate))
 
 
-def spectrogram(axes, samples, rate):
+def spectrogram(axes: Axes, samples: np.ndarray, rate: int) -> AxesImage:
     """Draw the level by frequency over seconds, down to 70 dB below the maximum; return the image."""
-    width, hop = round(0.025 * rate), round(0.005 * rate)
+    width = round(0.025 * rate)
+    hop = round(0.005 * rate)
     hertz, times, power = signal.spectrogram(samples, rate, "hann", width, width - hop, 2 * width, scaling="spectrum")
     level = 10 * np.log10(power / max(power.max(), 1e-20) + 1e-12)
     edges = (times[0] - hop / rate / 2, times[-1] + hop / rate / 2, 0, hertz[-1] / 1000)
@@ -96,27 +120,41 @@ def spectrogram(axes, samples, rate):
     return image
 
 
-def tiles(axes, grid, text, *, fontsize=10, **limits):
+def tiles(axes: Axes, grid: np.ndarray, text: np.ndarray, *, fontsize: float = 10, **limits) -> AxesImage:
     """Draw numbers [row, column] as an image, with `text`, an array of the same shape, on it; return the image."""
     image = axes.imshow(grid, aspect="auto", **limits)
     for i, j in np.argwhere(text != ""):
-        light = np.isnan(grid[i, j]) or np.dot(image.cmap(image.norm(grid[i, j]))[:3], (0.3, 0.6, 0.1)) > 0.5
-        color = "black" if light else "white"
+        red, green, blue, _ = image.cmap(image.norm(grid[i, j]))
+        brightness = np.dot((red, green, blue), (0.3, 0.6, 0.1))
+        is_light = np.isnan(grid[i, j]) or brightness > 0.5
+        color = "black" if is_light else "white"
         axes.text(j, i, text[i, j], ha="center", va="center", fontsize=fontsize, color=color)
     return image
 
 
-def edited(values, *others) -> str:
+def hatch(axes: Axes, mask: np.ndarray, pattern: str = "///") -> None:
+    """Hatch the tiles where `mask` [row, column] is True."""
+    for i, j in np.argwhere(mask):
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch=pattern, ec="#555555", lw=0))
+
+
+def ring(axes: Axes, neurons: pd.DataFrame, layers: Sequence[int]) -> None:
+    """Ring the neurons of a table (`layer`, `neuron`) in an image with a row for each of the layers."""
+    rows = [list(layers).index(layer) for layer in neurons["layer"]]
+    axes.scatter(neurons["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
+
+
+def edited(values: xr.DataArray, *others: str) -> str:
     """Return the dim of the edits, "layer" or "group"; raise ValueError if the dims are not that one and `others`."""
     row = next((dim for dim in EDIT_DIM_LABELS if dim in values.dims), "layer")
     for dim in sorted({*values.dims} ^ {row, *others}):
-        too_many = f"this figure cannot show the dim {dim}: pick one with .sel({dim}=…)"
-        missing = f"this figure needs the dim {dim}: keep it, e.g. with .sel({dim}=[…])"
-        raise ValueError(too_many if dim in values.dims else missing)
+        if dim in values.dims:
+            raise ValueError(f"this figure cannot show the dim {dim}: pick one with .sel({dim}=…)")
+        raise ValueError(f"this figure needs the dim {dim}: keep it, e.g. with .sel({dim}=[…])")
     return row
 
 
-def of_mode(sweep, name, mode):
+def of_mode(sweep: xr.Dataset, name: str, mode: str) -> xr.DataArray:
     """Return a variable of the selected neurons under one mode, mean over speakers or clips.
 
     Raise ValueError if the mode was not run.
@@ -124,28 +162,29 @@ def of_mode(sweep, name, mode):
     available = np.atleast_1d(sweep["mode"].values).tolist()
     if mode not in available:
         raise ValueError(f"mode {mode!r} was not run: choose from {', '.join(available)}")
-    values = sweep[name].sel(mode=mode) if sweep["mode"].ndim else sweep[name]
+    values = sweep[name]
+    if sweep["mode"].ndim:
+        values = values.sel(mode=mode)
     return average(selected_values(values))
 
 
-def layer_tiles(axes, values, title, *, digits=2, significant=None, **limits):
+def layer_tiles(
+    axes: Axes, values: xr.DataArray, title: str, *, digits: int = 2, significant: xr.DataArray | None = None, **limits
+) -> None:
     """Draw [layer or group, readout layer] as numbered tiles.
 
     They are empty where not finite, and hatched where `significant` is False.
     """
     row = edited(values, "readout_layer")
     grid = values.transpose(row, "readout_layer").values
+    finite = np.isfinite(grid)
     few = grid.size <= 120  # more numbers would be unreadable
-    text = np.where(np.isfinite(grid) & few, np.char.mod(f"%.{digits}f", grid), "")
+    text = np.where(finite & few, np.char.mod(f"%.{digits}f", grid), "")
     image = tiles(axes, grid, text, fontsize=8, **limits)
     if not few:
         axes.figure.colorbar(image, ax=axes)
-    for i, j in (
-        ()
-        if significant is None
-        else np.argwhere(np.isfinite(grid) & ~significant.transpose(row, "readout_layer").values)
-    ):
-        axes.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", ec="#555555", lw=0))
+    if significant is not None:
+        hatch(axes, finite & ~significant.transpose(row, "readout_layer").values)
     axes.set_xticks(range(values.sizes["readout_layer"]), values["readout_layer"].values)
     axes.set_yticks(range(values.sizes[row]), values[row].values)
     axes.set_xlabel("readout layer")

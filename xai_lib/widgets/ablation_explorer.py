@@ -1,4 +1,10 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import ipywidgets
+import xarray as xr
+from matplotlib.figure import Figure
 
 from .. import plots
 from .panel import Panel
@@ -17,21 +23,23 @@ class AblationExplorer(Panel):
     shown first (default: the middle one).
     """
 
-    def __init__(self, sweeps, *, layer=None):
-        sweeps = sweeps if isinstance(sweeps, (list, tuple)) else [sweeps]
+    def __init__(self, sweeps: xr.Dataset | Sequence[xr.Dataset], *, layer: int | None = None):
+        if isinstance(sweeps, xr.Dataset):
+            sweeps = [sweeps]
         self.sweeps = {sweep.attrs["frames"]: sweep for sweep in sweeps}
         first = sweeps[0]
         layers = first["layer"].values.tolist()
-        start = layers[len(layers) // 2] if layer is None else layer
+        if layer is None:
+            layer = layers[len(layers) // 2]
         controls = {
-            "layer": ipywidgets.SelectionSlider(options=layers, value=start),
+            "layer": ipywidgets.SelectionSlider(options=layers, value=layer),
             "mode": ipywidgets.Dropdown(options=first["mode"].values.tolist()),
             "frames": ipywidgets.Dropdown(options=list(self.sweeps)),
             "readout": ipywidgets.Dropdown(options=list(READOUTS), description="readout"),
         }
         super().__init__("Ablation, layer by layer", controls)
 
-    def draw(self, layer, mode, frames, readout):
+    def draw(self, layer: int, mode: str, frames: str, readout: str) -> Figure:
         """Return the figure of one layer; raise KeyError if the mode was not run with these frames."""
         sweep = self.sweeps[frames]
         if mode not in sweep["mode"].values:

@@ -1,5 +1,8 @@
+from __future__ import annotations
+
 import html
 import re
+from typing import TYPE_CHECKING
 
 import ipywidgets
 import pandas as pd
@@ -11,7 +14,11 @@ from ..corpora.filenames import ordered
 from ..plots.clip import clip as plot
 from .panel import Panel
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 ANY = "any"
+_FILTERS = {"label": "Emotion", "sex": "Sex", "speaker": "Speaker", "intensity": "Intensity"}  # titles by column
 
 
 class ClipExplorer(Panel):
@@ -21,50 +28,64 @@ class ClipExplorer(Panel):
     a `model`, its three most probable classes. `emotion` is the initial filter, if some clip has it.
     """
 
-    def __init__(self, clips, *, model=None, emotion=None, sample_rate=None):
+    def __init__(
+        self, clips, *, model: Model | None = None, emotion: str | None = None, sample_rate: int | None = None
+    ):
         if isinstance(clips, pd.DataFrame) and clips.empty:
             raise ValueError("there are no clips to explore: clips is empty; pass at least one")
-        clips = as_clips(clips, sample_rate)
-        self.clips, self.model, self._choices = clips, model, {}
+        self.clips = as_clips(clips, sample_rate)
+        self.model = model
         self.sample_rate = model.sample_rate if model else audio.SAMPLE_RATE
-        titles = {"label": "Emotion", "sex": "Sex", "speaker": "Speaker", "intensity": "Intensity"}
-        for column, title in titles.items():
-            known = set(clips[column].dropna().astype(str)) if column in clips else set()
-            if known:
-                options = [ANY, *ordered(known)]
-                value = emotion if column == "label" and emotion in known else ANY
-                self._choices[column] = ipywidgets.Dropdown(options=options, value=value, description=title)
+        self._choices = self._make_choices(emotion)
         self._number = ipywidgets.IntSlider(1, 1, max(len(self.matching()), 1), description="Clip")
         for choice in self._choices.values():  # before the panel's own observer, which redraws
-            choice.observe(lambda _: setattr(self._number, "max", max(len(self.matching()), 1)), names="value")
+            choice.observe(self._limit_number, names="value")
         super().__init__("Clips", {**self._choices, "clip": self._number}, height=560)
 
-    def matching(self):
-        """Return the clips that match the controls."""
-        filters = {column: choice.value for column, choice in self._choices.items() if choice.value != ANY}
-        return self.clips[(self.clips[list(filters)].astype(str) == pd.Series(filters, dtype=object)).all(axis=1)]
+    def _make_choices(self, emotion):
+        """Return a drop-down list for each column that is known of some clip."""
+        choices = {}
+        for column, title in _FILTERS.items():
+            if column not in self.clips or self.clips[column].isna().all():
+                continue
+            known = set(self.clips[column].dropna().astype(str))
+            value = emotion if column == "label" and emotion in known else ANY
+            choices[column] = ipywidgets.Dropdown(options=[ANY, *ordered(known)], value=value, description=title)
+        return choices
 
-    def draw(self, clip, **choices):
+    def _limit_number(self, _change) -> None:
+        """Limit the slider to the number of clips that match."""
+        self._number.max = max(len(self.matching()), 1)
+
+    def matching(self) -> pd.DataFrame:
+        """Return the clips that match the controls."""
+        matching = self.clips
+        for column, choice in self._choices.items():
+            if choice.value != ANY:
+                matching = matching[matching[column].astype(str) == choice.value]
+        return matching
+
+    def draw(self, clip: int, **choices: str) -> list:
         """Return figure, player and text of the clip of this number; raise ValueError if none matches."""
         matching = self.matching()
         if matching.empty:
             filters = ", ".join(value for value in choices.values() if value != ANY)
             raise ValueError(f"no clip matches {filters}: set one of the controls to “{ANY}”")
-        row = matching.iloc[min(clip, len(matching)) - 1]
+        number = min(clip, len(matching))
+        row = matching.iloc[number - 1]
         source = audio.sources(matching).loc[row.name]
         waveform = audio.read(source, self.sample_rate)
-        metadata = ", ".join(str(row[name]) for name in self._choices if row.notna()[name])
         name = re.split(r"[\\/]", str(source))[-1]
-        text = f"clip {min(clip, len(matching))} of {len(matching)}: {name}"
+        text = f"clip {number} of {len(matching)}: {name}"
         if self.model is not None:
-            top_classes = (
-                self.model.predict(matching.loc[[row.name]])
-                .iloc[0]
-                .drop("label", errors="ignore")
-                .astype(float)
-                .nlargest(3)
-            )
-            text += "; predicted: " + ", ".join(f"{label} {p:.0%}" for label, p in top_classes.items())
+            text += f"; predicted: {self._prediction(matching.loc[[row.name]])}"
+
+        metadata = ", ".join(str(row[column]) for column in self._choices if pd.notna(row[column]))
         figure = plot(emotion_profiles.frames(waveform, self.sample_rate), title=metadata or name)
         player = Audio(waveform.clip(-1, 1), rate=self.sample_rate, normalize=False)
         return [figure, player, ipywidgets.HTML(html.escape(text))]
+
+    def _prediction(self, clip):
+        """Return the three most probable classes of one clip, with their probabilities, as text."""
+        probabilities = self.model.predict(clip).iloc[0].drop("label", errors="ignore").astype(float)
+        return ", ".join(f"{label} {p:.0%}" for label, p in probabilities.nlargest(3).items())

@@ -1,5 +1,9 @@
+from __future__ import annotations
+
 import ipywidgets
 import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
 
 from .. import attribution, results
 from ..plots import style
@@ -17,37 +21,52 @@ class NeuronExplorer(Panel):
     `layer` is shown first (default: the last one).
     """
 
-    def __init__(self, scores, response, *, layer=None):
-        self.scores, self.response = scores, response
+    def __init__(self, scores: xr.Dataset, response: xr.DataArray, *, layer: int | None = None):
+        self.scores = scores
+        self.response = response
         layers = scores["layer"].values.tolist()
-        clips = [(f"clip {clip}", index) for index, clip in enumerate(response["clip"].values)]
+        if layer is None:
+            layer = layers[-1]
+        clips = [(f"clip {clip}", position) for position, clip in enumerate(response["clip"].values)]
         controls = {
-            "layer": ipywidgets.SelectionSlider(options=layers, value=layers[-1] if layer is None else layer),
+            "layer": ipywidgets.SelectionSlider(options=layers, value=layer),
             "rank": ipywidgets.IntSlider(1, 1, scores.sizes["neuron"]),
             "by": ipywidgets.Dropdown(options=["signed", "absolute"]),
             "clip": ipywidgets.Dropdown(options=clips, value=0),
         }
         super().__init__("Neurons by rank", controls)
 
-    def draw(self, layer, rank, by, clip):
+    def draw(self, layer: int, rank: int, by: str, clip: int) -> Figure:
         """Return the figure of the neuron of this rank in a layer."""
-        neuron_count = self.scores.sizes["neuron"]
-        order = attribution.top_neurons(self.scores, neuron_count, by=by, layer=layer)["neuron"].to_numpy()
+        n_neurons = self.scores.sizes["neuron"]
+        order = attribution.top_neurons(self.scores, n_neurons, by=by, layer=layer)["neuron"].to_numpy()
         neuron = order[rank - 1]
-        bar_neurons = order[:_BARS] if rank <= _BARS else [*order[: _BARS - 1], neuron]
-        values = results.units(self.scores[by]).sel(layer=layer, neuron=bar_neurons).transpose(..., "neuron").values
         figure, (score_axes, response_axes) = style.panels(1, 2, height=3.2, width_ratios=[3, 2])
-        colors = [style.EMOTION_COLORS["angry"] if n == neuron else "#B8C4CE" for n in bar_neurons]
-        score_axes.bar(range(len(bar_neurons)), values.mean(axis=0), color=colors)
-        score_axes.plot(values.T, ".", ms=4, color="black", alpha=0.4, mew=0)
-        score_axes.set_xticks(range(len(bar_neurons)), bar_neurons, rotation=90, fontsize=8)
-        score_axes.set(xlabel="neuron", ylabel=f"{by} attribution ({self.scores.attrs['scale'].replace('_', ' ')})")
-        score_axes.set_title(f"Layer {layer}: neuron {neuron} is number {rank} of {neuron_count}")
-        clip_response = self.response.isel(clip=clip).dropna("segment", how="all").sel(layer=layer, neuron=neuron)
-        edges = np.append(
-            clip_response["seconds"].values, clip_response["seconds"].values[-1] + self.response.attrs["length"]
-        )
-        response_axes.stairs(clip_response.values, edges, fill=True, color=style.EMOTION_COLORS["sad"])
-        response_axes.axhline(0, color="black", lw=0.6)
-        response_axes.set(xlabel="time (s)", ylabel="activation lost", title="Effect of silencing a segment")
+        self._draw_scores(score_axes, layer, order, rank, by)
+        score_axes.set_title(f"Layer {layer}: neuron {neuron} is number {rank} of {n_neurons}")
+        response = self.response.isel(clip=clip).dropna("segment", how="all")
+        self._draw_response(response_axes, response.sel(layer=layer, neuron=neuron))
         return figure
+
+    def _draw_scores(self, axes, layer, order, rank, by):
+        """Draw the highest mean scores of a layer, and the score of each speaker, with one neuron in colour."""
+        neuron = order[rank - 1]
+        bar_neurons = order[:_BARS]
+        if rank > _BARS:
+            bar_neurons = [*order[: _BARS - 1], neuron]
+        units = results.units(self.scores[by]).sel(layer=layer, neuron=bar_neurons)
+        values = units.transpose(..., "neuron").values
+        positions = range(len(bar_neurons))
+        colors = [style.EMOTION_COLORS["angry"] if n == neuron else "#B8C4CE" for n in bar_neurons]
+        axes.bar(positions, values.mean(axis=0), color=colors)
+        axes.plot(values.T, ".", ms=4, color="black", alpha=0.4, mew=0)
+        axes.set_xticks(positions, bar_neurons, rotation=90, fontsize=8)
+        axes.set(xlabel="neuron", ylabel=f"{by} attribution ({self.scores.attrs['scale'].replace('_', ' ')})")
+
+    def _draw_response(self, axes, response):
+        """Draw the response of a neuron to each segment of a clip."""
+        starts = response["seconds"].values
+        edges = np.append(starts, starts[-1] + self.response.attrs["length"])
+        axes.stairs(response.values, edges, fill=True, color=style.EMOTION_COLORS["sad"])
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set(xlabel="time (s)", ylabel="activation lost", title="Effect of silencing a segment")

@@ -1,4 +1,10 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import ipywidgets
+import xarray as xr
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..pruning import forgetting
@@ -11,8 +17,9 @@ class PruningExplorer(Panel):
     `compared` is {selection: result of `pruning.compare`}; figures are `plots.class_recalls` and `plots.class_changes`.
     """
 
-    def __init__(self, compared, forgotten):
-        self.compared, self.forgotten = dict(compared), forgotten
+    def __init__(self, compared: Mapping[str, xr.Dataset], forgotten: str):
+        self.compared = dict(compared)
+        self.forgotten = forgotten
         first_name = next(iter(self.compared))
         doses = self.compared[first_name]["dose"].values.tolist()
         controls = {
@@ -24,7 +31,7 @@ class PruningExplorer(Panel):
         }
         super().__init__(f"Making the model forget {forgotten}", controls)
 
-    def draw(self, neurons, selection, measure):
+    def draw(self, neurons: int, selection: str, measure: str) -> Figure:
         """Return the figure of recalls, or of changes of another measure, for this number of neurons."""
         compared = self.compared[selection]
         if measure == "recall":

@@ -1,7 +1,11 @@
 """Inputs of a notebook: the train and test sides of the split, and the clips that are explained one by one."""
 
+from __future__ import annotations
+
 import os
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,10 +15,13 @@ from .. import audio, corpora
 from ..audio import reading
 from ..corpora import fingerprints, folders, identity
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 MAX_RECORDINGS = 20  # maximum number of recordings per speaker that are compared by sound before the split
 
 
-def split(corpus, model, *, seed=0) -> pd.DataFrame:
+def split(corpus: pd.DataFrame, model: Model, *, seed: int = 0) -> pd.DataFrame:
     """Add the column `split`: training speakers (or folds) of the model are "train", all others "test".
 
     If all or none of the speakers are training speakers, the split is drawn by speaker. Training speakers are
@@ -28,24 +35,27 @@ def split(corpus, model, *, seed=0) -> pd.DataFrame:
         Some clip has no speaker; an existing column `split` has a speaker on both sides, lacks values or has only one
         side; one file, or files of equal bytes, are on both sides.
     """
-    missing = (
-        sum(identity.comparable_name(name) is None for name in corpus["speaker"])
-        if "speaker" in corpus
-        else len(corpus)
-    )
+    _raise_on_missing_speakers(corpus)
+    clips = corpus.assign(speaker=identity.unify_spelling(corpus["speaker"]))
+    if "split" in clips:
+        _raise_on_invalid_split(clips)
+    else:
+        clips = _new_split(clips, model, seed)
+    _raise_on_copies(clips)
+    _warn_on_shared_person(clips)
+    return clips
+
+
+def _raise_on_missing_speakers(corpus):
+    """Raise ValueError if some clip has no speaker."""
+    missing = len(corpus)
+    if "speaker" in corpus:
+        missing = sum(identity.comparable_name(name) is None for name in corpus["speaker"])
     if missing:
         raise ValueError(
             f"{missing} of {len(corpus)} clips have no speaker, but all statistics are computed over speakers: "
             "give the corpus (as a CSV file) a column `speaker`, or leave those clips out"
         )
-    corpus = corpus.assign(speaker=identity.unify_spelling(corpus["speaker"]))
-    if "split" in corpus:
-        split_corpus = _validated_split(corpus)
-    else:
-        split_corpus = _new_split(corpus, model, seed)
-    _raise_on_copies(split_corpus)
-    _warn_on_shared_person(split_corpus)
-    return split_corpus
 
 
 def _warn_on_shared_person(corpus):
@@ -75,12 +85,14 @@ def _new_split(corpus, model, seed):
     return corpora.split(corpus, seed=seed)
 
 
-def subsample(clips, n, seed) -> pd.DataFrame:
+def subsample(clips: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
     """Draw at most `n` clips, balanced over label and speaker."""
-    return clips if n is None or len(clips) <= n else corpora.balanced(clips, n, seed=seed)
+    if n is None or len(clips) <= n:
+        return clips
+    return corpora.balanced(clips, n, seed=seed)
 
 
-def usable(clips, model, skipped) -> pd.DataFrame:
+def usable(clips: pd.DataFrame, model: Model, skipped: dict[str, str]) -> pd.DataFrame:
     """Return the usable clips, and add the others to the dict `skipped` {path: reason}; NoClips if none is usable."""
     reasons = {}
     with warnings.catch_warnings():
@@ -93,15 +105,16 @@ def usable(clips, model, skipped) -> pd.DataFrame:
     return clips.loc[indices]
 
 
-def own_files(files, model, skipped) -> pd.DataFrame:
+def own_files(files: str | os.PathLike | Sequence[str], model: Model, skipped: dict[str, str]) -> pd.DataFrame:
     """Return clips from a path, a folder, a glob, or a list of these.
 
     Unusable files are added to the dict `skipped` {path: reason}; so are sound files of a folder whose format cannot be
     read. Raises FileNotFoundError if no file matches, or if a folder has no readable sound file (the message says what
     it contains), and NoClips if no file is usable.
     """
+    patterns = [files] if isinstance(files, (str, os.PathLike)) else files
     paths = []
-    for pattern in [files] if isinstance(files, (str, os.PathLike)) else files:
+    for pattern in patterns:
         paths += _matching_files(os.path.expanduser(pattern), skipped)
     clips = pd.DataFrame({"path": paths, "label": None, "speaker": None})
     return usable(clips, model, skipped).reset_index(drop=True)
@@ -119,13 +132,13 @@ def _matching_files(pattern, skipped) -> list[str]:
     if not content.files:
         formats = ", ".join(audio.SUFFIXES)
         raise FileNotFoundError(f"files: no sound file ({formats}) in {pattern}, but {content.described()}")
-    left_out = {reason: count for reason, count in content.left_out.items() if not reason.startswith("hidden")}
+    left_out = [f"{count} {reason}" for reason, count in content.left_out.items() if not reason.startswith("hidden")]
     if left_out:
-        skipped[pattern] = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        skipped[pattern] = "; ".join(left_out)
     return [str(path) for path in content.files]
 
 
-def describe_test_speakers(model, test) -> str:
+def describe_test_speakers(model: Model, test: pd.DataFrame) -> str:
     """Describe the number of test speakers (or of recordings of sounds), and how many of them the model was trained on.
 
     The description has a number where that can be determined: "trained on 0" means that these speakers can be compared
@@ -133,43 +146,47 @@ def describe_test_speakers(model, test) -> str:
     determine it, the description says "not known", even if none of these recordings was trained on: others of the same
     people may have been.
     """
-    test = test.assign(speaker=identity.unify_spelling(test["speaker"]))
-    speakers = set(test["speaker"].dropna())
+    clips = test.assign(speaker=identity.unify_spelling(test["speaker"]))
+    speakers = set(clips["speaker"].dropna())
     are_sounds = bool(speakers) and all(name.startswith("recording-") for name in speakers)
-    kind, whom = ("recordings", "which") if are_sounds else ("speakers", "whom")
+    kind = "recordings" if are_sounds else "speakers"
+    pronoun = "which" if are_sounds else "whom"
     description = f"{kind}  {len(speakers)}"
 
     if model.train_speakers is None:
-        description += f"; {whom} the encoder was trained on is not recorded"
+        description += f"; {pronoun} the encoder was trained on is not recorded"
     else:
-        description += _training_overlap(model, test, "trained", model.train_speakers, whom)
+        description += _training_overlap(model, clips, "trained", model.train_speakers, pronoun)
     if model.head_train_speakers is not None:
-        description += _training_overlap(model, test, "head", model.head_train_speakers, whom)
+        description += _training_overlap(model, clips, "head", model.head_train_speakers, pronoun)
 
-    states = identity.training_status(test, model.selection_speakers or [], _recordings(model, "selected"))
+    states = identity.training_status(clips, model.selection_speakers or [], _recordings(model, "selected"))
     names = sorted(states.index[states == identity.IN_TRAINING])
-    return description + (f"; its weights were selected on {', '.join(names)}" if names else "")
+    if names:
+        description += f"; its weights were selected on {', '.join(names)}"
+    return description
 
 
-def _training_overlap(model, test, use, trained, whom):
+def _training_overlap(model, clips, use, trained, pronoun):
     """Describe how many test speakers the encoder (`use` "trained") or the head ("head") was trained on."""
     recordings = _recordings(model, use)
-    states = identity.training_status(test, trained, recordings)
+    states = identity.training_status(clips, trained, recordings)
     n_trained = (states == identity.IN_TRAINING).sum()
-    unknown = (states == identity.UNKNOWN).sum()
+    n_unknown = (states == identity.UNKNOWN).sum()
     part = "encoder" if use == "trained" else "head"
-    if not unknown:
-        return (
-            f", of {whom} the encoder was trained on {n_trained}"
-            if use == "trained"
-            else f"; the head was trained on {n_trained}"
-        )
-    if unknown == len(states):
-        description = f"; {whom} the {part} was trained on is not known"
+    if n_unknown == 0 and part == "encoder":
+        return f", of {pronoun} the encoder was trained on {n_trained}"
+    if n_unknown == 0:
+        return f"; the head was trained on {n_trained}"
+
+    if n_unknown == len(states):
+        description = f"; {pronoun} the {part} was trained on is not known"
     else:
-        description = f", of {whom} the {part} was trained on {n_trained}; of {unknown} more it is not known"
-    reason = ": their names are of another form than those of its training speakers"
-    return description + reason + ("" if recordings is None else ", and none of their clips here was trained on")
+        description = f", of {pronoun} the {part} was trained on {n_trained}; of {n_unknown} more it is not known"
+    description += ": their names are of another form than those of its training speakers"
+    if recordings is not None:
+        description += ", and none of their clips here was trained on"
+    return description
 
 
 def _recordings(model, *uses):
@@ -180,7 +197,7 @@ def _recordings(model, *uses):
     return table[table["use"].isin(uses)]
 
 
-def check_sounds(clips) -> None:
+def check_sounds(clips: pd.DataFrame) -> None:
     """Raise ValueError if train and test contain the same recording, in any format, at any rate and level.
 
     Clips are compared by fingerprint (`fingerprints.of_waveform`), and those with matching fingerprints sample by
@@ -193,10 +210,13 @@ def check_sounds(clips) -> None:
     train = sounds[clips["split"] == "train"]
     test = sounds[clips["split"] == "test"]
     bits = fingerprints.distances(fingerprints.of_files(train), fingerprints.of_files(test))
-    pairs = [(train.iloc[row], test.iloc[column]) for row, column in np.argwhere(bits <= fingerprints.COPY)]
-    same = [pair for pair in pairs if fingerprints.same_sound(*pair)]
-    if same:
-        raise ValueError(_leakage_message(*same[0], len(same), "sound the same"))
+    copies = []
+    for row, column in np.argwhere(bits <= fingerprints.COPY):
+        pair = (train.iloc[row], test.iloc[column])
+        if fingerprints.same_sound(*pair):
+            copies.append(pair)
+    if copies:
+        raise ValueError(_leakage_message(*copies[0], len(copies), "sound the same"))
 
 
 def _raise_on_copies(corpus):
@@ -212,14 +232,18 @@ def _raise_on_copies(corpus):
     files["file"] = [os.path.realpath(path) for path in files["path"]]
     _raise_on_equal(files, "file", "are one file")
 
-    files["bytes"] = [os.path.getsize(path) if os.path.isfile(path) else None for path in files["file"]]
-    sizes = files.groupby("bytes")["split"].nunique()
-    candidates = files[files["bytes"].isin(sizes.index[sizes > 1])]
-    hashes = [
-        reading.content_hash(path)
-        for path in tqdm(candidates["file"], "looking for copies", unit="file", leave=False, delay=2)
-    ]
+    # Only files of equal size, one on each side, need to be read.
+    files["bytes"] = files["file"].map(_size)
+    sides_by_size = files.groupby("bytes")["split"].nunique()
+    candidates = files[files["bytes"].isin(sides_by_size.index[sides_by_size > 1])]
+    progress = tqdm(candidates["file"], "looking for copies", unit="file", leave=False, delay=2)
+    hashes = [reading.content_hash(path) for path in progress]
     _raise_on_equal(candidates.assign(hash=hashes), "hash", "hold the same bytes")
+
+
+def _size(path):
+    """Return the size of a file in bytes, None if there is no file."""
+    return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def _raise_on_equal(files, column, relation):
@@ -240,8 +264,8 @@ def _leakage_message(train, test, count, relation):
     )
 
 
-def _validated_split(corpus):
-    """Return the corpus; raise ValueError unless its column `split` has two sides and no speaker on both."""
+def _raise_on_invalid_split(corpus):
+    """Raise ValueError unless the column `split` has two sides and no speaker on both."""
     values = sorted(set(corpus["split"].dropna().astype(str)))
     if values != ["test", "train"] or corpus["split"].isna().any():
         raise ValueError(
@@ -256,4 +280,3 @@ def _validated_split(corpus):
             f"{subject} both in train and in test ({', '.join(shared[:5])}): give each speaker one side, "
             "or drop the column split so that one is drawn"
         )
-    return corpus

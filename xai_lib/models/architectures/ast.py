@@ -35,8 +35,12 @@ class AST(Architecture):
         """Convert raw waveforms [batch, time] to log-mel spectrograms [batch, column, band] as the extractor does."""
         from torchaudio.compliance.kaldi import fbank
 
-        config, rate = self.base.config, preprocessor.get("sampling_rate", 16_000)
-        options = {"sample_frequency": rate, "window_type": "hanning", "num_mel_bins": config.num_mel_bins}
+        config = self.base.config
+        options = {
+            "sample_frequency": preprocessor.get("sampling_rate", 16_000),
+            "window_type": "hanning",
+            "num_mel_bins": config.num_mel_bins,
+        }
         mel = torch.stack([fbank(row[None], **options) for row in x])[:, : config.max_length]
         mel = torch.nn.functional.pad(mel, (0, 0, 0, config.max_length - mel.shape[1]))
         if not preprocessor.get("do_normalize", True):
@@ -49,23 +53,30 @@ class AST(Architecture):
 
     def frame_times(self, n_samples: int, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the centre of each patch in seconds, NaN for class tokens, and the mask of valid frames."""
-        config, step = self.base.config, sample_rate / 100
-        column = np.arange(self.grid[1]) * config.time_stride + (config.patch_size - 1) / 2
-        inside = column * step + self.span <= n_samples
+        config = self.base.config
+        n_bands, n_columns = self.grid
+        column = np.arange(n_columns) * config.time_stride + (config.patch_size - 1) / 2  # of the spectrogram
+        start = column * (sample_rate / 100)  # in samples
+        inside = start + self.span <= n_samples
         inside[0] = True  # for a clip shorter than half a patch
-        times = np.tile((column * step + self.span / 2) / sample_rate, self.grid[0])
-        no_times = np.full(self.class_tokens, np.nan)
-        return np.r_[no_times, times], np.r_[no_times > 0, np.tile(inside, self.grid[0])]
+        times = (start + self.span / 2) / sample_rate
+        # Frames run through the columns of one band after another.
+        frame_times = np.r_[np.full(self.class_tokens, np.nan), np.tile(times, n_bands)]
+        valid = np.r_[np.zeros(self.class_tokens, bool), np.tile(inside, n_bands)]
+        return frame_times, valid
 
     def module(self, site: Site):
         """Return the module whose output, or its first item, is the site."""
         if site.layer == 0:
             return self.base.embeddings.dropout
         layer = self.layers[site.layer - 1]
-        ffn = layer.mlp
-        return {"hidden_state": layer, "attention": layer.attention, "ffn_hidden": ffn.activation_fn, "ffn_out": ffn}[
-            site.part
-        ]
+        parts = {
+            "hidden_state": layer,
+            "attention": layer.attention,
+            "ffn_hidden": layer.mlp.activation_fn,
+            "ffn_out": layer.mlp,
+        }
+        return parts[site.part]
 
     def linear(self, site: Site) -> torch.nn.Linear | None:
         """Return the linear map whose rows produce the neurons of a site; None if no single map does."""

@@ -35,7 +35,10 @@ class Architecture:
     @contextmanager
     def hookable(self, site: Site):
         """Yield the module whose output, or its first item, is the site, within the context."""
-        yield self.network.get_submodule(site.layer) if site.part == "module" else self.module(site)
+        if site.part == "module":
+            yield self.network.get_submodule(site.layer)
+        else:
+            yield self.module(site)
 
     def has(self, site: Site) -> bool:
         """Return True if the site exists: layer 0, the input of the first layer, has the part `hidden_state` only."""
@@ -43,12 +46,15 @@ class Architecture:
 
     def width(self, part: str) -> int:
         """Return the number of neurons of a part."""
-        config = self.base.config
-        return config.intermediate_size if part == "ffn_hidden" else config.hidden_size
+        if part == "ffn_hidden":
+            return self.base.config.intermediate_size
+        return self.base.config.hidden_size
 
     def to_frames(self, site: Site, output: torch.Tensor) -> torch.Tensor:
         """Convert the output of the site's module to [batch, frame, neuron]."""
-        return output if output.ndim > 2 else output[:, None]
+        if output.ndim > 2:
+            return output
+        return output[:, None]
 
     def from_frames(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Convert [batch, frame, neuron] to the layout of the module's `output`, to replace it."""

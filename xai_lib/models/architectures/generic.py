@@ -1,5 +1,7 @@
 """Any module as an architecture: its sites are paths, and forward passes run without interruption."""
 
+from __future__ import annotations
+
 import re
 import warnings
 
@@ -10,8 +12,6 @@ from ..sites import Site
 from .base import Architecture
 
 _AXES = ("batch", "frame", "time", "neuron")
-
-
 _UNFIT = (RuntimeError, AssertionError, IndexError)  # raised for a length that a module does not take
 
 
@@ -24,8 +24,12 @@ class Wrapped(Architecture):
     span = 1
 
     def __init__(self, module, sites, *, layout, preprocess, read, n_labels, seconds=None):
-        self.network = self.base = module
-        self.preprocess, self.read, self.n_labels, self.seconds = preprocess, read, n_labels, seconds
+        self.network = module
+        self.base = module
+        self.preprocess = preprocess
+        self.read = read
+        self.n_labels = n_labels
+        self.seconds = seconds
         self.window = seconds
         self.sites = self._paths(sites)
         self.parts = tuple(dict.fromkeys(site.part for site in self.sites))
@@ -33,27 +37,29 @@ class Wrapped(Architecture):
         self.layout = layout
         self.widths = {}
         self.steps = {}  # {number of frames: number of time steps}, if frames lie along two axes
-        for axes in map(str.split, [layout] if isinstance(layout, str) else layout.values()):
-            name = "the layout " + repr(" ".join(axes))
-            if set(axes) - {*_AXES} or axes.count("batch") != 1 or axes.count("neuron") != 1:
-                raise ValueError(f"{name} is invalid: expected batch once, neuron once, and frame any number of times")
-            if axes.count("time") > 1 or (seconds and axes.count("frame") > 1):
-                raise ValueError(f"{name} does not say which of its frame axes is time: name that axis time")
+        for axes in [layout] if isinstance(layout, str) else layout.values():
+            self._check_layout(axes.split())
+
+    def _check_layout(self, axes):
+        """Raise ValueError if the axes of an output, in order, are not those that `models.wrap` describes."""
+        name = "the layout " + repr(" ".join(axes))
+        if set(axes) - {*_AXES} or axes.count("batch") != 1 or axes.count("neuron") != 1:
+            raise ValueError(f"{name} is invalid: expected batch once, neuron once, and frame any number of times")
+        if axes.count("time") > 1 or (self.seconds and axes.count("frame") > 1):
+            raise ValueError(f"{name} does not say which of its frame axes is time: name that axis time")
 
     def _paths(self, sites) -> dict:
         """Return {Site: path}; raise ValueError if a path does not exist."""
-        modules, paths = dict(self.network.named_modules()), {}
+        modules = dict(self.network.named_modules())
+        paths = {}
         for key, path in sites.items():
             if isinstance(key, str) and "{}" in path:
-                pattern = re.escape(path).replace(r"\{\}", r"(\d+)")
-                numbers = sorted(int(match[1]) for name in modules if (match := re.fullmatch(pattern, name)))
-                if not numbers:
-                    raise ValueError(f"no module is called {path} with a number for {{}}")
-                paths |= {Site(number + 1, key): path.replace("{}", str(number)) for number in numbers}
+                paths |= _numbered_paths(key, path, modules)
             elif path not in modules:
                 raise ValueError(f"there is no module {path}: there are {', '.join(list(modules)[1:9])} …")
             else:
-                paths[Site(*key) if isinstance(key, (tuple, list)) else Site(key)] = path
+                site = Site(*key) if isinstance(key, (tuple, list)) else Site(key)
+                paths[site] = path
         invalid = [site for site in paths if not isinstance(site.layer, int) or site.layer < 0 or site.part == "module"]
         if invalid or not paths:
             raise ValueError('sites must be {(layer, part): path}, layers from 0 up, or {part: "path.with.{}"}')
@@ -67,9 +73,8 @@ class Wrapped(Architecture):
         """Return the number of neurons of a part; raise ValueError if its layers differ."""
         widths = {width for site, width in self.widths.items() if site.part == part}
         if len(widths) != 1:
-            raise ValueError(
-                f"the layers of {part} have {', '.join(map(str, sorted(widths)))} neurons: pass one layer at a time"
-            )
+            counts = ", ".join(str(width) for width in sorted(widths))
+            raise ValueError(f"the layers of {part} have {counts} neurons: pass one layer at a time")
         return widths.pop()
 
     def module(self, site: Site):
@@ -83,32 +88,42 @@ class Wrapped(Architecture):
 
     def to_frames(self, site: Site, output: torch.Tensor) -> torch.Tensor:
         """Convert the output of the site's module to [batch, frame, neuron]."""
-        axes, time = self._axes(site, output)
-        hidden = output.permute(axes).flatten(1, -2) if len(axes) > 2 else output.permute(axes)[:, None]
-        if time:
-            self.steps[hidden.shape[1]] = output.shape[time[0]]
+        axes = self._axes(site, output)
+        order = _order(axes)
+        frames_apart = output.permute(order)
+        if len(order) == 2:  # batch and neuron alone
+            hidden = frames_apart[:, None]
+        else:
+            hidden = frames_apart.flatten(1, -2)
+        if "time" in axes:
+            self.steps[hidden.shape[1]] = output.shape[axes.index("time")]
         return hidden
 
     def from_frames(self, site: Site, hidden: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Convert [batch, frame, neuron] to the layout of the module's `output`, to replace it."""
-        axes, _ = self._axes(site, output)
-        return hidden.reshape([output.shape[axis] for axis in axes]).permute([*np.argsort(axes)])
+        order = _order(self._axes(site, output))
+        frames_apart = hidden.reshape([output.shape[axis] for axis in order])
+        return frames_apart.permute([*np.argsort(order)])
 
     def _axes(self, site, output):
-        """Return the indices of an output's axes in the order batch, frames, time, neuron; and that of time alone."""
-        axes = self.layout
-        if not isinstance(axes, str):
-            path = site.layer if site.part == "module" else self.sites[site]
-            parts = {path_of_site: known.part for known, path_of_site in self.sites.items()}
-            axes = axes.get(path, axes.get(parts.get(path), "batch frame neuron"))
-        axes = axes.split()
+        """Return the names of an output's axes; raise ValueError if their number is another."""
+        axes = self._layout(site).split()
         if len(axes) != output.ndim:
             shape = f"an output of shape {tuple(output.shape)}"
             raise ValueError(
                 f"layer {site.layer}, {site.part} returned {shape}, which is not {' '.join(axes)!r}: set layout="
             )
-        indices = {name: [i for i, axis in enumerate(axes) if axis == name] for name in _AXES}
-        return [i for group in indices.values() for i in group], indices["time"]
+        return axes
+
+    def _layout(self, site):
+        """Return the layout of a site's output: that of its path, or else of its part, or else the default."""
+        if isinstance(self.layout, str):
+            return self.layout
+        path = site.layer if site.part == "module" else self.sites[site]
+        if path in self.layout:
+            return self.layout[path]
+        parts = {path_of_site: known.part for known, path_of_site in self.sites.items()}
+        return self.layout.get(parts.get(path), "batch frame neuron")
 
     def prepare(self, x: torch.Tensor, preprocessor: dict):
         """Return the argument of the module for raw waveforms."""
@@ -116,13 +131,16 @@ class Wrapped(Architecture):
 
     def logits(self, x) -> torch.Tensor:
         """Compute logits [batch, label] of the module's argument; [batch, 0] if it has no labels."""
-        output = self.network(*x) if isinstance(x, tuple) else self.network(x)
+        arguments = x if isinstance(x, tuple) else (x,)
+        output = self.network(*arguments)
         if not self.n_labels:
-            return torch.zeros(len(x[0] if isinstance(x, tuple) else x), 0)
+            return torch.zeros(len(arguments[0]), 0)
         if self.read is not None:
             return self.read(output)
-        output = getattr(output, "logits", output)
-        return output[0] if isinstance(output, tuple) else output
+        logits = getattr(output, "logits", output)
+        if isinstance(logits, tuple):
+            return logits[0]
+        return logits
 
     def frame_times(self, n_samples: int, sample_rate: int, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the centre of each of `n` frames in seconds, and the mask of valid frames (in the clip).
@@ -134,9 +152,10 @@ class Wrapped(Architecture):
                 "the number of frames of a wrapped module is unknown before a forward pass: "
                 "this needs a model loaded with models.load"
             )
-        clip, steps = n_samples / sample_rate, self.steps.get(n, n)
-        times = (np.arange(steps) + 0.5) / steps * (self.seconds or clip)
-        inside = (times < clip) | (times == times[0])  # at least one, for a clip shorter than half a frame
+        clip_seconds = n_samples / sample_rate
+        steps = self.steps.get(n, n)
+        times = (np.arange(steps) + 0.5) / steps * (self.seconds or clip_seconds)
+        inside = (times < clip_seconds) | (times == times[0])  # at least one, for a clip shorter than half a frame
         return np.tile(times, n // steps), np.tile(inside, n // steps)
 
     def n_frames(self, n_samples: int):
@@ -183,10 +202,9 @@ class Wrapped(Architecture):
 
     def _check_window(self, model, shapes):
         """Warn or raise ValueError if frames of a clip of another length contradict `seconds`, or look like neurons."""
+        other_seconds = self.seconds / 2 if self.seconds else 2
         try:
-            other_shapes, _ = model.trace_shapes(
-                self.sites, model.dummy_input(2, self.seconds / 2 if self.seconds else 2)
-            )
+            other_shapes, _ = model.trace_shapes(self.sites, model.dummy_input(2, other_seconds))
         except (*_UNFIT, ValueError):  # it takes one length only
             return
         for site, shape in shapes.items():
@@ -195,15 +213,33 @@ class Wrapped(Architecture):
                     f"{self.sites[site]} has {shape[-1]} neurons in one clip and {other_shapes[site][-1]} in a longer "
                     "one, so this axis seems to be frames: give the axes as layout="
                 )
-        counts = [(shape[1], other_shapes[site][1]) for site, shape in shapes.items() if shape[1] > 1]
-        constant = bool(counts) and all(count == other_count for count, other_count in counts)
+        with_frames = [site for site, shape in shapes.items() if shape[1] > 1]
+        if not with_frames:
+            return
+        constant = all(shapes[site][1] == other_shapes[site][1] for site in with_frames)
         if constant and not self.seconds:
+            count = shapes[with_frames[0]][1]
             warnings.warn(
-                f"clips of 1 s and of 2 s both give {counts[0][0]} frames: the module seems to pad or cut clips to a "
+                f"clips of 1 s and of 2 s both give {count} frames: the module seems to pad or cut clips to a "
                 "fixed window; give its length as seconds=, or padding is treated as part of the clip",
                 stacklevel=4,
             )
-        if self.seconds and counts and not constant:
+        if self.seconds and not constant:
             raise ValueError(
                 f"the number of frames grows with the clip, so no window is fixed: omit seconds={self.seconds:g}"
             )
+
+
+def _numbered_paths(part, pattern, modules) -> dict:
+    """Return {Site: path} of the modules whose paths are `pattern` with a number for {}: layers are numbered from 1."""
+    expression = re.escape(pattern).replace(r"\{\}", r"(\d+)")
+    matches = [re.fullmatch(expression, name) for name in modules]
+    numbers = sorted(int(match[1]) for match in matches if match)
+    if not numbers:
+        raise ValueError(f"no module is called {pattern} with a number for {{}}")
+    return {Site(number + 1, part): pattern.replace("{}", str(number)) for number in numbers}
+
+
+def _order(axes) -> list[int]:
+    """Return the indices of an output's axes in the order batch, frames, time, neuron."""
+    return sorted(range(len(axes)), key=lambda index: _AXES.index(axes[index]))

@@ -24,10 +24,11 @@ class WavLM(Architecture):
         self.layers = self.encoder.layers
         self.stable = self.base.config.do_stable_layer_norm
         self.n_heads = self.base.config.num_attention_heads
-        self._open = {}  # {layer: [module that outputs its heads, number of users, function that restores the layer]}
+        self._heads = [_ExposedHeads(layer.attention) for layer in self.layers]
         if getattr(self.base, "adapter", None) is not None:
             raise ValueError("WavLM with add_adapter=True is not supported: its frames are not the encoder's")
-        self.hop, self.span = 1, 1  # samples between frames, and in the receptive field of one
+        self.hop = 1  # samples between frames
+        self.span = 1  # samples in the receptive field of a frame
         for kernel, stride in zip(self.base.config.conv_kernel, self.base.config.conv_stride):
             self.span += (kernel - 1) * self.hop
             self.hop *= stride
@@ -76,51 +77,35 @@ class WavLM(Architecture):
     def norms(self, layer: int) -> tuple | None:
         """Return the layer norms of a post-norm block, after attention and at its end; None for other blocks."""
         block = self.layers[layer - 1]
-        return None if self.stable else (block.layer_norm, block.final_layer_norm)
+        if self.stable:
+            return None
+        return block.layer_norm, block.final_layer_norm
 
     @property
     def has_hooked_heads(self) -> bool:
         """Return True while attention heads of a layer are hooked (see `hookable`)."""
-        return bool(self._open)
+        return any(heads.users > 0 for heads in self._heads)
 
     @contextmanager
     def hookable(self, site: Site):
-        """Yield the module whose output, or its first item, is the site; `heads` has one within this context only.
-
-        Attention projects its heads with the weights of `out_proj` inside one function. Within the context these
-        weights are the identity, and `out_proj` follows as a separate step.
-        """
+        """Yield the module whose output, or its first item, is the site; `heads` has one within this context only."""
         if site.part != "heads":
             with super().hookable(site) as module:
                 yield module
             return
-        attention = self.layers[site.layer - 1].attention
-        if site.layer not in self._open:
-            projection, heads, identity = (
-                attention.out_proj,
-                torch.nn.Identity().eval(),
-                torch.nn.utils.skip_init(torch.nn.Linear, *attention.out_proj.weight.shape),
-            )
-            torch.nn.init.eye_(identity.weight.requires_grad_(False))
-            torch.nn.init.zeros_(identity.bias.requires_grad_(False))
-            attention.out_proj = identity.to(projection.weight).eval()
-            hook = attention.register_forward_hook(
-                lambda *arguments: (projection(heads(arguments[2][0])), *arguments[2][1:]), prepend=True
-            )
-            self._open[site.layer] = [heads, 0, lambda: (setattr(attention, "out_proj", projection), hook.remove())]
-        entry = self._open[site.layer]
-        entry[1] += 1
+        heads = self._heads[site.layer - 1]
+        heads.acquire()
         try:
-            yield entry[0]
+            yield heads.module
         finally:
-            entry[1] -= 1
-            if not entry[1]:
-                self._open.pop(site.layer)[2]()
+            heads.release()
 
     def weights(self) -> torch.Tensor | None:
         """Return the weight of each layer 0…L in the input of the head; None if the head reads the last layer."""
         weights = getattr(self.network, "layer_weights", None)
-        return None if weights is None else torch.softmax(weights, dim=-1)
+        if weights is None:
+            return None
+        return torch.softmax(weights, dim=-1)
 
     def embed(self, x: torch.Tensor) -> State:
         """Compute the input of the first layer from normalised waveforms [batch, time]."""
@@ -140,14 +125,18 @@ class WavLM(Architecture):
     def replace(self, state: State, hidden: torch.Tensor) -> State:
         """Return the state with another output of its layer."""
         weights = self.weights()
-        total = None if weights is None else state.total + weights[state.layer] * (hidden - state.hidden)
+        if weights is None:
+            return State(state.layer, hidden, state.bias)
+        total = state.total + weights[state.layer] * (hidden - state.hidden)
         return State(state.layer, hidden, state.bias, total)
 
     def finish(self, state: State) -> torch.Tensor:
         """Return the input of the head after the last layer, [batch, frame, neuron]."""
         if state.total is not None:
             return state.total
-        return self.encoder.layer_norm(state.hidden) if self.stable else state.hidden
+        if self.stable:
+            return self.encoder.layer_norm(state.hidden)
+        return state.hidden
 
     def classify(self, hidden: torch.Tensor) -> torch.Tensor:
         """Apply the network's own head: project, average over frames, classify."""
@@ -158,4 +147,48 @@ class WavLM(Architecture):
         weights = self.weights()
         if weights is None:
             return None
-        return weights[layer] * hidden if total is None else total + weights[layer] * hidden
+        if total is None:
+            return weights[layer] * hidden
+        return total + weights[layer] * hidden
+
+
+class _ExposedHeads:
+    """The heads of one attention module, as the output of `module`, which runs while someone uses it.
+
+    Attention projects its heads with the weights of `out_proj` inside one function. While the heads are exposed, these
+    weights are the identity, and `module` and `out_proj` follow as separate steps.
+    """
+
+    def __init__(self, attention: torch.nn.Module):
+        self.module = torch.nn.Identity().eval()
+        self.users = 0
+        self._attention = attention
+        self._projection = None
+        self._hook = None
+
+    def acquire(self) -> None:
+        """Count one more user, and expose the heads to the first one."""
+        if self.users == 0:
+            self._projection = self._attention.out_proj
+            self._attention.out_proj = _identity_like(self._projection)
+            self._hook = self._attention.register_forward_hook(self._project, prepend=True)
+        self.users += 1
+
+    def release(self) -> None:
+        """Count one user less, and restore the attention after the last one."""
+        self.users -= 1
+        if self.users == 0:
+            self._attention.out_proj = self._projection
+            self._hook.remove()
+
+    def _project(self, attention, args, output):
+        """Return the attention's output with its first item, the heads, projected."""
+        return self._projection(self.module(output[0])), *output[1:]
+
+
+def _identity_like(linear: torch.nn.Linear) -> torch.nn.Linear:
+    """Return a linear map of the same size, type and device that returns its input."""
+    identity = torch.nn.utils.skip_init(torch.nn.Linear, *linear.weight.shape)
+    torch.nn.init.eye_(identity.weight.requires_grad_(False))
+    torch.nn.init.zeros_(identity.bias.requires_grad_(False))
+    return identity.to(linear.weight).eval()
