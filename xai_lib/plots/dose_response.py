@@ -50,8 +50,8 @@ def dose_response(
 def _draw_directions(axes, k, directions):
     """Draw the band and the mean of random directions."""
     random = directions[["random_low", "random_high", "random_mean"]]
-    if "selected" in random.dims:  # directions depend on k alone: the same for all selections
-        random = random.isel(selected=0)
+    if "selection" in random.dims:  # directions depend on k alone: the same for all selections
+        random = random.isel(selection=0)
     options = {"facecolor": "none", "edgecolor": "#777777", "hatch": "....", "lw": 0}
     axes.fill_between(k, random["random_low"], random["random_high"], **options, label="95 % of random directions")
     axes.plot(k, random["random_mean"], color="#777777", ls="--", lw=1)

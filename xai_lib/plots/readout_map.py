@@ -27,7 +27,7 @@ def readout_map(
     Parameters
     ----------
     effects : dict
-        Results of `ablation.summary` [layer], by name and unit: {"F0 (semitones)": …}.
+        Results of `ablation.effect_over_speakers` [layer], by name and unit: {"F0 (semitones)": …}.
     groups, validity
         As for `effect_map`.
 
@@ -45,7 +45,7 @@ def readout_map(
     row = effects["mean"].dims[0]
     if (effects["mean"].notnull() & effects["random_mean"].isnull()).any():
         raise ValueError(
-            "columns of different units are coloured relative to random neurons: run the sweep with n_random"
+            "columns of different units are coloured relative to random neurons: run the sweep with RandomControls"
         )
     half_width = (effects["random_high"] - effects["random_low"]) / 2
     deviation = (effects["difference"] / np.sqrt((half_width**2).mean(row))).values
