@@ -76,8 +76,8 @@ def upstream(
         hardly vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be a failure of
         the search.
 
-        `ablation.effect_over_speakers(result, "gain")` compares with the random sets, which share ``random_overlap`` [layer] of
-        their neurons. attrs["neurons"]: the selected neurons, as JSON.
+        `ablation.effect_over_speakers(result, "gain")` compares with the random sets, which share ``random_overlap``
+        [layer] of their neurons. attrs["neurons"]: the selected neurons, as JSON.
 
     Raises
     ------

@@ -23,9 +23,9 @@ def layer_curves(
 ) -> Figure:
     """Plot the effect of an edit by edited layer, over speakers, in raw units.
 
-    `curves` is a Dataset returned by `ablation.effect_over_speakers`, or several by name, with no dims but `layer` or `group`. With
-    `random`, the bands of the random neurons are drawn, if there are any. With `scale` "min-max" each curve runs from
-    0, its lowest mean, to 1, its highest, which shows its shape and hides its size.
+    `curves` is a Dataset returned by `ablation.effect_over_speakers`, or several by name, with no dims but `layer` or
+    `group`. With `random`, the bands of the random neurons are drawn, if there are any. With `scale` "min-max" each
+    curve runs from 0, its lowest mean, to 1, its highest, which shows its shape and hides its size.
 
     Raise ValueError for an unknown `scale`, for curves of layers mixed with curves of groups, and for other dims.
     """

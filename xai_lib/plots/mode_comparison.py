@@ -18,8 +18,8 @@ _COLUMNS = 3
 def mode_comparison(effects: xr.Dataset, *, ylabel: str = "change of the target's log-odds (nats)") -> Figure:
     """Plot modes of an edit side by side, each with its random neurons; open markers: not significant.
 
-    `effects` is a Dataset returned by `ablation.effect_over_speakers`: [mode], a point each, or [layer, mode] (or `group`, or `k`),
-    a panel each, all on one scale. Raise ValueError for other dims.
+    `effects` is a Dataset returned by `ablation.effect_over_speakers`: [mode], a point each, or [layer, mode] (or
+    `group`, or `k`), a panel each, all on one scale. Raise ValueError for other dims.
     """
     dim = _panel_dim(effects["mean"].dims)
     if dim is None:

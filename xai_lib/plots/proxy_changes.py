@@ -12,8 +12,8 @@ _NAMES = {"rms": "RMS proxy", "zcr": "ZCR proxy", "centroid": "Centroid proxy"}
 def proxy_changes(changes: xr.Dataset, validity: xr.Dataset) -> Figure:
     """Plot activation proxies at layers after the edit, and how well each tracks the feature it is named after.
 
-    `changes` is as returned by `ablation.effect_over_speakers(sweep, "proxy_sd")` for one mode; tiles with q ≥ 0.05, or without q,
-    are hatched. `validity` is as returned by `activation_proxies.validity`.
+    `changes` is as returned by `ablation.effect_over_speakers(sweep, "proxy_sd")` for one mode; tiles with q ≥ 0.05, or
+    without q, are hatched. `validity` is as returned by `activation_proxies.validity`.
     """
     names = changes["proxy"].values.tolist()
     figure, panels = style.panels(2, len(names), height=5.4, height_ratios=(4, 1), sharex=True)
