@@ -591,6 +591,13 @@ def test_log_odds_equal_those_of_softmax(compared):
     assert np.isnan(forgetting._log_odds(unknown)).sum() == np.isnan(forgetting._log_odds(unknown)[0]).sum() == 8
 
 
+def test_outcomes_follow_names_of_dimensions(compared):
+    """`outcomes` are the same whatever the order of the dimensions of a result."""
+    transposed = compared.transpose("target", "dose", "clip", "neuron_set")
+    expected = forgetting.outcomes(compared)
+    xr.testing.assert_allclose(forgetting.outcomes(transposed).transpose(*expected.dims), expected)
+
+
 def test_recalls_average_over_speakers(compared):
     """`recalls` are per speaker: more clips of one speaker do not change the mean, nor the plotted bar."""
     best = compared["target"].values[compared["logit"].isel(dose=0, neuron_set=0).argmax("target").values]

@@ -83,9 +83,9 @@ def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
     measures = outcomes(compared)
     divergence = _divergence(compared)
 
-    own_clips = np.flatnonzero(has_label)
+    label_clips = np.flatnonzero(has_label)
     other_clips = np.flatnonzero(~has_label)
-    forgotten = _over_speakers(measures.isel(clip=own_clips), divergence.isel(clip=own_clips))
+    forgotten = _over_speakers(measures.isel(clip=label_clips), divergence.isel(clip=label_clips))
     if len(other_clips):
         kept = _over_speakers(measures.isel(clip=other_clips), divergence.isel(clip=other_clips))
     else:
