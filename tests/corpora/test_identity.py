@@ -174,6 +174,12 @@ def test_training_status_matches_recordings(noises, tmp_path):
     assert found["P1"] == UNKNOWN
 
 
+def test_training_status_takes_folds_of_some_clips():
+    """Clips without a corpus and a fold may stand beside clips of a training fold."""
+    clips = pd.DataFrame({"speaker": ["recording-1", "anna"], "corpus": ["esc-10", None], "fold": ["3", None]})
+    assert states(clips, ["esc10-fold-3"]) == {"recording-1": IN_TRAINING, "anna": UNKNOWN}
+
+
 def test_training_status_skips_audio_of_known_corpora(noises, monkeypatch):
     """The training status of speakers of known corpora is determined without reading their files."""
     monkeypatch.setattr(fingerprints, "of_files", lambda paths: pytest.fail("read"))

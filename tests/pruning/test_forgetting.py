@@ -193,14 +193,15 @@ def test_table_selectivity_interval_matches_delta_method():
         0.2 * rng.standard_normal(10),
         rng.standard_normal((10, 2)),
     ]
-    row = forgetting._averaged(values)
+    changes = pd.DataFrame(values, columns=["dose", "forgotten", "kept", "random_forgotten", "random_kept"])
+    row = forgetting._average_over_classes(changes)
     difference, forgotten = values[:, 2] - values[:, 1], values[:, 1]
     ratio = difference.mean() / abs(forgotten.mean())
     # of a ratio of means, the delta method: the residual of each class over the mean
     se = stats.sem(difference + ratio * forgotten) / abs(forgotten.mean())
     assert row["selectivity"] == pytest.approx(ratio)
     assert (row["selectivity_high"] - row["selectivity_low"]) / 2 == pytest.approx(stats.t.ppf(0.975, 9) * se, rel=0.03)
-    assert np.isnan(forgetting._averaged(values[:7])["selectivity_low"])
+    assert np.isnan(forgetting._average_over_classes(changes[:7])["selectivity_low"])
 
 
 def test_outcomes_are_of_true_class(comparisons):

@@ -264,6 +264,22 @@ def test_greedy_stops_at_given_recall(tiny, clips):
         pruning.greedy(model, told.assign(label=told["label"].values[::-1]), label, 8, [Site(1, "ffn_out")], recall=1.0)
 
 
+@pytest.mark.parametrize("options", [{"k": 0}, {"k": 8, "step": 0}])
+def test_greedy_refuses_no_neurons(tiny, clips, options):
+    """`greedy` refuses to select no neuron, or none at a time, also without a `recall`."""
+    with pytest.raises(ValueError, match="k and step must be 1 or more"):
+        pruning.greedy(tiny(), clips, "angry", sites=[Site(1, "ffn_out")], **options)
+
+
+def test_evaluate_takes_sites_as_tuples(tiny, clips, scores):
+    """`evaluate` takes sites written as (layer, part), also with sizes to match random neurons by."""
+    model, options = tiny(), {"draws": 1, "selection_clips": clips.iloc[:0]}
+    plan = {(1, "ffn_hidden"): [0, 7]}
+    by_tuple = pruning.evaluate(model, clips, plan, "angry", np.abs(scores), **options)
+    by_site = pruning.evaluate(model, clips, {Site(1, "ffn_hidden"): [0, 7]}, "angry", np.abs(scores), **options)
+    xr.testing.assert_identical(by_tuple, by_site)
+
+
 def test_count_mentions_matches_whole_words():
     """`count_mentions` counts whole words of a class's name, whatever their endings, and refuses too short names."""
     texts = ["a train, trains and TRAINING", "heavy rain", "it rained, raining", "drainpipes", None, "", "no rainbow"]
@@ -539,7 +555,12 @@ def _exchangeable(runs, planted=0.0):
     logit[:, 1:] += rng.standard_normal((1, runs, 41, 3)) + 0.1 * rng.standard_normal((20, runs, 41, 3))
     logit[:, 1:, 0, 0] -= planted
     coords = {"label": ("clip", labels.astype(object)), "speaker": ("clip", np.repeat(list("abcdefghij"), 2))}
-    coords |= {"clip": range(20), "dose": range(runs + 1), "target": names, "neuron_set": [f"r{i}" for i in range(41)]}
+    coords |= {
+        "clip": range(20),
+        "dose": range(runs + 1),
+        "target": names,
+        "neuron_set": ["selected", *(f"r{i}" for i in range(40))],
+    }
     shared = ("dose", np.zeros(runs + 1))
     return xr.Dataset({"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": shared}, coords)
 
@@ -569,6 +590,13 @@ def test_log_odds_equal_those_of_softmax(compared):
     np.testing.assert_allclose(forgetting._log_odds(compared).isel(dose=1, neuron_set=0), np.log(p / (1 - p)))
     unknown = compared.assign_coords(label=("clip", ["boredom"] + list(compared["label"].values[1:])))
     assert np.isnan(forgetting._log_odds(unknown)).sum() == np.isnan(forgetting._log_odds(unknown)[0]).sum() == 8
+
+
+def test_outcomes_follow_names_of_dimensions(compared):
+    """`outcomes` are the same whatever the order of the dimensions of a result."""
+    transposed = compared.transpose("target", "dose", "clip", "neuron_set")
+    expected = forgetting.outcomes(compared)
+    xr.testing.assert_allclose(forgetting.outcomes(transposed).transpose(*expected.dims), expected)
 
 
 def test_recalls_average_over_speakers(compared):

@@ -1,8 +1,12 @@
 """Emotion heads on frozen features: fitted, evaluated on unseen speakers, saved as Hugging Face checkpoints."""
 
+from __future__ import annotations
+
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +25,15 @@ from ..models.architectures.wavlm import WavLM
 from ..statistics import restricted_permutations, uar
 from .extraction import activations
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 RECORDINGS_COMPARED = 20  # recordings per speaker that are compared with those of the encoder
 
 
-def features(model, clips, *, layers="all", sample_rate=None) -> xr.DataArray:
+def features(
+    model: Model, clips: Any, *, layers: str | int | Sequence[int] = "all", sample_rate: int | None = None
+) -> xr.DataArray:
     """Average each layer's output over all frames, [clip, layer, neuron]: what a head that averages over frames reads.
 
     `clips` need `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
@@ -34,7 +43,9 @@ def features(model, clips, *, layers="all", sample_rate=None) -> xr.DataArray:
     return pooled["activation"].rename("features").assign_attrs(pooled.attrs)
 
 
-def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Dataset:
+def cross_validate(
+    features: xr.DataArray, *, folds: int = 5, shuffles: int = 5, C: float = 0.1, seed: int = 0
+) -> xr.Dataset:
     """Cross-validate a linear head, with disjoint speakers, on each layer and on the layer that each fold selects.
 
     Parameters
@@ -62,16 +73,26 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     """
     y, table = _labelled(features, folds)
     split = sampling.folds(table, folds, seed=seed).to_numpy()
-    x, layers = features.values, features["layer"].values
+    x = features.values
+    layers = features["layer"].values
     names = ordered(y)
-    by_layer = [_predict(x[:, i], y, split, C) for i in tqdm(range(len(layers)), "layers", leave=False, delay=2)]
-    predicted, selected = np.empty(len(y), dtype=object), []
+
+    uar_layer = []
+    for i in tqdm(range(len(layers)), "layers", leave=False, delay=2):
+        uar_layer.append(uar(y, _predict(x[:, i], y, split, C)))
+
+    predicted = np.empty(len(y), dtype=object)
+    selected = []
     for fold in tqdm(np.unique(split), "folds", leave=False, delay=2):
-        inside, outside = split != fold, split == fold
-        layer_predictions = [_predict(x[inside, i], y[inside], split[inside], C) for i in range(len(layers))]
-        best = int(np.argmax([uar(y[inside], predictions) for predictions in layer_predictions]))
+        inside = split != fold
+        outside = split == fold
+        uar_inside = []
+        for i in range(len(layers)):
+            uar_inside.append(uar(y[inside], _predict(x[inside, i], y[inside], split[inside], C)))
+        best = int(np.argmax(uar_inside))
         selected.append(int(layers[best]))
         predicted[outside] = _head(C).fit(x[inside, best], y[inside]).predict(x[outside, best])
+
     most_frequent = int(np.argmax(np.bincount(np.searchsorted(layers, selected))))
     speaker_rows = list(table.groupby("speaker").indices.values())
     row_orders = restricted_permutations(speaker_rows, shuffles, seed)
@@ -79,14 +100,17 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     for order in tqdm(row_orders, "shuffled labels", shuffles, leave=False, delay=2):
         shuffled_labels = table["label"].to_numpy()[order]
         shuffled.append(uar(shuffled_labels, _predict(x[:, most_frequent], shuffled_labels, split, C)))
-    rows_of_speaker = {str(name): rows for name, rows in table.reset_index().groupby("speaker", sort=False)["index"]}
+
+    uar_speaker = {}
+    for speaker, rows in table.groupby("speaker", sort=False):
+        uar_speaker[str(speaker)] = uar(y[rows.index], predicted[rows.index])
     counts = pd.crosstab(y, predicted).reindex(index=names, columns=names, fill_value=0)
     return xr.Dataset(
         {
             "predicted": ("clip", predicted.astype(str)),
             "uar": uar(y, predicted),
-            "uar_speaker": ("speaker_name", [uar(y[rows], predicted[rows]) for rows in rows_of_speaker.values()]),
-            "uar_layer": ("layer", [uar(y, row) for row in by_layer]),
+            "uar_speaker": ("speaker_name", list(uar_speaker.values())),
+            "uar_layer": ("layer", uar_layer),
             "uar_shuffled": ("shuffle", shuffled),
             "confusion": (("label_name", "predicted_label"), counts.to_numpy()),
             "selected": ("fold", selected),
@@ -96,7 +120,7 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
             "clip": features["clip"].values,
             "label": ("clip", y.astype(str)),
             "speaker": ("clip", table["speaker"].astype(str).to_numpy()),
-            "speaker_name": list(rows_of_speaker),
+            "speaker_name": list(uar_speaker),
             "layer": layers,
             "label_name": names,
             "predicted_label": names,
@@ -105,7 +129,17 @@ def cross_validate(features, *, folds=5, shuffles=5, C=0.1, seed=0) -> xr.Datase
     )
 
 
-def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_rate=None):
+def fit(
+    model: Model,
+    clips: Any,
+    folder: str | Path,
+    *,
+    layers: str | int | Sequence[int] = "all",
+    folds: int = 5,
+    C: float = 0.1,
+    seed: int = 0,
+    sample_rate: int | None = None,
+) -> tuple[Model, xr.Dataset]:
     """Fit a head on all of `clips`, on the layer that is best in cross-validation, and save encoder and head.
 
     Parameters
@@ -134,11 +168,29 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
     The standardisation is folded into the classifier, the projector is the identity, and the layer is selected by
     `layer_weights`, whose softmax is 1 − 1e-12 there.
     """
-    if not isinstance(clips, xr.DataArray):
-        clips = as_clips(clips, sample_rate)
-    from transformers import AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
-
     folder = Path(folder).expanduser()
+    are_features = isinstance(clips, xr.DataArray)
+    table = None if are_features else as_clips(clips, sample_rate)
+    _require_new_head(model, folder)
+
+    head_features = clips if are_features else features(model, table, layers=layers)
+    report = cross_validate(head_features, folds=folds, C=C, seed=seed)
+    y, labelled = _labelled(head_features, folds)
+    fit_clips = labelled if are_features else table.loc[head_features["clip"].values]
+    recordings = _recordings(model, fit_clips)
+    _warn_of_training_speakers(model, fit_clips, recordings, float(report["uar"]))
+
+    layer = int(report["layer"].values[np.argmax(report["uar_layer"].values)])
+    weight, bias = _fit_linear_map(head_features.sel(layer=layer).values, y, C)
+    config = _config_with_head(model.network.config, labelled, layer, report)
+    network = _network_with_head(model, config, layer, weight, bias)
+
+    _save(model, network, recordings, folder)
+    return models.load(folder, device=str(model.device)), report
+
+
+def _require_new_head(model, folder):
+    """Raise an error where the model can have no such head, or the folder contains a model."""
     if not isinstance(model.architecture, WavLM):
         raise ValueError(
             f"a head can only be fitted to a WavLM, and {model.name} is none: `cross_validate` of its `features` shows "
@@ -146,31 +198,52 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
         )
     if (folder / "config.json").exists():
         raise FileExistsError(f"there is a model in {folder}: give another folder, or remove it first")
-    head_features = clips if isinstance(clips, xr.DataArray) else features(model, clips, layers=layers)
-    report = cross_validate(head_features, folds=folds, C=C, seed=seed)
-    y, table = _labelled(head_features, folds)
-    fit_clips = clips.loc[head_features["clip"].values] if isinstance(clips, pd.DataFrame) else table
-    recordings = _recordings(model, fit_clips)
-    encoder = recordings[recordings["use"] == "trained"]
-    states = identity.training_status(fit_clips, model.train_speakers or [], encoder, most=RECORDINGS_COMPARED)
+
+
+def _warn_of_training_speakers(model, clips, recordings, mean_recall):
+    """Warn where the encoder was trained on some of the speakers, whose UAR is not that of unseen ones."""
+    encoder_recordings = recordings[recordings["use"] == "trained"]
+    states = identity.training_status(clips, model.train_speakers or [], encoder_recordings, most=RECORDINGS_COMPARED)
     n_train_speakers = (states == identity.IN_TRAINING).sum()
     if n_train_speakers:
         warnings.warn(
             f"the encoder was trained on {n_train_speakers} of these {len(states)} speakers, so the UAR of "
-            f"{float(report['uar']):.2f} is not that of unseen speakers: fit on other speakers to measure it",
-            stacklevel=2,
+            f"{mean_recall:.2f} is not that of unseen speakers: fit on other speakers to measure it",
+            stacklevel=3,
         )
-    layer = int(report["layer"].values[np.argmax(report["uar_layer"].values)])
-    scaler, regression = (step for _, step in _head(C).fit(head_features.sel(layer=layer).values, y).steps)
-    weight, bias = regression.coef_, regression.intercept_
+
+
+def _fit_linear_map(x, y, C) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the head on x [clip, neuron]: weight [class, neuron] and bias [class], the standardisation folded in.
+
+    Classes are in the order of `filenames.ordered`.
+    """
+    head = _head(C).fit(x, y)
+    scaler = head.named_steps["standardscaler"]
+    regression = head.named_steps["logisticregression"]
+
+    weight = regression.coef_
+    bias = regression.intercept_
     if len(weight) == 1:  # with two classes scikit-learn returns only the second's logit
-        weight, bias = np.concatenate([-weight / 2, weight / 2]), np.concatenate([-bias / 2, bias / 2])
-    names = ordered(y)
-    order = [list(regression.classes_).index(name) for name in names]
+        weight = np.concatenate([-weight / 2, weight / 2])
+        bias = np.concatenate([-bias / 2, bias / 2])
+
+    classes = list(regression.classes_)
+    order = [classes.index(name) for name in ordered(y)]
     weight = weight[order] / scaler.scale_
     bias = bias[order] - weight @ scaler.mean_
+    return weight, bias
 
-    config = copy.deepcopy(model.network.config)
+
+def _config_with_head(encoder_config, labelled, layer, report):
+    """Return the encoder's configuration with that of the head, its training speakers and its metrics."""
+    names = ordered(labelled["label"])
+    metrics = {"layer": layer}
+    for name in ("uar", "uar_shuffled", "chance"):
+        metrics[name] = round(float(report[name].mean()), 4)
+    metrics |= {"folds": report.attrs["folds"], "clips": len(labelled), "speakers": int(labelled["speaker"].nunique())}
+
+    config = copy.deepcopy(encoder_config)
     config.update(
         {
             "id2label": dict(enumerate(names)),
@@ -178,16 +251,17 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
             "classifier_proj_size": config.hidden_size,
             "use_weighted_layer_sum": True,
             "problem_type": "single_label_classification",
-            "xai_head_train_speakers": sorted({*map(str, table["speaker"])}),
-            "xai_metrics": {
-                "layer": layer,
-                **{name: round(float(report[name].mean()), 4) for name in ("uar", "uar_shuffled", "chance")},
-                "folds": folds,
-                "clips": len(y),
-                "speakers": int(table["speaker"].nunique()),
-            },
+            "xai_head_train_speakers": sorted({*map(str, labelled["speaker"])}),
+            "xai_metrics": metrics,
         }
     )
+    return config
+
+
+def _network_with_head(model, config, layer, weight, bias):
+    """Return the encoder's weights with a head that reads one layer, as a network of Transformers."""
+    from transformers import AutoModelForAudioClassification
+
     network = AutoModelForAudioClassification.from_config(config)
     network.base_model.load_state_dict(model.architecture.base.state_dict())
     with torch.no_grad():
@@ -196,25 +270,33 @@ def fit(model, clips, folder, *, layers="all", folds=5, C=0.1, seed=0, sample_ra
         network.classifier.weight.copy_(torch.from_numpy(weight))
         network.classifier.bias.copy_(torch.from_numpy(bias))
         network.layer_weights.zero_()[layer] = 30.0
+    return network
+
+
+def _save(model, network, recordings, folder):
+    """Write the network, its preprocessor and the fingerprints of its recordings to a folder."""
+    from transformers import Wav2Vec2FeatureExtractor
+
     network.save_pretrained(folder)
     if len(recordings):
         fingerprints.write(recordings, folder)
-    Wav2Vec2FeatureExtractor(
-        do_normalize=model.preprocessor.get("do_normalize", False), sampling_rate=model.sample_rate
-    ).save_pretrained(folder)
-    return models.load(folder, device=str(model.device)), report
+    do_normalize = model.preprocessor.get("do_normalize", False)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=do_normalize, sampling_rate=model.sample_rate)
+    extractor.save_pretrained(folder)
 
 
-def _recordings(model, clips):
+def _recordings(model, clips) -> pd.DataFrame:
     """Return the recordings of the encoder and of the clips of the head, as `fingerprints.write` takes them."""
     tables = [pd.DataFrame(columns=fingerprints.COLUMNS)]
     if model.trained_recordings is not None:
         tables.append(model.trained_recordings[model.trained_recordings["use"] != "head"])
     if {"path", "audio"} & set(clips):
-        file_fingerprints = fingerprints.of_files(audio.sources(clips))
-        tables.append(
-            pd.DataFrame({"fingerprint": file_fingerprints, "use": "head", "speaker": identity.of_clips(clips)})
-        )
+        columns = {
+            "fingerprint": fingerprints.of_files(audio.sources(clips)),
+            "use": "head",
+            "speaker": identity.of_clips(clips),
+        }
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -228,7 +310,7 @@ def _predict(x, y, split, C):
     return cross_val_predict(_head(C), x, y, cv=PredefinedSplit(split))
 
 
-def _labelled(features, folds):
+def _labelled(features, folds) -> tuple[np.ndarray, pd.DataFrame]:
     """Return labels, and a table of label and speaker; raise ValueError for what cannot be cross-validated."""
     for column in ("label", "speaker"):
         if column not in features.coords or pd.isna(features[column].values.astype(object)).any():

@@ -7,16 +7,19 @@ Sources: RFC 9639 (FLAC), the RIFF specification of Microsoft and IBM (WAVE), IS
 and the layout of Xing's first frame as LAME writes it.
 """
 
+from __future__ import annotations
+
 import io
 import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ID3_HEADER = 10  # bytes
 
 
-def corrected(source) -> io.BufferedIOBase | None:
+def corrected(source: Path | bytes) -> io.BufferedIOBase | None:
     """Return the file's content with a header that gives its whole length, or None if it can be read as it is.
 
     Parameters
@@ -45,7 +48,7 @@ def corrected(source) -> io.BufferedIOBase | None:
     return None
 
 
-def begins_as_sound(source) -> bool:
+def begins_as_sound(source: Path | bytes) -> bool:
     """Return True if the file begins like a WAV, FLAC, Ogg or MP3 file."""
     beginning = _first_bytes(source)
     return beginning[:4] in (b"RIFF", b"RIFX", b"fLaC", b"OggS") or _begins_as_mpeg(beginning)
@@ -209,12 +212,26 @@ class Frame:
     stream: bytes  # what all frames of one stream have in common
 
 
+class FrameAt(NamedTuple):
+    """A frame of MPEG audio in a file."""
+
+    position: int  # of its first byte
+    frame: Frame
+
+    @property
+    def end(self) -> int:
+        """Return the position after the frame."""
+        return self.position + self.frame.size
+
+
 def _frame(header: bytes) -> Frame | None:
     """Parse a frame's header; return None if it is none."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
-    version_bits, layer_bits = header[1] >> 3 & 3, header[1] >> 1 & 3
-    rate_bits, sample_rate_bits = header[2] >> 4, header[2] >> 2 & 3
+    version_bits = header[1] >> 3 & 3
+    layer_bits = header[1] >> 1 & 3
+    rate_bits = header[2] >> 4
+    sample_rate_bits = header[2] >> 2 & 3
     if version_bits == 1 or layer_bits == 0 or rate_bits in (0, 15) or sample_rate_bits == 3:
         return None
     version = 1 if version_bits == 3 else 2
@@ -223,7 +240,8 @@ def _frame(header: bytes) -> Frame | None:
     sample_rate = SAMPLE_RATES[version_bits][sample_rate_bits]
     padding = header[2] >> 1 & 1
     if layer == 1:
-        size, samples = (12 * bit_rate // sample_rate + padding) * 4, 384
+        samples = 384
+        size = (12 * bit_rate // sample_rate + padding) * 4
     else:
         samples = 576 if layer == 3 and version == 2 else 1152
         size = samples // 8 * bit_rate // sample_rate + padding
@@ -251,40 +269,42 @@ def _mpeg(content: bytes) -> io.BytesIO | None:
     frames = _mpeg_frames(content)
     if not frames:
         return None
-    first = content[frames[0][0] : frames[0][0] + frames[0][1].size]
-    tag = _tag(first)
-    if tag is None:
-        if len({frame.bit_rate for _, frame in frames}) == 1:  # the length follows from the number of bytes
+    first = frames[0]
+    first_bytes = content[first.position : first.end]
+    declared = _tag(first_bytes)
+    if declared is None:
+        if len({frame_at.frame.bit_rate for frame_at in frames}) == 1:  # the length follows from the number of bytes
             return None
-        header = _counting_frame(frames[0][1], first[:4], len(frames))
         sound = frames
+        header = _counting_frame(first.frame, first_bytes[:4], len(sound))
     else:
         sound = frames[1:]
-        if abs(tag - len(sound)) <= 1:  # some encoders count the first frame too
+        if abs(declared - len(sound)) <= 1:  # some encoders count the first frame too
             return None
-        header = _with_count(first, len(sound)) if tag >= 0 else _counting_frame(frames[0][1], first[:4], len(sound))
-    return io.BytesIO(header + b"".join(content[position : position + frame.size] for position, frame in sound))
+        if declared >= 0:
+            header = _with_count(first_bytes, len(sound))
+        else:
+            header = _counting_frame(first.frame, first_bytes[:4], len(sound))
+    return io.BytesIO(header + b"".join(content[frame_at.position : frame_at.end] for frame_at in sound))
 
 
-def _mpeg_frames(content: bytes) -> list[tuple[int, Frame]]:
-    """Return the position and header of each frame; bytes between frames are skipped."""
+def _mpeg_frames(content: bytes) -> list[FrameAt]:
+    """Return each frame with its position; bytes between frames are skipped."""
     frames = []
     stream = None
     position = _after_id3(content)
-    while position + 4 <= len(content):
+    while 0 <= position <= len(content) - 4:
         frame = _frame(content[position : position + 4])
         belongs = frame is not None and (stream is None or frame.stream == stream)
-        if belongs and (
-            frames and frames[-1][0] + frames[-1][1].size == position or _followed(content, position, frame)
-        ):
+        follows_another = bool(frames) and frames[-1].end == position
+        if belongs and (follows_another or _followed(content, position, frame)):
             stream = frame.stream
-            if position + frame.size <= len(content):
-                frames.append((position, frame))
-            position += frame.size
+            frame_at = FrameAt(position, frame)
+            if frame_at.end <= len(content):
+                frames.append(frame_at)
+            position = frame_at.end
         else:
-            position = content.find(b"\xff", position + 1)
-            if position < 0:
-                break
+            position = content.find(b"\xff", position + 1)  # −1 where there is none
     return frames
 
 

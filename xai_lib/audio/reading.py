@@ -3,9 +3,12 @@
 Any fault of a clip, and any error of its decoder, is raised as a `BadClip` that names the clip.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -80,15 +83,17 @@ class Encoded:
         return hash(self.content)
 
 
-def sources(clips) -> pd.Series:
+def sources(clips: pd.DataFrame) -> pd.Series:
     """Return what each clip of a table is read from: its `audio` (a `Waveform` or `Encoded`), or else its `path`."""
     if "audio" not in clips:
         return clips["path"]
     audio = clips["audio"].astype(object)
-    return audio.where(audio.notna(), clips["path"]) if "path" in clips else audio
+    if "path" not in clips:
+        return audio
+    return audio.where(audio.notna(), clips["path"])
 
 
-def content_hash(source) -> str:
+def content_hash(source: str | Path | Waveform | Encoded) -> str:
     """Compute a hash of the bytes of a sound file, on disk or in memory, or of a waveform and its rate."""
     if isinstance(source, Waveform):
         return source.digest
@@ -98,17 +103,18 @@ def content_hash(source) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def rate_of(source) -> int:
+def rate_of(source: str | Path | Waveform | Encoded) -> int:
     """Return the recorded rate of a sound in Hz; 16000 if it cannot be read."""
     if isinstance(source, Waveform):
         return source.sample_rate
+    file = io.BytesIO(source.content) if isinstance(source, Encoded) else source
     try:
-        return soundfile.info(io.BytesIO(source.content) if isinstance(source, Encoded) else source).samplerate
+        return soundfile.info(file).samplerate
     except (soundfile.LibsndfileError, TypeError, OSError):  # `read` reports the fault
         return SAMPLE_RATE
 
 
-def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
+def read(source: str | Path | Waveform | Encoded, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     """Read a sound as mono float32 [time] at `sample_rate`; full scale is 1.
 
     Parameters
@@ -131,15 +137,16 @@ def read(source, sample_rate=SAMPLE_RATE) -> np.ndarray:
     """
     if isinstance(source, Waveform):
         return _resampled(source, sample_rate)
+    name = str(source)
     if isinstance(source, Encoded):
-        name, content = str(source), source.content
+        content = source.content
+        if not content:
+            raise BadClip(f"{name}: empty, 0 bytes")
+        readable = io.BytesIO(content)
     else:
-        name, content = str(source), Path(source)
+        content = Path(source)
         _check_file(content)
-    if isinstance(content, bytes) and not content:
-        raise BadClip(f"{name}: empty, 0 bytes")
-
-    readable = io.BytesIO(content) if isinstance(content, bytes) else content
+        readable = content
     try:
         corrected = headers.corrected(content)
         if corrected is None:
@@ -188,7 +195,7 @@ def _check_file(path):
         raise BadClip(f"{path}: {error.strerror or error}") from error
 
 
-def _resampled(waveform, sample_rate):
+def _resampled(waveform, sample_rate) -> np.ndarray:
     """Return the samples of a waveform in memory at `sample_rate`."""
     result = _Mono(str(waveform), waveform.sample_rate, 1, sample_rate)
     for start in range(0, len(waveform.samples), BLOCK):
@@ -220,9 +227,9 @@ class _Mono:
         self.power = 0.0  # of all channels
         self.power_of_mean = 0.0
         self.parts = []
-        self.resampler = (
-            soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ") if rate != target_rate else None
-        )
+        self.resampler = None
+        if rate != target_rate:
+            self.resampler = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
 
     def add(self, block):
         """Add the next samples [time, channel]."""
@@ -259,7 +266,7 @@ class _Mono:
         return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
-def check_scale(greatest, name):
+def check_scale(greatest: float, name: str) -> None:
     """Raise BadClip, or warn, if the greatest absolute sample is far beyond the full scale of floats."""
     message = f"{name}: its samples reach {greatest:g}, and full scale of floats is 1"
     if greatest > UNSCALED:
@@ -268,7 +275,14 @@ def check_scale(greatest, name):
         warnings.warn(f"{message}: it is far louder than what models were trained on", stacklevel=2)
 
 
-def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None, skipped=None):
+def stream(
+    clips: pd.DataFrame,
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    shortest: int = SHORTEST,
+    longest: int | None = None,
+    skipped: dict | None = None,
+) -> Iterator[tuple]:
     """Yield (index, float32 array [time]) of each clip, with a progress bar.
 
     Parameters
@@ -302,24 +316,31 @@ def stream(clips, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None, s
             f"several clips have the index {clips.index[clips.index.duplicated()][0]!r}: "
             "use clips.reset_index(drop=True)"
         )
-    bad = {}
+    reasons = {}
     for index, source in tqdm(sources(clips).items(), total=len(clips), unit="clip", leave=False, delay=2):
         try:
             waveform = usable(source, sample_rate, shortest=shortest, longest=longest)
         except BadClip as error:
             if skipped is None:
                 raise
-            bad[index] = skipped[index] = str(error)
+            reasons[index] = str(error)
+            skipped[index] = str(error)
             continue
         yield index, waveform
-    if bad:
-        if len(bad) == len(clips):
-            raise NoClips(bad)
-        message = f"{len(bad)} of {len(clips)} clips were skipped, e.g. {next(iter(bad.values()))}"
+    if len(reasons) == len(clips):
+        raise NoClips(reasons)
+    if reasons:
+        message = f"{len(reasons)} of {len(clips)} clips were skipped, e.g. {next(iter(reasons.values()))}"
         warnings.warn(message, stacklevel=2)
 
 
-def usable(source, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None) -> np.ndarray:
+def usable(
+    source: str | Path | Waveform | Encoded,
+    sample_rate: int = SAMPLE_RATE,
+    *,
+    shortest: int = SHORTEST,
+    longest: int | None = None,
+) -> np.ndarray:
     """Read a sound as `read` does, and raise BadClip also if it is silent, or has too few or too many samples."""
     waveform = read(source, sample_rate)
     if longest is not None and len(waveform) > longest:
@@ -329,8 +350,7 @@ def usable(source, sample_rate=SAMPLE_RATE, *, shortest=SHORTEST, longest=None) 
             "a part"
         )
     if len(waveform) < shortest:
-        short = f"{len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed"
-        raise BadClip(f"{source}: {short}")
+        raise BadClip(f"{source}: {len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed")
     if np.ptp(waveform) == 0:
         raise BadClip(f"{source}: silent, all samples are {waveform[0]:g}")
     return waveform

@@ -1,5 +1,9 @@
 """Acoustic features of clips, and their differences between emotions within speakers."""
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
@@ -8,17 +12,26 @@ import xarray as xr
 from .. import audio, statistics
 from .filenames import ordered
 
-FACTORS = {  # columns of corpora.features_table: name, unit, unit of a difference
-    "level_db": ("level", "dBFS", "dB"),
-    "f0": ("F0", "Hz", "semitones"),
-    "f0_range": ("F0 range", "semitones", "semitones"),
-    "centroid": ("spectral centroid", "Hz", "Hz"),
-    "zcr": ("zero crossings", "per second", "per second"),
-    "rate": ("speech rate", "syllables/s", "syllables/s"),
+
+class Factor(NamedTuple):
+    """What a column of `corpora.features_table` is called, and its units."""
+
+    title: str
+    unit: str
+    difference_unit: str
+
+
+FACTORS = {
+    "level_db": Factor("level", "dBFS", "dB"),
+    "f0": Factor("F0", "Hz", "semitones"),
+    "f0_range": Factor("F0 range", "semitones", "semitones"),
+    "centroid": Factor("spectral centroid", "Hz", "Hz"),
+    "zcr": Factor("zero crossings", "per second", "per second"),
+    "rate": Factor("speech rate", "syllables/s", "syllables/s"),
 }
 
 
-def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
+def frames(waveform: np.ndarray, sample_rate: int = audio.SAMPLE_RATE) -> xr.Dataset:
     """Compute the tracks of one clip: ``waveform`` [sample]; ``speech`` (bool) and ``f0`` (Hz, NaN unvoiced) [frame].
 
     Frames are those of the encoders. The coordinates `sample` and `frame` are seconds.
@@ -36,7 +49,7 @@ def frames(waveform, sample_rate=audio.SAMPLE_RATE) -> xr.Dataset:
     )
 
 
-def centred(table, clips) -> pd.DataFrame:
+def centred(table: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     """Subtract the speaker's mean from each column of `table` (`corpora.features_table`, or others); F0 in semitones.
 
     Raises
@@ -70,7 +83,7 @@ def eta_squared(table, clips, *, by="label", shuffles=200, seed=0) -> pd.DataFra
     return pd.DataFrame(columns, index=table.columns)
 
 
-def cells(table, clips, *, by="label") -> xr.DataArray:
+def cells(table: pd.DataFrame, clips: pd.DataFrame, *, by: str = "label") -> xr.DataArray:
     """Compute the mean of each speaker's clips of each label (for F0 the geometric mean): [factor, label, speaker].
 
     NaN where a speaker has no such clip. `sex`, where known, is a coordinate along `speaker`; the coordinates `title`
@@ -80,19 +93,21 @@ def cells(table, clips, *, by="label") -> xr.DataArray:
     values = table[[name for name in FACTORS if name in table]].astype(float)
     if "f0" in values:
         values["f0"] = np.log2(values["f0"])
-    label, speaker = (_column(clips, table, name).astype(str) for name in (by, "speaker"))
-    means = values.groupby([label.rename("label"), speaker]).mean()
+    label = _column(clips, table, by).astype(str).rename("label")
+    speaker = _column(clips, table, "speaker").astype(str)
+    means = values.groupby([label, speaker]).mean()
     if "f0" in values:
         means["f0"] = 2 ** means["f0"]
     result = means.to_xarray().to_dataarray("factor")
-    result = _with_titles(result.sel(label=ordered(result["label"].values)), unit_index=1)
+    result = result.sel(label=ordered(result["label"].values))
+    result = _with_titles(result, "unit")
     if "sex" in clips:
         sex = clips.astype({"speaker": str}).drop_duplicates("speaker").set_index("speaker")["sex"]
         result["sex"] = "speaker", sex.reindex(result["speaker"].values).fillna("unknown").to_numpy(str)
     return result
 
 
-def differences(cells, *, base=None, seed=0) -> xr.Dataset:
+def differences(cells: xr.DataArray, *, base: str | None = None, seed: int = 0) -> xr.Dataset:
     """Compare each label of `cells` [factor, label, speaker] with the base, paired within speakers.
 
     The default base is "neutral", or the first label where no label is "neutral".
@@ -110,32 +125,38 @@ def differences(cells, *, base=None, seed=0) -> xr.Dataset:
         The base is not a label; there is only one label, or no speaker has both the base and another.
     """
     labels = [str(name) for name in cells["label"].values]
-    base = base or ("neutral" if "neutral" in labels else labels[0])
+    if not base:
+        base = "neutral" if "neutral" in labels else labels[0]
     if base not in labels:
         raise KeyError(f"no clip has the label {base!r}: the labels are {', '.join(labels)}")
     if len(labels) < 2:
         raise ValueError(f"all clips have the label {base}: add clips of another label")
-    pitch = cells["factor"] == "f0"
-    values = xr.where(pitch, 12 * np.log2(cells.where(pitch)), cells)
+    is_pitch = cells["factor"] == "f0"
+    values = xr.where(is_pitch, 12 * np.log2(cells.where(is_pitch)), cells)
     difference = (values - values.sel(label=base, drop=True)).drop_sel(label=base)
-    difference = _with_titles(difference.transpose("factor", "label", "speaker"), unit_index=2)
+    difference = _with_titles(difference.transpose("factor", "label", "speaker"), "difference_unit")
     if difference.isnull().all():
         raise ValueError(
             f"no speaker has clips of both {base} and another label: add such clips, or choose another base"
         )
     p = statistics.sign_flip_test(difference.values, axis=2, seed=seed)
     result = statistics.over_speakers(difference).assign(difference=difference)
-    tests = {"d": statistics.cohens_d(difference.values, axis=2), "p": p, "q": statistics.fdr(p)}
-    return result.assign({name: (("factor", "label"), test) for name, test in tests.items()}).assign_attrs(base=base)
+    dims = ("factor", "label")
+    result["d"] = dims, statistics.cohens_d(difference.values, axis=2)
+    result["p"] = dims, p
+    result["q"] = dims, statistics.fdr(p)
+    return result.assign_attrs(base=base)
 
 
-def _with_titles(data, *, unit_index):
-    """Add the title and the unit of each factor as coordinates."""
-    titles, units = zip(*((FACTORS[str(name)][0], FACTORS[str(name)][unit_index]) for name in data["factor"].values))
-    return data.assign_coords(title=("factor", list(titles)), unit=("factor", list(units)))
+def _with_titles(data, unit) -> xr.DataArray:
+    """Add the title and a unit of each factor as coordinates; `unit` is "unit" or "difference_unit" of `Factor`."""
+    factors = [FACTORS[str(name)] for name in data["factor"].values]
+    titles = [factor.title for factor in factors]
+    units = [getattr(factor, unit) for factor in factors]
+    return data.assign_coords(title=("factor", titles), unit=("factor", units))
 
 
-def _column(clips, table, name):
+def _column(clips, table, name) -> pd.Series:
     """Return a column of the clips that are in `table`; ValueError where a value is missing."""
     if name not in clips:
         raise ValueError(f"the clips have no column {name!r}, which is required: add it")

@@ -1,6 +1,9 @@
 """Fingerprints: 128 bits that identify the recording in a sound file, whatever its name, format, rate and level."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,10 +15,13 @@ from tqdm.auto import tqdm
 from ..audio import reading
 
 RATE = 16_000  # sample rate at which recordings are read, Hz
-HOP, SPAN = 80, 512  # samples between frames, and samples per frame
+HOP = 80  # samples between frames
+SPAN = 512  # samples per frame
 LONGEST = 60  # maximum number of seconds that are read of a recording
-SEGMENTS, BANDS = 17, 9  # neighbours have 16 × 8 differences, one bit each
-LOWEST, HIGHEST = 150, 3700  # Hz, within the band of a telephone
+SEGMENTS = 17
+BANDS = 9  # neighbours have 16 × 8 differences, one bit each
+LOWEST = 150  # Hz
+HIGHEST = 3700  # Hz, within the band of a telephone
 FLOOR = 0.01  # fraction of the mean energy; weaker energy counts as silence
 STEADY = 0.01  # median difference, in nepers, below which rounding alone determines the bits
 
@@ -27,7 +33,7 @@ FILE = "recordings.csv"  # beside the weights of a model
 COLUMNS = ["fingerprint", "use", "speaker"]
 
 
-def of_waveform(waveform) -> str | None:
+def of_waveform(waveform: np.ndarray) -> str | None:
     """Compute the fingerprint of a recording: 32 hexadecimal digits, 128 bits.
 
     The recording is divided into 17 segments that hold equal shares of its amplitude, so neither its level nor silence
@@ -78,7 +84,7 @@ def of_waveform(waveform) -> str | None:
     return np.packbits(difference.ravel() > 0).tobytes().hex()
 
 
-def of_file(path) -> str | None:
+def of_file(path: str | Path) -> str | None:
     """Compute the fingerprint of a sound file; None where it cannot be read, or `of_waveform` returns None."""
     try:
         state = os.stat(path)
@@ -88,7 +94,7 @@ def of_file(path) -> str | None:
 
 
 @lru_cache(maxsize=100_000)
-def _of_file(path, size, changed):
+def _of_file(path, size, changed) -> str | None:
     """Return the fingerprint of a file in its current state; it is cached until the file changes."""
     try:
         return of_waveform(reading.read(path, RATE))
@@ -96,14 +102,14 @@ def _of_file(path, size, changed):
         return None
 
 
-def of_files(paths) -> pd.Series:
+def of_files(paths: Sequence | pd.Series) -> pd.Series:
     """Compute the fingerprint of each file or sound in memory, indexed like `paths`, with a progress bar."""
     paths = pd.Series(paths, dtype=object)
     fingerprints = [of_sound(path) for path in tqdm(paths, "fingerprints", unit="clip", leave=False, delay=2)]
     return pd.Series(fingerprints, index=paths.index, dtype=object)
 
 
-def of_sound(source) -> str | None:
+def of_sound(source: str | Path | reading.Waveform | reading.Encoded) -> str | None:
     """Compute the fingerprint of a file or of a sound in memory; None also where it cannot be read."""
     if isinstance(source, (reading.Waveform, reading.Encoded)):
         try:
@@ -113,14 +119,14 @@ def of_sound(source) -> str | None:
     return of_file(source)
 
 
-def distances(some, others) -> np.ndarray:
-    """Count the bits in which fingerprints differ, [some, others]; NaN where either is missing."""
-    signs = _signs(some)
+def distances(fingerprints: Sequence, others: Sequence) -> np.ndarray:
+    """Count the bits in which fingerprints differ, [fingerprint, other]; NaN where either is missing."""
+    signs = _signs(fingerprints)
     other_signs = _signs(others)
     return (BITS - signs @ other_signs.T) / 2
 
 
-def same_sound(path, other) -> bool:
+def same_sound(path: str | Path, other: str | Path) -> bool:
     """Return whether two sound files hold one recording, sample by sample, whatever their level and delay.
 
     This confirms a match of fingerprints, since those of two synthetic voices may differ in few bits. At the best delay
@@ -129,14 +135,18 @@ def same_sound(path, other) -> bool:
     False where a file cannot be read.
     """
     try:
-        waveforms = [reading.read(name, RATE)[: LONGEST * RATE] for name in (path, other)]
+        first = reading.read(path, RATE)[: LONGEST * RATE]
+        second = reading.read(other, RATE)[: LONGEST * RATE]
     except reading.BadClip:
         return False
-    norm = np.prod([np.linalg.norm(waveform) for waveform in waveforms])
-    return bool(norm and np.abs(signal.correlate(*waveforms, method="fft")).max() >= ALIKE * norm)
+    norm = np.linalg.norm(first) * np.linalg.norm(second)
+    if norm == 0:
+        return False
+    by_delay = signal.correlate(first, second, method="fft")
+    return bool(np.abs(by_delay).max() >= ALIKE * norm)
 
 
-def write(table, folder) -> None:
+def write(table: pd.DataFrame, folder: str | Path) -> None:
     """Write the recordings that a model was trained on to `recordings.csv` in its folder.
 
     Parameters
@@ -149,7 +159,7 @@ def write(table, folder) -> None:
     rows.sort_values(["use", "speaker", "fingerprint"]).to_csv(Path(folder) / FILE, index=False)
 
 
-def read(folder) -> pd.DataFrame | None:
+def read(folder: str | Path) -> pd.DataFrame | None:
     """Read the table that `write` wrote; None where the folder has none."""
     path = Path(folder) / FILE
     if not path.is_file():
@@ -158,7 +168,7 @@ def read(folder) -> pd.DataFrame | None:
     return table[COLUMNS] if set(COLUMNS) <= set(table) else None
 
 
-def _band_energies(waveform):
+def _band_energies(waveform) -> np.ndarray:
     """Compute the energy [frame, band] in bands of equal width in mel; a frame of zeros is added at either end."""
     padded = np.pad(waveform, SPAN)
     window = np.hanning(SPAN).astype(np.float32)
@@ -174,7 +184,7 @@ def _band_energies(waveform):
     return np.add.reduceat(power, edges[:-1] - edges[0], axis=1).astype(float)
 
 
-def _signs(fingerprints):
+def _signs(fingerprints) -> np.ndarray:
     """Return the bits as ±1, [fingerprint, bit]; NaN where a fingerprint is missing."""
     signs = np.full((len(fingerprints), BITS), np.nan, dtype=np.float32)
     for row, digits in zip(signs, fingerprints):

@@ -4,33 +4,22 @@ Where a corpus is made of links (a hub's cache, git-annex, DataLad, DVC), files 
 linked folder is entered once. Hidden files and folders, and those of the operating system, are left out.
 """
 
+from __future__ import annotations
+
 import glob
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SYSTEM = {"__macosx", "$recycle.bin", "lost+found", "system volume information", "@eadir", "__pycache__", "trash"}
+# fmt: off
 OTHER_SOUND = (
-    ".m4a",
-    ".m4b",
-    ".mp2",
-    ".wv",
-    ".ape",
-    ".dsf",
-    ".mp4",
-    ".aac",
-    ".wma",
-    ".amr",
-    ".webm",
-    ".3gp",
-    ".mkv",
-    ".mov",
-    ".avi",
-    ".m4v",
-    ".sph",
-    ".raw",
+    ".m4a", ".m4b", ".mp2", ".wv", ".ape", ".dsf", ".mp4", ".aac", ".wma", ".amr", ".webm", ".3gp", ".mkv", ".mov",
+    ".avi", ".m4v", ".sph", ".raw",
 )
+# fmt: on
 
 
 @dataclass
@@ -47,7 +36,7 @@ class FolderContents:
         return ", ".join(counts) or "nothing"
 
 
-def walk(root, endings) -> FolderContents:
+def walk(root: str | Path, endings: Sequence[str]) -> FolderContents:
     """Return the files with these endings below a folder, with counts of all others.
 
     Parameters
@@ -78,26 +67,27 @@ def walk(root, endings) -> FolderContents:
 def _collect_files(start, root, endings, entered, contents, links):
     """Add the files below one folder to `contents`, and its links to folders to `links`, to be followed later."""
     for folder, subfolders, file_names in os.walk(start):
-        subfolders.sort()
-        links += [Path(folder, name) for name in subfolders if os.path.islink(os.path.join(folder, name))]
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not os.path.islink(os.path.join(folder, name))
-            and _is_searched(Path(folder, name), root, entered, contents)
-        ]
+        to_enter = []
+        for name in sorted(subfolders):
+            path = Path(folder, name)
+            if path.is_symlink():
+                links.append(path)
+            elif _is_searched(path, root, entered, contents):
+                to_enter.append(name)
+        subfolders[:] = to_enter  # `os.walk` enters those that are left in its list
         for name in file_names:
             _add_file(Path(folder, name), endings, contents)
 
 
-def named(pattern, endings) -> list[str]:
+def named(pattern: str | Path, endings: Sequence[str]) -> list[str]:
     """Return the files that match a path or pattern ("mine/*.wav"), or those in a folder with these endings, sorted."""
     pattern = os.path.expanduser(pattern)
     if os.path.isdir(pattern):
         return [str(path) for path in walk(pattern, endings).files]
     if os.path.isfile(pattern):
         return [os.path.abspath(pattern)]
-    return sorted(map(os.path.abspath, filter(os.path.isfile, glob.glob(pattern, recursive=True))))
+    matches = glob.glob(pattern, recursive=True)
+    return sorted(os.path.abspath(path) for path in matches if os.path.isfile(path))
 
 
 def _is_searched(folder, root, entered, contents) -> bool:

@@ -1,9 +1,13 @@
 """Identity of speakers: comparison of names, speakers named by file names, and overlap with training speakers."""
 
+from __future__ import annotations
+
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +15,9 @@ import pandas as pd
 from ..audio import reading
 from . import filenames, fingerprints
 
-IN_TRAINING, NOT_IN_TRAINING, UNKNOWN = "in training", "not in training", "not known"
+IN_TRAINING = "in training"
+NOT_IN_TRAINING = "not in training"
+UNKNOWN = "not known"
 
 # Corpora whose speakers are known one by one: pattern of what follows the corpus's name, as in "ravdess-07".
 _SPEAKER_PATTERNS = {
@@ -39,7 +45,7 @@ _FILE_NAME_PATTERNS = {
 }
 
 
-def comparable_name(speaker) -> str | None:
+def comparable_name(speaker: Any) -> str | None:
     """Return the name of a speaker as it is compared: without blanks at its ends, and without case.
 
     A whole number is the same name in any form: 1, 1.0, "1", "01" and " 1.0 " are all "1". None where it is missing.
@@ -48,29 +54,34 @@ def comparable_name(speaker) -> str | None:
         return None
     name = unicodedata.normalize("NFKC", str(speaker)).strip().casefold()
     number = re.fullmatch(r"0*(\d+)(\.0+)?", name)
-    return number[1] if number else name or None
+    if number:
+        return number[1]
+    return name or None
 
 
-def unify_spelling(speakers) -> pd.Series:
+def unify_spelling(speakers: Sequence | pd.Series) -> pd.Series:
     """Return each speaker in one spelling, the first that occurs, without blanks at its ends; missing ones are None."""
     speakers = pd.Series(speakers)
-    first_spellings, spellings = {}, []
+    first_spellings = {}  # by compared name
+    spellings = []
     for speaker in speakers:
         name = comparable_name(speaker)
-        stripped = speaker.strip() if isinstance(speaker, str) else name
-        spellings.append(None if name is None else first_spellings.setdefault(name, stripped))
+        if name is not None and name not in first_spellings:
+            first_spellings[name] = speaker.strip() if isinstance(speaker, str) else name
+        spellings.append(first_spellings.get(name))
     return pd.Series(spellings, index=speakers.index, name=speakers.name, dtype=object)
 
 
 @lru_cache(maxsize=100_000)
-def corpus_of(name) -> str | None:
+def corpus_of(name: str) -> str | None:
     """Return the corpus of a compared name: "ravdess" for "ravdess-07", None for a name of no known corpus."""
-    return next(
-        (corpus for corpus, pattern in _SPEAKER_PATTERNS.items() if re.fullmatch(f"{corpus}-({pattern})", name)), None
-    )
+    for corpus, pattern in _SPEAKER_PATTERNS.items():
+        if re.fullmatch(f"{corpus}-({pattern})", name):
+            return corpus
+    return None
 
 
-def of_file(path, *, speaker=None, corpus=None) -> str | None:
+def of_file(path: str | Path, *, speaker: Any = None, corpus: str | None = None) -> str | None:
     """Return the speaker from a file's name alone, as "ravdess-01"; None where it is not a name of a known corpus.
 
     Only names that are hardly given by chance count: those of RAVDESS, CREMA-D, EmoDB, TESS, SAVEE ("DC_a01", not
@@ -106,12 +117,12 @@ def of_file(path, *, speaker=None, corpus=None) -> str | None:
 
 
 @lru_cache(maxsize=10_000)
-def _holds_sample(folder):
+def _holds_sample(folder) -> bool:
     """Return whether a folder is the sample corpus, or a copy of it."""
     return (folder / "factors.csv").is_file()
 
 
-def _librispeech_reader(path, speaker):
+def _librispeech_reader(path, speaker) -> str | None:
     """Return the reader of a file like 84/121123/84-121123-0000.flac; None where its name alone looks like that."""
     match = re.fullmatch(r"(\d{2,4})-(\d{3,6})-\d{4}", path.stem)
     if match is None:
@@ -124,7 +135,7 @@ def _librispeech_reader(path, speaker):
     return f"librispeech-{reader}" if by_chapter or by_reader or by_table else None
 
 
-def _esc_recording(path):
+def _esc_recording(path) -> str | None:
     """Return the recording that a clip of ESC-50 or ESC-10 was cut from; None for other files."""
     fields = filenames.parse("esc-50", Path(path.name))
     if fields is None or fields["fold"] not in "12345":
@@ -134,17 +145,16 @@ def _esc_recording(path):
     return fields["speaker"] if of_esc50 or of_esc10 else None
 
 
-def of_files(clips) -> pd.Series:
+def of_files(clips: pd.DataFrame) -> pd.Series:
     """Return the speaker of each clip from its file's name alone (`of_file`); None where it cannot be determined."""
     corpora = clips["corpus"] if "corpus" in clips else [None] * len(clips)
-    speakers = [
-        None if pd.isna(path) else of_file(path, speaker=speaker, corpus=corpus)
-        for path, speaker, corpus in zip(clips["path"], clips["speaker"], corpora)
-    ]
+    speakers = []
+    for path, speaker, corpus in zip(clips["path"], clips["speaker"], corpora):
+        speakers.append(None if pd.isna(path) else of_file(path, speaker=speaker, corpus=corpus))
     return pd.Series(speakers, index=clips.index, dtype=object)
 
 
-def of_clips(clips) -> pd.Series:
+def of_clips(clips: pd.DataFrame) -> pd.Series:
     """Return the speaker of each clip: one of a known corpus where that can be determined, else the compared name.
 
     A name like "ravdess-01" counts first, then the file's name (`of_file`). File names count only for a speaker whose
@@ -165,7 +175,9 @@ def of_clips(clips) -> pd.Series:
     return identified.where(agree, table_names)
 
 
-def training_status(clips, trained, recordings=None, *, most=None) -> pd.Series:
+def training_status(
+    clips: pd.DataFrame, trained: Sequence[str], recordings: pd.DataFrame | None = None, *, most: int | None = None
+) -> pd.Series:
     """Determine for each speaker whether a model was trained on him or her.
 
     Parameters
@@ -189,22 +201,16 @@ def training_status(clips, trained, recordings=None, *, most=None) -> pd.Series:
         are of known corpora; or one whose name is built like theirs ("P9" beside "P1" and "P2"). All others are not
         known: "P9" beside "ravdess-01" may be anybody, even where the model was trained on none of these recordings.
     """
-    trained = {comparable_name(name) for name in trained} - {None}
+    training_names = {comparable_name(name) for name in trained} - {None}
     if recordings is not None:
-        trained |= {comparable_name(name) for name in recordings["speaker"]} - {None}
-    schemes = {_scheme(name) for name in trained}
+        training_names |= {comparable_name(name) for name in recordings["speaker"]} - {None}
+    schemes = {_scheme(name) for name in training_names}
 
     table = pd.DataFrame({"speaker": unify_spelling(clips["speaker"]), "known_as": of_clips(clips)})
-    table["name"] = [comparable_name(name) for name in table["speaker"]]
+    table["name"] = [comparable_name(speaker) for speaker in table["speaker"]]
     table["fold"] = _fold_names(clips)
-    states = {}
-    for speaker, rows in table.dropna(subset="speaker").groupby("speaker", sort=False):
-        known_as = {*rows["name"], *rows["known_as"], *rows["fold"]} - {None}
-        comparable = all(
-            _is_comparable(name, schemes) or _is_comparable(fold, schemes)
-            for name, fold in zip(rows["known_as"], rows["fold"])
-        )
-        states[speaker] = IN_TRAINING if known_as & trained else NOT_IN_TRAINING if comparable else UNKNOWN
+    by_speaker = table.dropna(subset="speaker").groupby("speaker", sort=False)
+    states = {speaker: _status_by_name(rows, training_names, schemes) for speaker, rows in by_speaker}
     states = pd.Series(states, dtype=object)
 
     if recordings is None or recordings.empty or not {"path", "audio"} & set(clips):
@@ -213,39 +219,58 @@ def training_status(clips, trained, recordings=None, *, most=None) -> pd.Series:
     for speaker, state in states.items():
         rows = table[table["speaker"] == speaker]
         of_known_corpus = all(map(corpus_of, rows["known_as"]))
-        if state != IN_TRAINING and not of_known_corpus:
-            compared_rows = rows if most is None or len(rows) <= most else _evenly_spaced(rows, most)
-            if _are_copies(compared_rows["sound"], recordings).any():
-                states[speaker] = IN_TRAINING
+        if state == IN_TRAINING or of_known_corpus:
+            continue
+        if most is not None and len(rows) > most:
+            rows = _evenly_spaced(rows, most)
+        if _are_copies(rows["sound"], recordings).any():
+            states[speaker] = IN_TRAINING
     return states
 
 
-def _evenly_spaced(rows, count):
+def _status_by_name(rows, training_names, schemes) -> str:
+    """Determine the status of one speaker from the names of the clips, columns `name`, `known_as` and `fold`."""
+    names = {*rows["name"], *rows["known_as"], *rows["fold"]}
+    if names & training_names:
+        return IN_TRAINING
+    for name, fold in zip(rows["known_as"], rows["fold"]):
+        if not _is_comparable(name, schemes) and not _is_comparable(fold, schemes):
+            return UNKNOWN
+    return NOT_IN_TRAINING
+
+
+def _evenly_spaced(rows, count) -> pd.DataFrame:
     """Return `count` of the rows, evenly spaced."""
     return rows.iloc[np.linspace(0, len(rows) - 1, count).round().astype(int)]
 
 
-def _are_copies(sounds, recordings):
+def _are_copies(sounds, recordings) -> np.ndarray:
     """Return which of the sounds hold one of the recordings, bool [sound]."""
     bits = fingerprints.distances(fingerprints.of_files(sounds), recordings["fingerprint"])
     return (bits <= fingerprints.COPY).any(axis=1)
 
 
-def _fold_names(clips):
+def _fold_names(clips) -> pd.Series:
     """Return the fold of each clip, named like training folds ("esc10-fold-1"); None where it is not known."""
-    if "fold" not in clips or "corpus" not in clips:
-        return [None] * len(clips)
-    pairs = [(comparable_name(corpus), comparable_name(fold)) for corpus, fold in zip(clips["corpus"], clips["fold"])]
-    return [f"{corpus.replace('-', '')}-fold-{fold}" if corpus and fold else None for corpus, fold in pairs]
+    names = [None] * len(clips)
+    if "fold" in clips and "corpus" in clips:
+        for row, (corpus, fold) in enumerate(zip(clips["corpus"], clips["fold"])):
+            corpus_name = comparable_name(corpus)
+            fold_name = comparable_name(fold)
+            if corpus_name is not None and fold_name is not None:
+                names[row] = f"{corpus_name.replace('-', '')}-fold-{fold_name}"
+    return pd.Series(names, index=clips.index, dtype=object)  # None, which pandas would make NaN among texts
 
 
-def _scheme(name):
+def _scheme(name) -> str:
     """Return the scheme of a name: its corpus, or else the name with 0 for each number, "a" where it has no number."""
-    shape = re.sub(r"\d+", "0", name)
-    return corpus_of(name) or (shape if shape != name or "0" in name else "a")
+    corpus = corpus_of(name)
+    if corpus:
+        return corpus
+    return re.sub(r"\d+", "0", name) if re.search(r"\d", name) else "a"
 
 
-def _is_comparable(name, schemes):
+def _is_comparable(name, schemes) -> bool:
     """Return whether a speaker of that name would be recognised among training speakers with these schemes."""
     if name is None:
         return False

@@ -4,11 +4,15 @@ Selection is plain pandas: ``clips.query("label == 'angry' and sex == 'female'")
 by reason in ``clips.attrs["left_out"]``.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,14 +23,15 @@ from .filenames import EMOTIONS
 
 TABLES = (".csv", ".tsv")
 RAVDESS_URL = "https://zenodo.org/records/1188976/files/"
-RAVDESS_ZIP, RAVDESS_MD5 = "Audio_Speech_Actors_01-24.zip", "md5:bc696df654c87fed845eb13823edef8a"
+RAVDESS_ZIP = "Audio_Speech_Actors_01-24.zip"
+RAVDESS_MD5 = "md5:bc696df654c87fed845eb13823edef8a"
 
 _NOT_A_CLASS = re.compile(
     r"((actor|speaker|spk|subject|fold|part|disc)?[\s_-]*\d+|audio.*|wavs?|clips|train|test)$", re.IGNORECASE
 )
 
 
-def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
+def as_clips(clips: Any, sample_rate: int | None = None, *, first: int | None = None) -> pd.DataFrame:
     """Make a table of clips from any kind of audio: files, folders, tables, waveforms or data sets.
 
     Parameters
@@ -62,8 +67,10 @@ def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
     """
     if first is not None and (isinstance(first, bool) or not isinstance(first, int) or first < 1):
         raise ValueError(f"first must be a whole number from 1 up, not {first!r}")
-    if _include_folder_or_table(clips):
-        table = _from_folders_and_tables(clips)
+    if _is_folder_or_table(clips):
+        table = _from_folder_or_table(clips)
+    elif _is_list_with_folder_or_table(clips):
+        table = _from_list_of_paths(clips)
     else:
         table = collect(clips, sample_rate, first)
     if table.empty:
@@ -72,33 +79,44 @@ def as_clips(clips, sample_rate=None, *, first=None) -> pd.DataFrame:
     return table if first is None or in_parts else table.head(first)
 
 
-def _include_folder_or_table(clips) -> bool:
-    """Return whether this is a folder or a table in a file, or a list of paths some of which are."""
-    if isinstance(clips, (str, os.PathLike)):
-        return os.path.isdir(os.path.expanduser(clips)) or str(clips).lower().endswith(TABLES)
-    if not isinstance(clips, (list, tuple)) or not all(isinstance(path, (str, os.PathLike)) for path in clips):
+def _is_folder_or_table(path) -> bool:
+    """Return whether this is the path of a folder, or of a table in a file."""
+    if not isinstance(path, (str, os.PathLike)):
         return False
-    return any(map(_include_folder_or_table, clips))
+    return os.path.isdir(os.path.expanduser(path)) or str(path).lower().endswith(TABLES)
 
 
-def _from_folders_and_tables(paths) -> pd.DataFrame:
-    """Return the clips of a folder or a table in a file, or of a list of these and of sound files."""
-    if isinstance(paths, (list, tuple)):
-        tables_of_clips = [as_clips(path) for path in paths]
-        left_out = sum((Counter(table.attrs.get("left_out", {})) for table in tables_of_clips), Counter())
-        clips = pd.concat(tables_of_clips, ignore_index=True)
-        is_duplicate = pd.Series(map(os.path.realpath, clips["path"]), clips.index).duplicated()
-        left_out["the same file again"] += int(is_duplicate.sum())
-        clips = clips[~is_duplicate].reset_index(drop=True)
-        if "speaker" in clips:
-            clips = clips.assign(speaker=identity.unify_spelling(clips["speaker"]))
-        clips.attrs["left_out"] = dict(+left_out)
-        return clips
-    path = os.path.expanduser(paths)
+def _is_list_with_folder_or_table(paths) -> bool:
+    """Return whether this is a list of paths, some of which are folders or tables in files."""
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, os.PathLike)) for path in paths):
+        return False
+    return any(map(_is_folder_or_table, paths))
+
+
+def _from_folder_or_table(path) -> pd.DataFrame:
+    """Return the clips of a folder or of a table in a file."""
+    path = os.path.expanduser(path)
     return from_folder(path) if os.path.isdir(path) else from_csv(path)
 
 
-def excerpt(recording, start, end, sample_rate=None) -> pd.DataFrame:
+def _from_list_of_paths(paths) -> pd.DataFrame:
+    """Return the clips of folders, tables in files and sound files, each file once."""
+    parts = [as_clips(path) for path in paths]
+    left_out = Counter()
+    for part in parts:
+        left_out.update(part.attrs.get("left_out", {}))
+
+    clips = pd.concat(parts, ignore_index=True)
+    is_duplicate = clips["path"].map(os.path.realpath).duplicated()
+    left_out["the same file again"] += int(is_duplicate.sum())
+    clips = clips[~is_duplicate].reset_index(drop=True)
+    if "speaker" in clips:
+        clips = clips.assign(speaker=identity.unify_spelling(clips["speaker"]))
+    clips.attrs["left_out"] = dict(+left_out)
+    return clips
+
+
+def excerpt(recording: Any, start: float, end: float, sample_rate: int | None = None) -> pd.DataFrame:
     """Cut an excerpt out of a recording, as a table of one clip, e.g. for attribution of a moment in a long recording.
 
     Parameters
@@ -130,7 +148,13 @@ def excerpt(recording, start, end, sample_rate=None) -> pd.DataFrame:
 
 
 def load(
-    name="sample", root=None, *, subset="main", download=False, url=RAVDESS_URL, known_hash=RAVDESS_MD5
+    name: str | Path = "sample",
+    root: str | Path | None = None,
+    *,
+    subset: str = "main",
+    download: bool = False,
+    url: str = RAVDESS_URL,
+    known_hash: str = RAVDESS_MD5,
 ) -> pd.DataFrame:
     """Load a corpus by name, or from a folder or CSV file.
 
@@ -155,7 +179,8 @@ def load(
     ValueError
         Unknown name or `subset`, or an archive that `downloads.fetch` refuses.
     """
-    key, name = str(name).lower(), Path(name).expanduser()
+    key = str(name).lower()
+    path = Path(name).expanduser()
     root = None if root is None else Path(root).expanduser()
     if key == "sample":
         bundled = os.environ.get("XAI_DATA") or Path(__file__).resolve().parents[2] / "data"
@@ -166,15 +191,15 @@ def load(
         if root is None:
             raise FileNotFoundError(f'{key} has no default folder: download it and pass root="its folder"')
         return _load_by_file_names(key, root)
-    if name.is_dir():
-        return from_folder(name)
-    if name.is_file():
-        return from_csv(name, root=root)
+    if path.is_dir():
+        return from_folder(path)
+    if path.is_file():
+        return from_csv(path, root=root)
     known = f"sample, {', '.join(filenames.KNOWN)}, or the path of a folder or CSV file that exists"
-    raise ValueError(f"unknown corpus {str(name)!r}: known are {known}")
+    raise ValueError(f"unknown corpus {str(path)!r}: known are {known}")
 
 
-def _sample(folder, subset):
+def _sample(folder, subset) -> pd.DataFrame:
     """Return the bundled corpus, with the factors that its clips were made from."""
     if not (folder / "factors.csv").is_file():
         remedy = (
@@ -193,13 +218,19 @@ def _sample(folder, subset):
     return _finish(clips.dropna(axis=1, how="all").assign(corpus="sample"), {})
 
 
-def _ravdess_root(download, url, known_hash):
+def _ravdess_root(download, url, known_hash) -> Path:
     """Return the folder of RAVDESS, downloaded if `download` and it is missing."""
-    cache, data_folder = downloads.cache() / "ravdess", os.environ.get("XAI_REAL_DATA")
-    candidates = [Path(data_folder, "ravdess"), cache] if data_folder else [cache]
-    existing = [folder for folder in candidates if folder.is_dir()]
-    if existing or download:
-        return existing[0] if existing else downloads.fetch(url.rstrip("/") + "/" + RAVDESS_ZIP, known_hash, cache)
+    cache = downloads.cache() / "ravdess"
+    candidates = [cache]
+    data_folder = os.environ.get("XAI_REAL_DATA")
+    if data_folder:
+        candidates.insert(0, Path(data_folder, "ravdess"))
+
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    if download:
+        return downloads.fetch(url.rstrip("/") + "/" + RAVDESS_ZIP, known_hash, cache)
     raise FileNotFoundError(
         f"RAVDESS was not found in {' or '.join(map(str, candidates))}. Load it with download=True (208 MB "
         f"from Zenodo), or fetch {RAVDESS_ZIP} from https://zenodo.org/records/1188976, unpack it, and pass "
@@ -207,18 +238,16 @@ def _ravdess_root(download, url, known_hash):
     )
 
 
-def _load_by_file_names(corpus, root, others=False):
+def _load_by_file_names(corpus, root, others=False) -> pd.DataFrame:
     """Return a corpus whose clips are described by their file names, anywhere below `root`."""
     contents = folders.walk(root, (*SUFFIXES, *filenames.VIDEO))
     clips, left_out = filenames.table(corpus, contents.files, others=others)
     left_out += contents.left_out
     if clips.empty:
         example = " speech (names like 03-01-05-01-02-01-12.wav)" if corpus == "ravdess" else ""
-        reason = (
-            f"left out: {dict(left_out)}"
-            if left_out
-            else f"there are no sound files; other files: {contents.described()}"
-        )
+        reason = f"there are no sound files; other files: {contents.described()}"
+        if left_out:
+            reason = f"left out: {dict(left_out)}"
         raise FileNotFoundError(f"no clips of {corpus}{example} below {root}; {reason}")
     if corpus.startswith("esc"):
         clips["label"] = _esc_labels(root, clips["path"])
@@ -238,7 +267,7 @@ def _esc_labels(root, paths) -> list:
     return [labels[Path(path).parent] for path in paths]
 
 
-def from_folder(path, pattern=None) -> pd.DataFrame:
+def from_folder(path: str | Path, pattern: str | None = None) -> pd.DataFrame:
     r"""Load all sound files below a folder.
 
     RAVDESS names are parsed (see `load`), and other files beside them have no label. Without such names, the label is
@@ -271,7 +300,8 @@ def from_folder(path, pattern=None) -> pd.DataFrame:
     files, left_out = _without_copies(contents.files)
     root = Path(os.path.abspath(os.path.expanduser(path)))
     labels = _labels_of_folders({file.parent for file in files} - {root})
-    clips = pd.DataFrame({"path": [str(file) for file in files], "label": [labels.get(file.parent) for file in files]})
+    rows = [{"path": str(file), "label": labels.get(file.parent)} for file in files]
+    clips = pd.DataFrame(rows)
     _warn_on_conflicting_labels(clips)
     return _finish(clips, left_out + contents.left_out)
 
@@ -282,13 +312,14 @@ def _warn_on_conflicting_labels(clips):
     same_size = clips[sizes.duplicated(keep=False) & (sizes > 0)]
     if same_size.empty:
         return
-    labels = same_size.groupby(same_size["path"].map(content_hash))["label"].agg(
-        lambda values: sorted(set(values.dropna()))
-    )
-    conflicts = labels[labels.map(len) > 1]
-    if len(conflicts):
+    conflicts = []  # labels of each sound that has several
+    for _, copies in same_size.groupby(same_size["path"].map(content_hash)):
+        labels = sorted(set(copies["label"].dropna()))
+        if len(labels) > 1:
+            conflicts.append(labels)
+    if conflicts:
         warnings.warn(
-            f"identical sounds have different labels, e.g. {' and '.join(conflicts.iloc[0])} (number of such sounds: "
+            f"identical sounds have different labels, e.g. {' and '.join(conflicts[0])} (number of such sounds: "
             f"{len(conflicts)}): all copies are kept",
             stacklevel=4,
         )
@@ -298,16 +329,23 @@ def _labels_of_folders(parents) -> dict:
     """Return the label of each folder; None for all where there is one, or one is named like a speaker or a part.
 
     A leading number is removed ("001 - Dog bark") where a word follows and the names stay different ("20 dB" is kept).
+    Emotions are spelled as in `EMOTIONS`.
     """
     if len(parents) < 2 or any(_NOT_A_CLASS.match(folder.name) for folder in parents):
         return dict.fromkeys(parents)
     names = {folder.name for folder in parents}
     stripped = {name: re.sub(r"^\d+[\s_.-]+(?=[^\W\d])", "", name) for name in names}
-    are_different = len({name.lower() for name in stripped.values()}) == len(names)
-    return {folder: _label_of_folder(stripped[folder.name] if are_different else folder.name) for folder in parents}
+    stay_different = len({name.lower() for name in stripped.values()}) == len(names)
+
+    labels = {}
+    for folder in parents:
+        label = stripped[folder.name] if stay_different else folder.name
+        is_emotion = label.lower() in EMOTIONS
+        labels[folder] = label.lower() if is_emotion else label
+    return labels
 
 
-def _load_by_pattern(root, contents, pattern):
+def _load_by_pattern(root, contents, pattern) -> pd.DataFrame:
     """Return the clips whose path below `root` matches a regular expression; its named groups become columns."""
     try:
         compiled = re.compile(pattern)
@@ -320,7 +358,9 @@ def _load_by_pattern(root, contents, pattern):
             f"pattern {pattern!r}: a group cannot be named path or audio, which are reserved for the file: rename it"
         )
     root = Path(os.path.abspath(os.path.expanduser(root)))
-    rows, left_out, known_recordings = [], Counter(), set()
+    rows = []
+    left_out = Counter()
+    known_recordings = set()
     for file in contents.files:
         match = compiled.search(file.relative_to(root).as_posix())
         if match is None:
@@ -336,24 +376,28 @@ def _load_by_pattern(root, contents, pattern):
     if not rows:
         example = contents.files[0].relative_to(root).as_posix()
         raise ValueError(f"pattern {pattern!r} matches none of {len(contents.files)} files, e.g. {example!r}")
-    clips = pd.DataFrame(rows)
-    return _finish(clips if "label" in clips else clips.assign(label=None), left_out + contents.left_out)
+    return _finish(_with_label(pd.DataFrame(rows)), left_out + contents.left_out)
 
 
-def _without_copies(files):
+def _with_label(clips) -> pd.DataFrame:
+    """Return the clips with a column `label`, whose values are missing where there was none."""
+    return clips if "label" in clips else clips.assign(label=None)
+
+
+def _without_copies(files) -> tuple[list[Path], Counter]:
     """Return the files, each once, and the number of those left out.
 
     A file with several names is kept once for each folder name, which may be its label; so are files of one name and
     equal bytes, in folders of one name.
     """
-    real_paths = [os.path.realpath(file) for file in files]
-    signatures = [(file.name, file.parent.name, os.path.getsize(file)) for file in files]
-    counts = Counter(signatures)
-    known_identities, unique_files, left_out = set(), [], Counter()
-    for file, real_path, signature in zip(files, real_paths, signatures):
-        identities = {(real_path, file.parent.name)}
-        _, _, size = signature
-        if size and counts[signature] > 1:
+    signatures = {file: (file.name, file.parent.name, os.path.getsize(file)) for file in files}
+    counts = Counter(signatures.values())
+    known_identities = set()
+    unique_files = []
+    left_out = Counter()
+    for file, signature in signatures.items():
+        identities = {(os.path.realpath(file), file.parent.name)}
+        if counts[signature] > 1 and os.path.getsize(file) > 0:
             identities.add((*signature, content_hash(file)))
         if identities & known_identities:
             left_out["the same recording again"] += 1
@@ -363,7 +407,14 @@ def _without_copies(files):
     return unique_files, left_out
 
 
-def from_csv(path, *, path_column="path", label_column="label", speaker_column="speaker", root=None) -> pd.DataFrame:
+def from_csv(
+    path: str | Path,
+    *,
+    path_column: str = "path",
+    label_column: str = "label",
+    speaker_column: str = "speaker",
+    root: str | Path | None = None,
+) -> pd.DataFrame:
     """Load a table of clips, CSV (or tab-separated, .tsv) with one row per clip; all its columns are kept.
 
     Each speaker is spelled in one way: "mine-17 " and "Mine-17" become "mine-17" where that comes first
@@ -384,8 +435,10 @@ def from_csv(path, *, path_column="path", label_column="label", speaker_column="
     """
     path = Path(path).expanduser()
     clips = tables.read(path, names=(path_column, label_column, speaker_column, "audio"))
-    if "audio" in clips:  # paths of files under another name; `path` takes precedence
-        clips = clips.drop(columns="audio") if path_column in clips else clips.rename(columns={"audio": path_column})
+    if "audio" in clips and path_column in clips:
+        clips = clips.drop(columns="audio")
+    elif "audio" in clips:  # paths of files under another name
+        clips = clips.rename(columns={"audio": path_column})
     standard_names = {path_column: "path", label_column: "label", speaker_column: "speaker"}
     for column, standard_name in standard_names.items():
         if column not in clips and (column != standard_name or standard_name == "path"):
@@ -402,12 +455,7 @@ def from_csv(path, *, path_column="path", label_column="label", speaker_column="
     is_duplicate = clips.duplicated()
     left_out = {"the same row again": int(is_duplicate.sum())} if is_duplicate.any() else {}
     clips = clips[~is_duplicate].reset_index(drop=True)
-    return _finish(clips if "label" in clips else clips.assign(label=None), left_out)
-
-
-def _label_of_folder(name):
-    """Return a folder's name as a label, with emotions spelled as in `EMOTIONS`."""
-    return name.lower() if name.lower() in EMOTIONS else name
+    return _finish(_with_label(clips), left_out)
 
 
 def _check_files(paths, table):
@@ -418,12 +466,11 @@ def _check_files(paths, table):
         raise FileNotFoundError(f"{len(missing)} of {len(paths)} files of {table} are missing, e.g. {examples}")
 
 
-def _finish(clips, left_out):
+def _finish(clips, left_out) -> pd.DataFrame:
     """Put the standard columns first, unify speakers, and record what was left out, with a warning."""
-    leading_columns = ["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"]
-    clips = clips[
-        [name for name in leading_columns if name in clips] + [name for name in clips if name not in leading_columns]
-    ]
+    standard_columns = ["path", "label", "speaker", "sex", "intensity", "statement", "repetition", "actor"]
+    leading = [name for name in standard_columns if name in clips]
+    clips = clips[leading + [name for name in clips if name not in leading]]
     if "speaker" in clips:
         clips = clips.assign(speaker=identity.unify_spelling(clips["speaker"]))
     clips.attrs["left_out"] = dict(left_out)
@@ -433,7 +480,7 @@ def _finish(clips, left_out):
     return clips
 
 
-def relabel(clips, table, *, known=None) -> pd.DataFrame:
+def relabel(clips: pd.DataFrame, table: dict | str | Path, *, known: Sequence[str] | None = None) -> pd.DataFrame:
     """Replace labels by those of a model and return a copy; labels that are not in `table` are kept.
 
     Parameters
@@ -448,27 +495,14 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
     KeyError
         No clip has a label that is in the table, or, with `known`, some new label is not among those.
     """
-    if not isinstance(table, dict):
-        columns = list(tables.read(table))
-        if len(columns) < 2:
-            raise ValueError(f"{table} has one column, but two are required: the old and the new label")
-        pairs = tables.read(table, names=columns)
-        duplicates = pairs.iloc[:, 0][pairs.iloc[:, 0].duplicated()]
-        if len(duplicates):
-            raise ValueError(f"{table} has the old label {duplicates.iloc[0]!r} twice: keep one of the rows")
-        table = dict(zip(pairs.iloc[:, 0], pairs.iloc[:, 1]))
+    new_label_of = table if isinstance(table, dict) else _read_labels(table)
     labels = clips["label"]
     present = list(labels.dropna().unique())
-    if not set(present) & set(table):
-        raise KeyError(f"no clip has a label of the table, {list(table)}; the clips have {present}")
-    spellings = {str(label).casefold(): label for label in present}
-    for old_label in set(table) - set(present):
-        clip_label = spellings.get(str(old_label).casefold())
-        if clip_label is not None and clip_label not in table:
-            warnings.warn(
-                f"the table has {old_label!r}, but the clips have {clip_label!r}, which is not replaced", stacklevel=2
-            )
-    new_labels = labels.map(lambda label: table.get(label, label))
+    if not set(present) & set(new_label_of):
+        raise KeyError(f"no clip has a label of the table, {list(new_label_of)}; the clips have {present}")
+    _warn_of_spellings(new_label_of, present)
+
+    new_labels = labels.map(lambda label: new_label_of.get(label, label))
     unknown = filenames.ordered(set(new_labels.dropna()) - set(known)) if known is not None else []
     if unknown:
         raise KeyError(
@@ -477,7 +511,31 @@ def relabel(clips, table, *, known=None) -> pd.DataFrame:
     return clips.assign(label=new_labels)
 
 
-def summary(clips) -> pd.DataFrame:
+def _read_labels(path) -> dict:
+    """Read the new label by old label from the first two columns of a CSV file."""
+    columns = list(tables.read(path))
+    if len(columns) < 2:
+        raise ValueError(f"{path} has one column, but two are required: the old and the new label")
+    table = tables.read(path, names=columns)  # as text
+    old_labels = table[columns[0]]
+    duplicates = old_labels[old_labels.duplicated()]
+    if len(duplicates):
+        raise ValueError(f"{path} has the old label {duplicates.iloc[0]!r} twice: keep one of the rows")
+    return dict(zip(old_labels, table[columns[1]]))
+
+
+def _warn_of_spellings(new_label_of, present):
+    """Warn where a label of the clips differs from one of the table in case alone, and so is not replaced."""
+    spellings = {str(label).casefold(): label for label in present}
+    for old_label in set(new_label_of) - set(present):
+        clip_label = spellings.get(str(old_label).casefold())
+        if clip_label is not None and clip_label not in new_label_of:
+            warnings.warn(
+                f"the table has {old_label!r}, but the clips have {clip_label!r}, which is not replaced", stacklevel=3
+            )
+
+
+def summary(clips: pd.DataFrame) -> pd.DataFrame:
     """Count clips, where known speakers, and clips by sex and intensity: a row per label, and "all"."""
     keys = clips["label"].astype(object).where(clips["label"].notna(), "(no label)")
     columns = {"clips": keys.groupby(keys).size()}
@@ -485,8 +543,8 @@ def summary(clips) -> pd.DataFrame:
         columns["speakers"] = clips["speaker"].groupby(keys).nunique()
     for column in ("sex", "intensity"):
         if column in clips:
-            values = sorted(clips[column].dropna().unique())
-            columns |= {value: keys[clips[column] == value].value_counts() for value in values}
+            for value in sorted(clips[column].dropna().unique()):
+                columns[value] = keys[clips[column] == value].value_counts()
     counts = pd.DataFrame(columns).fillna(0).astype(int)
     counts = counts.loc[filenames.ordered(counts.index)]
     total = counts.sum()

@@ -1,7 +1,9 @@
 """Seeded draws of clips, and splits with no speaker on both sides."""
 
+from __future__ import annotations
+
 import warnings
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from . import identity
 from .filenames import ordered
 
 
-def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
+def draw(clips: pd.DataFrame, n: int = 1, *, seed: int = 0, **where) -> pd.DataFrame:
     """Draw `n` clips at random, seeded: ``draw(clips, label="sad", sex="female", intensity="strong")``.
 
     Raises KeyError where the clips lack a column or value (the message lists those that they have), ValueError where
@@ -32,46 +34,63 @@ def draw(clips, n=1, *, seed=0, **where) -> pd.DataFrame:
     return clips[matches].sample(n, random_state=seed)
 
 
-def balanced(clips, n, *, seed=0) -> pd.DataFrame:
+def balanced(clips: pd.DataFrame, n: int, *, seed: int = 0) -> pd.DataFrame:
     """Draw `n` clips (or all, if fewer), as evenly as possible over labels and then speakers, and keep their order."""
-    rng = np.random.default_rng(seed)
-    labels = pd.factorize(clips["label"])[0] + 1  # 0: no label
-    speakers = (
-        pd.factorize(identity.unify_spelling(clips["speaker"]))[0] + 1
-        if "speaker" in clips
-        else np.zeros(len(clips), int)
-    )
-    remaining = list(rng.permutation(len(clips)))
-    label_counts, speaker_counts, cell_counts, drawn = Counter(), Counter(), Counter(), []
-    while remaining and len(drawn) < n:
-        position = min(
-            remaining,
-            key=lambda index: (
-                label_counts[labels[index]],
-                speaker_counts[speakers[index]],
-                cell_counts[labels[index], speakers[index]],
-            ),
-        )
-        remaining.remove(position)
-        drawn.append(position)
-        label_counts[labels[position]] += 1
-        speaker_counts[speakers[position]] += 1
-        cell_counts[labels[position], speakers[position]] += 1
+    labels = _codes(clips["label"])
+    if "speaker" in clips:
+        speakers = _codes(identity.unify_spelling(clips["speaker"]))
+    else:
+        speakers = [0] * len(clips)
+
+    order = np.random.default_rng(seed).permutation(len(clips)).tolist()
+    pending = {}  # ranks, in this order, of the clips of each label and speaker
+    for rank, position in enumerate(order):
+        pending.setdefault((labels[position], speakers[position]), deque()).append(rank)
+
+    label_counts = Counter()
+    speaker_counts = Counter()
+    cell_counts = Counter()
+
+    def precedence(cell):
+        """Return what a cell is compared by: how much of its label, speaker and itself was drawn, then the order."""
+        label, speaker = cell
+        return label_counts[label], speaker_counts[speaker], cell_counts[cell], pending[cell][0]
+
+    drawn = []
+    while pending and len(drawn) < n:
+        cell = min(pending, key=precedence)
+        drawn.append(order[pending[cell].popleft()])
+        if not pending[cell]:
+            del pending[cell]
+        label, speaker = cell
+        label_counts[label] += 1
+        speaker_counts[speaker] += 1
+        cell_counts[cell] += 1
     return clips.iloc[sorted(drawn)]
 
 
-def _strata(clips):
+def _codes(values) -> list[int]:
+    """Return a number for each value, the same for equal values and for all missing ones."""
+    codes, _ = pd.factorize(values)
+    return codes.tolist()
+
+
+def _strata(clips) -> pd.Series:
     """Return the stratum of each clip, its label and, where known, sex; ValueError where a clip has no speaker."""
-    n_missing = clips["speaker"].isna().sum() if "speaker" in clips else len(clips)
-    if n_missing or "speaker" not in clips:
-        problem = f"lack a speaker in {n_missing} rows" if "speaker" in clips else "have no column `speaker`"
+    problem = None
+    if "speaker" not in clips:
+        problem = "have no column `speaker`"
+    elif clips["speaker"].isna().any():
+        problem = f"lack a speaker in {clips['speaker'].isna().sum()} rows"
+    if problem:
         remedy = 'add it, e.g. clips["speaker"] = ..., or a `speaker` column in the CSV file'
         raise ValueError(f"the clips {problem}, so a split could put one voice on both sides: {remedy}")
+
     label = clips["label"].astype(str)
     return label + "|" + clips["sex"].astype(str) if "sex" in clips else label
 
 
-def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
+def split(clips: pd.DataFrame, *, test: float = 0.25, seed: int = 0) -> pd.DataFrame:
     """Return a copy with a column `split`, "train" or "test": no speaker on both sides, labels and sexes even.
 
     Of 500 seeded draws of test speakers, the one whose share of each label and sex is nearest to `test` is used. Raises
@@ -92,7 +111,7 @@ def split(clips, *, test=0.25, seed=0) -> pd.DataFrame:
     return clips.assign(split=np.where(speakers.isin(test_speakers), "test", "train"))
 
 
-def folds(clips, n=5, *, seed=0) -> pd.Series:
+def folds(clips: pd.DataFrame, n: int = 5, *, seed: int = 0) -> pd.Series:
     """Return the fold of each clip, 0 to n - 1, indexed like `clips`: whole speakers, labels and sexes even."""
     strata = _strata(clips)
     speakers = identity.unify_spelling(clips["speaker"])

@@ -3,9 +3,12 @@
 Blanks around names and values are removed, numbers that are names stay text, and the separator is detected.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +22,7 @@ SEPARATORS = ",;\t|"
 ENCODINGS = ("utf-8-sig", "cp1252")  # cp1252 (Windows, western Europe) decodes nearly anything, so with a warning
 
 
-def read(path, *, names=()) -> pd.DataFrame:
+def read(path: str | Path, *, names: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table with a header, separated by commas, semicolons, tabs or bars.
 
     Parameters
@@ -56,15 +59,22 @@ def read(path, *, names=()) -> pd.DataFrame:
             raise ValueError(f"{path} has a column without a name that does not hold row numbers: name it")
         table = table.drop(columns="")
     for name in {"path", "label"} & set(table):
-        multiline = table[name][table[name].str.contains("\n")]
-        if len(multiline):
-            raise ValueError(
-                f"{path}: a {name} spans several lines, {multiline.iloc[0][:60]!r}: is a closing quote missing?"
-            )
+        _require_single_lines(path, table[name])
+
     for name in table:
         values = table[name].astype(object).where(table[name] != "", None)
-        table[name] = values if name in NAMES or name in names else _to_numbers(values)
+        is_text = name in NAMES or name in names
+        table[name] = values if is_text else _to_numbers(values)
     return table.dropna(how="all").reset_index(drop=True)
+
+
+def _require_single_lines(path, values: pd.Series):
+    """Raise ValueError where a cell of a column holds several lines."""
+    multiline = values[values.str.contains("\n")]
+    if len(multiline):
+        raise ValueError(
+            f"{path}: a {values.name} spans several lines, {multiline.iloc[0][:60]!r}: is a closing quote missing?"
+        )
 
 
 def _holds_row_numbers(values: pd.Series) -> bool:
@@ -79,22 +89,26 @@ def _rows(path, text) -> list[list[str]]:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     rows = []
     try:
-        for row in lines:
-            row = [cell.strip() for cell in row]
-            if not any(row):
+        for line in lines:
+            cells = [cell.strip() for cell in line]
+            if not any(cells):
                 continue
-            if not rows and any("\n" in cell for cell in row):
+            if not rows and any("\n" in cell for cell in cells):
                 raise ValueError(f"{path}: the name of a column spans several lines: is a closing quote missing?")
-            width = len(rows[0]) if rows else len(row)
-            if any(row[width:]):
+
+            width = len(rows[0]) if rows else len(cells)
+            if any(cells[width:]):
                 raise ValueError(
-                    f"{path}, line {lines.line_num}: {len(row)} cells, but the header has {width}; the first extra "
-                    f"cell is {row[width]!r}: put quotes around values that contain {separator!r}"
+                    f"{path}, line {lines.line_num}: {len(cells)} cells, but the header has {width}; the first extra "
+                    f"cell is {cells[width]!r}: put quotes around values that contain {separator!r}"
                 )
-            rows.append((row + [""] * width)[:width])
+            padding = [""] * (width - len(cells))
+            rows.append(cells[:width] + padding)
     except csv.Error as error:
-        quote = ": is a closing quote missing?" if "quote" in str(error) or "end of data" in str(error) else ""
-        raise ValueError(f"{path} cannot be read as a table, line {lines.line_num}: {error}{quote}") from error
+        hint = ""
+        if "quote" in str(error) or "end of data" in str(error):
+            hint = ": is a closing quote missing?"
+        raise ValueError(f"{path} cannot be read as a table, line {lines.line_num}: {error}{hint}") from error
     return rows
 
 
@@ -124,8 +138,10 @@ def _text(path) -> str:
 def _separator(text) -> str:
     """Return the separator that divides the header into the most columns."""
     header = next(line for line in text.splitlines() if line.strip())
-    counts = {separator: len(next(csv.reader([header], delimiter=separator))) for separator in SEPARATORS}
-    return max(SEPARATORS, key=counts.get)
+    n_columns = {}
+    for separator in SEPARATORS:
+        n_columns[separator] = len(next(csv.reader([header], delimiter=separator)))
+    return max(n_columns, key=n_columns.get)
 
 
 def _to_numbers(values: pd.Series) -> pd.Series:

@@ -1,7 +1,12 @@
 """Effects of pruning on held-out clips: logits per clip, forgetting of a class, accuracy by ranking."""
 
+from __future__ import annotations
+
 import json
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,20 +20,39 @@ from .forgetting import correct, summary
 from .neuron_selection import controls, fill_speakers, neurons_of, output_norm, target_blind
 from .weights import _linear
 
+if TYPE_CHECKING:
+    from ..models import Model
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Prunings to compare: the selected neurons at each dose, and the number of random sets beside them."""
+
+    selected: dict[int, dict]  # {dose: {Site: neurons}}
+    n_random: int
+
+
+@dataclass(frozen=True)
+class _Dose:
+    """Sets of neurons pruned at one dose, and the share of neurons that two random ones have in common."""
+
+    neuron_sets: dict[str, dict]  # {name of the set: {Site: neurons}}
+    shared: float
+
 
 def compare(
-    model,
-    clips,
-    scores,
-    magnitude=None,
+    model: Model,
+    clips: Any,
+    scores: xr.DataArray | dict,
+    magnitude: xr.DataArray | None = None,
     *,
-    doses,
-    part="ffn_hidden",
-    draws=40,
-    selection_clips=None,
-    batch=None,
-    seed=0,
-    sample_rate=None,
+    doses: Sequence[int] | dict,
+    part: str = "ffn_hidden",
+    draws: int | dict = 40,
+    selection_clips: Any = None,
+    batch: int | None = None,
+    seed: int = 0,
+    sample_rate: int | None = None,
 ) -> xr.Dataset | dict:
     """Compute the logits of each clip with increasing numbers of selected, or random, neurons pruned.
 
@@ -58,27 +82,34 @@ def compare(
         unpruned model. `shared` [dose]: the share of neurons that two random sets have in common.
     """
     clips = as_clips(clips, sample_rate)
-    by_name, plans = scores if isinstance(scores, dict) else {None: scores}, {}
-    for name, score in by_name.items():
-        score_doses, n_draws = (option[name] if isinstance(option, dict) else option for option in (doses, draws))
-        plans[name] = [neurons_of(score, dose, part=part, seed=seed) for dose in score_doses], score_doses, n_draws
-        _check_disjoint(clips, selection_clips, json.loads(score.attrs.get("selection_speakers", "[]")))
-    compared = _logits(model, clips, plans, magnitude, batch, seed)
+    scores_by_name = scores if isinstance(scores, dict) else {None: scores}
+
+    requests = {}
+    for name, score in scores_by_name.items():
+        doses_of_score = doses[name] if isinstance(doses, dict) else doses
+        n_random = draws[name] if isinstance(draws, dict) else draws
+        selected = {dose: neurons_of(score, dose, part=part, seed=seed) for dose in doses_of_score}
+        requests[name] = _Request(selected, n_random)
+
+        selection_units = json.loads(score.attrs.get("selection_speakers", "[]"))
+        _check_disjoint(clips, selection_clips, selection_units)
+
+    compared = _compare(model, clips, requests, magnitude, batch, seed)
     return compared if isinstance(scores, dict) else compared[None]
 
 
 def evaluate(
-    model,
-    clips,
-    neurons,
-    label,
-    magnitude=None,
+    model: Model,
+    clips: Any,
+    neurons: dict,
+    label: str,
+    magnitude: xr.DataArray | None = None,
     *,
-    draws=40,
-    selection_clips=None,
-    batch=None,
-    seed=0,
-    sample_rate=None,
+    draws: int = 40,
+    selection_clips: Any = None,
+    batch: int | None = None,
+    seed: int = 0,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compute what a model without `neurons`, {Site: neurons}, forgets of a label and keeps of the others: `summary`.
 
@@ -93,22 +124,26 @@ def evaluate(
             "it was not checked that the neurons were selected on other clips: pass selection_clips=", stacklevel=2
         )
     _check_disjoint(clips, selection_clips, [])
-    plans = [neurons], [sum(map(len, neurons.values()))], draws
-    return summary(_logits(model, clips, {None: plans}, magnitude, batch, seed)[None], label)
+
+    neurons = {model.check(site): selected for site, selected in neurons.items()}
+    dose = sum(map(len, neurons.values()))
+    requests = {"evaluated": _Request({dose: neurons}, draws)}
+    compared = _compare(model, clips, requests, magnitude, batch, seed)
+    return summary(compared["evaluated"], label)
 
 
 def importance(
-    model,
-    clips,
-    scores,
+    model: Model,
+    clips: Any,
+    scores: dict[str, xr.DataArray],
     *,
-    shares,
-    part="ffn_hidden",
-    seeds=3,
-    selection_clips=None,
-    batch=None,
-    seed=0,
-    sample_rate=None,
+    shares: Sequence[float],
+    part: str = "ffn_hidden",
+    seeds: int = 3,
+    selection_clips: Any = None,
+    batch: int | None = None,
+    seed: int = 0,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compute accuracy against the share of neurons pruned, by rankings and by random neurons of the same layers.
 
@@ -137,53 +172,64 @@ def importance(
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, figure 4.
     """
     clips = as_clips(clips, sample_rate)
-    scores = {name: score.where(score != 0) for name, score in scores.items()}
-    counts = {name: [round(share * score.size) for share in shares] for name, score in scores.items()}
-    doses = {
-        name: sorted({dose for dose in counts[name] if 0 < dose <= np.isfinite(score.values).sum()})
-        for name, score in scores.items()
-    }
+    rankings = {name: score.where(score != 0) for name, score in scores.items()}
+    shares = list(shares)
+
+    counts = {}  # neurons at each share
+    doses = {}  # those of them that the ranking has
+    for name, ranking in rankings.items():
+        n_ranked = np.isfinite(ranking.values).sum()
+        counts[name] = [round(share * ranking.size) for share in shares]
+        doses[name] = sorted({count for count in counts[name] if 0 < count <= n_ranked})
+
     options = {"doses": doses, "part": part, "draws": 1, "selection_clips": selection_clips, "batch": batch}
-    draws = range(seed, seed + seeds)
-    compared, curves = [compare(model, clips, scores, **options, seed=draw) for draw in draws], []
-    for name, counts_of_ranking in counts.items():
-        rows = [
-            correct(by_name[name]).isel(neuron_set=[0, 1]).assign_coords(neuron_set=["selected", "random"])
-            for by_name in compared
-        ]
-        right = xr.concat(rows, "draw")
-        available = xr.DataArray(
-            [dose if dose in [0, *doses[name]] else -1 for dose in counts_of_ranking], dims="share"
-        )
-        right = right.reindex(dose=[-1, 0, *doses[name]]).sel(dose=available).drop_vars("dose")
-        curves.append(xr.Dataset({"right": right, "neurons": ("share", counts_of_ranking)}, {"share": list(shares)}))
-    return xr.concat(curves, pd.Index(list(scores), name="ranking"))
+    compared = [compare(model, clips, rankings, **options, seed=draw) for draw in range(seed, seed + seeds)]
+
+    curves = []
+    for name in rankings:
+        draws = []
+        for by_name in compared:
+            right = correct(by_name[name]).sel(neuron_set=["selected", "random 1"])
+            draws.append(right.assign_coords(neuron_set=["selected", "random"]))
+        right = xr.concat(draws, "draw").reindex(dose=counts[name])  # NaN where fewer neurons are ranked
+        right = right.drop_vars("dose").rename(dose="share")
+        curves.append(xr.Dataset({"right": right, "neurons": ("share", counts[name])}, {"share": shares}))
+    return xr.concat(curves, pd.Index(list(rankings), name="ranking"))
 
 
 def _check_disjoint(clips, selection_clips, selection_units):
     """Raise ValueError if neurons were selected on these clips, or on others of their speakers or recordings."""
     unit = "speaker" if "speaker" in clips else "recording"
-    used = {"path": set(), "speaker": set(), "recording": set()} | {unit: set(selection_units)}
+    if selection_clips is not None and not isinstance(selection_clips, pd.DataFrame):
+        selection_clips = as_clips(selection_clips)
+
+    for column in ("path", "speaker", "recording"):
+        selected = set(selection_units) if column == unit else set()
+        if selection_clips is not None and column in selection_clips:
+            selected |= set(selection_clips[column].dropna().astype(str))
+        _check_column(clips, column, selected)
+
     if selection_clips is not None:
-        selection_clips = selection_clips if isinstance(selection_clips, pd.DataFrame) else as_clips(selection_clips)
-        for name in used.keys() & set(selection_clips):
-            used[name] |= set(selection_clips[name].dropna().astype(str))
-    for name, values in used.items():
-        normalize = identity.comparable_name if name == "speaker" else str
-        values = set(map(normalize, values))
-        evaluated = clips[name].dropna().unique() if name in clips else []
-        shared = sorted(str(value) for value in evaluated if normalize(value) in values)
-        if shared:
-            examples = f"{len(shared)} of them, such as {shared[0]}"
-            raise ValueError(f"neurons were selected on clips of the same {name} ({examples}): evaluate on others")
-    copies = set() if selection_clips is None else set(_hashes(clips)) & set(_hashes(selection_clips))
-    if copies:
-        raise ValueError(
-            f"neurons were selected on {len(copies)} of these sounds, under other names: evaluate on others"
-        )
+        copies = set(_hashes(clips)) & set(_hashes(selection_clips))
+        if copies:
+            raise ValueError(
+                f"neurons were selected on {len(copies)} of these sounds, under other names: evaluate on others"
+            )
 
 
-def _hashes(clips):
+def _check_column(clips, column, selected):
+    """Raise ValueError if some of the clips have one of the `selected` values in a column; speakers in any spelling."""
+    if column not in clips:
+        return
+    normalize = identity.comparable_name if column == "speaker" else str
+    selected = {normalize(value) for value in selected}
+    shared = sorted(str(value) for value in clips[column].dropna().unique() if normalize(value) in selected)
+    if shared:
+        examples = f"{len(shared)} of them, such as {shared[0]}"
+        raise ValueError(f"neurons were selected on clips of the same {column} ({examples}): evaluate on others")
+
+
+def _hashes(clips) -> Iterator[str]:
     """Yield a hash of each clip's sound; files that cannot be opened are left out here, and reported when read."""
     if not {"path", "audio"} & set(clips):  # the table names speakers only
         return
@@ -194,57 +240,87 @@ def _hashes(clips):
             continue
 
 
-def _logits(model, clips, plans_by_name, magnitude, batch, seed):
-    """Compute the Datasets of `compare`; `plans_by_name` are {name: (plan for each dose, doses, draws)}."""
+def _compare(model, clips, requests, magnitude, batch, seed) -> dict:
+    """Compute the Dataset of `compare` for each request, {name: _Request}, in forwards that they share."""
     model.require_trained()
     targets.require_one_label(model)
+    for request in requests.values():
+        for neurons in request.selected.values():
+            _require_prunable(model, neurons)
+
     size = model if magnitude is None else output_norm(model, magnitude)
+    plans = {}  # {name of a request: {dose: _Dose}}
+    for name, request in requests.items():
+        plans[name] = {}
+        for dose, selected in request.selected.items():
+            plans[name][dose] = _plan_dose(selected, magnitude, size, request.n_random, seed)
 
-    def control_plans(plan, draws):
-        """Return random sets in place of the plan, and, where sizes are known, target-blind selections."""
-        random = controls(plan, size, draws, seed=seed)
-        known = magnitude is not None and draws
-        return [*random, *target_blind(plan, magnitude, size).values()] if known else random
-
-    sets = {
-        name: [[plan, *control_plans(plan, draws)] for plan in plans]
-        for name, (plans, _, draws) in plans_by_name.items()
-    }
-    for plan in (plan for plans, _, _ in plans_by_name.values() for plan in plans):
-        for site, selected in plan.items():
-            _linear(model, site, selected)  # raises ValueError for neurons that `prune` refuses
-    all_plans = [plan for doses in sets.values() for plans in doses for plan in plans]
-    all_edits = [{site: edits.edit(neurons, "zero") for site, neurons in plan.items()} for plan in all_plans]
-    skipped, rows, compared, start = {}, {}, {}, 1
+    edits_by_pruning = _zeroing_edits(plans)
+    skipped = {}
+    rows = {}
     for index, waveform in model.stream(clips, skipped):
-        rows[index] = execution.cascade(model, waveform, all_edits, batch=batch).cpu().numpy()
-    logits, coords = np.stack(list(rows.values())), results.coordinates(fill_speakers(clips), rows)
-    for name, (_, doses, draws) in plans_by_name.items():
-        neuron_set = ["selected", *(f"random {i + 1}" for i in range(draws))]
-        neuron_set += random_neurons.TARGET_BLIND if magnitude is not None and draws else ()
-        n = len(doses) * len(neuron_set)
-        values = np.concatenate(
-            [np.repeat(logits[:, :1], len(neuron_set), axis=1), logits[:, start : start + n]], axis=1
-        )
-        shared = [
-            0.0,
-            *(random_neurons.overlap([_pairs(plan) for plan in plans[1 : 1 + draws]]) for plans in sets[name]),
-        ]
-        compared[name] = xr.Dataset(
-            {
-                "logit": (
-                    ("clip", "dose", "neuron_set", "target"),
-                    values.reshape(len(values), 1 + len(doses), len(neuron_set), -1),
-                ),
-                "shared": ("dose", shared),
-            },
-            {**coords, "dose": [0, *doses], "neuron_set": neuron_set, "target": model.labels},
-            results.attributes(model, skipped, method="prune", draws=draws, seed=seed),
-        )
-        start += n
+        rows[index] = execution.cascade(model, waveform, list(edits_by_pruning.values()), batch=batch).cpu().numpy()
+    logits = np.stack(list(rows.values()), axis=1)  # [clean and each pruning, clip, target]
+    clean = logits[0]
+    pruned = dict(zip(edits_by_pruning, logits[1:], strict=True))
+
+    compared = {}
+    for name, request in requests.items():
+        neuron_sets = _names_of_sets(request.n_random, target_blind=magnitude is not None)
+        values = [np.stack([clean] * len(neuron_sets), axis=1)]  # dose 0: the unpruned model in place of each set
+        shared = [0.0]
+        for dose, plan in plans[name].items():
+            values.append(np.stack([pruned[name, dose, neuron_set] for neuron_set in neuron_sets], axis=1))
+            shared.append(plan.shared)
+
+        dims = ("clip", "dose", "neuron_set", "target")
+        coords = results.coordinates(fill_speakers(clips), rows)
+        coords |= {"dose": [0, *plans[name]], "neuron_set": neuron_sets, "target": model.labels}
+        attrs = results.attributes(model, skipped, method="prune", draws=request.n_random, seed=seed)
+        variables = {"logit": (dims, np.stack(values, axis=1)), "shared": ("dose", shared)}
+        compared[name] = xr.Dataset(variables, coords, attrs)
     return compared
 
 
-def _pairs(plan):
-    """Return (Site, neuron) of each neuron of a plan."""
-    return [(site, int(neuron)) for site, neurons in plan.items() for neuron in neurons]
+def _require_prunable(model, neurons):
+    """Raise ValueError for neurons, {Site: neurons}, that `prune` refuses."""
+    for site, selected in neurons.items():
+        _linear(model, site, selected)
+
+
+def _plan_dose(selected, magnitude, size, n_random, seed) -> _Dose:
+    """Draw what is pruned at one dose: the selected neurons, random ones and, of known `magnitude`, target-blind ones.
+
+    `size` is that of `controls`.
+    """
+    random = controls(selected, size, n_random, seed=seed)
+    blind = target_blind(selected, magnitude, size) if magnitude is not None and n_random else {}
+    names = _names_of_sets(n_random, target_blind=bool(blind))
+    neuron_sets = dict(zip(names, [selected, *random, *blind.values()], strict=True))
+    shared = random_neurons.overlap([_units(neurons) for neurons in random])
+    return _Dose(neuron_sets, shared)
+
+
+def _names_of_sets(n_random, *, target_blind) -> list[str]:
+    """Return the names of the sets of neurons of a result, along `neuron_set`."""
+    names = ["selected"]
+    names += [f"random {number}" for number in range(1, n_random + 1)]
+    if target_blind and n_random:
+        names += random_neurons.TARGET_BLIND
+    return names
+
+
+def _zeroing_edits(plans) -> dict:
+    """Return the edits that equal each pruning of the plans, {(name, dose, neuron_set): {Site: edit}}."""
+    edits_by_pruning = {}
+    for name, doses in plans.items():
+        for dose, plan in doses.items():
+            for neuron_set, neurons in plan.neuron_sets.items():
+                zeroed = {site: edits.edit(selected, "zero") for site, selected in neurons.items()}
+                edits_by_pruning[name, dose, neuron_set] = zeroed
+    return edits_by_pruning
+
+
+def _units(neurons) -> list[tuple]:
+    """Return (Site, neuron) of each of the neurons, {Site: neurons}."""
+    return [(site, int(neuron)) for site, members in neurons.items() for neuron in members]

@@ -3,7 +3,7 @@
 Speakers are the units; where a corpus has none, the recordings that clips were cut from.
 """
 
-from functools import partial
+from __future__ import annotations
 
 import numpy as np
 import pandas as pd
@@ -18,44 +18,48 @@ from ..corpora.filenames import ordered
 MEASURES = ("logit", "probability", "accuracy")
 
 
-def outcomes(compared) -> xr.DataArray:
+def outcomes(compared: xr.Dataset) -> xr.DataArray:
     """Return measures of each clip's true class, [measure, clip, dose, neuron_set]; NaN where the model does not know
     it.
 
     `measure` is the logit, the probability, and the accuracy: whether the class is predicted, 0 or 1.
     """
-    known = (compared["label"] == compared["target"]).any("target")
-    logp = compared["logit"].copy(data=log_softmax(compared["logit"].transpose(..., "target").values, axis=-1))
-    measures = [
-        _of_true_class(compared, compared["logit"]),
-        np.exp(_of_true_class(compared, logp)),
-        correct(compared).where(known),
-    ]
-    return xr.concat(measures, pd.Index(MEASURES, name="measure"))
+    is_known = (compared["label"] == compared["target"]).any("target")
+    measures = {
+        "logit": _of_true_class(compared, compared["logit"]),
+        "probability": np.exp(_of_true_class(compared, _log_probabilities(compared))),
+        "accuracy": correct(compared).where(is_known),
+    }
+    return xr.concat([measures[name] for name in MEASURES], pd.Index(MEASURES, name="measure"))
 
 
-def correct(compared):
+def correct(compared: xr.Dataset) -> xr.DataArray:
     """Return whether each clip's true label is predicted, 0 or 1: [clip, dose, neuron_set]."""
-    predicted = compared["target"].values[compared["logit"].argmax("target").values]
-    is_correct = predicted == compared["label"].values[:, None, None]
-    return compared["logit"].isel(target=0, drop=True).copy(data=is_correct.astype(float))
+    return (_predicted(compared) == compared["label"]).astype(float)
 
 
-def by_class(compared, measure="logit") -> xr.DataArray:
+def by_class(compared: xr.Dataset, measure: str = "logit") -> xr.DataArray:
     """Average `outcomes` over each speaker's clips of each label: [label, speaker, dose, neuron_set]."""
-    values, labels = outcomes(compared).sel(measure=measure, drop=True), ordered(compared["label"].values)
-    rows = [statistics.by_speaker(values[values["label"].values == label]) for label in labels]
-    return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename(measure)
+    values = outcomes(compared).sel(measure=measure, drop=True)
+    return _by_label_and_speaker(values).rename(measure)
 
 
-def recalls(compared) -> xr.DataArray:
+def recalls(compared: xr.Dataset) -> xr.DataArray:
     """Compute each speaker's recall of each label: [label, speaker, dose, neuron_set]; NaN without clips of it."""
-    is_correct, labels = correct(compared), ordered(compared["label"].values)
-    rows = [statistics.by_speaker(is_correct[is_correct["label"].values == label]) for label in labels]
-    return xr.concat(rows, pd.Index(labels, name="label"), join="outer").rename("recall")
+    return _by_label_and_speaker(correct(compared)).rename("recall")
 
 
-def summary(compared, label) -> xr.Dataset:
+def _by_label_and_speaker(values) -> xr.DataArray:
+    """Average values [clip, …] over each speaker's clips of each label, [label, speaker, …]; NaN without such clips."""
+    labels = ordered(values["label"].values)
+    rows = []
+    for label in labels:
+        clips = np.flatnonzero(values["label"].values == label)
+        rows.append(statistics.by_speaker(values.isel(clip=clips)))
+    return xr.concat(rows, pd.Index(labels, name="label"), join="outer")
+
+
+def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
     """Compute logits, probability and accuracy of a label's clips and of all others, with 95 % intervals over speakers.
 
     Returns
@@ -73,44 +77,76 @@ def summary(compared, label) -> xr.Dataset:
     ValueError
         No clip is of the label.
     """
-    measures, has_label = outcomes(compared), compared["label"].values == label
+    has_label = compared["label"].values == label
     if not has_label.any():
         raise ValueError(f"none of the {len(has_label)} clips has the label {label!r}: add clips of it")
-    logp = compared["logit"].copy(data=log_softmax(compared["logit"].values, axis=-1))
-    clean = logp.isel(dose=0)
-    kl, groups = (np.exp(clean) * (clean - logp)).sum("target").transpose("clip", "dose", "neuron_set"), []
-    for rows in [has_label] if has_label.all() else [has_label, ~has_label]:
-        units = statistics.by_speaker(measures[:, rows])
-        over = {
-            "value": statistics.over_speakers(units),
-            "change": statistics.over_speakers(units - units.isel(dose=0)),
+    measures = outcomes(compared)
+    divergence = _divergence(compared)
+
+    label_clips = np.flatnonzero(has_label)
+    other_clips = np.flatnonzero(~has_label)
+    forgotten = _over_speakers(measures.isel(clip=label_clips), divergence.isel(clip=label_clips))
+    if len(other_clips):
+        kept = _over_speakers(measures.isel(clip=other_clips), divergence.isel(clip=other_clips))
+    else:
+        kept = xr.full_like(forgotten, np.nan).assign(n=0)
+
+    result = xr.concat([forgotten, kept], pd.Index(["forgotten", "kept"], name="group"))
+    result["selectivity"] = selectivity(forgotten["change"], kept["change"])
+    result["macro_f1"] = xr.apply_ufunc(
+        _macro_f1, _predicted(compared), compared["label"], input_core_dims=[["clip"], ["clip"]], vectorize=True
+    )
+    return result.assign_attrs(forgotten=label)
+
+
+def _over_speakers(measures, divergence) -> xr.Dataset:
+    """Average `outcomes` and divergence [clip, dose, neuron_set] of a group of clips: the variables of `summary`."""
+    units = statistics.by_speaker(measures)
+    value = statistics.over_speakers(units)
+    change = statistics.over_speakers(_change(units))
+    return xr.Dataset(
+        {
+            "value": value["mean"],
+            "value_low": value["low"],
+            "value_high": value["high"],
+            "change": change["mean"],
+            "change_low": change["low"],
+            "change_high": change["high"],
+            "kl": statistics.by_speaker(divergence).mean("speaker"),
+            "n": units.sizes["speaker"],
         }
-        ends = {"mean": "", "low": "_low", "high": "_high"}
-        parts = {key + end: table[name] for key, table in over.items() for name, end in ends.items()}
-        parts["kl"] = statistics.by_speaker(kl[rows]).mean("speaker")
-        groups.append(xr.Dataset({**parts, "n": units.sizes["speaker"]}))
-    if has_label.all():  # there are no other clips
-        groups.append(xr.full_like(groups[0], np.nan).assign(n=0))
-    out = xr.concat(groups, pd.Index(["forgotten", "kept"], name="group"))
-    forgotten, kept = (out["change"].sel(group=group, drop=True) for group in ("forgotten", "kept"))
-    out["selectivity"] = selectivity(forgotten, kept)
-    predicted = compared["target"].values[compared["logit"].argmax("target").values]
-    score = partial(f1_score, compared["label"].values, average="macro", zero_division=0.0)
-    out["macro_f1"] = (("dose", "neuron_set"), np.apply_along_axis(score, 0, predicted))
-    return out.assign_attrs(forgotten=label)
+    )
 
 
-def selectivity(forgotten, kept):
+def _divergence(compared) -> xr.DataArray:
+    """Compute the KL divergence of the probabilities from the unpruned model's (nats), [clip, dose, neuron_set]."""
+    logp = _log_probabilities(compared)
+    clean = logp.isel(dose=0)
+    return (np.exp(clean) * (clean - logp)).sum("target").transpose("clip", "dose", "neuron_set")
+
+
+def _change(values) -> xr.DataArray:
+    """Return the change of values [dose, …] from those of the unpruned model, which comes first."""
+    return values - values.isel(dose=0)
+
+
+def _macro_f1(predicted, labels) -> float:
+    """Compute the macro F1 of predictions [clip]."""
+    return f1_score(labels, predicted, average="macro", zero_division=0.0)
+
+
+def selectivity(forgotten: xr.DataArray, kept: xr.DataArray) -> xr.DataArray:
     """Compute (change of the kept − change of the forgotten) / |change of the forgotten|; NaN where that is 0."""
-    return _share(kept - forgotten, forgotten)
+    return _relative_to(forgotten, kept - forgotten)
 
 
-def _share(difference, forgotten):
+def _relative_to(forgotten, difference):
+    """Divide a difference by |forgotten|, array or number; NaN where that is 0."""
     size = abs(forgotten)
     return difference / (size + np.where(size > 1e-9, 0, np.nan))
 
 
-def frontier(compared) -> xr.Dataset:
+def frontier(compared: dict) -> xr.Dataset:
     """Compute forgetting of the class and change of the others as the dose grows.
 
     Parameters
@@ -124,24 +160,22 @@ def frontier(compared) -> xr.Dataset:
         `value` and `change` [class, strategy, random, group, measure, dose]: with the selected neurons pruned
         (`random` False) and the mean over the random sets (True). NaN at doses that a strategy did not have.
     """
-
-    def selected_and_random(result, label):
-        effects = summary(result, label)[["value", "change"]]
-        sides = [effects.sel(neuron_set="selected", drop=True), random_sets(effects).mean("neuron_set")]
-        return xr.concat(sides, pd.Index([False, True], name="random"))
-
-    rows = [
-        xr.concat(
-            [selected_and_random(result, label) for result in by_strategy.values()],
-            pd.Index(list(by_strategy), name="strategy"),
-            join="outer",
-        )
-        for label, by_strategy in compared.items()
-    ]
-    return xr.concat(rows, pd.Index(list(compared), name="class"), join="outer")
+    by_class = []
+    for label, by_strategy in compared.items():
+        strategies = [_selected_and_random(result, label) for result in by_strategy.values()]
+        by_class.append(xr.concat(strategies, pd.Index(list(by_strategy), name="strategy"), join="outer"))
+    return xr.concat(by_class, pd.Index(list(compared), name="class"), join="outer")
 
 
-def table(compared, *, dose=-1) -> pd.DataFrame:
+def _selected_and_random(result, label) -> xr.Dataset:
+    """Return `summary`'s value and change of the selected neurons and of the random sets' mean, along `random`."""
+    effects = summary(result, label)[["value", "change"]]
+    selected = effects.sel(neuron_set="selected", drop=True)
+    random = random_sets(effects).mean("neuron_set")
+    return xr.concat([selected, random], pd.Index([False, True], name="random"))
+
+
+def table(compared: dict, *, dose: int = -1) -> pd.DataFrame:
     """Average forgetting over classes: a row for each measure and strategy.
 
     Parameters
@@ -165,52 +199,91 @@ def table(compared, *, dose=-1) -> pd.DataFrame:
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, table 4; there, in logits alone.
     """
-    class_rows = {}
+    records = []  # of each class, measure and strategy
     for label, by_strategy in compared.items():
-        for position, (strategy, result) in enumerate(by_strategy.items()):
-            at_dose = summary(result, label)["change"].isel(dose=dose)
-            selected, random = at_dose.sel(neuron_set="selected"), random_sets(at_dose).mean("neuron_set")
-            sides = [(strategy, selected)]
-            if position == 0 and random_sets(at_dose).sizes["neuron_set"]:
-                sides += [("random", random)]
-                sides += [
-                    (name, at_dose.sel(neuron_set=name))
-                    for name in random_neurons.TARGET_BLIND
-                    if name in at_dose["neuron_set"].values
-                ]
-            for name, change in sides:
-                for measure in MEASURES:
-                    values = [changes.sel(measure=measure) for changes in (change, random)]
-                    pairs = [float(changes.sel(group=group)) for changes in values for group in ("forgotten", "kept")]
-                    class_rows.setdefault((measure, name), []).append([int(at_dose["dose"]), *pairs])
-    rows = {
-        key: _averaged(np.array(values))
-        for key, values in sorted(class_rows.items(), key=lambda item: MEASURES.index(item[0][0]))
-    }
+        first = next(iter(by_strategy))
+        for strategy, result in by_strategy.items():
+            change = summary(result, label)["change"].isel(dose=dose)
+            random_change = random_sets(change)
+            mean_random_change = random_change.mean("neuron_set")
+
+            changes = [(strategy, change.sel(neuron_set="selected"))]
+            if strategy == first and random_change.sizes["neuron_set"]:
+                changes.append(("random", mean_random_change))
+                for name in _target_blind_names(change):
+                    changes.append((name, change.sel(neuron_set=name)))
+            for name, change_of_set in changes:
+                records += _records(name, change_of_set, mean_random_change)
+
+    class_changes = pd.DataFrame(records)
+    rows = {}
+    for measure in MEASURES:
+        of_measure = class_changes[class_changes["measure"] == measure]
+        for strategy, of_strategy in of_measure.groupby("strategy", sort=False):
+            rows[measure, strategy] = _average_over_classes(of_strategy)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["measure", "strategy"])
 
 
-def _averaged(values) -> dict:
-    """Compute a row of `table` from [class, (dose, forgotten, kept, forgotten and kept of random sets)]."""
-    dose, forgotten, kept, random_forgotten, random_kept = values.T
-    difference, random = kept - forgotten, random_kept - random_forgotten
-    row = {"classes": len(values), "neurons": dose.mean()}
-    means = {"forgotten": forgotten, "kept": kept, "difference": difference, "beyond": difference - random}
-    for name, class_values in means.items():
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), statistics.interval(class_values)))
+def _records(strategy, change, random_change) -> list[dict]:
+    """Return a record of each measure, from changes [group, measure] of one class at one dose."""
+    records = []
+    for measure in MEASURES:
+        selected = change.sel(measure=measure)
+        random = random_change.sel(measure=measure)
+        record = {
+            "measure": measure,
+            "strategy": strategy,
+            "dose": int(change["dose"]),
+            "forgotten": float(selected.sel(group="forgotten")),
+            "kept": float(selected.sel(group="kept")),
+            "random_forgotten": float(random.sel(group="forgotten")),
+            "random_kept": float(random.sel(group="kept")),
+        }
+        records.append(record)
+    return records
 
-    def ratio(rows):
-        return _share(difference[rows].mean(), forgotten[rows].mean())
 
-    classes, n = np.arange(len(values)), len(values)
-    overall, ratios = ratio(classes), _share(difference, forgotten)
-    pseudovalues = [n * overall - (n - 1) * ratio(classes != i) for i in classes] if n > 1 else [np.nan]
-    mean, low, high = statistics.interval(pseudovalues)
+def _average_over_classes(class_changes) -> dict:
+    """Compute a row of `table` from the records of one measure and strategy, a DataFrame with a row per class."""
+    forgotten = class_changes["forgotten"].to_numpy()
+    kept = class_changes["kept"].to_numpy()
+    difference = kept - forgotten
+    random_difference = (class_changes["random_kept"] - class_changes["random_forgotten"]).to_numpy()
+
+    row = {"classes": len(class_changes), "neurons": class_changes["dose"].mean()}
+    averaged = {
+        "forgotten": forgotten,
+        "kept": kept,
+        "difference": difference,
+        "beyond": difference - random_difference,
+    }
+    for name, values in averaged.items():
+        mean, low, high = statistics.interval(values)
+        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+    overall = _relative_to(forgotten.mean(), difference.mean())
+    mean, low, high = statistics.interval(_pseudovalues(forgotten, difference))
     row |= {"selectivity": overall, "selectivity_low": overall + low - mean, "selectivity_high": overall + high - mean}
-    return {**row, "mean_selectivity": ratios.mean(), "random": random.mean()}
+    row["mean_selectivity"] = _relative_to(forgotten, difference).mean()
+    row["random"] = random_difference.mean()
+    return row
 
 
-def effects(compared, label) -> xr.Dataset:
+def _pseudovalues(forgotten, difference) -> np.ndarray:
+    """Compute the jackknife pseudovalues [class] of the selectivity of the means; NaN of a single class."""
+    n = len(forgotten)
+    if n == 1:
+        return np.array([np.nan])
+    overall = _relative_to(forgotten.mean(), difference.mean())
+    pseudovalues = []
+    for left_out in range(n):
+        others = np.arange(n) != left_out
+        without = _relative_to(forgotten[others].mean(), difference[others].mean())
+        pseudovalues.append(n * overall - (n - 1) * without)
+    return np.array(pseudovalues)
+
+
+def effects(compared: xr.Dataset, label: str) -> xr.Dataset:
     """Compute the effects of pruning on the forgotten class and on the others, and test them against random sets.
 
     Returns
@@ -227,61 +300,101 @@ def effects(compared, label) -> xr.Dataset:
         their mean difference among those between random sets, and `blind_p`, the greater of it and of p of a sign-flip
         test over speakers.
     """
-    groups, has_label = [], compared["label"] == label
-    for group, rows in (("forgotten", has_label), ("kept", ~has_label)):
-        part = compared.isel(clip=np.flatnonzero(rows.values))
-        odds = _log_odds(part if group == "forgotten" else part.sel(target=part["target"] != label))
-        change = odds - odds.isel(dose=0)
-        measures = {"recall": correct(part), "log_odds": change, "moved": np.abs(change)}
-        by_speaker = {name: statistics.by_speaker(data) for name, data in measures.items()}
-        selected, random = by_speaker["log_odds"].isel(neuron_set=0, drop=True), random_sets(by_speaker["log_odds"])
-        by_speaker["margin"] = selected - random.mean("neuron_set")
-        sets = random.mean("speaker").transpose("dose", "neuron_set")
-        p_sets = _rank_p_values(selected.mean("speaker"), sets)
-        p_speakers = statistics.sign_flip_test(by_speaker["margin"].transpose("dose", "speaker").values, axis=1)
-        tests = {"across_p": ("dose", p_sets), "margin_p": ("dose", np.maximum(p_sets, p_speakers))}
-        names = [name for name in random_neurons.TARGET_BLIND if name in compared["neuron_set"].values]
-        if names:
-            differences = (selected - by_speaker["log_odds"].sel(neuron_set=names)).rename(neuron_set="control")
-            by_speaker["beyond_blind"] = differences
-            pairs = statistics.between_random_sets(
-                sets.rename(neuron_set="random"), shared=compared["shared"]
-            ).transpose("dose", "random")
-            p_pairs = [
-                _rank_p_values(difference, pairs, sets.sizes["neuron_set"])
-                for difference in differences.mean("speaker").transpose("control", "dose")
-            ]
-            p_speakers = statistics.sign_flip_test(differences.transpose("control", "dose", "speaker").values, axis=2)
-            tests["blind_across_p"] = ("control", "dose"), np.array(p_pairs)
-            tests["blind_p"] = ("control", "dose"), np.maximum(p_pairs, p_speakers)
-        groups.append(xr.Dataset({**by_speaker, **tests}).expand_dims(group=[group]))
+    has_label = compared["label"].values == label
+    forgotten = compared.isel(clip=np.flatnonzero(has_label))
+    kept = compared.isel(clip=np.flatnonzero(~has_label))
+    other_classes = kept.sel(target=kept["target"] != label)
+
+    groups = [
+        _effects_on_group(forgotten, _log_odds(forgotten)).expand_dims(group=["forgotten"]),
+        _effects_on_group(kept, _log_odds(other_classes)).expand_dims(group=["kept"]),
+    ]
     return xr.concat(groups, "group", join="outer").assign_attrs(forgotten=label)
 
 
+def _effects_on_group(compared, log_odds) -> xr.Dataset:
+    """Compute the variables of `effects` from the clips of one group, and their log odds [clip, dose, neuron_set]."""
+    change = _change(log_odds)
+    result = xr.Dataset(
+        {
+            "recall": statistics.by_speaker(correct(compared)),
+            "log_odds": statistics.by_speaker(change),
+            "moved": statistics.by_speaker(np.abs(change)),
+        }
+    )
+    selected = result["log_odds"].sel(neuron_set="selected", drop=True)
+    random = random_sets(result["log_odds"])
+    result["margin"] = selected - random.mean("neuron_set")
+
+    random_means = random.mean("speaker").transpose("dose", "neuron_set")
+    p_across_sets, _ = statistics.rank_test(selected.mean("speaker").values, random_means.values)
+    p_over_speakers = statistics.sign_flip_test(result["margin"].transpose("dose", "speaker").values, axis=1)
+    result["across_p"] = "dose", p_across_sets
+    result["margin_p"] = "dose", np.maximum(p_across_sets, p_over_speakers)
+
+    names = _target_blind_names(compared)
+    if names:
+        target_blind = result["log_odds"].sel(neuron_set=names).rename(neuron_set="control")
+        tests = _tests_against_target_blind(selected - target_blind, random_means, compared["shared"])
+        result = result.merge(tests)
+    return result
+
+
+def _tests_against_target_blind(differences, random_means, shared) -> xr.Dataset:
+    """Test the differences [speaker, dose, control] against those between random sets, of means [dose, neuron_set].
+
+    `shared` [dose] is the share of neurons that two random sets have in common. Returned are the variables
+    `beyond_blind`, `blind_across_p` and `blind_p` of `effects`.
+    """
+    n_random = random_means.sizes["neuron_set"]
+    between = statistics.between_random_sets(random_means.rename(neuron_set="random"), shared=shared)
+    between = between.transpose("dose", "random").values
+
+    p_across_sets = []
+    for mean_difference in differences.mean("speaker").transpose("control", "dose").values:
+        p, _ = statistics.rank_test(mean_difference, between, draws=n_random)
+        p_across_sets.append(p)
+    p_over_speakers = statistics.sign_flip_test(differences.transpose("control", "dose", "speaker").values, axis=2)
+    return xr.Dataset(
+        {
+            "beyond_blind": differences,
+            "blind_across_p": (("control", "dose"), np.array(p_across_sets)),
+            "blind_p": (("control", "dose"), np.maximum(p_across_sets, p_over_speakers)),
+        }
+    )
+
+
 def random_sets(compared):
-    """Select the random sets from results along `neuron_set`, of which the first are the selected neurons'."""
-    names = compared["neuron_set"].values[1:].tolist()
-    return compared.isel(
-        neuron_set=[index for index, name in enumerate(names, 1) if name not in random_neurons.TARGET_BLIND]
+    """Select the random sets from a result, DataArray or Dataset, along `neuron_set`."""
+    is_other = compared["neuron_set"].isin(["selected", *random_neurons.TARGET_BLIND])
+    return compared.isel(neuron_set=np.flatnonzero(~is_other))
+
+
+def _target_blind_names(compared) -> list[str]:
+    """Return the names of the target-blind selections that a result has along `neuron_set`."""
+    return [name for name in random_neurons.TARGET_BLIND if name in compared["neuron_set"].values]
+
+
+def _predicted(compared) -> xr.DataArray:
+    """Return the predicted class of each clip, [clip, dose, neuron_set]."""
+    best = compared["logit"].argmax("target")
+    return best.copy(data=compared["target"].values[best.values])
+
+
+def _log_probabilities(compared) -> xr.DataArray:
+    """Compute the log of the softmax of the logits, [clip, dose, neuron_set, target]."""
+    dims = [["target"]]
+    return xr.apply_ufunc(
+        log_softmax, compared["logit"], input_core_dims=dims, output_core_dims=dims, kwargs={"axis": -1}
     )
 
 
-def _rank_p_values(values, random, draws=None) -> np.ndarray:
-    """Compute the two-sided p [dose] of the rank of `values` [dose] among `random` [dose, draw], dose by dose."""
-    return np.array(
-        [
-            statistics.rank_test(value, null_distribution, draws=draws)[0]
-            for value, null_distribution in zip(values.values, random.values)
-        ]
-    )
-
-
-def _of_true_class(compared, values):
+def _of_true_class(compared, values) -> xr.DataArray:
     """Select the `values` [clip, dose, neuron_set, target] of each clip's true class; NaN if unknown to the model."""
     return values.where(compared["label"] == compared["target"]).sum("target", min_count=1)
 
 
-def _log_odds(compared):
+def _log_odds(compared) -> xr.DataArray:
     """Compute the log odds of each clip's true class against all others, which adding to all logits does not change."""
     others = compared["logit"].where(compared["label"] != compared["target"], -np.inf)
     pooled = xr.apply_ufunc(logsumexp, others, input_core_dims=[["target"]], kwargs={"axis": -1})

@@ -1,7 +1,11 @@
 """Selection of neurons to prune for a class: scores of all neurons, and the neurons of the greatest scores."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +18,11 @@ from ..corpora import as_clips
 from ..models.sites import Site
 from .weights import prune
 
+if TYPE_CHECKING:
+    from ..models import Model
 
-def support(model, clips, sites, *, sample_rate=None) -> xr.DataArray:
+
+def support(model: Model, clips: Any, sites: Sequence[Site], *, sample_rate: int | None = None) -> xr.DataArray:
     """Compute gradient × activation of each neuron for the log odds of the clip's true label: [clip, unit].
 
     It is summed over all frames. All sites of a clip come from one backward. The coordinate `right` is whether the clip
@@ -23,29 +30,46 @@ def support(model, clips, sites, *, sample_rate=None) -> xr.DataArray:
     """
     clips = as_clips(clips, sample_rate)
     model.require_trained()
-    sites, skipped, rows, right, hidden_states = [model.check(site) for site in sites], {}, {}, [], {}
+    sites = [model.check(site) for site in sites]
 
-    def record(site, hidden):  # no gradient is needed below the first site that a forward reaches
-        hidden_states[site] = hidden if hidden.requires_grad else hidden.detach().requires_grad_().clone()
-        return hidden_states[site]
-
+    skipped = {}
+    rows = {}
+    right = []
     for index, waveform in model.stream(clips, skipped):
-        with torch.enable_grad(), hooks.edit(model, {site: partial(record, site) for site in sites}):
-            true_class = (model.target(clips.loc[index, "label"]),)
-            logits = model.logits(model.tensor(waveform))
-            value = targets.value(model, logits, true_class, "log_odds").sum()
-            gradients = torch.autograd.grad(value, [hidden_states[site] for site in sites])
-        right.append(int(logits.argmax()) == true_class[0])
-        scores = [(gradient * hidden_states[site].detach()).sum(dim=(0, 1)) for gradient, site in zip(gradients, sites)]
-        rows[index] = torch.cat(scores).cpu().numpy()
-    neurons = [(site.part, site.layer, neuron) for site in sites for neuron in range(hidden_states[site].shape[-1])]
+        rows[index], is_right = _support_of_clip(model, waveform, sites, clips.loc[index, "label"])
+        right.append(is_right)
+
+    neurons = [(site.part, site.layer, neuron) for site in sites for neuron in range(model.n_neurons(site))]
     units = pd.MultiIndex.from_tuples(neurons, names=["part", "layer", "neuron"])
-    coords = {**results.coordinates(clips, rows, right=right), **xr.Coordinates.from_pandas_multiindex(units, "unit")}
+    coords = results.coordinates(clips, rows, right=right)
+    coords |= xr.Coordinates.from_pandas_multiindex(units, "unit")
     attrs = results.attributes(model, skipped, method="support", selection_speakers=results.speaker_ids_json(clips))
     return xr.DataArray(np.stack(list(rows.values())), coords, ("clip", "unit"), attrs=attrs)
 
 
-def contrast(scores, label, *, weight=1.0) -> xr.DataArray:
+def _support_of_clip(model, waveform, sites, label) -> tuple[np.ndarray, bool]:
+    """Compute the support [unit] of a clip's label by the neurons of all sites, and whether the label is predicted."""
+    hidden_states = {}
+
+    def record(site, hidden):
+        if not hidden.requires_grad:  # the first site that the forward reaches: no gradient is needed below it
+            hidden = hidden.detach().requires_grad_().clone()
+        hidden_states[site] = hidden
+        return hidden
+
+    true_class = model.target(label)
+    with torch.enable_grad(), hooks.edit(model, {site: partial(record, site) for site in sites}):
+        logits = model.logits(model.tensor(waveform))
+        value = targets.value(model, logits, (true_class,), "log_odds").sum()
+        gradients = torch.autograd.grad(value, [hidden_states[site] for site in sites])
+
+    scores = []
+    for site, gradient in zip(sites, gradients):
+        scores.append((gradient * hidden_states[site].detach()).sum(dim=(0, 1)))  # over the only clip, and frames
+    return torch.cat(scores).cpu().numpy(), int(logits.argmax()) == true_class
+
+
+def contrast(scores: xr.DataArray, label: str, *, weight: float = 1.0) -> xr.DataArray:
     """Compute the mean score over a label's clips minus `weight` times that over others, within speakers: [layer,
     neuron].
 
@@ -59,21 +83,20 @@ def contrast(scores, label, *, weight=1.0) -> xr.DataArray:
         raise ValueError(
             f"a contrast needs clips of {label!r} and of others: {int(has_label.sum())} of {len(has_label)} are of it"
         )
-    of_label, others = (scores.isel(clip=np.flatnonzero(selected)) for selected in (has_label, ~has_label))
-    difference, speakers = (
-        of_label.mean("clip") - weight * others.mean("clip"),
-        scores.attrs.get("selection_speakers", "[]"),
-    )
+    of_label = scores.isel(clip=np.flatnonzero(has_label))
+    others = scores.isel(clip=np.flatnonzero(~has_label))
+
+    difference = of_label.mean("clip") - weight * others.mean("clip")
+    speakers = scores.attrs.get("selection_speakers", "[]")
     if results.speakers_known(scores):
-        within = statistics.by_speaker(of_label) - weight * statistics.by_speaker(others)
-        difference, speakers = (
-            within.mean("speaker") if within.sizes["speaker"] else difference,
-            results.speaker_ids_json(scores),
-        )
+        speakers = results.speaker_ids_json(scores)
+        within = statistics.by_speaker(of_label) - weight * statistics.by_speaker(others)  # of those who have both
+        if within.sizes["speaker"]:
+            difference = within.mean("speaker")
     return difference.assign_attrs(selection_speakers=speakers)
 
 
-def top(scores, concept, *, n=3) -> xr.DataArray:
+def top(scores: xr.DataArray, concept: str, *, n: int = 3) -> xr.DataArray:
     """Score neurons that have a concept among their `n` best by how well it fits, others NaN: for `neurons_of`.
 
     `scores` […, concept] are those of `dissection.identify`, DB or TAB.
@@ -82,7 +105,7 @@ def top(scores, concept, *, n=3) -> xr.DataArray:
     return scores.sel(concept=concept, drop=True).where(rank < n)
 
 
-def count_mentions(texts, name) -> xr.DataArray:
+def count_mentions(texts: xr.DataArray, name: str) -> xr.DataArray:
     """Count the words of a class's name in each neuron's description (OCP), 0 as NaN: a score for `neurons_of`.
 
     `texts` [layer, neuron] or [unit] are strings, or None. Whole words are compared, without their endings (-s, -ing,
@@ -96,12 +119,15 @@ def count_mentions(texts, name) -> xr.DataArray:
     stems = set(_stems(name))
     if not stems:
         raise ValueError(f"{name!r} has no word of three letters or more to look for")
-    counts = [sum(stem in stems for stem in _stems(text)) if isinstance(text, str) else 0 for text in texts.values.flat]
-    score = texts.copy(data=np.reshape(counts, texts.shape).astype(float))
+    counts = np.zeros(texts.shape)
+    for position, text in np.ndenumerate(texts.values):
+        if isinstance(text, str):
+            counts[position] = sum(stem in stems for stem in _stems(text))
+    score = texts.copy(data=counts)
     return score.where(score > 0)
 
 
-def neurons_of(scores, k, *, part="ffn_hidden", seed=0) -> dict:
+def neurons_of(scores: xr.DataArray, k: int, *, part: str = "ffn_hidden", seed: int = 0) -> dict:
     """Return the k neurons of the greatest scores, as {Site: neurons}; ties are broken at random.
 
     Parameters
@@ -115,71 +141,85 @@ def neurons_of(scores, k, *, part="ffn_hidden", seed=0) -> dict:
         scores = scores.drop_vars([name for name in scores.coords if name not in scores.dims])
         scores = scores.expand_dims(part=[part]).stack(unit=("part", "layer", "neuron"))
     values = scores.values
-    if not 0 <= k <= np.isfinite(values).sum():
-        raise ValueError(f"k must be 0 to {np.isfinite(values).sum()}, the number of neurons with a score, not {k}")
-    order = np.lexsort(
-        (np.random.default_rng(seed).permutation(len(values)), np.where(np.isnan(values), np.inf, -values))
-    )
+    n_scored = np.isfinite(values).sum()
+    if not 0 <= k <= n_scored:
+        raise ValueError(f"k must be 0 to {n_scored}, the number of neurons with a score, not {k}")
+
+    descending = np.where(np.isnan(values), np.inf, -values)
+    among_ties = np.random.default_rng(seed).permutation(len(values))
+    order = np.lexsort((among_ties, descending))  # by the last key first
     units = scores["unit"].to_index().reorder_levels(["part", "layer", "neuron"])
     return plan(units[order[:k]])
 
 
-def output_norm(model, magnitude) -> xr.DataArray:
+def output_norm(model: Model, magnitude: xr.DataArray) -> xr.DataArray:
     """Compute the output norm of each neuron: mean |activation|, of `ffn_hidden` × norm of its outgoing weights.
 
     It measures how much a neuron writes into the residual stream. The `magnitude` is that of `activations`:
     [layer, neuron] of `ffn_hidden`, or [unit].
     """
     if "unit" not in magnitude.dims:
-        weights = [model.architecture.linear(Site(int(layer), "ffn_out")).weight for layer in magnitude["layer"]]
-        norms = np.stack([weight.detach().norm(dim=0).cpu().numpy() for weight in weights])
+        norms = np.stack([_outgoing_norms(model, int(layer)) for layer in magnitude["layer"]])
         return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)
+
     sizes = magnitude.copy()
-    for (part, layer), rows in (
-        magnitude["unit"].to_index().to_frame(index=False).groupby(["part", "layer"]).groups.items()
-    ):
-        if part == "ffn_hidden":
-            norm = model.architecture.linear(Site(layer, "ffn_out")).weight.detach().norm(dim=0).cpu().numpy()
-            sizes[{"unit": rows}] = sizes[{"unit": rows}] * norm[magnitude["neuron"].values[rows]]
+    units = magnitude["unit"].to_index().to_frame(index=False)
+    for layer, rows in units[units["part"] == "ffn_hidden"].groupby("layer"):
+        positions = {"unit": rows.index.to_numpy()}
+        norms = _outgoing_norms(model, layer)
+        sizes[positions] = sizes[positions] * norms[rows["neuron"]]
     return sizes
 
 
-def controls(neurons, size, draws, *, seed=0, classes=None) -> list[dict]:
+def _outgoing_norms(model, layer) -> np.ndarray:
+    """Compute the norm of the outgoing weights of each neuron of `ffn_hidden` of a layer, [neuron]."""
+    weight = model.architecture.linear(Site(layer, "ffn_out")).weight
+    return weight.detach().norm(dim=0).cpu().numpy()
+
+
+def controls(
+    neurons: dict, size: xr.DataArray | Model, draws: int, *, seed: int = 0, classes: int | None = None
+) -> list[dict]:
     """Draw random neurons in place of the selected ones: as many in each site, of like size, [{Site: neurons}, …].
 
     `size` is as returned by `output_norm`; substitutes are drawn by `random_neurons.draw_substitutions`. It may be a
     Model instead: then they are any neurons of each site. The selected neurons may be among them. `classes` is the
     number of size classes, as in `random_neurons.size_classes`.
     """
-    sets = {}
+    sets_by_site = {}
     for index, (site, selected) in enumerate(neurons.items()):
         if isinstance(size, xr.DataArray):
-            numbers = random_neurons.size_classes(_of_site(size, site), classes)
             # Seeded by the layer, or, for modules, by the index among the sites.
             key = [seed, site.layer if isinstance(site.layer, (int, np.integer)) else index]
-            sets[site] = [
-                np.sort(stand_in[selected]) for stand_in in random_neurons.draw_substitutions(numbers, draws, seed=key)
-            ]
+            size_classes = random_neurons.size_classes(_of_site(size, site), classes)
+            substitutions = random_neurons.draw_substitutions(size_classes, draws, seed=key)
+            sets_by_site[site] = [np.sort(substitution[selected]) for substitution in substitutions]
         else:
-            # Seeded by the index among the sites.
-            rng, width = np.random.default_rng([seed, index]), size.n_neurons(site)
-            sets[site] = [rng.choice(width, len(selected), replace=False) for _ in range(draws)]
-    return [{site: sets_of_site[draw] for site, sets_of_site in sets.items()} for draw in range(draws)]
+            rng = np.random.default_rng([seed, index])  # seeded by the index among the sites
+            width = size.n_neurons(site)
+            sets_by_site[site] = [rng.choice(width, len(selected), replace=False) for _ in range(draws)]
+
+    plans = []
+    for draw in range(draws):
+        plans.append({site: sets[draw] for site, sets in sets_by_site.items()})
+    return plans
 
 
-def target_blind(neurons, magnitude, written) -> dict:
+def target_blind(neurons: dict, magnitude: xr.DataArray, written: xr.DataArray) -> dict:
     """Select as many neurons in each site regardless of the class: {"most active": {Site: neurons}, "writes most": …}.
 
     These are the neurons of the greatest `magnitude`, and of the greatest `written`, as returned by `output_norm`.
     """
-    ranked = {"most active": magnitude, "writes most": written}
-    return {
-        name: {
-            site: np.sort(np.argsort(-_of_site(sizes, site), kind="stable")[: len(selected)])
-            for site, selected in neurons.items()
-        }
-        for name, sizes in ranked.items()
-    }
+    return {"most active": _largest(neurons, magnitude), "writes most": _largest(neurons, written)}
+
+
+def _largest(neurons, sizes) -> dict:
+    """Select the neurons of the greatest `sizes`, {Site: neurons}, as many in each site as there are of `neurons`."""
+    largest = {}
+    for site, selected in neurons.items():
+        order = np.argsort(-_of_site(sizes, site), kind="stable")
+        largest[site] = np.sort(order[: len(selected)])
+    return largest
 
 
 def _of_site(sizes, site) -> np.ndarray:
@@ -189,12 +229,12 @@ def _of_site(sizes, site) -> np.ndarray:
     return sizes.sel(layer=site.layer).values
 
 
-def plan(units):
+def plan(units: Sequence[tuple]) -> dict:
     """Group units (part, layer, neuron) as {Site: neurons}."""
     by_site = {}
     for part, layer, neuron in units:
         by_site.setdefault(Site(layer, part), []).append(neuron)
-    return {Site(*site): np.sort(np.array(by_site[site], int)) for site in sorted(by_site, key=_sort_key)}
+    return {site: np.sort(np.array(by_site[site], int)) for site in sorted(by_site, key=_sort_key)}
 
 
 def _sort_key(site) -> str:
@@ -203,27 +243,46 @@ def _sort_key(site) -> str:
     return f"Site(layer={site.layer!r}, part={part!r})"
 
 
-def _stems(text):
+def _stems(text) -> list[str]:
     """Return the words of three letters or more, in lower case, without the endings of plural and verb."""
     return [_stem(word) for word in re.findall(r"[^\W\d_]{3,}", text.lower())]
 
 
-def _stem(word):
+def _stem(word) -> str:
+    """Return a word in lower case without the ending of plural or verb."""
     for ending in ("ing", "ed", "es", "s"):
-        stem = word.removesuffix(ending)
-        if stem != word and len(stem) > 2 and re.search("[aeiouy]", stem) and not (ending == "s" and stem[-1] in "su"):
-            word = stem
+        if word.endswith(ending) and _is_stem(word.removesuffix(ending), ending):
+            word = word.removesuffix(ending)
             break
     word = re.sub(r"([bdgklmnprtz])\1$", r"\1", word)  # dripping, drip
     return re.sub("(?<=..)(e|i|y)$", "", word) if len(word) > 2 else word
 
 
-def fill_speakers(clips):
+def _is_stem(rest, ending) -> bool:
+    """Return whether the rest of a word can be one without that ending: not "br" of "bring", nor "glas" of "glass"."""
+    is_double_or_latin = ending == "s" and rest[-1:] in ("s", "u")  # glass, virus
+    return len(rest) > 2 and bool(re.search("[aeiouy]", rest)) and not is_double_or_latin
+
+
+def fill_speakers(clips: pd.DataFrame) -> pd.DataFrame:
     """Use as `speaker`, where it is not known, the recording that each clip was cut from, else the clip itself."""
-    return clips if "speaker" in clips else clips.assign(speaker=clips.get("recording", clips.index).astype(str))
+    if "speaker" in clips:
+        return clips
+    return clips.assign(speaker=clips.get("recording", clips.index).astype(str))
 
 
-def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None, sample_rate=None) -> xr.DataArray:
+def greedy(
+    model: Model,
+    clips: Any,
+    label: str,
+    k: int,
+    sites: Sequence[Site],
+    *,
+    step: int = 10,
+    weight: float = 4.0,
+    recall: float | None = None,
+    sample_rate: int | None = None,
+) -> xr.DataArray:
     """Select neurons of a label `step` at a time, rescoring the pruned model each time: a score [unit].
 
     Each step selects by `contrast` of `support`: support of the label in its own clips, minus `weight` times that of
@@ -234,20 +293,27 @@ def greedy(model, clips, label, k, sites, *, step=10, weight=4.0, recall=None, s
     Raises
     ------
     ValueError
-        The unpruned model classifies no more than the share `recall` of the label's clips correctly.
+        The unpruned model classifies no more than the share `recall` of the label's clips correctly; `k` or `step` is
+        less than 1.
     """
+    if k < 1 or step < 1:
+        raise ValueError(f"k and step must be 1 or more, not {k} and {step}")
     clips = as_clips(clips, sample_rate)
-    score, selected = None, {}
+    score = None
+    selected = {}
     for remaining in range(k, 0, -step):
         with prune(model, selected):
-            scores = support(model, clips, sites)
-        if recall is not None and scores["right"][scores["label"].values == label].mean() <= recall:
+            supports = support(model, clips, sites)
+        if recall is not None and supports["right"][supports["label"].values == label].mean() <= recall:
             break
-        scores = contrast(scores, label, weight=weight)
-        score = xr.full_like(scores, np.nan) if score is None else score
-        order = np.argsort(np.where(np.isnan(score), -scores, np.inf), kind="stable")
-        score[order[: min(step, remaining)]] = np.arange(remaining, max(remaining - step, 0), -1)
-        selected = neurons_of(score, k - max(remaining - step, 0))
+
+        contrasts = contrast(supports, label, weight=weight)
+        if score is None:
+            score = xr.full_like(contrasts, np.nan)
+        n_more = min(step, remaining)
+        order = np.argsort(np.where(np.isnan(score), -contrasts, np.inf), kind="stable")
+        score[order[:n_more]] = np.arange(remaining, remaining - n_more, -1)
+        selected = neurons_of(score, k - remaining + n_more)
     if score is None:
         raise ValueError(f"without any pruning, recall of {label!r} is at most {recall:.0%}: pass a lower recall=")
     return score

@@ -1,16 +1,23 @@
 """Pruning of weights: zero the rows of neurons, restore them exactly, save the pruned model."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    from ..models import Model
+
 
 @contextmanager
-def prune(model, neurons):
+def prune(model: Model, neurons: dict) -> Iterator[Model]:
     """Zero the weights of neurons while inside the `with`; exactly undone on leaving it.
 
     Parameters
@@ -32,9 +39,10 @@ def prune(model, neurons):
             for site, selected in neurons.items():
                 linear = _linear(model, site, selected)
                 rows = torch.as_tensor(np.asarray(selected, int), device=linear.weight.device)
-                for values in filter(lambda values: values is not None, (linear.weight, linear.bias)):
-                    saved.append((values, values.detach().clone()))
-                    values[rows] = 0
+                for values in (linear.weight, linear.bias):
+                    if values is not None:
+                        saved.append((values, values.detach().clone()))
+                        values[rows] = 0
         yield model
     finally:
         with torch.no_grad():
@@ -42,7 +50,7 @@ def prune(model, neurons):
                 values.copy_(before)
 
 
-def save(model, neurons, folder) -> Path:
+def save(model: Model, neurons: dict, folder: str | Path) -> Path:
     """Write the pruned model as a checkpoint that `models.load` opens; the model itself is unchanged.
 
     The pruned neurons are in its configuration as `xai_pruned`, a list of {layer, part, neurons}.
@@ -54,26 +62,32 @@ def save(model, neurons, folder) -> Path:
     FileExistsError
         The folder has a model already.
     """
-    folder, config = Path(folder), getattr(model.network, "config", None)
+    folder = Path(folder)
+    config = getattr(model.network, "config", None)
     if config is None or model.head is not None:
         raise ValueError("only a Hugging Face model with its own head can be written as a checkpoint")
     if (folder / "config.json").exists():
         raise FileExistsError(f"{folder} contains a model already: choose another folder")
-    before = getattr(config, "xai_pruned", None)
-    sites = {model.check(site): np.unique(np.asarray(selected, int)).tolist() for site, selected in neurons.items()}
-    with prune(model, sites):
+
+    pruned_before = getattr(config, "xai_pruned", None)
+    selected = {model.check(site): np.unique(np.asarray(rows, int)).tolist() for site, rows in neurons.items()}
+    pruned = list(pruned_before or [])
+    for site, rows in selected.items():
+        pruned.append({"layer": site.layer, "part": site.part, "neurons": rows})
+
+    with prune(model, selected):
         try:
-            config.xai_pruned = [*(before or []), *({**site._asdict(), "neurons": n} for site, n in sites.items())]
+            config.xai_pruned = pruned
             model.network.save_pretrained(folder)
         finally:
-            config.xai_pruned = before
-            if before is None:
+            config.xai_pruned = pruned_before
+            if pruned_before is None:
                 del config.xai_pruned
     (folder / "preprocessor_config.json").write_text(json.dumps(model.preprocessor, indent=2))
     return folder
 
 
-def fingerprint(model) -> str:
+def fingerprint(model: Model) -> str:
     """Compute a hash of all weights: the same before and after a `prune`."""
     digest = hashlib.sha256()
     for name, value in sorted(model.network.state_dict().items()):
@@ -81,12 +95,16 @@ def fingerprint(model) -> str:
     return digest.hexdigest()
 
 
-def _linear(model, site, selected):
+def _linear(model, site, selected) -> torch.nn.Linear:
     """Return the linear map whose rows compute the site's neurons; ValueError where `prune` raises it."""
     site = model.check(site, selected)
-    network = model.network
-    linear = network.get_submodule(site.layer) if site.part == "module" else model.architecture.linear(site)
-    name = site.layer if site.part == "module" else f"{site.part} of layer {site.layer}"
+    if site.part == "module":
+        linear = model.network.get_submodule(site.layer)
+        name = site.layer
+    else:
+        linear = model.architecture.linear(site)
+        name = f"{site.part} of layer {site.layer}"
+
     if not isinstance(linear, torch.nn.Linear) or torch.nn.utils.parametrize.is_parametrized(linear):
         raise ValueError(
             f"no single linear map computes the neurons of {name}, so they cannot be pruned: use edits.edit"
@@ -97,19 +115,21 @@ def _linear(model, site, selected):
         raise ValueError(
             f"{name} is the classifier: its rows are the classes themselves and are never pruned; prune other neurons"
         )
-    if site.part == "ffn_hidden" and model.architecture.module(site) is not linear:
-        from transformers.activations import ACT2FN
-
-        activation = ACT2FN[network.config.hidden_act]
-        at_zero = float(activation(torch.zeros(1)))
-        if at_zero != 0:
-            raise ValueError(
-                f"{network.config.hidden_act} of 0 is {at_zero:g}, not 0: pruning cannot zero neurons, use edits.edit"
-            )
+    if site.part == "ffn_hidden" and model.architecture.module(site) is not linear:  # an activation function follows
+        _require_zero_at_zero(model.network.config.hidden_act)
     return linear
 
 
-def _classifies(model, linear):
+def _require_zero_at_zero(activation_name):
+    """Raise ValueError if an activation function is not 0 at 0."""
+    from transformers.activations import ACT2FN
+
+    at_zero = float(ACT2FN[activation_name](torch.zeros(1)))
+    if at_zero != 0:
+        raise ValueError(f"{activation_name} of 0 is {at_zero:g}, not 0: pruning cannot zero neurons, use edits.edit")
+
+
+def _classifies(model, linear) -> bool:
     """Return whether each row of a linear map drives one logit only, apart from the common term of a softmax."""
     n = len(model.labels)
     if linear.out_features != n:
@@ -117,15 +137,17 @@ def _classifies(model, linear):
     waveform = model.dummy_input(1)
 
     def logits(shift):
+        """Compute the logits [label] with the map's output shifted."""
         hook = linear.register_forward_hook(lambda module, args, output: output + shift)
         try:
             return model.logits(waveform)[0]
         finally:
             hook.remove()
 
+    no_shift = linear.weight.new_zeros(n)
     with torch.enable_grad():
-        clean_logits = logits(zeros := linear.weight.new_zeros(n))
-        slope = torch.autograd.functional.jacobian(logits, zeros)
+        clean_logits = logits(no_shift)
+        slope = torch.autograd.functional.jacobian(logits, no_shift)
     if clean_logits.logsumexp(0).abs() < 1e-3:  # log probabilities
         slope = slope - (slope.sum(0) - slope.diag()) / max(n - 1, 1)
     off_diagonal = slope - slope.diag().diag()
