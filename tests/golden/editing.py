@@ -237,11 +237,17 @@ def invert():
     """Which input would give an edited output."""
     rng = np.random.default_rng(0)
     values, weight, bias = (torch.as_tensor(rng.standard_normal(shape)) for shape in ((4, 12), 12, 12))
+    stats = inputs.activation_stats()
+    upstream = inversion.upstream(
+        inputs.pocket(),
+        inputs.few().head(1),
+        ablation.select(inputs.scores(), 3, layers=[2]),
+        edit=ablation.Edit(("flip", "zero", "noise"), activation_stats=stats),
+        controls=ablation.RandomControls(stats, n=1, target_blind=False),
+        steps=15,
+    )
     return {
-        "upstream": inversion.upstream(
-            inputs.pocket(), inputs.few().head(1), neurons=inputs.scores(), k=3, layers=[2], modes=("flip", "zero", "noise"),
-            n_random=1, activation_stats=inputs.activation_stats(), steps=15,
-        ),
+        "upstream": by_prefix(upstream).drop_vars(["magnitude", "random_magnitude"]),
         "nearest_normed": inversion.nearest_normed(values, weight, bias).numpy(),
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from .. import results, statistics
+from .. import ablation, results, statistics
 from . import style
 
 
@@ -23,7 +23,7 @@ def upstream(result: xr.Dataset) -> Figure:
         positions = layers + width * (index - (len(modes) - 1) / 2)
         _draw_mode(distance_axes, positions, mode_result, "distance", width, style.color(index))
         _draw_mode(residual_axes, positions, mode_result, "residual", width, style.color(index))
-        floor = results.average(mode_result["floor"])
+        floor = results.average(ablation.selected_values(mode_result["floor"]))
         residual_axes.hlines(floor, positions - width / 2, positions + width / 2, color="black", lw=1.6)
 
     tolerance = result.attrs["tolerance"]
@@ -44,17 +44,19 @@ def upstream(result: xr.Dataset) -> Figure:
 
 def _draw_mode(axes, positions, result, variable, width, color):
     """Draw a bar per layer for one mode, with the interval over speakers (or each speaker), and each random set."""
-    bars = axes.bar(positions, results.average(result[variable]), 0.92 * width, color=color, alpha=0.55)
-    reached = results.average(result["reached"].astype(float)).values
+    selected = ablation.selected_values(result[variable])
+    bars = axes.bar(positions, results.average(selected), 0.92 * width, color=color, alpha=0.55)
+    reached = results.average(ablation.selected_values(result["reached"]).astype(float)).values
     for bar, share in zip(bars, reached):
         if share < 0.5:
             bar.set(hatch="///", edgecolor="white", linewidth=0)
 
-    units = results.units(result[variable])
+    units = results.units(selected)
     if "speaker" in units.dims and units.sizes["speaker"] >= statistics.MIN_SPEAKERS:
         style.interval(axes, positions, statistics.over_speakers(units), color=color, ls="")
     else:
         axes.plot(positions, units.transpose(..., "layer").values.T, "_", color=color, ms=9)
-    random_values = results.average(result[f"random_{variable}"]).transpose("layer", "random").values
+    random = ablation.control_values(result[variable], "random")
+    random_values = results.average(random).transpose("layer", "random").values
     random_positions = positions[:, None] + style.apart(random_values.shape[1], 0.25 * width)
     axes.plot(random_positions, random_values, ".", color="#444444", ms=3)
