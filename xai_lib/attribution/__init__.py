@@ -6,13 +6,12 @@ from .class_contrast import activation_contrast, compare, distribution
 from .gradients import grad_x_activation, gradient, integrated_gradients
 from .gradientshap import gradient_shap
 from .occlusion import segment_response
-from .ranking import agreement, compare_methods, mean_score, select_neurons, top_neurons
+from .ranking import agreement, compare_methods, mean_score, top_neurons
 from .single_neuron import exhaustive_ablation
 
 __all__ = [
     "activation_contrast",
     "agreement",
-    "select_neurons",
     "compare",
     "distribution",
     "exhaustive_ablation",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 from .. import edits, results
 
 if TYPE_CHECKING:
-    from ..models import Model
+    pass
 
 
 def mean_score(scores: xr.Dataset, *, by: str = "absolute") -> xr.DataArray:
@@ -53,39 +53,6 @@ def top_neurons(scores: xr.Dataset, k: int, *, by: str = "absolute", layer: int 
     table = table.sort_values("score", ascending=False, kind="stable").head(k)
     table.insert(1, "part", scores.attrs["part"])
     return table.reset_index(drop=True)
-
-
-def select_neurons(
-    model: Model,
-    neurons: xr.Dataset | Mapping[int, Sequence[int]],
-    ks: Sequence[int],
-    layers: str | int | Sequence[int],
-    part: str,
-) -> dict[tuple[int, int], np.ndarray]:
-    """Return {(layer, k): neurons}, in ascending order: the `ks` best by scores, or those of {layer: neurons}.
-
-    Raises ValueError if they do not fit the model or the part, or if a layer has none.
-    """
-    if isinstance(neurons, xr.Dataset):
-        selection = _select_by_scores(neurons, ks, part)
-    else:
-        if len(ks) > 1:
-            raise ValueError("several k need scores of neurons: listed neurons are all used, as one k")
-        selection = _select_listed(model, neurons, ks[0], part)
-
-    available = sorted({layer for layer, _ in selection})
-    all_layers = isinstance(layers, str) and layers == "all"
-    requested = available if all_layers else sorted(set(np.atleast_1d(layers).tolist()))
-    if not requested:
-        raise ValueError("no neurons are given for any layer")
-    for layer in requested:
-        if layer not in available or len(selection[layer, ks[0]]) == 0:
-            raise ValueError(f"no neurons are given for layer {layer}")
-
-    selection = {(layer, k): indices for (layer, k), indices in selection.items() if layer in requested}
-    for (layer, _), indices in selection.items():
-        model.check((layer, part), indices)
-    return selection
 
 
 def _select_by_scores(scores, ks, part):
