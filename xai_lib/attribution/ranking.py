@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,6 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from .. import edits, results
-
-if TYPE_CHECKING:
-    pass
 
 
 def mean_score(scores: xr.Dataset, *, by: str = "absolute") -> xr.DataArray:
