@@ -63,5 +63,5 @@ class NeuronCard(Panel):
         if isinstance(effect, pd.DataFrame):
             effect = dissection.zero_ablation(self.model, effect, layer, neuron, part=options["part"])
         card = dissection.card(layer, neuron, exemplars=exemplars, zero_ablation=effect, **self.results)
-        summary = [HTML(f"<p>{_cell(card['summary'])}</p>")] if card["summary"] is not None else []
+        summary = [HTML(f"<p>{_cell(card.summary)}</p>")] if card.summary is not None else []
         return [plots.neuron_card(card), *summary, players(exemplars, self.model.sample_rate)]
