@@ -74,6 +74,13 @@ def test_describe_finds_planted_words(activations):
     assert np.abs(described["z"].sel(layer=2)).mean() < 1
 
 
+@pytest.mark.parametrize("k", [0, -1])
+def test_describe_refuses_no_exemplars(activations, k):
+    """No exemplars at each end are refused, and not taken for the default."""
+    with pytest.raises(ValueError, match=f"k is {k}, and a description needs one exemplar or more"):
+        dissection.describe(activations, _captions(activations, "angry", "loud", "quiet"), k=k)
+
+
 def test_predictivity_holds_for_planted_neuron_only(activations):
     """The planted neuron's rho, the mean of Spearman's over speakers, is significant, and that of noise is not."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
