@@ -71,9 +71,9 @@ def card_data(activations):
     concepts = pd.Series({"loud": "a loud voice", "quiet": "a quiet voice"})
     return {
         "described": described,
-        "named": dissection.identify(activations, captions=captions, concepts=concepts, draws=9),
-        "held": dissection.predictivity(activations, described, captions, draws=9),
-        "selective": {by: dissection.selectivity(activations, by) for by in ("label", "sex")},
+        "concept_match": dissection.identify(activations, captions=captions, concepts=concepts, draws=9),
+        "predictivity": dissection.predictivity(activations, described, captions, draws=9),
+        "selectivity": {by: dissection.selectivity(activations, by) for by in ("label", "sex")},
         "test": xr.Dataset({"activation": activations}),
     }
 
@@ -98,18 +98,18 @@ def test_selectivity_compares_between_speakers(activations):
         dissection.selectivity(activations.isel(clip=slice(0, 32)), "sex")
 
 
-@pytest.mark.parametrize("missing", ["described", "named", "held", "selective", "test", None])
+@pytest.mark.parametrize("missing", ["described", "concept_match", "predictivity", "selectivity", "test", None])
 def test_plots_neuron_card_omits_missing_results(card_data, missing):
     """The figure has panels only for the results that are passed, and leaves out those that are missing."""
     given = {name: value for name, value in card_data.items() if name != missing}
     card = dissection.card(2, 2, **given)
     figure = plots.neuron_card(card)
-    panels = {None: 3, "described": 2, "named": 2, "held": 3, "selective": 2, "test": 2}[missing]
+    panels = {None: 3, "described": 2, "concept_match": 2, "predictivity": 3, "selectivity": 2, "test": 2}[missing]
     assert len(figure.axes) == panels
     figure.savefig(io.BytesIO())
-    assert (card["rho"] is None) == (missing == "held") and (card["sentence"] is None) == (missing == "described")
+    assert (card.rho is None) == (missing == "predictivity") and (card.sentence is None) == (missing == "described")
     rows = [text.get_text() for ax in figure.axes for text in ax.get_yticklabels()]
-    assert ("male" in rows) == (missing not in ("selective", "test"))
+    assert ("male" in rows) == (missing not in ("selectivity", "test"))
 
 
 def test_card_selects_part_and_accepts_nothing(card_data, activations):
@@ -122,15 +122,34 @@ def test_card_selects_part_and_accepts_nothing(card_data, activations):
     texts = pd.Series({("attention", 2, i): f"text {i}" for i in range(6)})
     options = {
         "part": "attention",
-        "selective": selective,
+        "selectivity": selective,
         "test": xr.Dataset({"activation": units}),
         "summaries": texts,
     }
     card = dissection.card(2, 3, **options)
-    assert card["summary"] == "text 3" and "attention, neuron 3: text 3" in plots.neuron_card(card).get_suptitle()
-    np.testing.assert_array_equal(card["test"], activations[:, 0, 3])
-    whole = dissection.card(2, 3, selective=dissection.selectivity(activations))
-    np.testing.assert_allclose(card["selective"]["label"]["p"], whole["selective"]["label"]["p"])
+    assert card.summary == "text 3" and "attention, neuron 3: text 3" in plots.neuron_card(card).get_suptitle()
+    np.testing.assert_array_equal(card.test, activations[:, 0, 3])
+    whole = dissection.card(2, 3, selectivity=dissection.selectivity(activations))
+    np.testing.assert_allclose(card.selectivity["label"]["p"], whole.selectivity["label"]["p"])
+
+
+def test_card_finds_summaries_by_any_index():
+    """Summaries are found by neuron, by layer and neuron, or by part too; a missing one is None."""
+    by_neuron = pd.Series({3: "text 3", 4: np.nan})
+    by_layer = pd.Series({(2, 3): "text 3", (2, 4): np.nan})
+    by_part = pd.Series({("attention", 2, 3): "text 3", ("attention", 2, 4): np.nan})
+    for summaries in (by_neuron, by_layer, by_part):
+        found = [dissection.card(2, neuron, part="attention", summaries=summaries).summary for neuron in (3, 4, 5)]
+        assert found == ["text 3", None, None]
+
+
+def test_neuron_card_is_shown_as_table(card_data):
+    """In a notebook a card is a table of its results in words; one without results has no description."""
+    page = dissection.card(2, 2, **card_data)._repr_html_()
+    assert "Layer 2, neuron 2" in page and "loud (+" in page and "ρ = +0." in page and "angry" in page
+    assert Tags(page).tags == {"table", "caption", "tr", "th", "td"}
+    empty = dissection.card(1, 4)
+    assert empty.facts() == {"description": "no description"} and "neuron 4" in empty._repr_html_()
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -138,15 +157,23 @@ def test_plots_neuron_card_draws_hostile_text(card_data, kind):
     """Hostile text as summary, word, concept, label or target is drawn, shortened and without control characters."""
     text = HOSTILE[kind]
     described = card_data["described"].assign_coords(word=[text, "quiet"])
-    named = card_data["named"].assign_coords(concept=[text, "quiet"])
+    named = card_data["concept_match"].assign_coords(concept=[text, "quiet"])
     named = named.assign(name=named["name"].astype(object).copy(data=np.full(named["name"].shape, text, object)))
-    selective = {"label": card_data["selective"]["label"].assign_coords(concept=[text, *EMOTIONS[1:]])}
+    selective = {"label": card_data["selectivity"]["label"].assign_coords(concept=[text, *EMOTIONS[1:]])}
     effect = xr.Dataset(
         {key: ("target", [0.1, 0.2]) for key in ("mean", "low", "high")}, {"target": [text, "b"]}, {"scale": "log_odds"}
     )
-    given = {**card_data, "described": described, "named": named, "selective": selective, "zero_ablation": effect}
+    given = {
+        **card_data,
+        "described": described,
+        "concept_match": named,
+        "selectivity": selective,
+        "zero_ablation": effect,
+    }
     card = dissection.card(2, 2, **given, summaries=pd.Series({(2, i): text for i in range(6)}))
-    assert card["summary"] == text  # whole in the data
+    assert card.summary == text  # whole in the data
+    page = card._repr_html_()
+    assert Tags(page).tags == {"table", "caption", "tr", "th", "td"} and Tags(page).attributes == {"style"}
     figure = plots.neuron_card(card, marks={text: 0.5})
     assert len(figure.axes) == 4
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 
@@ -14,7 +15,7 @@ from recordings import recordings
 from scipy import stats
 
 from xai_lib import corpora, dissection, statistics
-from xai_lib.dissection import concept_matching, descriptions, similarity_measures
+from xai_lib.dissection import concept_matching, descriptions, similarity_measures, units
 from xai_lib.dissection.descriptions import encoders
 
 pytestmark = pytest.mark.heavy
@@ -144,12 +145,12 @@ def test_identify_permutes_whole_sources(outputs):
     nested = logits.assign_coords(speaker=sources, label=("clip", labels))
     named = dissection.identify(nested, fit, draws=99)
     assert (named["p"] == 0.01).all() and abs(dissection.accuracy(named).loc["top1", "shuffled"] - 1 / 20) < 0.03
-    for rows in concept_matching._restricted_permutations(nested, 5, 0):
+    for rows in units.restricted_permutations(nested, 5, 0):
         assert sorted(rows) == list(range(360)) and (rows.reshape(-1, 3) // 3 == rows[::3, None] // 3).all()
         assert (rows != np.arange(360)).mean() > 0.9
     # with clips of two labels each, it is within them
     mixed = logits.assign_coords(speaker=("clip", np.arange(360) % 30), label=("clip", labels))
-    for rows in concept_matching._restricted_permutations(mixed, 5, 0):
+    for rows in units.restricted_permutations(mixed, 5, 0):
         assert (rows % 30 == np.arange(360) % 30).all() and (rows != np.arange(360)).mean() > 0.8
 
 
@@ -278,6 +279,39 @@ def test_identify_names_missing_arguments(data):
         dissection.concept_fit(CONCEPTS)
     with pytest.raises(ValueError, match="no column path.*AcousticSpace"):
         dissection.concept_fit(CONCEPTS, clips=pd.DataFrame({"level_db": [0.0, 1.0]}))
+
+
+@pytest.mark.parametrize(
+    ("method", "unused"),
+    [
+        ("DB", {"clips": pd.DataFrame()}),
+        ("DB", {"summaries": ["loud"] * 8, "llm": Model({})}),
+        ("TAB", {"captions": pd.Series(["loud"])}),
+        ("ICL", {"encoder": Space().text}),
+        ("ICL", {"similarity": "wpmi", "top": 5, "draws": 9, "seed": 1}),
+    ],
+)
+def test_identify_refuses_unused_options(data, method, unused):
+    """Options that the method does not use are refused, each by name."""
+    names = ", ".join(f"{name}=" for name in unused)
+    with pytest.raises(ValueError, match=f"^{method} needs .*; it does not use {names}$"):
+        dissection.identify(data[0], method=method, concepts=CONCEPTS, **unused)
+
+
+def test_identify_default_scoring_is_that_of_signature():
+    """The options that ICL refuses, where they differ from the defaults, have the defaults of the signature."""
+    for function in (dissection.identify, concept_matching.match_by_captions, concept_matching.match_by_sound):
+        parameters = inspect.signature(function).parameters
+        defaults = {name: parameters[name].default for name in concept_matching.DEFAULT_SCORING}
+        assert defaults == concept_matching.DEFAULT_SCORING
+
+
+def test_identify_icl_leaves_missing_summaries_unnamed(data):
+    """A summary that is missing in a list is no description "nan": it is not queried, and its neuron has no name."""
+    llm = Model({"loud one": "loud\ndark\nquiet\nbright", "nan": "dark\nloud\nquiet\nbright"})
+    summaries = ["loud one", np.nan] * 4
+    named = dissection.identify(data[0], method="ICL", summaries=summaries, concepts=CONCEPTS, llm=llm)
+    assert named["name"].values.ravel().tolist() == ["loud", ""] * 4 and llm.asked == ["loud one"]
 
 
 @pytest.fixture

@@ -75,6 +75,13 @@ def test_describe_finds_planted_words(activations):
     assert np.abs(described["z"].sel(layer=2)).mean() < 1
 
 
+@pytest.mark.parametrize("k", [0, -1])
+def test_describe_refuses_no_exemplars(activations, k):
+    """No exemplars at each end are refused, and not taken for the default."""
+    with pytest.raises(ValueError, match=f"k is {k}, and a description needs one exemplar or more"):
+        dissection.describe(activations, _captions(activations, "angry", "loud", "quiet"), k=k)
+
+
 def test_predictivity_holds_for_planted_neuron_only(activations):
     """The planted neuron's rho, the mean of Spearman's over speakers, is significant, and that of noise is not."""
     captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
@@ -300,18 +307,18 @@ def test_dissection_results_are_drawn(tiny, clips, activations, fit):
     results = {
         "test": xr.Dataset({"activation": activations}),
         "described": described,
-        "named": dissection.identify(activations, fit, draws=9),
-        "selective": dissection.selectivity(activations),
-        "held": dissection.predictivity(activations, described, captions, draws=9),
+        "concept_match": dissection.identify(activations, fit, draws=9),
+        "selectivity": dissection.selectivity(activations),
+        "predictivity": dissection.predictivity(activations, described, captions, draws=9),
     }
     card = dissection.card(1, 3, **results)
-    assert "loud" in card["sentence"]
+    assert "loud" in card.sentence
     figure = plots.neuron_card(card, marks={"mine": 1.0})
     assert "loud" in figure.get_suptitle() and len(figure.axes) == 3
-    figure = plots.selective_neurons(results["selective"])
+    figure = plots.selective_neurons(results["selectivity"])
     heights = [patch.get_height() for patch in figure.axes[0].patches]
     assert max(heights) == pytest.approx(100 / NEURONS, abs=100 / NEURONS) and min(heights) >= -100
-    assert plots.description_check(results["held"]).axes
+    assert plots.description_check(results["predictivity"]).axes
 
     model, clips = tiny(), clips[:6]
     train = dissection.activations(model, clips, model.sites("ffn_hidden", [1, 2]))

@@ -13,8 +13,9 @@ from sklearn.metrics import roc_auc_score
 from voiced_neurons import LEXICON, NEURONS, PER, SPEAKERS, said_of
 
 from xai_lib import dissection, plots, statistics
-from xai_lib.dissection import description_tests, descriptions, open_concepts
+from xai_lib.dissection import descriptions, open_concepts
 from xai_lib.dissection.descriptions import text_analysis
+from xai_lib.dissection.units import neighbours
 
 
 @pytest.fixture
@@ -520,11 +521,20 @@ def test_predictivity_auroc_includes_ties(activations, described, captions):
     assert float(found["auroc"]) == pytest.approx(np.mean(each))
 
 
+@pytest.mark.parametrize("kind", ["absent", "missing"])
+def test_predictivity_auroc_refuses_uncaptioned_clips(activations, described, captions, kind):
+    """Clips that are not among the captions, or whose caption is missing, are refused by name."""
+    kept = captions.iloc[2:]
+    captions = kept if kind == "absent" else kept.reindex(captions.index)
+    with pytest.raises(ValueError, match=r"2 of 120 clips have no caption \(1000, 1001\): leave them out"):
+        open_concepts.predictivity_auroc(activations, described, captions, draws=1)
+
+
 def test_neighbours_stay_in_layer():
     """Each neuron's neighbour is another neuron of its layer, and no two neurons share one."""
     places = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [5, 2, 30]))
     for seed in range(5):
-        other = description_tests._neighbours(places, seed)
+        other = neighbours(places, seed)
         assert (other != np.arange(37)).all() and (places[other] == places).all() and len(set(other)) == 37
 
 

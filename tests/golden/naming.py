@@ -54,8 +54,8 @@ def describe():
         5,
         40,
         described=described,
-        held=held,
-        selective=selective,
+        predictivity=held,
+        selectivity=selective,
         test=inputs.deep("test"),
         zero_ablation=zero_ablation,
     )
@@ -65,7 +65,9 @@ def describe():
         "selectivity": selective,
         "selectivity_of_sex": dissection.selectivity(test, "sex"),
         "zero_ablation": zero_ablation,
-        "card": pd.Series({name: str(value) for name, value in card.items() if isinstance(value, (str, int, float))}),
+        "card": pd.Series(
+            {name: str(value) for name, value in vars(card).items() if isinstance(value, (str, int, float))}
+        ),
     }
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from validation import words
 
 from xai_lib import statistics
-from xai_lib.dissection import concept_matching, describing, description_tests
+from xai_lib.dissection import units
 
 DRAWS = 40
 MOST = stats.binom.isf(0.002, DRAWS, 0.05) / DRAWS  # a share of p < 0.05 beyond this is no accident
@@ -29,8 +29,7 @@ def share_below(run, *, effect=0.0, draws=DRAWS, **design):
 @pytest.fixture
 def by_clips(monkeypatch):
     """Leave the tests over speakers out."""
-    for module in (concept_matching, describing, description_tests):
-        monkeypatch.setattr(module, "_tested_speakers", lambda data: None)
+    monkeypatch.setattr(units, "tested_speakers", lambda data: None)
     monkeypatch.setattr(statistics, "repeated_measures_test", lambda values: np.zeros(values.shape[2:]))
 
 

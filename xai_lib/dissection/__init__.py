@@ -2,13 +2,14 @@
 
 from ..activations import activations, open_activations
 from ..activations.exemplars import exemplars, snippets, top_frames
-from .cards import card
+from .cards import NeuronCard, card
 from .concept_matching import accuracy, choose, concept_fit, identify
 from .describing import describe, predictivity
 from .selectivity import selectivity
 from .zero_ablation import zero_ablation
 
 __all__ = [
+    "NeuronCard",
     "accuracy",
     "activations",
     "card",

@@ -7,7 +7,10 @@ among those with equally many clips (`statistics.restricted_permutations`). Clip
 treated as independent.
 """
 
-import warnings
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,15 +19,29 @@ from scipy import stats
 from scipy.special import softmax
 
 from .. import corpora, results, statistics
-from . import descriptions, similarity_measures
+from . import descriptions, similarity_measures, units
 from .descriptions import encoders, language_models
 from .descriptions.vocabulary import each
 
 N_BEST = 5  # concepts returned for each neuron
+NO_CONCEPT = -1  # index of an answer that is not a concept
 MAX_BASELINE_DRAWS = 100  # maximum number of draws for the baseline that a neuron is compared with for its p
 
+DEFAULT_SCORING = {"similarity": "cosine", "top": None, "draws": 400, "seed": 0}  # of `identify`, for fits
+NEEDS = {
+    "DB": "DB needs concepts= and captions=, or fit= as returned by concept_fit",
+    "TAB": "TAB needs concepts= and clips=, or fit= as returned by concept_fit",
+    "ICL": "ICL needs summaries=, a description of each neuron, and concepts=",
+}
 
-def concept_fit(concepts, *, captions=None, clips=None, encoder=None) -> xr.DataArray:
+
+def concept_fit(
+    concepts: pd.Series,
+    *,
+    captions: pd.Series | None = None,
+    clips: pd.DataFrame | None = None,
+    encoder: Callable | None = None,
+) -> xr.DataArray:
     """Compute how well each clip fits each concept, [clip, concept], by its caption (DB) or its sound (TAB).
 
     Parameters
@@ -41,34 +58,26 @@ def concept_fit(concepts, *, captions=None, clips=None, encoder=None) -> xr.Data
     """
     if (captions is None) == (clips is None):
         raise ValueError("give captions= (DB) or clips= (TAB), one of the two")
-    if captions is None and encoder is None:
-        if not {"path", "audio"} & set(clips):
-            raise ValueError(
-                "clips has no column path: with a table of features, give encoder=descriptions.AcousticSpace(table)"
-            )
-        clips = corpora.features_table(clips, skipped={})
-        encoder = encoders.AcousticSpace(clips)
-    if captions is None:
-        return descriptions.match_sound(clips, concepts, encoder)
-    fit = descriptions.match(captions.dropna(), concepts, encoder)
-    return fit if encoder is None else fit.copy(data=softmax(100 * fit.values, axis=1))
+    if captions is not None:
+        return _fit_of_captions(captions, concepts, encoder)
+    return _fit_of_sound(clips, concepts, encoder)
 
 
 def identify(
-    activations,
-    fit=None,
+    activations: xr.DataArray,
+    fit: xr.DataArray | None = None,
     *,
-    method="DB",
-    similarity="cosine",
-    concepts=None,
-    captions=None,
-    clips=None,
-    encoder=None,
-    summaries=None,
+    method: str = "DB",
+    similarity: str = "cosine",
+    concepts: pd.Series | None = None,
+    captions: pd.Series | None = None,
+    clips: pd.DataFrame | None = None,
+    encoder: Callable | None = None,
+    summaries: Sequence[str] | xr.DataArray | None = None,
     llm=None,
-    top=None,
-    draws=400,
-    seed=0,
+    top: int | None = None,
+    draws: int = 400,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Compute how well each concept of a list fits each neuron.
 
@@ -82,7 +91,8 @@ def identify(
     method : {"DB", "TAB", "ICL"}
         Without `fit`, it is computed by `concept_fit` from `concepts` and the `captions` (DB), or from `concepts` and
         the `clips` (TAB), with an `encoder`. ICL needs no fit: the language model `llm` selects from `concepts` by the
-        `summaries`, a description of each neuron, [layer, neuron] or in their order.
+        `summaries`, a description of each neuron, [layer, neuron] or in their order. See `match_by_captions`,
+        `match_by_sound` and `match_by_language_model`.
     similarity : {"cosine", "cosine_cubed", "rank_reorder", "wpmi", "soft_wpmi"}
         See `similarity_measures`; to select the best on other clips, see `choose`. The first two read all clips, the
         others the strongest `top` (default: the published number).
@@ -99,6 +109,11 @@ def identify(
         with captions or sounds shuffled, averaged over draws; `shuffled` [within, …, concept], the share of draws in
         which a concept is the best, or within the best five; `p` […], see below; `q`, that at a false discovery rate
         over all neurons.
+
+    Raises
+    ------
+    ValueError
+        If an option is missing that the method needs, or one is given that it does not use.
 
     Notes
     -----
@@ -126,52 +141,101 @@ def identify(
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; Oikarinen and Weng (2023), CLIP-Dissect, ICLR.
     """
-    activations = results.as_activation(activations).transpose("clip", ...)
+    scoring = {"similarity": similarity, "top": top, "draws": draws, "seed": seed}
+    if method == "DB":
+        _refuse_options(method, clips=clips, summaries=summaries, llm=llm)
+        return match_by_captions(activations, fit, concepts=concepts, captions=captions, encoder=encoder, **scoring)
+    if method == "TAB":
+        _refuse_options(method, captions=captions, summaries=summaries, llm=llm)
+        return match_by_sound(activations, fit, concepts=concepts, clips=clips, encoder=encoder, **scoring)
     if method == "ICL":
-        return _identify_with_llm(activations, summaries, concepts, llm)
-    if method not in ("DB", "TAB"):
-        raise ValueError(f"unknown method {method!r}: known are DB, TAB, ICL")
+        changed = {name: value for name, value in scoring.items() if value != DEFAULT_SCORING[name]}
+        _refuse_options(method, fit=fit, captions=captions, clips=clips, encoder=encoder, **changed)
+        return match_by_language_model(activations, summaries, concepts, llm)
+    raise ValueError(f"unknown method {method!r}: known are {', '.join(NEEDS)}")
+
+
+def match_by_captions(
+    activations: xr.DataArray,
+    fit: xr.DataArray | None = None,
+    *,
+    concepts: pd.Series | None = None,
+    captions: pd.Series | None = None,
+    encoder: Callable | None = None,
+    similarity: str = "cosine",
+    top: int | None = None,
+    draws: int = 400,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Compute how well each concept fits each neuron by the captions of the clips (DB); parameters as in `identify`."""
     if fit is None:
-        inputs = {"captions": captions} if method == "DB" else {"clips": clips}
-        if concepts is None or any(table is None for table in inputs.values()):
-            raise ValueError(f"{method} needs concepts= and {next(iter(inputs))}=, or fit= as returned by concept_fit")
-        fit = concept_fit(concepts, **inputs, encoder=encoder)
-    matched = np.flatnonzero(activations.indexes["clip"].isin(fit["clip"].values))
-    if len(matched) < 2:
-        raise ValueError("fewer than two clips have both activations and a caption or sound")
-    activations = activations if len(matched) == activations.sizes["clip"] else activations.isel(clip=matched)
-    fit = fit.sel(clip=activations["clip"].to_numpy()).transpose("clip", "concept")
-    options = {"top": top} if top and not similarity.startswith("cosine") else {}
-    score, baseline = similarity_measures.scorer(similarity, activations, **options)
-    raw = score(fit.values)
-    scores, neuron_baseline = raw - baseline(raw), 0
-    if np.ndim(baseline(raw)):
-        n_baseline = min(draws, MAX_BASELINE_DRAWS)
-        # The 1 keeps these draws apart from those of p.
-        row_orders = _restricted_permutations(activations, n_baseline, [seed, 1])
-        neuron_baseline = sum(score(fit.values[rows]) for rows in row_orders) / max(n_baseline, 1)
-    observed = (raw - neuron_baseline).max(-1)
-    margin = 1e-6 * np.maximum(np.abs(observed), 1)  # ties broken by rounding
-    as_good, chance_level, best_counts = 0, 0, np.zeros((2, *scores.shape), np.float32)
-    for rows in _restricted_permutations(activations, draws, seed):
-        shuffled = score(fit.values[rows])
-        as_good = as_good + ((shuffled - neuron_baseline).max(-1) >= observed - margin)
-        shuffled = shuffled - baseline(shuffled)
-        chance_level, best = chance_level + shuffled.max(-1), _best_concepts(shuffled)
-        for counts, indices in zip(best_counts, (best[:, :1], best)):
-            counts[np.arange(len(best))[:, None], indices] += 1
-    n_draws = draws or np.nan
-    attrs = {"method": method, "similarity": similarity, "draws": draws, "seed": seed}
-    p, chance_level = (
-        np.broadcast_to(values, observed.shape) for values in ((1 + as_good) / (1 + n_draws), chance_level / n_draws)
+        if concepts is None or captions is None:
+            raise ValueError(NEEDS["DB"])
+        fit = concept_fit(concepts, captions=captions, encoder=encoder)
+    return _match_by_fit(activations, fit, "DB", similarity, top, draws, seed)
+
+
+def match_by_sound(
+    activations: xr.DataArray,
+    fit: xr.DataArray | None = None,
+    *,
+    concepts: pd.Series | None = None,
+    clips: pd.DataFrame | None = None,
+    encoder: Callable | None = None,
+    similarity: str = "cosine",
+    top: int | None = None,
+    draws: int = 400,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Compute how well each concept fits each neuron by the sound of the clips (TAB); parameters as in `identify`."""
+    if fit is None:
+        if concepts is None or clips is None:
+            raise ValueError(NEEDS["TAB"])
+        fit = concept_fit(concepts, clips=clips, encoder=encoder)
+    return _match_by_fit(activations, fit, "TAB", similarity, top, draws, seed)
+
+
+def match_by_language_model(
+    activations: xr.DataArray, summaries: Sequence[str] | xr.DataArray, concepts: pd.Series, llm
+) -> xr.Dataset:
+    """Compute which concepts a language model selects for each neuron by its summary (ICL), as `identify` does.
+
+    Of the activations, only the dims and coordinates are used.
+    """
+    if summaries is None or concepts is None:
+        raise ValueError(NEEDS["ICL"])
+    if llm is None:
+        raise ValueError("ICL needs a language model: give llm=descriptions.LLM(…) or llm=descriptions.Endpoint(…)")
+    template = units.selection_template(activations)
+    texts = _text_of_units(summaries, template)
+    names = concepts.index.to_numpy().astype(str)
+
+    best = _answers_of_language_model(llm, texts, concepts, names)
+    scores = _reciprocal_ranks(best, len(names))
+
+    # Descriptions are shuffled among neurons: each neuron gets a concept as often as there are neurons with it.
+    share_first = (best[:, :1] == np.arange(len(names))).mean(0)
+    share_within = (scores > 0).mean(0)
+    is_named = best[:, 0] != NO_CONCEPT
+    p = np.full(len(texts), np.nan)
+    p[is_named] = share_first[best[is_named, 0]]
+    controls = _Controls(
+        p=p,
+        chance=np.full(len(texts), np.nan),
+        share_first=np.tile(share_first, (len(texts), 1)),
+        share_within=np.tile(share_within, (len(texts), 1)),
     )
-    best = _best_concepts(scores)
-    if draws:
-        p = _p_over_speakers(p, activations, fit.values, best[:, 0], draws, seed)
-    return _result(activations, fit["concept"].values, scores, best, p, chance_level, best_counts / n_draws, attrs)
+    attrs = {"method": "ICL", "similarity": "", "draws": 0, "seed": 0}
+    return _assemble(template, names, scores, best, controls, attrs)
 
 
-def accuracy(named, truth=None, *, concepts=None, encoder=None) -> pd.DataFrame:
+def accuracy(
+    named: xr.Dataset,
+    truth: Sequence[str] | None = None,
+    *,
+    concepts: pd.Series | None = None,
+    encoder: Callable | None = None,
+) -> pd.DataFrame:
     """Compute how many neurons are named correctly where the correct name is known, as for outputs of a classifier.
 
     Parameters
@@ -193,37 +257,53 @@ def accuracy(named, truth=None, *, concepts=None, encoder=None) -> pd.DataFrame:
     """
     score = named["score"]
     names = score["concept"].values.astype(str).tolist()
-    if truth is None:
-        truth = score[score.dims[0]].values
+    truth = score[score.dims[0]].values if truth is None else truth
     truth = np.ravel(truth).astype(str).tolist()
     unknown = sorted(set(truth) - set(names))
     if unknown or len(truth) != score[..., 0].size:
         raise ValueError(
             f"truth must hold one of the concepts for each neuron; unknown concepts: {', '.join(unknown[:10])}"
         )
-    true_indices, n = np.array([names.index(name) for name in truth]), len(names)
-    predicted = [
-        [names.index(name) if name else -1 for name in row] for row in named["top"].values.reshape(len(truth), -1)
-    ]
-    texts = names if concepts is None else [str(concepts[name]) for name in names]
-    vectors = np.asarray((encoder or encoders.tfidf(texts))([text.replace("_", " ") for text in texts]))
-    # The last row stands for no concept, whose cosine is 0.
-    cosine_to_truth = np.vstack([vectors @ vectors.T, np.zeros(n)])[:, true_indices]
-    shuffled_shares = named["shuffled"].values.reshape(2, len(truth), n)
+    indices = np.arange(len(truth))
+    true_concepts = np.array([names.index(name) for name in truth])
+    top_concepts = _concept_indices(named["top"].values.reshape(len(truth), -1), names)
+
     rows = {}
-    for index, within in enumerate((1, min(N_BEST, n))):
-        hits = sum(true_index in row[:within] for true_index, row in zip(true_indices, predicted))
-        interval = stats.binomtest(hits, len(true_indices)).proportion_ci(method="wilson")
-        shuffled = shuffled_shares[index][np.arange(len(true_indices)), true_indices].mean()
-        rows[f"top{(1, N_BEST)[index]}"] = (hits / len(true_indices), *interval, within / n, shuffled)
-    cosines = cosine_to_truth[[row[0] for row in predicted], np.arange(len(true_indices))]
-    shuffled_cosines = (shuffled_shares[0].T * cosine_to_truth[:n]).sum(0)
-    rows["cosine"] = (*statistics.interval(cosines), cosine_to_truth[:n].mean(), shuffled_cosines.mean())
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "guessing", "shuffled"])
-    return table.assign(n=len(true_indices)).rename_axis("measure")
+    for within in (1, N_BEST):
+        n_guesses = min(within, len(names))
+        hits = int((top_concepts[:, :n_guesses] == true_concepts[:, None]).any(1).sum())
+        low, high = stats.binomtest(hits, len(truth)).proportion_ci(method="wilson")
+        shuffled_share = named["shuffled"].sel(within=within).values.reshape(len(truth), -1)
+        rows[f"top{within}"] = {
+            "value": hits / len(truth),
+            "low": low,
+            "high": high,
+            "guessing": n_guesses / len(names),
+            "shuffled": shuffled_share[indices, true_concepts].mean(),
+        }
+
+    texts = names if concepts is None else [str(concepts[name]) for name in names]
+    cosine_to_truth = _text_cosines(texts, encoder)[:, true_concepts]  # [concept, unit]; the last row is of no concept
+    value, low, high = statistics.interval(cosine_to_truth[top_concepts[:, 0], indices])
+    shuffled_share = named["shuffled"].sel(within=1).values.reshape(len(truth), -1)
+    cosine_of_concepts = cosine_to_truth[: len(names)]
+    rows["cosine"] = {
+        "value": value,
+        "low": low,
+        "high": high,
+        "guessing": cosine_of_concepts.mean(),
+        "shuffled": (shuffled_share.T * cosine_of_concepts).sum(0).mean(),
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").assign(n=len(truth)).rename_axis("measure")
 
 
-def choose(activations, fit, truth=None, *, among=tuple(similarity_measures.FUNCTIONS)) -> pd.DataFrame:
+def choose(
+    activations: xr.DataArray,
+    fit: xr.DataArray,
+    truth: Sequence[str] | None = None,
+    *,
+    among: Sequence[str] = tuple(similarity_measures.FUNCTIONS),
+) -> pd.DataFrame:
     """Compare how many neurons each similarity function names correctly, on clips that no later result is reported on.
 
     Returns
@@ -239,81 +319,133 @@ def choose(activations, fit, truth=None, *, among=tuple(similarity_measures.FUNC
     return pd.DataFrame(rows).T.sort_values(["top1", "top5"], ascending=False, kind="stable").rename_axis("similarity")
 
 
-def _p_over_speakers(p, activations, fits, named, draws, seed):
-    """Return the greater of `p` and the p over speakers of the concepts named, [unit] both; `p` without such units."""
-    speakers = _tested_speakers(activations)
+@dataclass(frozen=True)
+class _Controls:
+    """What chance does: p and the chance level [unit], and in how many draws a concept is the best, or within five."""
+
+    p: np.ndarray
+    chance: np.ndarray
+    share_first: np.ndarray  # [unit, concept]
+    share_within: np.ndarray  # [unit, concept]
+
+
+def _refuse_options(method, **options):
+    """Raise ValueError if an option is given that the method does not use."""
+    unused = [f"{name}=" for name, value in options.items() if value is not None]
+    if unused:
+        raise ValueError(f"{NEEDS[method]}; it does not use {', '.join(unused)}")
+
+
+def _fit_of_captions(captions, concepts, encoder):
+    """Return the fit of captions to concepts [clip, concept]; with an encoder, the softmax of its cosines."""
+    fit = descriptions.match(captions.dropna(), concepts, encoder)
+    if encoder is None:
+        return fit
+    return fit.copy(data=softmax(100 * fit.values, axis=1))
+
+
+def _fit_of_sound(clips, concepts, encoder):
+    """Return the fit of the sound of clips to concepts [clip, concept]."""
+    if encoder is None:
+        if not {"path", "audio"} & set(clips):
+            raise ValueError(
+                "clips has no column path: with a table of features, give encoder=descriptions.AcousticSpace(table)"
+            )
+        clips = corpora.features_table(clips, skipped={})
+        encoder = encoders.AcousticSpace(clips)
+    return descriptions.match_sound(clips, concepts, encoder)
+
+
+def _match_by_fit(activations, fit, method, similarity, top, draws, seed) -> xr.Dataset:
+    """Score each concept for each neuron by the fit of clips to concepts, and compare with shuffled fits."""
+    activations = results.as_activation(activations).transpose("clip", ...)
+    activations, fit = _select_common_clips(activations, fit)
+    options = {"top": top} if top and not similarity.startswith("cosine") else {}
+    score, baseline = similarity_measures.scorer(similarity, activations, **options)
+
+    raw = score(fit.values)
+    scores = raw - baseline(raw)
+    best = _best_concepts(scores)
+    if draws:
+        selected = best[:, 0]
+        controls = _shuffle_fits(score, baseline, raw, activations, fit.values, selected, draws, seed)
+    else:
+        controls = _undefined_controls(scores.shape)
+
+    attrs = {"method": method, "similarity": similarity, "draws": draws, "seed": seed}
+    template = units.selection_template(activations)
+    return _assemble(template, fit["concept"].values, scores, best, controls, attrs)
+
+
+def _select_common_clips(activations, fit):
+    """Return activations and fit of the clips that have both, in the order of the activations."""
+    matched = np.flatnonzero(activations.indexes["clip"].isin(fit["clip"].values))
+    if len(matched) < 2:
+        raise ValueError("fewer than two clips have both activations and a caption or sound")
+    if len(matched) < activations.sizes["clip"]:
+        activations = activations.isel(clip=matched)
+    return activations, fit.sel(clip=activations["clip"].to_numpy()).transpose("clip", "concept")
+
+
+def _shuffle_fits(score, baseline, raw, activations, fits, selected, draws, seed) -> _Controls:
+    """Score the fits [clip, concept] with clips shuffled, and compare with the observed raw scores [unit, concept]."""
+    expected = 0  # p compares raw scores with what the neuron's own clips score when shuffled
+    if np.ndim(baseline(raw)):
+        expected = _mean_shuffled_score(score, activations, fits, min(draws, MAX_BASELINE_DRAWS), seed)
+    observed = (raw - expected).max(-1)
+    margin = 1e-6 * np.maximum(np.abs(observed), 1)  # ties broken by rounding
+
+    rows = np.arange(len(raw))[:, None]
+    n_as_good = np.zeros(len(raw), int)
+    total = 0  # of the best scores
+    n_first = np.zeros(raw.shape, np.float32)
+    n_within = np.zeros(raw.shape, np.float32)
+    for order in units.restricted_permutations(activations, draws, seed):
+        shuffled_raw = score(fits[order])
+        n_as_good += (shuffled_raw - expected).max(-1) >= observed - margin
+
+        shuffled = shuffled_raw - baseline(shuffled_raw)
+        total = total + shuffled.max(-1)
+        best = _best_concepts(shuffled)
+        n_first[rows, best[:, :1]] += 1
+        n_within[rows, best] += 1
+
+    p_over_clips = (1 + n_as_good) / (1 + draws)
+    return _Controls(
+        p=_add_test_over_speakers(p_over_clips, activations, fits, selected, draws, seed),
+        chance=total / draws,
+        share_first=n_first / draws,
+        share_within=n_within / draws,
+    )
+
+
+def _undefined_controls(shape) -> _Controls:
+    """Return NaN for the controls of scores of this shape, where nothing is shuffled."""
+    n_units, _ = shape
+    undefined = np.full(n_units, np.nan)
+    undefined_share = np.full(shape, np.nan, np.float32)
+    return _Controls(undefined, undefined, undefined_share, undefined_share)
+
+
+def _mean_shuffled_score(score, activations, fits, draws, seed):
+    """Return the mean raw score [unit, concept] of the fits with clips shuffled."""
+    # The 1 keeps these draws apart from those of p.
+    row_orders = units.restricted_permutations(activations, draws, [seed, 1])
+    return sum(score(fits[order]) for order in row_orders) / draws
+
+
+def _add_test_over_speakers(p, activations, fits, selected, draws, seed):
+    """Return the greater of `p` and the p over speakers of the concepts selected, [unit]; `p` without such units."""
+    speakers = units.tested_speakers(activations)
     if speakers is None:
         return p
-    block_p, start = [], 0
+    p_of_blocks = []
+    remaining = selected
     for block in similarity_measures.blocks(activations, size=2**22):
-        concepts = named[start : start + block.shape[1]]
-        block_p.append(
-            statistics.selection_test(_correlations(block, fits, speakers), concepts, draws=draws, seed=seed)
-        )
-        start += block.shape[1]
-    return np.maximum(p, np.concatenate(block_p))
-
-
-def _correlations(values, fits, groups):
-    """Return the correlation of values [clip, unit] and fits [clip, concept] within groups, [group, unit, concept].
-
-    NaN where either is the same in all clips of a group.
-    """
-    out = np.full((len(groups), values.shape[1], fits.shape[1]), np.nan, values.dtype)
-    for index, rows in enumerate(groups):
-        unit_values, unit_fits = (
-            similarity_measures.standardize(array[rows]).astype(values.dtype) for array in (values, fits)
-        )
-        varies = unit_values.any(axis=0)[:, None] & unit_fits.any(axis=0)
-        out[index] = np.where(varies, unit_values.T @ unit_fits, np.nan)
-    return out
-
-
-def _identify_with_llm(activations, summaries, concepts, llm) -> xr.Dataset:
-    """Return the concepts that a language model assigns to the description of each neuron (ICL)."""
-    if summaries is None or concepts is None:
-        raise ValueError("ICL needs summaries=, a description of each neuron, and concepts=")
-    if llm is None:
-        raise ValueError("ICL needs a language model: give llm=descriptions.LLM(…) or llm=descriptions.Endpoint(…)")
-    if isinstance(summaries, xr.DataArray):
-        summaries = summaries.transpose(*activations.dims[1:])
-    texts, names = np.ravel(summaries), concepts.index.to_numpy().astype(str)
-    if len(texts) != activations[0].size:
-        raise ValueError(
-            f"{len(texts)} descriptions for {activations[0].size} neurons: give one for each, in their order"
-        )
-    k, has_text = min(N_BEST, len(names)), [isinstance(text, str) and bool(text.strip()) for text in texts]
-    distinct_texts = {text: text for text in texts[has_text]}  # identical descriptions are queried once
-    answers = each(lambda text: language_models.choose(llm, text, concepts, k), distinct_texts.items(), "descriptions")
-    index_by_name = {name: index for index, name in enumerate(names)}
-    no_answer = [None] * k
-    assigned = [
-        answers[text] if present and isinstance(answers[text], list) else no_answer
-        for text, present in zip(texts, has_text)
-    ]
-    best = np.array([[index_by_name.get(name, -1) for name in row] for row in assigned])
-    scores = np.zeros((len(texts), len(names) + 1))  # the last column stands for no concept
-    np.put_along_axis(scores, best, 1 / (1 + np.arange(k)), 1)
-    scores = scores[:, :-1]
-    first_share = (best[:, :1] == np.arange(len(names))).mean(0)
-    best_shares = np.stack([np.tile(share, (len(texts), 1)) for share in (first_share, (scores > 0).mean(0))])
-    p = np.where(best[:, 0] >= 0, np.append(first_share, np.nan)[best[:, 0]], np.nan)
-    attrs = {"method": "ICL", "similarity": "", "draws": 0, "seed": 0}
-    return _result(activations, names, scores, best, p, np.full(len(p), np.nan), best_shares, attrs)
-
-
-def _result(activations, names, scores, best, p, chance_level, best_shares, attrs) -> xr.Dataset:
-    """Assemble the Dataset that `identify` returns; `best` holds indices of concepts [unit, rank], −1 for none."""
-    reshape, top = _unit_reshaper(activations), np.append(names.astype(object), "")[best]
-    best_scores = np.where(best[:, 0] >= 0, scores[np.arange(len(scores)), best[:, 0]], np.nan)
-    parts = {"name": top[:, 0], "best": best_scores, "chance": chance_level, "p": p, "q": statistics.fdr(p)}
-    shuffled = xr.concat(
-        [reshape(shares, "concept", names) for shares in best_shares], pd.Index((1, N_BEST), name="within")
-    )
-    tables = {"score": reshape(scores, "concept", names), "top": reshape(top, "rank", 1 + np.arange(top.shape[1]))}
-    return xr.Dataset(
-        {**tables, **{key: reshape(part) for key, part in parts.items()}, "shuffled": shuffled}, attrs=attrs
-    )
+        selected_in_block, remaining = np.split(remaining, [block.shape[1]])
+        correlations = units.correlate_within(block, fits, speakers)
+        p_of_blocks.append(statistics.selection_test(correlations, selected_in_block, draws=draws, seed=seed))
+    return np.maximum(p, np.concatenate(p_of_blocks))
 
 
 def _best_concepts(scores) -> np.ndarray:
@@ -321,56 +453,75 @@ def _best_concepts(scores) -> np.ndarray:
     return np.argsort(-scores, axis=1, kind="stable")[:, :N_BEST]
 
 
-def _unit_reshaper(data):
-    """Return a function that gives values [unit] or [unit, extra] the dims and coordinates of the units of `data`."""
-    template = data.transpose("clip", ...).isel(clip=0, drop=True).reset_coords(drop=True)
-    attrs = {
-        "selection_speakers": results.speaker_ids_json(data)
-    }  # the speakers whose clips scores depend on, for `pruning.compare`
-
-    def reshape(values, extra=None, names=None):
-        values = np.asarray(values).reshape(*template.shape, *([-1] if extra else []))
-        coords = template.coords.assign({extra: names}) if extra else template.coords
-        return xr.DataArray(values, coords, (*template.dims, *([extra] if extra else [])), attrs=attrs)
-
-    return reshape
+def _text_of_units(summaries, template):
+    """Return the summary of each unit, in the order of the template; ValueError if there are not as many."""
+    if isinstance(summaries, xr.DataArray):
+        summaries = summaries.transpose(*template.dims)
+    texts = np.asarray(summaries, object).ravel()
+    if len(texts) != template.size:
+        raise ValueError(f"{len(texts)} descriptions for {template.size} neurons: give one for each, in their order")
+    return texts
 
 
-def _speaker_rows(data) -> list:
-    """Return the rows of each speaker; all rows in one group, with a warning, where speakers are not known."""
-    if not results.speakers_known(data):
-        warnings.warn("speakers are not known: clips are treated as independent", stacklevel=4)
-        return [np.arange(data.sizes["clip"])]
-    return list(pd.Series(np.arange(data.sizes["clip"])).groupby(data["speaker"].values).apply(np.asarray))
+def _answers_of_language_model(llm, texts, concepts, names):
+    """Return the indices of the concepts that a language model selects for each text, best first, [unit, rank].
 
-
-def _comparison_groups(data) -> list:
-    """Return the rows within which clips are compared: those of each speaker, or all rows as one group.
-
-    It is one group where no speaker has two clips that differ in label, as in collections of sounds, where each
-    recording has one label.
+    Where a text is missing, or the answer is not a concept, the index is `NO_CONCEPT`.
     """
-    groups, all_rows = _speaker_rows(data), np.arange(data.sizes["clip"])
-    labels = data["label"].values if "label" in data.coords else all_rows
-    return groups if any(len(pd.unique(labels[rows])) > 1 for rows in groups) else [all_rows]
+    k = min(N_BEST, len(names))
+    present = [text for text in texts if isinstance(text, str) and text.strip()]
+    distinct_texts = {text: text for text in present}  # identical descriptions are queried once
+    answers = each(lambda text: language_models.choose(llm, text, concepts, k), distinct_texts.items(), "descriptions")
+
+    best = np.full((len(texts), k), NO_CONCEPT)
+    for row, text in enumerate(texts):
+        answer = answers[text] if text in distinct_texts else None
+        if isinstance(answer, list):
+            best[row] = _concept_indices(np.array(answer, object), names)
+    return best
 
 
-def _tested_speakers(data):
-    """Return the rows of each speaker, or None where clips or whole recordings are the units of the test.
-
-    That is where speakers are not known, and where no speaker has two clips that differ in label.
-    """
-    if not results.speakers_known(data):
-        return None
-    groups = _comparison_groups(data)
-    return groups if len(groups) == len(_speaker_rows(data)) else None
+def _concept_indices(answers, names):
+    """Return the index of the concept of each answer; `NO_CONCEPT` where it is not one of the names."""
+    indices = np.full(answers.shape, NO_CONCEPT)
+    for index, name in enumerate(names):
+        indices[answers == name] = index
+    return indices
 
 
-def _restricted_permutations(data, draws, seed):
-    """Return row orders that shuffle within `_comparison_groups`; whole speakers where that is a single group."""
-    if not draws:
-        return []
-    speakers = _speaker_rows(data)
-    return statistics.restricted_permutations(
-        speakers, draws, seed, whole_speakers=len(_comparison_groups(data)) < len(speakers)
-    )
+def _reciprocal_ranks(best, n_concepts):
+    """Return 1 / rank of the concepts in `best` [unit, rank], and 0 for all others, [unit, concept]."""
+    scores = np.zeros((len(best), n_concepts))
+    for column, concepts in enumerate(best.T):
+        is_concept = concepts != NO_CONCEPT
+        scores[is_concept, concepts[is_concept]] = 1 / (1 + column)
+    return scores
+
+
+def _text_cosines(texts, encoder):
+    """Return the cosines of the texts of concepts [concept, concept], and a last row of 0 for no concept."""
+    encoder = encoder or encoders.tfidf(texts)
+    vectors = np.asarray(encoder([text.replace("_", " ") for text in texts]))
+    return np.vstack([vectors @ vectors.T, np.zeros(len(texts))])
+
+
+def _assemble(template, names, scores, best, controls, attrs) -> xr.Dataset:
+    """Assemble the Dataset that `identify` returns, from arrays [unit], [unit, concept] and [unit, rank]."""
+    # The last name is that of `NO_CONCEPT`.
+    top = np.append(names.astype(object), "")[best]
+    first = best[:, 0]
+    best_scores = np.where(first == NO_CONCEPT, np.nan, scores[np.arange(len(scores)), first])
+
+    share_first = units.unit_array(template, controls.share_first, concept=names)
+    share_within = units.unit_array(template, controls.share_within, concept=names)
+    variables = {
+        "score": units.unit_array(template, scores, concept=names),
+        "top": units.unit_array(template, top, rank=1 + np.arange(top.shape[1])),
+        "name": units.unit_array(template, top[:, 0]),
+        "best": units.unit_array(template, best_scores),
+        "chance": units.unit_array(template, controls.chance),
+        "p": units.unit_array(template, controls.p),
+        "q": units.unit_array(template, statistics.fdr(controls.p)),
+        "shuffled": xr.concat([share_first, share_within], pd.Index((1, N_BEST), name="within")),
+    }
+    return xr.Dataset(variables, attrs=attrs)

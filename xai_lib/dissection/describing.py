@@ -6,6 +6,8 @@ in which captions are permuted as in `concept_matching`: among the clips of each
 gains nothing.
 """
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np
@@ -14,18 +16,12 @@ import xarray as xr
 from scipy import stats
 
 from .. import results, statistics
-from . import descriptions
-from .concept_matching import (
-    _comparison_groups,
-    _correlations,
-    _restricted_permutations,
-    _speaker_rows,
-    _tested_speakers,
-    _unit_reshaper,
-)
+from . import descriptions, units
 
 
-def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
+def describe(
+    activations: xr.DataArray, captions: pd.Series, *, k: int | None = None, draws: int = 20, seed: int = 0
+) -> xr.Dataset:
     """Compute which words distinguish the captions of each neuron's high exemplars from those of its low ones.
 
     Parameters
@@ -34,7 +30,7 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     captions : Series by clip
         Clips without a caption (NaN) are left out.
     k : int, optional
-        Exemplars at each end; default: a quarter of the clips.
+        Exemplars at each end, 1 or more; default: a quarter of the clips.
 
     Returns
     -------
@@ -53,31 +49,50 @@ def describe(activations, captions, *, k=None, draws=20, seed=0) -> xr.Dataset:
     known, that between the means of recordings or between clips, from eight up. As in `identify`, emotions and
     sentences are treated as fixed.
     """
+    if k is not None and k < 1:
+        raise ValueError(f"k is {k}, and a description needs one exemplar or more at each end (None: a quarter of all)")
     activations, captions = _captioned(activations, captions)
-    values, reshape = _flatten(activations)
+    values = units.flatten(activations)
+    template = units.selection_template(activations)
     words = descriptions.counts(captions)
+    counts = words.values
+
     k = min(k or max(len(values) // 4, 1), len(values) // 2)
     if k < 1:
         raise ValueError("a description needs at least two clips with captions")
-    order = np.argsort(values, axis=0, kind="stable")
-    high, low = np.zeros((2, values.shape[1], len(values)))  # [unit, clip]: which clips are exemplars, 0 or 1
-    np.put_along_axis(high, order[-k:].T, 1, axis=1)
-    np.put_along_axis(low, order[:k].T, 1, axis=1)
+    high, low = _exemplar_masks(values, k)
 
-    def z_scores(counts):
-        return reshape(descriptions.terms(high @ counts, low @ counts, counts.sum(0)), "word", words["word"].values)
+    def z_of_words(counts):
+        z = descriptions.terms(high @ counts, low @ counts, counts.sum(0))
+        return units.unit_array(template, z, word=words["word"].values)
 
-    null_distribution = [z_scores(words.values[rows]) for rows in _restricted_permutations(activations, draws, seed)]
-    observed = z_scores(words.values)
-    above, below = _word_p(activations, values, words.values)
-    one_sided = np.where(observed.values.reshape(above.shape) > 0, above, below)
-    p = np.maximum(2 * stats.norm.sf(np.abs(observed)), np.minimum(2 * one_sided, 1).reshape(observed.shape))
-    parts = {"z": observed, "chance": xr.concat(null_distribution, "draw"), "p": observed.copy(data=p)}
-    parts["q"] = observed.copy(data=statistics.fdr(p))
-    return xr.Dataset(parts, attrs={"k": k, "seed": seed})
+    z = z_of_words(counts)
+    null_distribution = [z_of_words(counts[rows]) for rows in units.restricted_permutations(activations, draws, seed)]
+
+    p_above, p_below = _word_p(activations, values, counts)
+    one_sided = np.where(z.values.reshape(p_above.shape) > 0, p_above, p_below)
+    p_of_correlation = np.minimum(2 * one_sided, 1).reshape(z.shape)
+    p_of_z = 2 * stats.norm.sf(np.abs(z))
+    p = np.maximum(p_of_z, p_of_correlation)
+
+    variables = {
+        "z": z,
+        "chance": xr.concat(null_distribution, "draw"),
+        "p": z.copy(data=p),
+        "q": z.copy(data=statistics.fdr(p)),
+    }
+    return xr.Dataset(variables, attrs={"k": k, "seed": seed})
 
 
-def predictivity(activations, described, captions, *, min_z=1.96, draws=400, seed=0) -> xr.Dataset:
+def predictivity(
+    activations: xr.DataArray,
+    described: xr.Dataset,
+    captions: pd.Series,
+    *,
+    min_z: float = 1.96,
+    draws: int = 400,
+    seed: int = 0,
+) -> xr.Dataset:
     """Compute how well descriptions predict activations of clips whose speakers were not used for the descriptions.
 
     A clip's caption is scored by the words that the description asserts (+1 each) and denies (−1 each), those with |z|
@@ -101,110 +116,131 @@ def predictivity(activations, described, captions, *, min_z=1.96, draws=400, see
     As in `identify`, emotions and sentences are treated as fixed: p refers to other speakers who say the same.
     """
     activations, captions = _captioned(activations, captions)
-    values, reshape = _flatten(activations)
-    words = descriptions.counts(captions)
-    words = words.reindex(word=described["word"].values, fill_value=0).values
-
-    groups = _comparison_groups(activations)
-    ranks = _ranks(values, groups)
+    values = units.flatten(activations)
+    template = units.selection_template(activations)
+    words = count_words(captions, described["word"].values)
+    groups = units.comparison_groups(activations)
+    ranks = units.rank_within(values, groups)
 
     def predicted_ranks(z):
-        return _ranks(words @ (np.sign(z) * (np.abs(z) >= min_z)).reshape(-1, words.shape[1]).T, groups)
+        return units.rank_within(score_captions(words, z, min_z), groups)
 
-    def rho(predicted):
-        varied = sum((np.abs(predicted[rows]).any(0) & np.abs(ranks[rows]).any(0)).astype(float) for rows in groups)
-        return (predicted * ranks).sum(0) / np.where(varied > 0, varied, np.nan)
-
-    def rho_by_speaker(predicted):  # [speaker, unit]
-        correlations = np.array([(predicted[rows] * ranks[rows]).sum(0) for rows in groups])
-        varied = np.array([predicted[rows].any(0) & ranks[rows].any(0) for rows in groups])
-        return np.where(varied, correlations, np.nan)
+    def rho_of_descriptions(z):
+        return _mean_rho(predicted_ranks(z), ranks, groups)
 
     z = described["z"].values.reshape(values.shape[1], -1)
     predicted = predicted_ranks(z)
-    observed = rho(predicted)
-    row_orders = _restricted_permutations(activations, draws, seed)
-    p = statistics.permutation_p(observed, (rho(predicted[rows])[None] for rows in row_orders))
-    if _tested_speakers(activations) is not None:
-        p = np.maximum(p, statistics.t_test_above(rho_by_speaker(predicted)))
-    swapped = z[_neighbours(_layer_ids(activations.isel(clip=0, drop=True)), seed)]
-    parts = {"rho": observed, "p": p, "q": statistics.fdr(p), "other": rho(predicted_ranks(swapped))}
-    null_distribution = xr.concat([reshape(rho(predicted_ranks(z))) for z in described["chance"].values], "draw")
-    return xr.Dataset(
-        {**{name: reshape(value) for name, value in parts.items()}, "shuffled": null_distribution},
-        attrs={"min_z": min_z, "draws": draws, "seed": seed},
-    )
+    rho = _mean_rho(predicted, ranks, groups)
+
+    row_orders = units.restricted_permutations(activations, draws, seed)
+    rho_without_effect = (_mean_rho(predicted[rows], ranks, groups)[None] for rows in row_orders)
+    p = statistics.permutation_p(rho, rho_without_effect)
+    if units.tested_speakers(activations) is not None:
+        p = np.maximum(p, statistics.t_test_above(_rho_by_speaker(predicted, ranks, groups)))
+
+    other_neurons = units.neighbours(units.layer_ids(units.unit_template(activations)), seed)
+    variables = {"rho": rho, "p": p, "q": statistics.fdr(p), "other": rho_of_descriptions(z[other_neurons])}
+    variables = {name: units.unit_array(template, result) for name, result in variables.items()}
+
+    null_distribution = []
+    for shuffled_z in described["chance"].values:
+        rho_of_draw = rho_of_descriptions(shuffled_z.reshape(z.shape))
+        null_distribution.append(units.unit_array(template, rho_of_draw))
+    variables["shuffled"] = xr.concat(null_distribution, "draw")
+    return xr.Dataset(variables, attrs={"min_z": min_z, "draws": draws, "seed": seed})
+
+
+def count_words(captions: pd.Series, words: np.ndarray) -> np.ndarray:
+    """Return which of the words each caption contains, 0 or 1, [clip, word]."""
+    return descriptions.counts(captions).reindex(word=words, fill_value=0).values
+
+
+def score_captions(words: np.ndarray, z: np.ndarray, min_z: float) -> np.ndarray:
+    """Return how many words of a caption each description asserts, minus how many it denies, [clip, unit].
+
+    `words` [clip, word] are those of the captions, `z` [unit, word] those of the descriptions, where |z| ≥ `min_z`.
+    """
+    signs = np.sign(z) * (np.abs(z) >= min_z)
+    return words @ signs.T
+
+
+def _exemplar_masks(values, k):
+    """Return which clips are high exemplars of each unit, and which are low ones, 0 or 1, [unit, clip] both."""
+    order = np.argsort(values, axis=0, kind="stable").T
+    high = np.zeros(order.shape)
+    low = np.zeros(order.shape)
+    np.put_along_axis(high, order[:, -k:], 1, axis=1)
+    np.put_along_axis(low, order[:, :k], 1, axis=1)
+    return high, low
+
+
+def _mean_rho(predicted, ranks, groups):
+    """Return Spearman's rho [unit] of ranks [clip, unit] within groups, averaged over groups in which both vary."""
+    n_varied = np.zeros(ranks.shape[1])
+    for rows in groups:
+        n_varied += predicted[rows].any(0) & ranks[rows].any(0)
+    return (predicted * ranks).sum(0) / np.where(n_varied > 0, n_varied, np.nan)
+
+
+def _rho_by_speaker(predicted, ranks, groups):
+    """Return Spearman's rho [speaker, unit] of ranks [clip, unit] within groups; NaN where either does not vary."""
+    rho = np.full((len(groups), ranks.shape[1]), np.nan)
+    for index, rows in enumerate(groups):
+        varied = predicted[rows].any(0) & ranks[rows].any(0)
+        rho[index] = np.where(varied, (predicted[rows] * ranks[rows]).sum(0), np.nan)
+    return rho
 
 
 def _word_p(activations, values, words):
     """Return one-sided p that a word goes with more activation, and with less, [unit, word] both; see `describe`."""
-    speakers = _tested_speakers(activations)
+    speakers = units.tested_speakers(activations)
     if speakers is not None:
-        count, total, square = np.zeros((3, values.shape[1], words.shape[1]))
-        for rows in speakers:
-            (correlations,) = _correlations(values, words, [rows])
-            finite = np.isfinite(correlations)
-            count += finite
-            total += np.where(finite, correlations, 0)
-            square += np.where(finite, correlations, 0) ** 2
-        n = np.where(count >= statistics.MIN_SPEAKERS, count, np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):  # the error is 0 where all speakers agree
-            error = np.sqrt(np.maximum(square - total**2 / n, 0) / (n - 1) / n)
-            t = np.where(total == 0, 0 * n, total / n / error)
-        return stats.t.sf(t, n - 1), stats.t.cdf(t, n - 1)
-    if results.speakers_known(activations):
-        recordings = _speaker_rows(activations)
-        values, words = (np.stack([array[rows].mean(0) for rows in recordings]) for array in (values, words))
-    (r,) = _correlations(values, words, [np.arange(len(values))])
+        t, freedom = _t_over_speakers(values, words, speakers)
+    elif results.speakers_known(activations):
+        recordings = units.speaker_rows(activations)
+        recording_values = np.stack([values[rows].mean(0) for rows in recordings])
+        recording_words = np.stack([words[rows].mean(0) for rows in recordings])
+        t, freedom = _t_of_correlation(recording_values, recording_words)
+    else:
+        t, freedom = _t_of_correlation(values, words)
+    return stats.t.sf(t, freedom), stats.t.cdf(t, freedom)
+
+
+def _t_over_speakers(values, words, speakers):
+    """Return t [unit, word] of the correlations within speakers, and its degrees of freedom."""
+    count = np.zeros((values.shape[1], words.shape[1]))
+    total = np.zeros_like(count)
+    total_square = np.zeros_like(count)
+    for rows in speakers:
+        (correlations,) = units.correlate_within(values, words, [rows])
+        finite = np.isfinite(correlations)
+        correlations = np.where(finite, correlations, 0)
+        count += finite
+        total += correlations
+        total_square += correlations**2
+
+    n = np.where(count >= statistics.MIN_SPEAKERS, count, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):  # the error is 0 where all speakers agree
+        error = np.sqrt(np.maximum(total_square - total**2 / n, 0) / (n - 1) / n)
+        t = np.where(total == 0, 0 * n, total / n / error)
+    return t, n - 1
+
+
+def _t_of_correlation(values, words):
+    """Return t [unit, word] of the correlation over rows, recordings or clips, and its degrees of freedom."""
+    (r,) = units.correlate_within(values, words, [np.arange(len(values))])
     freedom = len(values) - 2 if len(values) >= statistics.MIN_SPEAKERS else np.nan
     with np.errstate(divide="ignore", invalid="ignore"):  # |r| is 1 where a word determines the activation
         t = r * np.sqrt(freedom / np.maximum(1 - r**2, 0))
-    return stats.t.sf(t, freedom), stats.t.cdf(t, freedom)
+    return t, freedom
 
 
 def _captioned(activations, captions):
     """Return the activations of the clips that have a caption, and these captions."""
     n = activations.sizes["clip"]
     captions = captions.reindex(activations["clip"].to_numpy()).dropna()
+    if captions.empty:
+        raise ValueError("none of the clips has a caption: captions and clips must have the same index")
     if len(captions) < n / 2:
-        if captions.empty:
-            raise ValueError("none of the clips has a caption: captions and clips must have the same index")
         warnings.warn(f"{n - len(captions)} of {n} clips have no caption and are left out", stacklevel=3)
     return activations.sel(clip=captions.index), captions
-
-
-def _flatten(data):
-    """Return values as [clip, unit], and a function that gives [unit, …] the dims of the units."""
-    data = results.as_activation(data).transpose("clip", ...)
-    return data.values.reshape(data.sizes["clip"], -1).astype(float), _unit_reshaper(data)
-
-
-def _ranks(values, groups) -> np.ndarray:
-    """Rank each column within each group, centred, of norm 1, so that products are Spearman's; 0 if all are equal."""
-    out = np.zeros(values.shape)
-    for rows in groups:
-        out[rows] = statistics.standardize(stats.rankdata(values[rows], axis=0))
-    return out
-
-
-def _layer_ids(template):
-    """Return the number of the layer (and part) of each unit."""
-    coordinates = [
-        template[name].broadcast_like(template).transpose(*template.dims).values.ravel()
-        for name in ("part", "layer")
-        if name in template.coords
-    ]
-    return (
-        pd.DataFrame(coordinates).T.groupby(list(range(len(coordinates)))).ngroup().to_numpy()
-        if coordinates
-        else np.zeros(template.size, int)
-    )
-
-
-def _neighbours(layer_ids, seed):
-    """Return for each unit another unit of its layer: the next in a random ring."""
-    order = np.random.default_rng(seed).permutation(len(layer_ids))
-    order, neighbours = order[np.argsort(layer_ids[order], kind="stable")], np.empty(len(layer_ids), int)
-    for ring in np.split(order, np.flatnonzero(np.diff(layer_ids[order])) + 1):
-        neighbours[ring] = np.roll(ring, 1)
-    return neighbours

@@ -1,18 +1,31 @@
 """Tests of descriptions on speakers whose clips were not used for the descriptions."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from .. import results, statistics
-from . import descriptions
-from .concept_matching import _restricted_permutations, _speaker_rows, _tested_speakers
-from .describing import _comparison_groups, _layer_ids, _neighbours, _ranks
+from .. import statistics
+from . import descriptions, units
+from .describing import count_words, score_captions
 
 
-def check(activations, adjectives, features, lexicon=None, *, chance=None, draws=400, seed=0) -> xr.Dataset:
+def check(
+    activations: xr.DataArray,
+    adjectives: xr.DataArray,
+    features: pd.DataFrame,
+    lexicon: pd.DataFrame | None = None,
+    *,
+    chance: xr.DataArray | None = None,
+    draws: int = 400,
+    seed: int = 0,
+) -> xr.Dataset:
     """Test adjectives against measured quantities: does the activation of a "loud" neuron follow the level of clips?
 
     Parameters
@@ -44,87 +57,78 @@ def check(activations, adjectives, features, lexicon=None, *, chance=None, draws
         shuffled captions assign it to (`chance` [draw]); `mean` rho of its neurons, `low` and `high`, over `n`
         speakers; `mean_other`; and `gap`, how far the first exceeds the second, with `gap_low` and `gap_high`.
     """
-    lexicon = descriptions.lexicon() if lexicon is None else lexicon
-    meaning = {row[end]: (name, sign) for name, row in lexicon.iterrows() for end, sign in (("low", -1), ("high", 1))}
-    names = [name for name in adjectives["adjective"].values.tolist() if name in meaning]
-    lacking = sorted({meaning[name][0] for name in names} - set(features))
-    if not names or lacking:
-        reason = f"features lacks {', '.join(lacking)}" if lacking else "no adjective is a word of the lexicon"
-        raise ValueError(f"no adjective can be checked: {reason}")
-    values, template = _flatten(activations)
-    assigned = _flatten_with(adjectives.sel(adjective=names), template, "adjective").astype(bool)
-    table, layer_ids = features.reindex(activations["clip"].values), _layer_ids(template)
-    groups, speakers = _comparison_groups(activations), _speaker_rows(activations)
-    by_feature = {
-        feature: _feature_correlations(values, table[feature].to_numpy(float), groups, speakers, draws, seed)
-        for feature in dict.fromkeys(meaning[name][0] for name in names)
-    }
-    if _tested_speakers(activations) is not None:
-        for _, p, speaker_rho in by_feature.values():
-            for sign in p:
-                p[sign] = np.maximum(p[sign], statistics.t_test_above(sign * speaker_rho))
-    by_adjective = [(sign, *by_feature[feature]) for feature, sign in (meaning[name] for name in names)]
-    rho = np.stack([sign * rho for sign, rho, _, _ in by_adjective], 1)
-    p = np.stack([p[sign] for sign, _, p, _ in by_adjective], 1)
+    meanings = _word_meanings(descriptions.lexicon() if lexicon is None else lexicon)
+    all_names = adjectives["adjective"].values.tolist()
+    names = [name for name in all_names if name in meanings]
+    unchecked = [name for name in all_names if name not in meanings]
+    feature_names = [meanings[name].feature for name in names]
+    _require_features(feature_names, features)
+
+    values = units.flatten(activations)
+    template = units.unit_template(activations)
+    assigned = units.flatten_like(template, adjectives.sel(adjective=names), "adjective").astype(bool)
+    other_weights = _other_neuron_weights(assigned, units.layer_ids(template))
+
+    measured = features.reindex(activations["clip"].values)
+    groups = units.comparison_groups(activations)
+    speakers = units.speaker_rows(activations)
+    over_speakers = units.tested_speakers(activations) is not None
+    by_feature = {}
+    for feature in dict.fromkeys(feature_names):
+        quantity = measured[feature].to_numpy(float)
+        by_feature[feature] = _test_feature(values, quantity, groups, speakers, draws, seed)
+
+    tests = []
+    for column, name in enumerate(names):
+        feature_test = by_feature[meanings[name].feature]
+        sign = meanings[name].sign
+        weights = assigned[:, [column]]
+        weights_of_others = other_weights[:, [column]]
+        tests.append(_test_adjective(feature_test, sign, over_speakers, weights, weights_of_others))
+
+    rho = np.stack([test.rho for test in tests], axis=1)  # [unit, adjective]
+    p = np.stack([test.p for test in tests], axis=1)
+    mean_rho = np.stack([test.mean_rho for test in tests], axis=1)  # [speaker, adjective]
+    mean_rho_of_others = np.stack([test.mean_rho_of_others for test in tests], axis=1)
     q = statistics.fdr(p)
     passed = np.where(np.isnan(q), np.nan, q < 0.05)
-    others = _other_neuron_weights(assigned, layer_ids)
-    mean_rho = []  # of the neurons that the adjective is assigned to, and of others, [speaker, name]
-    for weights in (assigned, others):
-        rows = [
-            _weighted_mean(sign * speaker_rho.T, weights[:, [index]])
-            for index, (sign, _, _, speaker_rho) in enumerate(by_adjective)
-        ]
-        mean_rho.append(np.stack(rows, 1))
-    parts = {
+
+    mean, low, high = statistics.interval(mean_rho)
+    mean_other, _, _ = statistics.interval(mean_rho_of_others)
+    gap, gap_low, gap_high = statistics.interval(mean_rho - mean_rho_of_others)
+    by_neuron = {"rho": rho, "p": p, "q": q, "assigned": assigned}
+    by_adjective = {
         "neurons": assigned.sum(0),
         "passed": _weighted_mean(passed, assigned),
-        "other": _weighted_mean(passed, others),
+        "other": _weighted_mean(passed, other_weights),
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "n": np.isfinite(mean_rho).sum(0),
+        "mean_other": mean_other,
+        "gap": gap,
+        "gap_low": gap_low,
+        "gap_high": gap_high,
     }
-    parts |= dict(zip(("mean", "low", "high"), statistics.interval(mean_rho[0])))
-    parts |= {"n": np.isfinite(mean_rho[0]).sum(0), "mean_other": statistics.interval(mean_rho[1])[0]}
-    parts |= dict(zip(("gap", "gap_low", "gap_high"), statistics.interval(mean_rho[0] - mean_rho[1])))
-    per_neuron = {"rho": rho, "p": p, "q": q, "assigned": assigned}
-    result = xr.Dataset({key: _like(template, part, adjective=names) for key, part in per_neuron.items()})
-    result = result.assign({key: ("adjective", part) for key, part in parts.items()})
-    result = result.assign_coords(feature=("adjective", [meaning[name][0] for name in names]))
+    result = xr.Dataset({key: units.unit_array(template, part, adjective=names) for key, part in by_neuron.items()})
+    result = result.assign({key: ("adjective", part) for key, part in by_adjective.items()})
+    result = result.assign_coords(feature=("adjective", feature_names))
+
     if chance is not None:
-        shuffled_assigned = [_flatten_with(draw, template, "adjective") for draw in chance.sel(adjective=names)]
-        result["chance"] = ("draw", "adjective"), np.array([_weighted_mean(passed, draw) for draw in shuffled_assigned])
-        result["chance_neurons"] = ("draw", "adjective"), np.array([draw.sum(0) for draw in shuffled_assigned])
-    unchecked = [name for name in adjectives["adjective"].values.tolist() if name not in meaning]
+        result = result.assign(_chance_variables(chance.sel(adjective=names), passed, template))
     return result.assign_attrs(unchecked=json.dumps(unchecked), draws=draws, seed=seed)
 
 
-def _feature_correlations(values, feature, groups, speakers, draws, seed):
-    """Return Spearman's rho [unit] of values [clip, unit] and a feature [clip], p by sign, and rho [speaker, unit]."""
-    measured, whole_speakers = np.flatnonzero(np.isfinite(feature)), len(groups) < len(speakers)
-    group_rows, speakers = (
-        [np.searchsorted(measured, np.intersect1d(rows, measured)) for rows in grouping]
-        for grouping in (groups, speakers)
-    )
-    full_groups, speakers = ([rows for rows in grouping if len(rows)] for grouping in (group_rows, speakers))
-    value_ranks = _ranks(values[measured], full_groups)
-    feature_ranks = _ranks(feature[measured, None], full_groups)[:, 0]
-    speaker_rho = np.full((len(groups), values.shape[1]), np.nan)
-    for index, rows in enumerate(group_rows):
-        if len(rows) and feature_ranks[rows].any():
-            speaker_rho[index] = np.where(value_ranks[rows].any(0), feature_ranks[rows] @ value_ranks[rows], np.nan)
-    n = np.isfinite(speaker_rho).sum(0)
-    rho = np.nansum(speaker_rho, 0) / np.where(n > 0, n, np.nan)
-    shuffled = np.array(
-        [
-            feature_ranks[rows]
-            for rows in statistics.restricted_permutations(speakers, draws, seed, whole_speakers=whole_speakers)
-        ]
-    )
-    # 64 draws × all neurons at a time
-    sums = (batch @ value_ranks for batch in np.array_split(shuffled, max(draws // 64, 1)))
-    p = statistics.permutation_p(np.stack([rho * n, -rho * n]), (np.stack([batch, -batch], 1) for batch in sums))
-    return rho, {1: p[0], -1: p[1]}, speaker_rho
-
-
-def predictivity_auroc(activations, described, captions, *, min_z=1.96, top=0.25, draws=400, seed=0) -> xr.Dataset:
+def predictivity_auroc(
+    activations: xr.DataArray,
+    described: xr.Dataset,
+    captions: pd.Series,
+    *,
+    min_z: float = 1.96,
+    top: float = 0.25,
+    draws: int = 400,
+    seed: int = 0,
+) -> xr.Dataset:
     """Compute how well descriptions predict which clips of speakers not used for them activate a neuron most (AUROC).
 
     Positive are, within each speaker, the share `top` of the clips, those that activate the neuron most, and ties; they
@@ -141,79 +145,221 @@ def predictivity_auroc(activations, described, captions, *, min_z=1.96, top=0.25
         known, the first alone); `q` at a false discovery rate over neurons; and two controls: `other` […], by another
         description of the layer, and `shuffled` [draw, …], by those from shuffled captions. As in
         `dissection.predictivity`, emotions and sentences are treated as fixed.
+
+    Raises
+    ------
+    ValueError
+        If a clip has no caption.
     """
-    values, template = _flatten(activations)
-    words = descriptions.counts(captions.loc[activations["clip"].to_numpy()])
-    words = words.reindex(word=described["word"].values, fill_value=0).values
-    groups, positive = _comparison_groups(activations), np.zeros(values.shape, bool)
-    for rows in groups:
-        positive[rows] = values[rows] >= np.sort(values[rows], 0)[-max(round(top * len(rows)), 1)]
-    pairs = np.array([positive[rows].sum(0) * (~positive[rows]).sum(0) for rows in groups], float)
+    captions = _captions_of(activations["clip"].to_numpy(), captions)
+    values = units.flatten(activations)
+    template = units.unit_template(activations)
+    words = count_words(captions, described["word"].values)
+    groups = units.comparison_groups(activations)
+    positive = _strongest_share(values, groups, top)
 
     def predicted_ranks(z):
-        scores = words @ (np.sign(z) * (np.abs(z) >= min_z)).T
-        out = np.zeros(scores.shape)
-        for rows in groups:  # centred on their mean, so that 0 is chance
-            out[rows] = stats.rankdata(scores[rows], axis=0) - (len(rows) + 1) / 2
-        return out
+        return _centred_ranks(score_captions(words, z, min_z), groups)
 
-    def auroc_by_speaker(predicted):  # [speaker, unit]
-        auroc = np.full(pairs.shape, np.nan)
-        for index, rows in enumerate(groups):
-            defined = (pairs[index] > 0) & predicted[rows].any(0)
-            auroc[index, defined] = 0.5 + (predicted[rows] * positive[rows]).sum(0)[defined] / pairs[index, defined]
-        return auroc
+    def mean_auroc(predicted):
+        mean, _, _ = statistics.interval(_auroc_by_speaker(predicted, positive, groups))
+        return mean
 
-    z = _flatten_with(described["z"], template, "word")
+    z = units.flatten_like(template, described["z"], "word")
     predicted = predicted_ranks(z)
-    observed = auroc_by_speaker(predicted)
-    mean, low, high = statistics.interval(observed)
-    row_orders = _restricted_permutations(activations, draws, seed)
-    drawn = (statistics.interval(auroc_by_speaker(predicted[rows]))[0][None] for rows in row_orders)
-    p = statistics.permutation_p(mean, drawn)
-    if _tested_speakers(activations) is not None:
-        p = np.maximum(p, statistics.t_test_above(observed - 0.5))
-    other = statistics.interval(auroc_by_speaker(predicted_ranks(z[_neighbours(_layer_ids(template), seed)])))[0]
-    parts = {"auroc": mean, "low": low, "high": high, "n": np.isfinite(observed).sum(0)}
-    parts |= {"p": p, "q": statistics.fdr(p), "other": other}
-    shuffled_z = (_flatten_with(draw, template, "word") for draw in described["chance"])
-    null_distribution = [
-        _like(template, statistics.interval(auroc_by_speaker(predicted_ranks(draw)))[0]) for draw in shuffled_z
-    ]
-    parts = {name: _like(template, value) for name, value in parts.items()}
-    attrs = {"min_z": min_z, "top": top, "draws": draws, "seed": seed}
-    return xr.Dataset({**parts, "shuffled": xr.concat(null_distribution, "draw")}, attrs=attrs)
+    auroc = _auroc_by_speaker(predicted, positive, groups)
+    mean, low, high = statistics.interval(auroc)
+
+    row_orders = units.restricted_permutations(activations, draws, seed)
+    means_without_effect = (mean_auroc(predicted[rows])[None] for rows in row_orders)
+    p = statistics.permutation_p(mean, means_without_effect)
+    if units.tested_speakers(activations) is not None:
+        p = np.maximum(p, statistics.t_test_above(auroc - 0.5))
+
+    other_neurons = units.neighbours(units.layer_ids(template), seed)
+    variables = {
+        "auroc": mean,
+        "low": low,
+        "high": high,
+        "n": np.isfinite(auroc).sum(0),
+        "p": p,
+        "q": statistics.fdr(p),
+        "other": mean_auroc(predicted_ranks(z[other_neurons])),
+    }
+    variables = {name: units.unit_array(template, result) for name, result in variables.items()}
+
+    null_distribution = []
+    for draw in described["chance"]:
+        shuffled_z = units.flatten_like(template, draw, "word")
+        null_distribution.append(units.unit_array(template, mean_auroc(predicted_ranks(shuffled_z))))
+    variables["shuffled"] = xr.concat(null_distribution, "draw")
+    return xr.Dataset(variables, attrs={"min_z": min_z, "top": top, "draws": draws, "seed": seed})
 
 
-def _flatten(data):
-    """Return values [clip, unit], and one clip as a template of the units' dims and coordinates."""
-    data = results.as_activation(data).transpose("clip", ...)
-    return data.values.reshape(data.sizes["clip"], -1).astype(float), data.isel(clip=0, drop=True)
+@dataclass(frozen=True)
+class _Meaning:
+    """What a word says of a clip: that it has more of a measured quantity (sign 1), or less (−1)."""
+
+    feature: str
+    sign: int
 
 
-def _flatten_with(data, template, last):
-    """Return values [unit, last] of data with the template's dims and one more; ValueError if its neurons differ."""
-    data = xr.align(template, data, join="exact")[1].transpose(*template.dims, last)
-    return data.values.reshape(-1, data.sizes[last])
+@dataclass(frozen=True)
+class _FeatureTest:
+    """Spearman's rho of a measured quantity with activation [unit], and its p by permutation, in either direction."""
+
+    rho: np.ndarray
+    p_above: np.ndarray
+    p_below: np.ndarray
+    speaker_rho: np.ndarray  # [speaker, unit]
 
 
-def _like(template, values, **names):
-    """Return values [unit] or [unit, name] with the template's dims and coordinates."""
-    dims, coords = template.dims, template.coords
-    for name, labels in names.items():
-        dims, coords = (*dims, name), coords.assign({name: np.asarray(labels)})
-    return xr.DataArray(np.asarray(values).reshape(*template.shape, *map(len, names.values())), coords, dims)
+@dataclass(frozen=True)
+class _AdjectiveTest:
+    """The test of one adjective: rho and p [unit], and the mean rho [speaker] of neurons with it, and of others."""
+
+    rho: np.ndarray
+    p: np.ndarray
+    mean_rho: np.ndarray
+    mean_rho_of_others: np.ndarray
 
 
-def _other_neuron_weights(assigned, layer_ids):
+def _word_meanings(lexicon) -> dict[str, _Meaning]:
+    """Return the meaning of each word of the lexicon."""
+    meanings = {}
+    for feature, row in lexicon.iterrows():
+        meanings[row["low"]] = _Meaning(feature, sign=-1)
+        meanings[row["high"]] = _Meaning(feature, sign=1)
+    return meanings
+
+
+def _require_features(feature_names, features):
+    """Raise ValueError if there is no feature to check by, or one of them is not a column of `features`."""
+    lacking = sorted(set(feature_names) - set(features))
+    if lacking:
+        raise ValueError(f"no adjective can be checked: features lacks {', '.join(lacking)}")
+    if not feature_names:
+        raise ValueError("no adjective can be checked: no adjective is a word of the lexicon")
+
+
+def _test_feature(values, quantity, groups, speakers, draws, seed) -> _FeatureTest:
+    """Correlate values [clip, unit] with a quantity [clip] within groups, and with the quantity permuted."""
+    measured = np.flatnonzero(np.isfinite(quantity))
+    measured_groups = [_positions_among(measured, rows) for rows in groups]
+    measured_speakers = [_positions_among(measured, rows) for rows in speakers]
+    nonempty_groups = [rows for rows in measured_groups if len(rows)]
+    value_ranks = units.rank_within(values[measured], nonempty_groups)
+    quantity_ranks = units.rank_within(quantity[measured, None], nonempty_groups)[:, 0]
+
+    speaker_rho = np.full((len(groups), values.shape[1]), np.nan)
+    for index, rows in enumerate(measured_groups):
+        if quantity_ranks[rows].any():
+            products = quantity_ranks[rows] @ value_ranks[rows]
+            speaker_rho[index] = np.where(value_ranks[rows].any(0), products, np.nan)
+    n = np.isfinite(speaker_rho).sum(0)
+    rho = np.nansum(speaker_rho, 0) / np.where(n > 0, n, np.nan)
+
+    row_orders = statistics.restricted_permutations(
+        [rows for rows in measured_speakers if len(rows)], draws, seed, whole_speakers=len(groups) < len(speakers)
+    )
+    shuffled_ranks = np.array([quantity_ranks[rows] for rows in row_orders])
+    sums = rho * n
+    p_above, p_below = statistics.permutation_p(np.stack([sums, -sums]), _signed_sums(shuffled_ranks, value_ranks))
+    return _FeatureTest(rho, p_above, p_below, speaker_rho)
+
+
+def _positions_among(measured, rows):
+    """Return the positions, among the measured clips, of those of the rows that are measured."""
+    return np.searchsorted(measured, np.intersect1d(rows, measured))
+
+
+def _signed_sums(shuffled_ranks, value_ranks) -> Iterator[np.ndarray]:
+    """Yield the sums of products of ranks and their negatives, [draw, sign, unit], 64 draws × all neurons at a time."""
+    n_batches = max(len(shuffled_ranks) // 64, 1)
+    for batch in np.array_split(shuffled_ranks, n_batches):
+        sums = batch @ value_ranks
+        yield np.stack([sums, -sums], axis=1)
+
+
+def _test_adjective(feature_test, sign, over_speakers, assigned, other_weights) -> _AdjectiveTest:
+    """Test more of a quantity (sign 1), or less (−1), and average rho over neurons by two weights [unit, 1]."""
+    p = feature_test.p_above if sign > 0 else feature_test.p_below
+    speaker_rho = sign * feature_test.speaker_rho
+    if over_speakers:
+        p = np.maximum(p, statistics.t_test_above(speaker_rho))
+    return _AdjectiveTest(
+        rho=sign * feature_test.rho,
+        p=p,
+        mean_rho=_weighted_mean(speaker_rho.T, assigned),
+        mean_rho_of_others=_weighted_mean(speaker_rho.T, other_weights),
+    )
+
+
+def _chance_variables(chance, passed, template):
+    """Return how many neurons shuffled captions assign each adjective to, and the share that passes, by draw."""
+    shares = []
+    neuron_counts = []
+    for draw in chance:
+        assigned = units.flatten_like(template, draw, "adjective")
+        shares.append(_weighted_mean(passed, assigned))
+        neuron_counts.append(assigned.sum(0))
+    dims = ("draw", "adjective")
+    return {"chance": (dims, np.array(shares)), "chance_neurons": (dims, np.array(neuron_counts))}
+
+
+def _captions_of(clips, captions):
+    """Return the captions of the clips; ValueError if one has none."""
+    captions = captions.reindex(clips)
+    missing = captions.index[captions.isna()].astype(str).tolist()
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(clips)} clips have no caption ({', '.join(missing[:10])}): leave them out of the "
+            "activations, or caption them"
+        )
+    return captions
+
+
+def _strongest_share(values, groups, top):
+    """Return which clips are, in each group, the share `top` that activates a unit most, and ties, [clip, unit]."""
+    strongest = np.zeros(values.shape, bool)
+    for rows in groups:
+        n_strongest = max(round(top * len(rows)), 1)
+        threshold = np.sort(values[rows], axis=0)[-n_strongest]
+        strongest[rows] = values[rows] >= threshold
+    return strongest
+
+
+def _centred_ranks(scores, groups):
+    """Rank scores [clip, unit] within groups, centred on the mean rank, so that 0 is chance."""
+    ranks = np.zeros(scores.shape)
+    for rows in groups:
+        ranks[rows] = stats.rankdata(scores[rows], axis=0) - (len(rows) + 1) / 2
+    return ranks
+
+
+def _auroc_by_speaker(predicted, positive, groups):
+    """Return the AUROC [speaker, unit] of centred ranks [clip, unit]; NaN where they do not vary."""
+    auroc = np.full((len(groups), positive.shape[1]), np.nan)
+    for index, rows in enumerate(groups):
+        n_pairs = positive[rows].sum(0) * (~positive[rows]).sum(0)
+        defined = (n_pairs > 0) & predicted[rows].any(0)
+        rank_sums = (predicted[rows] * positive[rows]).sum(0)
+        auroc[index, defined] = 0.5 + rank_sums[defined] / n_pairs[defined]
+    return auroc
+
+
+def _other_neuron_weights(assigned, layers):
     """Return weights of the neurons [unit, name] without the adjective, with the sum in each layer of those with it."""
-    member = (layer_ids[:, None] == np.unique(layer_ids)).astype(float)
-    ratio = (member.T @ assigned) / np.maximum(member.T @ ~assigned, 1)
-    return np.where(assigned, 0, member @ ratio)
+    is_in_layer = (layers[:, None] == np.unique(layers)).astype(float)  # [unit, layer]
+    n_with = is_in_layer.T @ assigned
+    n_without = is_in_layer.T @ ~assigned
+    ratio = n_with / np.maximum(n_without, 1)
+    return np.where(assigned, 0, is_in_layer @ ratio)
 
 
 def _weighted_mean(values, weights):
     """Average over units [unit, name] with weights; NaN values are left out, and the mean of none is NaN."""
-    finite_weights = np.isfinite(values) * weights
-    total = finite_weights.sum(0)
-    return (np.where(np.isfinite(values), values, 0) * weights).sum(0) / np.where(total > 0, total, np.nan)
+    finite = np.isfinite(values)
+    total_weight = (finite * weights).sum(0)
+    total = (np.where(finite, values, 0) * weights).sum(0)
+    return total / np.where(total_weight > 0, total_weight, np.nan)

@@ -1,20 +1,30 @@
 """Uninterpretable neurons: those whose strongest clips have no kind of caption sentence in common."""
 
+from __future__ import annotations
+
 import json
 import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .. import statistics
-from .concept_matching import _restricted_permutations
-from .description_tests import _flatten, _like
+from . import units
 from .descriptions import text_analysis
-from .open_concepts import _layer_means, _prediction_band
 
 
 def uninterpretable(
-    captions, activations, *, encoder, k=5, tau=(3, 4, 5), clusters=11, draws=100, seed=0
+    captions: pd.Series,
+    activations: xr.DataArray,
+    *,
+    encoder: Callable,
+    k: int | Sequence[int] = 5,
+    tau: int | Sequence[int] = (3, 4, 5),
+    clusters: int | Sequence[int] = 11,
+    draws: int = 100,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Compute the share of neurons in each layer whose strongest clips share no cluster of caption sentences.
 
@@ -54,19 +64,19 @@ def uninterpretable(
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML; the null distribution and the seeds are additions.
     """
-    from sklearn.cluster import KMeans
-
-    ks, taus, cluster_counts = ([value] if np.ndim(value) == 0 else list(value) for value in (k, tau, clusters))
+    ks = np.atleast_1d(k).tolist()
+    taus = np.atleast_1d(tau).tolist()
+    cluster_counts = np.atleast_1d(clusters).tolist()
     clips = activations["clip"].values
     sentences_by_clip = {clip: list(dict.fromkeys(text_analysis.sentences(captions.get(clip)))) for clip in clips}
     skipped = {str(clip): "it has no caption" for clip, sentences in sentences_by_clip.items() if not sentences}
     if skipped:
-        warnings.warn(
-            f"{len(skipped)} clips have no caption and are left out: {', '.join(skipped)[:500]}", stacklevel=2
-        )
-    rng = np.random.default_rng(seed)
+        names = ", ".join(skipped)[:500]
+        warnings.warn(f"{len(skipped)} clips have no caption and are left out: {names}", stacklevel=2)
+
     # The random order breaks ties of activations.
-    captioned = rng.permutation(np.flatnonzero([bool(sentences_by_clip[clip]) for clip in clips]))
+    has_caption = [bool(sentences_by_clip[clip]) for clip in clips]
+    captioned = np.random.default_rng(seed).permutation(np.flatnonzero(has_caption))
     if len(captioned) < max(ks):
         raise ValueError(
             f"{len(captioned)} clips have a caption, and k is {max(ks)}: choose a smaller k, or caption more clips"
@@ -76,47 +86,88 @@ def uninterpretable(
         raise ValueError(
             f"{len(distinct)} distinct sentences are too few for {max(cluster_counts)} clusters: choose fewer clusters"
         )
-    column_by_sentence = {text: column for column, text in enumerate(distinct)}
-    member = np.zeros((len(captioned), len(distinct)))  # which sentences each clip has
-    for row, clip in enumerate(clips[captioned]):
-        member[row, [column_by_sentence[text] for text in sentences_by_clip[clip]]] = 1
+    has_sentence = _sentence_matrix([sentences_by_clip[clip] for clip in clips[captioned]], distinct)
     vectors = np.asarray(encoder(distinct), float)
 
-    values, template = _flatten(activations)
-    values = values[captioned]
-    order, constant = np.argsort(-values, axis=0, kind="stable"), np.ptp(values, axis=0) == 0
+    values = units.flatten(activations)[captioned]
+    template = units.unit_template(activations)
+    strongest = np.argsort(-values, axis=0, kind="stable")  # [clip, unit]
+    is_constant = np.ptp(values, axis=0) == 0
     # The 1 keeps these draws apart from that of the order above.
-    row_orders = [
-        np.arange(len(captioned)),
-        *_restricted_permutations(activations["clip"][captioned], draws, [seed, 1]),
-    ]
-    support, layer_shares = [], []
-    for n in cluster_counts:
-        cluster = KMeans(n, n_init=10, random_state=seed).fit_predict(vectors, sample_weight=member.sum(0))
-        holds = (member @ (cluster[:, None] == np.arange(n)) > 0).astype(np.int16)  # [clip, cluster]
+    row_orders = list(units.restricted_permutations(activations["clip"][captioned], draws, [seed, 1]))
+
+    by_clusters = []
+    for n_clusters in cluster_counts:
+        in_cluster = _cluster_clips(vectors, has_sentence, n_clusters, seed)
+        by_k = []
         for size in ks:
-            best = [np.where(constant, np.nan, holds[rows][order[:size]].sum(0).max(-1)) for rows in row_orders]
-            support.append(best[0])
-            layer_shares.append(
-                [_layer_means(_like(template, _below_tau(draw, taus, size), tau=taus)) for draw in best]
-            )
-    shape, axes = (len(cluster_counts), len(ks)), {"clusters": cluster_counts, "k": ks}
-    first = layer_shares[0][0]
-    layer_shares = np.reshape(layer_shares, (*shape, len(row_orders), *first.shape))
-    shares = xr.DataArray(layer_shares, first.coords.assign(axes), ("clusters", "k", "draw", *first.dims))
-    share, null_distribution = shares.isel(draw=0), shares.isel(draw=slice(1, None))
-    null_distribution = null_distribution.transpose("draw", ...)
-    mean, low, high = _prediction_band(null_distribution.values)
-    parts = {"difference": share - mean, "low": share - high, "high": share - low}
-    parts["p"] = share.copy(data=statistics.prediction_test(share.values, null_distribution.values))
-    values = np.reshape(support, (*shape, *template.shape))
-    support = xr.DataArray(values, template.coords.assign(axes), (*axes, *template.dims))
-    support = support.unstack("unit") if "unit" in support.dims else support
+            by_k.append(_compare_with_chance(in_cluster, strongest[:size], is_constant, taus, row_orders, template))
+        by_clusters.append(xr.concat(by_k, pd.Index(ks, name="k")))
+    result = xr.concat(by_clusters, pd.Index(cluster_counts, name="clusters"))
+
+    share = result["share"]
+    chance = result["chance"].transpose("draw", ...)
+    mean, low, high = units.prediction_band(chance.values)
+    variables = {
+        "share": share,
+        "chance": chance,
+        "difference": share - mean,
+        "low": share - high,
+        "high": share - low,
+        "p": share.copy(data=statistics.prediction_test(share.values, chance.values)),
+        "support": result["support"],
+    }
     attrs = {"skipped": json.dumps(skipped), "sentences": len(distinct), "clips": len(captioned), "seed": seed}
-    return xr.Dataset({"share": share, "chance": null_distribution, **parts, "support": support}, attrs=attrs)
+    return xr.Dataset(variables, attrs=attrs)
 
 
-def _below_tau(best, taus, size):
-    """Return 1 where a neuron is not interpretable, else 0, [unit, tau]; NaN for constant neurons and tau over size."""
-    undefined = np.isnan(best)[:, None] | (np.array(taus) > size)
-    return np.where(undefined, np.nan, best[:, None] < np.array(taus))
+def _sentence_matrix(sentences_by_clip, distinct):
+    """Return which of the distinct sentences each clip has, 0 or 1, [clip, sentence]."""
+    columns = {text: column for column, text in enumerate(distinct)}
+    has_sentence = np.zeros((len(sentences_by_clip), len(distinct)))
+    for row, sentences in enumerate(sentences_by_clip):
+        has_sentence[row, [columns[text] for text in sentences]] = 1
+    return has_sentence
+
+
+def _cluster_clips(vectors, has_sentence, n_clusters, seed):
+    """Cluster sentences by k-means, and return which clips have a sentence of each cluster, 0 or 1, [clip, cluster]."""
+    from sklearn.cluster import KMeans
+
+    k_means = KMeans(n_clusters, n_init=10, random_state=seed)
+    cluster_of_sentence = k_means.fit_predict(vectors, sample_weight=has_sentence.sum(0))
+    is_of_cluster = cluster_of_sentence[:, None] == np.arange(n_clusters)  # [sentence, cluster]
+    return (has_sentence @ is_of_cluster > 0).astype(np.int16)
+
+
+def _compare_with_chance(in_cluster, strongest, is_constant, taus, row_orders, template) -> xr.Dataset:
+    """Return support and share by the strongest clips [clip, unit], and the share with captions in other orders."""
+    size = len(strongest)
+    support = _support(in_cluster, strongest, is_constant)
+    null_distribution = []
+    for order in row_orders:
+        support_of_draw = _support(in_cluster[order], strongest, is_constant)
+        null_distribution.append(_uninterpretable_share(template, support_of_draw, taus, size))
+    variables = {
+        "share": _uninterpretable_share(template, support, taus, size),
+        "chance": xr.concat(null_distribution, "draw"),
+        "support": units.unstack(units.unit_array(template, support)),
+    }
+    return xr.Dataset(variables)
+
+
+def _support(in_cluster, strongest, is_constant):
+    """Return how many of a unit's strongest clips [clip, unit] its best cluster holds, [unit]; NaN if it is constant.
+
+    `in_cluster` [clip, cluster] says which clips have a sentence of each cluster.
+    """
+    n_in_cluster = in_cluster[strongest].sum(0)  # [unit, cluster]
+    return np.where(is_constant, np.nan, n_in_cluster.max(-1))
+
+
+def _uninterpretable_share(template, support, taus, size):
+    """Return the share of neurons with less support than tau, by tau and layer; NaN for tau over `size`."""
+    taus = np.array(taus)
+    undefined = np.isnan(support)[:, None] | (taus > size)
+    is_below = np.where(undefined, np.nan, support[:, None] < taus)
+    return units.layer_means(units.unit_array(template, is_below, tau=taus))

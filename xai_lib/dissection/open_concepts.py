@@ -6,7 +6,11 @@ names a measured quantity is checked: does the activation of a "loud" neuron fol
 used for its description?
 """
 
+from __future__ import annotations
+
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,15 +18,22 @@ import xarray as xr
 from scipy import stats
 
 from .. import statistics
-from . import descriptions
-from .description_tests import _like, check, predictivity_auroc
+from . import descriptions, units
+from .description_tests import check, predictivity_auroc
 from .descriptions import text_analysis
 from .descriptions.text_analysis import calibrate, parts_of_speech
 
 __all__ = ["adjectives", "by_layer", "calibrate", "check", "distribution", "parts_of_speech", "predictivity_auroc"]
 
 
-def adjectives(words, lexicon=None, *, min_z=1.96, yes_no=None, tagger=None) -> xr.DataArray:
+def adjectives(
+    words: xr.DataArray | pd.Series,
+    lexicon: pd.DataFrame | None = None,
+    *,
+    min_z: float = 1.96,
+    yes_no: Callable | None = None,
+    tagger: Callable | None = None,
+) -> xr.DataArray:
     """Return which adjectives describe each neuron: bool [..., adjective].
 
     Parameters
@@ -41,23 +52,12 @@ def adjectives(words, lexicon=None, *, min_z=1.96, yes_no=None, tagger=None) -> 
     lexicon = descriptions.lexicon() if lexicon is None else lexicon
     lexicon_words = list(dict.fromkeys(lexicon[["low", "high"]].to_numpy().ravel()))
     if isinstance(words, xr.DataArray) and "word" in words.dims:
-        names = text_analysis.confirmed_words(words["word"].values.tolist(), yes_no) if yes_no else lexicon_words
-        return (words.reindex(word=names, fill_value=0) >= min_z).rename(word="adjective").transpose(..., "adjective")
+        return _adjectives_of_scores(words, lexicon_words, min_z, yes_no)
     texts = words if isinstance(words, xr.DataArray) else xr.DataArray(words, dims=["unit"])
-    strings = [text if isinstance(text, str) else "" for text in texts.values.flat]
-    missing = sum(not isinstance(text, str) for text in texts.values.flat)
-    if missing:
-        warnings.warn(f"{missing} of {texts.size} neurons have no text: they get no adjectives", stacklevel=2)
-    words_by_text = [text_analysis.asserted_words(text, lexicon_words) for text in strings]
-    if tagger:
-        tagged = [{word.lower() for word, tag in tagger(text) if tag.startswith("JJ")} for text in strings]
-        words_by_text = [text_words & adjective_words for text_words, adjective_words in zip(words_by_text, tagged)]
-    names = text_analysis.confirmed_words(sorted(set().union(*words_by_text)), yes_no) if yes_no else lexicon_words
-    values = np.array([[name in text_words for name in names] for text_words in words_by_text], bool)
-    return _like(texts, values, adjective=names)
+    return _adjectives_of_texts(texts, lexicon_words, yes_no, tagger)
 
 
-def distribution(adjectives, chance=None) -> pd.DataFrame:
+def distribution(adjectives: xr.DataArray, chance: xr.DataArray | None = None) -> pd.DataFrame:
     """Return the number of neurons that each adjective describes, in descending order.
 
     `chance` [draw, ..., adjective], adjectives of descriptions from shuffled captions, adds the columns `chance`, the
@@ -72,17 +72,16 @@ def distribution(adjectives, chance=None) -> pd.DataFrame:
     dims = [dim for dim in adjectives.dims if dim != "adjective"]
     table = pd.DataFrame({"neurons": adjectives.sum(dims).to_series(), "share": adjectives.mean(dims).to_series()})
     if chance is not None:
-        counts = chance.sum([dim for dim in chance.dims if dim not in ("draw", "adjective")]).transpose(
-            "draw", "adjective"
-        )
-        counts = counts.sel(adjective=adjectives["adjective"]).values
-        mean, low, high = _prediction_band(counts)
+        counts = chance.sel(adjective=adjectives["adjective"]).sum(dims).transpose("draw", "adjective").values
+        mean, low, high = units.prediction_band(counts)
         q = statistics.fdr(statistics.prediction_test(table["neurons"].to_numpy(), counts))
         table = table.assign(chance=mean, chance_low=np.maximum(low, 0), chance_high=high, q=q)
     return table.sort_values("neurons", ascending=False, kind="stable")
 
 
-def by_layer(adjectives, chance=None, *, left_out=None) -> xr.Dataset:
+def by_layer(
+    adjectives: xr.DataArray, chance: xr.DataArray | None = None, *, left_out: xr.DataArray | None = None
+) -> xr.Dataset:
     """Return the mean number of adjectives per neuron in each layer (of each part) and its linear trend over layers.
 
     Parameters
@@ -108,46 +107,108 @@ def by_layer(adjectives, chance=None, *, left_out=None) -> xr.Dataset:
     the probability of such a slope with captions permuted at random, clip by clip, and the jackknife shows how far the
     slope depends on the speakers. Nothing here generalises to other models, nor to the same model trained again.
     """
-    variables = {"mean": _layer_means(adjectives.sum("adjective"))}
-    variables |= dict(zip(("slope", "low", "high", "p", "intercept"), _linear_trend(variables["mean"])))
+    mean = units.layer_means(adjectives.sum("adjective"))
+    trend = _fit_trend(mean)
+    variables = {
+        "mean": mean,
+        "slope": trend.slope,
+        "low": trend.low,
+        "high": trend.high,
+        "p": trend.p,
+        "intercept": trend.intercept,
+    }
     if chance is not None:
-        variables["chance"] = _layer_means(chance.sum("adjective"))
-        variables["chance_slope"] = _linear_trend(variables["chance"])[0]
-        draws = variables["chance_slope"].transpose("draw", ...)
-        variables["chance_p"] = variables["slope"].copy(
-            data=statistics.prediction_test(variables["slope"].values, draws.values)
-        )
+        chance_mean = units.layer_means(chance.sum("adjective"))
+        chance_slope = _fit_trend(chance_mean).slope
+        draws = chance_slope.transpose("draw", ...).values
+        variables["chance"] = chance_mean
+        variables["chance_slope"] = chance_slope
+        variables["chance_p"] = trend.slope.copy(data=statistics.prediction_test(trend.slope.values, draws))
     if left_out is not None:
-        slopes = _linear_trend(_layer_means(left_out.sum("adjective")))[0].transpose("speaker", ...)
-        n = left_out.sizes["speaker"]
-        pseudovalues = n * variables["slope"] - (n - 1) * slopes
-        _, low, high = statistics.interval(pseudovalues.transpose("speaker", ...))
-        half_width = (high - low) / 2
-        variables |= {"speakers_low": variables["slope"] - half_width, "speakers_high": variables["slope"] + half_width}
+        slopes = _fit_trend(units.layer_means(left_out.sum("adjective"))).slope
+        half_width = _jackknife_half_width(trend.slope, slopes)
+        variables["speakers_low"] = trend.slope - half_width
+        variables["speakers_high"] = trend.slope + half_width
     return xr.Dataset(variables)
 
 
-def _layer_means(values):
-    """Average over the neurons of each layer, of each part where there are several."""
-    return (values.unstack("unit") if "unit" in values.dims else values).mean("neuron")
+def _adjectives_of_scores(z, lexicon_words, min_z, yes_no):
+    """Return which words of the lexicon, or confirmed words, have z of at least `min_z`, [..., adjective]."""
+    names = lexicon_words
+    if yes_no:
+        names = text_analysis.confirmed_words(z["word"].values.tolist(), yes_no)
+    z = z.reindex(word=names, fill_value=0).rename(word="adjective")
+    return (z >= min_z).transpose(..., "adjective")
 
 
-def _linear_trend(means):
-    """Return slope over layers, low, high, p and intercept of least squares, with n − 2 degrees of freedom."""
-    finite = means.notnull()
-    n, layers = finite.sum("layer"), means["layer"].where(finite)
-    layers, deviations = layers - layers.mean("layer"), means - means.mean("layer")
-    slope = ((layers * deviations).sum("layer") / (layers**2).sum("layer")).where(n > 2)
+def _adjectives_of_texts(texts, lexicon_words, yes_no, tagger):
+    """Return which words of the lexicon, or confirmed words, each text asserts, [..., adjective]."""
+    n_missing = sum(not isinstance(text, str) for text in texts.values.flat)
+    if n_missing:
+        warnings.warn(f"{n_missing} of {texts.size} neurons have no text: they get no adjectives", stacklevel=3)
+
+    words_by_text = []
+    for text in texts.values.flat:
+        text_words = set()
+        if isinstance(text, str):
+            text_words = text_analysis.asserted_words(text, lexicon_words)
+        if tagger and text_words:
+            text_words = text_words & _tagged_adjectives(text, tagger)
+        words_by_text.append(text_words)
+
+    names = lexicon_words
+    if yes_no:
+        names = text_analysis.confirmed_words(sorted(set().union(*words_by_text)), yes_no)
+    is_asserted = np.zeros((len(words_by_text), len(names)), bool)
+    for row, text_words in enumerate(words_by_text):
+        is_asserted[row] = [name in text_words for name in names]
+    return units.unit_array(texts.drop_attrs(deep=False), is_asserted, adjective=names)
+
+
+def _tagged_adjectives(text, tagger):
+    """Return the words of a text, in lower case, that the tagger takes for adjectives."""
+    return {word.lower() for word, tag in tagger(text) if tag.startswith("JJ")}
+
+
+@dataclass(frozen=True)
+class _Trend:
+    """A least-squares line over layers: slope with its 95 % interval and p, and intercept, each [...]."""
+
+    slope: xr.DataArray
+    low: xr.DataArray
+    high: xr.DataArray
+    p: xr.DataArray
+    intercept: xr.DataArray
+
+
+def _fit_trend(means) -> _Trend:
+    """Fit a line over the layers to means [..., layer], with n − 2 degrees of freedom; NaN under three layers."""
+    layers = means["layer"].where(means.notnull())
+    n = means.notnull().sum("layer")
     freedom = (n - 2).where(n > 2)
-    error = np.sqrt(((deviations - slope * layers) ** 2).sum("layer") / freedom / (layers**2).sum("layer"))
+    centred_layers = layers - layers.mean("layer")
+    centred_means = means - means.mean("layer")
+    square_of_layers = (centred_layers**2).sum("layer")
+
+    slope = ((centred_layers * centred_means).sum("layer") / square_of_layers).where(n > 2)
+    residuals = centred_means - slope * centred_layers
+    error = np.sqrt((residuals**2).sum("layer") / freedom / square_of_layers)
     half_width = error * xr.apply_ufunc(stats.t.ppf, 0.975, freedom)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = xr.apply_ufunc(lambda t, df: 2 * stats.t.sf(t, df), np.abs(slope) / error, freedom)
-    intercept = means.mean("layer") - slope * means["layer"].where(finite).mean("layer")
-    return slope, slope - half_width, slope + half_width, p, intercept
+        p = 2 * xr.apply_ufunc(stats.t.sf, np.abs(slope) / error, freedom)
+    return _Trend(
+        slope=slope,
+        low=slope - half_width,
+        high=slope + half_width,
+        p=p,
+        intercept=means.mean("layer") - slope * layers.mean("layer"),
+    )
 
 
-def _prediction_band(draws):
-    """Return the mean over the draws of a null distribution, and low and high of 95 % of further draws."""
-    half_width = stats.t.ppf(0.975, max(len(draws) - 1, 1)) * statistics.prediction_sd(draws)
-    return draws.mean(0), draws.mean(0) - half_width, draws.mean(0) + half_width
+def _jackknife_half_width(slope, slopes):
+    """Return half the width of the jackknife interval of a slope, from the slopes [speaker, ...] without a speaker."""
+    slopes = slopes.transpose("speaker", ...)
+    n = slopes.sizes["speaker"]
+    pseudovalues = n * slope - (n - 1) * slopes
+    _, low, high = statistics.interval(pseudovalues.transpose("speaker", ...))
+    return (high - low) / 2

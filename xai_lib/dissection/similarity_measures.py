@@ -12,10 +12,14 @@ Oikarinen and Weng (2023), CLIP-Dissect, ICLR, whose defaults these are; Wu, Lin
 Dissection, ICML.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 import torch
+import xarray as xr
 from scipy.special import logsumexp, softmax
 from scipy.stats import rankdata
 from torch.nn.functional import embedding_bag
@@ -23,7 +27,7 @@ from torch.nn.functional import embedding_bag
 from .. import statistics
 
 
-def cosine(fits, values) -> np.ndarray:
+def cosine(fits: np.ndarray, values: np.ndarray | xr.DataArray) -> np.ndarray:
     """Compute the cosine of activations and fits, both centred over clips: their correlation.
 
     Without the centring, a neuron that is always negative would be assigned the concept that fits least, and all that
@@ -32,12 +36,14 @@ def cosine(fits, values) -> np.ndarray:
     return _scores("cosine", fits, values)
 
 
-def cosine_cubed(fits, values) -> np.ndarray:
+def cosine_cubed(fits: np.ndarray, values: np.ndarray | xr.DataArray) -> np.ndarray:
     """Compute `cosine` of the cubes of the centred values, so that the clips far from the mean count most."""
     return _scores("cosine_cubed", fits, values)
 
 
-def rank_reorder(fits, values, *, top=None, p=3, scale=0.5) -> np.ndarray:
+def rank_reorder(
+    fits: np.ndarray, values: np.ndarray | xr.DataArray, *, top: int | None = None, p: float = 3, scale: float = 0.5
+) -> np.ndarray:
     """Compute the negative error with which the fits order a neuron's strongest clips (5 %, but at least ten).
 
     These clips are assigned, by the rank of their fits, the activations of the clips at these ranks. The mean of
@@ -48,12 +54,23 @@ def rank_reorder(fits, values, *, top=None, p=3, scale=0.5) -> np.ndarray:
     return _scores("rank_reorder", fits, values, top=top, p=p, scale=scale)
 
 
-def wpmi(fits, values, *, top=None, a=2, lam=0.6) -> np.ndarray:
+def wpmi(
+    fits: np.ndarray, values: np.ndarray | xr.DataArray, *, top: int | None = None, a: float = 2, lam: float = 0.6
+) -> np.ndarray:
     """Compute weighted pointwise mutual information: `soft_wpmi` with the 28 strongest clips as certain exemplars."""
     return _scores("wpmi", fits, values, top=top, a=a, lam=lam)
 
 
-def soft_wpmi(fits, values, *, top=None, a=10, lam=1, first=0.998, last=0.97) -> np.ndarray:
+def soft_wpmi(
+    fits: np.ndarray,
+    values: np.ndarray | xr.DataArray,
+    *,
+    top: int | None = None,
+    a: float = 10,
+    lam: float = 1,
+    first: float = 0.998,
+    last: float = 0.97,
+) -> np.ndarray:
     """Compute soft weighted pointwise mutual information, log p(exemplars | concept) − lam log p(exemplars).
 
     The former is the sum over the 100 strongest clips, rank k, of log(1 + p_k (s − 1)), where s is the softmax over
@@ -64,7 +81,7 @@ def soft_wpmi(fits, values, *, top=None, a=10, lam=1, first=0.998, last=0.97) ->
     return _scores("soft_wpmi", fits, values, top=top, a=a, lam=lam, first=first, last=last)
 
 
-def scorer(similarity, values, **options):
+def scorer(similarity: str, values: np.ndarray | xr.DataArray, **options) -> tuple[Callable, Callable]:
     """Read the activations once, and return functions that score many fits.
 
     Returns
@@ -80,14 +97,15 @@ def scorer(similarity, values, **options):
     return FUNCTIONS[similarity](values, **options)
 
 
-def blocks(values, size=2**24):
+def blocks(values: np.ndarray | xr.DataArray, size: int = 2**24) -> Iterator[np.ndarray]:
     """Yield the neurons of `values` [clip, …], in order, as arrays [clip, neuron] of about `size` values at most."""
     values = getattr(values, "variable", values)  # the variable of a DataArray in a file reads only the indexed part
-    *outer, width = values.shape[1:]
+    *outer_shape, width = values.shape[1:]
     step = max(size // len(values), 1)
-    for index in np.ndindex(*outer):
+    for outer in np.ndindex(*outer_shape):
         for start in range(0, width, step):
-            block = np.asarray(values[(slice(None), *index, slice(start, start + step))])
+            neurons = slice(start, start + step)
+            block = np.asarray(values[(slice(None), *outer, neurons)])
             if not np.isfinite(block).all():
                 raise ValueError("some activations are NaN or infinite: leave out those clips or neurons")
             yield block.astype(np.result_type(block.dtype, np.float32), copy=False)
@@ -113,16 +131,17 @@ def _cosine(values, cubed=False):
     return score, _no_baseline
 
 
-def standardize(x, cubed=False):
+def standardize(x: np.ndarray, cubed: bool = False) -> np.ndarray:
     """Centre the columns, cube them if `cubed`, and scale them to norm 1; 0 where they vary by rounding at most."""
-    size, x = np.linalg.norm(x, axis=0), x - x.mean(axis=0)
-    x[:, np.linalg.norm(x, axis=0) <= 8 * np.finfo(x.dtype).eps * size] = 0
-    x = statistics.standardize(x, min_norm=0)
-    if cubed:
-        x = x * x * x
-        norm = np.linalg.norm(x, axis=0)
-        x /= np.where(norm > 0, norm, 1)
-    return x
+    centred = x - x.mean(axis=0)
+    rounding = 8 * np.finfo(centred.dtype).eps * np.linalg.norm(x, axis=0)
+    centred[:, np.linalg.norm(centred, axis=0) <= rounding] = 0
+    scaled = statistics.standardize(centred, min_norm=0)
+    if not cubed:
+        return scaled
+    cubes = scaled * scaled * scaled
+    norm = np.linalg.norm(cubes, axis=0)
+    return cubes / np.where(norm > 0, norm, 1)
 
 
 def _strongest(values, top):
@@ -132,29 +151,36 @@ def _strongest(values, top):
     label would be preferred.
     """
     # The permutation is of positions of the clips, always with seed 0.
-    permutation, order, strong = np.random.default_rng(0).permutation(len(values)), [], []
+    permutation = np.random.default_rng(0).permutation(len(values))
+    n_clips = min(top, len(permutation))
+    clips = []
+    activations = []
     for block in blocks(values):
-        largest = torch.topk(torch.from_numpy(np.take(block.T, permutation, axis=1)), min(top, len(permutation)))
-        order.append(permutation[largest.indices.numpy()].astype(np.int32))
-        strong.append(largest.values.numpy())
-    return np.concatenate(order), np.concatenate(strong)
+        permuted = np.take(block.T, permutation, axis=1)
+        largest = torch.topk(torch.from_numpy(permuted), n_clips)
+        clips.append(permutation[largest.indices.numpy()].astype(np.int32))
+        activations.append(largest.values.numpy())
+    return np.concatenate(clips), np.concatenate(activations)
 
 
 def _pmi(values, top=None, *, n_exemplars, a, lam, first=1.0, last=1.0):
-    order, _ = _strongest(values, top or min(n_exemplars, max(len(values) // 8, 1)))
-    if (order == order[0]).all():
+    clips, _ = _strongest(values, top or min(n_exemplars, max(len(values) // 8, 1)))  # [neuron, rank]
+    if (clips == clips[0]).all():
         raise ValueError(
             "wpmi and soft_wpmi compare how well a concept fits a neuron with how well it fits the others: give "
             "several neurons whose strongest clips differ, or use cosine"
         )
-    n, top = len(values), order.shape[1]
-    member = first - (first - last) * np.arange(top)[:, None, None] / top
-    bags = torch.from_numpy(order + n * np.arange(top, dtype=np.int32))  # rows of the table by rank and clip
+    n_clips = len(values)
+    n_ranks = clips.shape[1]
+    ranks = np.arange(n_ranks, dtype=np.int32)
+    p_exemplar = first - (first - last) * ranks / n_ranks
+    rows = torch.from_numpy(clips + n_clips * ranks)  # of a table of all clips at rank 0, all at rank 1, …
 
     def score(fits):
-        share = softmax(a * np.asarray(fits, float), axis=1)
-        table = np.log(np.maximum(1 + member * (share - 1), 1e-7)).reshape(top * n, -1)
-        return embedding_bag(bags, torch.from_numpy(table), mode="sum").numpy()
+        share = softmax(a * np.asarray(fits, float), axis=1)  # [clip, concept]
+        likelihood = 1 + p_exemplar[:, None, None] * (share - 1)  # [rank, clip, concept]
+        table = np.log(np.maximum(likelihood, 1e-7)).reshape(n_ranks * n_clips, -1)
+        return embedding_bag(rows, torch.from_numpy(table), mode="sum").numpy()
 
     def baseline(raw):
         return lam * (logsumexp(raw, axis=0) - np.log(len(raw)))
@@ -163,40 +189,68 @@ def _pmi(values, top=None, *, n_exemplars, a, lam, first=1.0, last=1.0):
 
 
 def _rank_reorder(values, top=None, *, p=3, scale=0.5):
-    order, strong = _strongest(values, top or max(round(len(values) / 20), min(len(values), 10)))
-    top, strong = order.shape[1], strong.astype(float) - strong[:, -1:]
+    clips, activations = _strongest(values, top or max(round(len(values) / 20), min(len(values), 10)))
+    n_ranks = clips.shape[1]
+    strong = activations.astype(float) - activations[:, -1:]  # from 0, the weakest, to 1
     strong /= np.where(strong[:, :1] > 0, strong[:, :1], 1)
 
     def score(fits):
         fits = np.asarray(fits, float)
-        ranks = top * rankdata(fits, "dense", axis=0).T.astype(np.int32)
-        step = max(2**20 // (top * max(len(ranks), top)), 1)  # neurons at a time, so that the arrays fit the cache
-        parts = [_errors(ranks[:, order[i : i + step]], strong[i : i + step], p) for i in range(0, len(order), step)]
-        mean = embedding_bag(torch.from_numpy(order), torch.from_numpy(np.maximum(fits, 0)), mode="mean").numpy()
-        return -np.concatenate(parts) / np.maximum(mean, 1e-6) ** scale
+        fit_ranks = rankdata(fits, "dense", axis=0).T.astype(np.int32)  # [concept, clip]
+        step = max(2**20 // (n_ranks * max(len(fit_ranks), n_ranks)), 1)  # neurons at a time, to fit the cache
+        errors = []
+        for start in range(0, len(clips), step):
+            neurons = slice(start, start + step)
+            errors.append(_relative_errors(fit_ranks[:, clips[neurons]], strong[neurons], p))
+        mean_fit = embedding_bag(torch.from_numpy(clips), torch.from_numpy(np.maximum(fits, 0)), mode="mean").numpy()
+        return -np.concatenate(errors) / np.maximum(mean_fit, 1e-6) ** scale
 
     return score, _no_baseline
 
 
-def _errors(ranks, strong, p):
+def _relative_errors(fit_ranks, strong, p):
     """Return mean |activation − assigned|^p over that in a random order, [neuron, concept]; 1 if all are equal.
 
-    `ranks` [concept, neuron, top] are the ranks of the fits, in steps of `top`; `strong` [neuron, top] decreases.
+    `fit_ranks` [concept, neuron, clip] are the ranks of the fits of each neuron's strongest clips, and `strong`
+    [neuron, clip] their activations, which decrease. The clip that fits least is assigned the weakest of these, and so
+    on; clips that fit equally well share the errors of their places.
     """
-    _, n, top = ranks.shape
-    error = np.abs(strong[:, :, None] - strong[:, None, ::-1])
+    error = np.abs(strong[:, :, None] - strong[:, None, ::-1])  # [neuron, clip, place], places from the weakest up
     error = error**p if p != 3 else error * error * error  # a power is slow
-    sums = np.concatenate([np.zeros((n, top, 1)), error.cumsum(axis=2)], axis=2)  # of clip r, assigned the j weakest
-    fit, clip = np.divmod(np.sort(ranks + np.arange(top, dtype=np.int32)), top)
-    position, new = np.arange(top, dtype=np.int32), np.ones(ranks.shape, bool)
-    new[..., 1:] = fit[..., 1:] != fit[..., :-1]
-    start = np.maximum.accumulate(np.where(new, position, 0), axis=-1)
-    last = np.concatenate([new[..., 1:], np.ones_like(new[..., :1])], axis=-1)
-    stop = np.minimum.accumulate(np.where(last, position + 1, top)[..., ::-1], axis=-1)[..., ::-1]
-    row = (np.arange(n)[:, None] * top + clip) * (top + 1)
-    assigned = (sums.take(row + stop) - sums.take(row + start)) / (stop - start)
+    n_neurons, n_clips, _ = error.shape
+    error_up_to = np.concatenate([np.zeros((n_neurons, n_clips, 1)), error.cumsum(axis=2)], axis=2)
+
+    sorted_ranks, clip = _sort_by_fit(fit_ranks)
+    start, stop = _runs_of_ties(sorted_ranks)
+    # Positions in `error_up_to`, flat since that is faster.
+    row = (np.arange(n_neurons)[:, None] * n_clips + clip) * (n_clips + 1)
+    error_of_ties = (error_up_to.take(row + stop) - error_up_to.take(row + start)) / (stop - start)
+    mean_error = error_of_ties.mean(axis=-1)  # [concept, neuron]
+
     chance = error.mean(axis=(1, 2))
-    return np.where(chance > 0, assigned.mean(axis=-1) / np.where(chance > 0, chance, 1), 1).T
+    return np.where(chance > 0, mean_error / np.where(chance > 0, chance, 1), 1).T
+
+
+def _sort_by_fit(fit_ranks):
+    """Return ranks [concept, neuron, clip] in ascending order, and the clips in that order, tied ones as they come."""
+    n_clips = fit_ranks.shape[-1]
+    keys = fit_ranks * n_clips + np.arange(n_clips, dtype=np.int32)  # sorting these is faster than a stable argsort
+    return np.divmod(np.sort(keys), n_clips)
+
+
+def _runs_of_ties(sorted_ranks):
+    """Return where the run of equal ranks begins in which each place lies, and where it ends, [..., place] both."""
+    n_places = sorted_ranks.shape[-1]
+    place = np.arange(n_places, dtype=np.int32)
+    is_first = np.ones(sorted_ranks.shape, bool)
+    is_first[..., 1:] = sorted_ranks[..., 1:] != sorted_ranks[..., :-1]
+    is_last = np.ones(sorted_ranks.shape, bool)
+    is_last[..., :-1] = is_first[..., 1:]
+
+    start = np.maximum.accumulate(np.where(is_first, place, 0), axis=-1)
+    backwards = np.where(is_last, place + 1, n_places)[..., ::-1]
+    stop = np.minimum.accumulate(backwards, axis=-1)[..., ::-1]
+    return start, stop
 
 
 FUNCTIONS = {

@@ -1,14 +1,30 @@
 """What each class gains or loses when a neuron is held at zero."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .. import edits, execution, results, statistics, targets
 from ..corpora import as_clips
 
+if TYPE_CHECKING:
+    from ..models.model import Model
+
 
 def zero_ablation(
-    model, clips, layer, neuron, *, part="ffn_hidden", scale="log_odds", batch=None, sample_rate=None
+    model: Model,
+    clips,
+    layer: int,
+    neuron: int,
+    *,
+    part: str = "ffn_hidden",
+    scale: str = "log_odds",
+    batch: int | None = None,
+    sample_rate: int | None = None,
 ) -> xr.Dataset:
     """Compute the change in each class when one neuron is set to zero.
 
@@ -21,21 +37,41 @@ def zero_ablation(
     """
     clips = as_clips(clips, sample_rate)
     targets.check(model, model.labels[0], scale)
-    plan, skipped, rows = [(model.check((layer, part), neuron), edits.edit(neuron, "zero"))], {}, {}
+    site = model.check((layer, part), neuron)
+    plan = [(site, edits.edit(neuron, "zero"))]
+
+    skipped = {}
+    changes = {}
     for index, waveform in model.stream(clips, skipped):
         logits = execution.cascade(model, waveform, plan, batch=batch).double()
-        values = [targets.value(model, logits, (target,), scale) for target in range(len(model.labels))]
-        rows[index] = [float(value[1] - value[0]) for value in values]
-    coords = {**results.coordinates(clips, rows), "target": model.labels}
-    change, class_summaries = xr.DataArray(list(rows.values()), coords, ("clip", "target")), []
-    for name in model.labels if "label" in coords else ():
-        class_change = change.sel(target=name).isel(clip=np.flatnonzero(change["label"].values == name))
-        units = results.units(class_change) if class_change.size else class_change
-        class_summaries.append(
-            [*statistics.interval(units.values), units.size] if class_change.size else [np.nan] * 3 + [0]
-        )
-    parts = {key: ("target", list(column)) for key, column in zip(("mean", "low", "high", "n"), zip(*class_summaries))}
+        changes[index] = _changes(model, logits, scale)
+    coords = {**results.coordinates(clips, changes), "target": model.labels}
+    change = xr.DataArray(list(changes.values()), coords, ("clip", "target"))
+
+    result = xr.Dataset({"change": change})
+    if "label" in coords:
+        summary = pd.DataFrame([_summarise_class(change, name) for name in model.labels])
+        result = result.assign({name: ("target", summary[name].to_numpy()) for name in summary})
+    return result.assign_attrs(results.attributes(model, skipped, layer=layer, neuron=neuron, part=part, scale=scale))
+
+
+def _changes(model, logits, scale):
+    """Return the edited value minus the clean one of each class, from the logits of both, [clean and edited, class]."""
+    changes = []
+    for target in range(len(model.labels)):
+        clean, edited = targets.value(model, logits, (target,), scale)
+        changes.append(float(edited - clean))
+    return changes
+
+
+def _summarise_class(change, name):
+    """Average the change in a class over speakers, in its own clips; no interval where speakers are not known."""
+    class_change = change.sel(target=name).isel(clip=np.flatnonzero(change["label"].values == name))
+    if not class_change.size:
+        return {"mean": np.nan, "low": np.nan, "high": np.nan, "n": 0}
+    class_change = results.units(class_change)
+    mean, low, high = statistics.interval(class_change.values)
     if not results.speakers_known(change):
-        parts |= {key: ("target", np.full(len(class_summaries), np.nan)) for key in ("low", "high") if class_summaries}
-    options = {"layer": layer, "neuron": neuron, "part": part, "scale": scale}
-    return xr.Dataset({"change": change, **parts}, attrs=results.attributes(model, skipped, **options))
+        low = np.nan
+        high = np.nan
+    return {"mean": mean, "low": low, "high": high, "n": class_change.size}

@@ -8,28 +8,29 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import statistics
+from ..dissection import NeuronCard
 from . import style
 
 
-def neuron_card(card: Mapping, *, marks: Mapping[str, float] | None = None, units: str = "speakers") -> Figure:
+def neuron_card(card: NeuronCard, *, marks: Mapping[str, float] | None = None, units: str = "speakers") -> Figure:
     """Plot one neuron: words of its description, best concept, activation on held-out clips, and zero ablation.
 
-    `card` is as returned by `dissection.card`; missing parts are left out. `marks` are activations of other recordings
-    by name, drawn as lines. Text is truncated and drawn literally: a "$" starts no formula. `units` is the
-    figure's word for speakers.
+    `card` is a `NeuronCard`, as returned by `dissection.card`; missing parts are left out. `marks` are activations of
+    other recordings by name, drawn as lines. Text is truncated and drawn literally: a "$" starts no formula. `units`
+    is the figure's word for speakers.
     """
     sections = []
     widths = []
-    if card["z"] is not None:
+    if card.z is not None:
         sections.append(_draw_words)
         widths.append(1)
-    if card["named"] is not None:
+    if card.concept_match is not None:
         sections.append(_draw_concepts)
         widths.append(0.9)
-    if card["test"] is not None and card["selective"]:
+    if card.test is not None and card.selectivity:
         sections.append(partial(_draw_clips, marks=marks or {}))
         widths.append(1.3)
-    if card["zero_ablation"] is not None and "mean" in card["zero_ablation"]:
+    if card.zero_ablation is not None and "mean" in card.zero_ablation:
         sections.append(partial(_draw_zeroed, units=units))
         widths.append(0.8)
 
@@ -44,28 +45,18 @@ def neuron_card(card: Mapping, *, marks: Mapping[str, float] | None = None, unit
         draw(ax, card)
     if not sections:
         panels[0, 0].set_axis_off()
-    figure.suptitle(_title(card), ha="left", x=0.01, size=10)
+    figure.suptitle(f"{_plain(card.title, 60)}: {_plain(card.description, 110)}", ha="left", x=0.01, size=10)
     return figure
-
-
-def _title(card):
-    """Return the neuron's layer, part and number, and its summary, or else its description."""
-    part = f"{card['part']}, " if card["part"] else ""
-    neuron_name = f"Layer {card['layer']}, {part}neuron {card['neuron']}"
-    for text in (card["summary"], card["sentence"]):
-        if isinstance(text, str):
-            return f"{_plain(neuron_name, 60)}: {_plain(text, 110)}"
-    return f"{_plain(neuron_name, 60)}: no description"
 
 
 def _draw_words(ax, card):
     """Draw the z of each word."""
-    z = card["z"].sortby(card["z"])
+    z = card.z.sortby(card.z)
     furthest = np.argsort(-np.abs(z.values), kind="stable")[:20]  # more would be unreadable
     z = z[np.sort(furthest)]
     ax.barh(range(z.size), z.values, color=np.where(z.values > 0, *style.COLORS[:2]))
-    ax.axvline(-card["chance_z"], color="black", lw=1, ls=":")
-    ax.axvline(card["chance_z"], color="black", lw=1, ls=":")
+    ax.axvline(-card.chance_z, color="black", lw=1, ls=":")
+    ax.axvline(card.chance_z, color="black", lw=1, ls=":")
     ax.set_yticks(range(z.size), [_plain(word) for word in z["word"].values], size=8)
     ax.set(
         xlabel="z, high against low exemplars\n(dotted: 95 % of shuffled captions)", title="Words of the description"
@@ -74,8 +65,8 @@ def _draw_words(ax, card):
 
 def _draw_concepts(ax, card):
     """Draw the score of each concept; of a long list, the best ten."""
-    named = card["named"]
-    score = named["score"]
+    match = card.concept_match
+    score = match["score"]
     if score.size > 10:
         score = score[np.argsort(-score.values, kind="stable")[:10]]
     else:
@@ -85,22 +76,22 @@ def _draw_concepts(ax, card):
     ax.scatter(score, range(score.size), s=60, color=list(colors.values()), edgecolor="black", lw=0.3, zorder=3)
     ax.hlines(range(score.size), 0, 1, transform=ax.get_yaxis_transform(), color="#DDDDDD", lw=0.8)
     dotted = ""
-    if np.isfinite(named["chance"]):
-        ax.axvline(float(named["chance"]), color="black", lw=1, ls=":")
+    if np.isfinite(match["chance"]):
+        ax.axvline(float(match["chance"]), color="black", lw=1, ls=":")
         dotted = "\n(dotted: best of shuffled)"
     ax.set_yticks(range(score.size), [_plain(name) for name in colors], size=8)
     ax.invert_yaxis()
-    name = _plain(named["name"].item() or "none")
-    ax.set(xlabel=f"fit ({name} fits best,\np = {float(named['p']):.3f}){dotted}", title="Concept")
+    name = _plain(match["name"].item() or "none")
+    ax.set(xlabel=f"fit ({name} fits best,\np = {float(match['p']):.3f}){dotted}", title="Concept")
 
 
 def _draw_clips(ax, card, marks):
     """Draw the activation of each held-out clip by class, with the AUROC."""
-    test = card["test"]
+    test = card.test
     rng = np.random.default_rng(0)
     names = []
     right = ax.get_yaxis_transform()
-    for column, selective in card["selective"].items():
+    for column, selective in card.selectivity.items():
         classes = _in_order(card, selective["concept"].values)
         colors = style.colors(classes) if column == "label" else dict(zip(classes, cycle(style.MORE_COLORS[::-1])))
         for name in classes:
@@ -118,7 +109,7 @@ def _draw_clips(ax, card, marks):
     if marks:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), fontsize=8, ncols=2)
     ax.set_xlabel("mean activation in a clip\n(right: AUROC; *: q < 0.05)")
-    ax.set_title(f"Held-out clips{_correlation_note(card['rho'])}")
+    ax.set_title(f"Held-out clips{_correlation_note(card.rho)}")
 
 
 def _auroc(class_result):
@@ -138,7 +129,7 @@ def _correlation_note(rho):
 
 def _draw_zeroed(ax, card, units):
     """Draw the change of each class under zero ablation of the neuron."""
-    effect = card["zero_ablation"]
+    effect = card.zero_ablation
     colors = style.colors(effect["target"].values)
     error = [effect["mean"] - effect["low"], effect["high"] - effect["mean"]]
     ax.barh(range(len(colors)), effect["mean"], xerr=error, color=list(colors.values()), ecolor="black", capsize=2)
@@ -154,7 +145,7 @@ def _draw_zeroed(ax, card, units):
 
 def _in_order(card, names) -> list:
     """Return names in the order of the panel of classes, so that all panels agree; others follow in their own order."""
-    effect = card["zero_ablation"]
+    effect = card.zero_ablation
     if effect is None:
         return list(names)
     first = effect["target"].values.tolist()

@@ -104,7 +104,7 @@ class NeuronCard(Panel):
             effect = dissection.zero_ablation(self.model, effect, layer, neuron, part=part)
         card = dissection.card(layer, neuron, exemplars=exemplars, zero_ablation=effect, **self.results)
         outputs = [plots.neuron_card(card)]
-        if card["summary"] is not None:
-            outputs.append(HTML(f"<p>{_cell(card['summary'])}</p>"))
+        if card.summary is not None:
+            outputs.append(HTML(f"<p>{_cell(card.summary)}</p>"))
         outputs.append(players(exemplars, self.model.sample_rate))
         return outputs

@@ -4,6 +4,8 @@ A captioner is called with clips and returns a Series of str by clip, "caption".
 gets no caption, is NaN and named in a warning.
 """
 
+from __future__ import annotations
+
 import re
 
 import numpy as np
@@ -18,15 +20,18 @@ from .vocabulary import BadAnswer, each, lexicon, prompt
 NOTHING = "an ordinary voice"
 
 
-def captions(table, reference, *, speakers=None, noun="voice") -> pd.Series:
+def captions(
+    table: pd.DataFrame, reference: pd.DataFrame, *, speakers: pd.Series | None = None, noun: str = "voice"
+) -> pd.Series:
     """Return a caption per clip from its measured features: "a very loud, high-pitched, fast voice".
 
     A feature is mentioned when it lies in the lower or upper third of the reference clips, with "very" in the outer
     tenth; values between are not mentioned, and a clip without any is "an ordinary voice". A clip that has sound but no
     pitch is "unpitched". Parameters as in `ranks`; for clips that are not all speech, set `noun` to "sound".
     """
-    words, clip_ranks = lexicon(), ranks(table, reference, speakers=speakers)
+    words = lexicon()
     has_sound = table["level_db"].notna()
+    clip_ranks = ranks(table, reference, speakers=speakers)
     texts = [_caption(row, words, noun, has_sound[clip]) for clip, row in clip_ranks.iterrows()]
     return pd.Series(texts, table.index, dtype=object, name="caption")
 
@@ -40,8 +45,9 @@ class Acoustics:
         Clips among which others are ranked, or their `corpora.features_table`.
     """
 
-    def __init__(self, reference, *, noun="voice"):
-        self.reference, self.noun = _features_table(reference), noun
+    def __init__(self, reference: pd.DataFrame, *, noun: str = "voice"):
+        self.reference = _features_table(reference)
+        self.noun = noun
 
     def __call__(self, clips) -> pd.Series:
         clips = as_clips(clips)
@@ -63,13 +69,15 @@ class Tagger:
     tag with the model whose neurons are to be described: the descriptions would be circular.
     """
 
-    def __init__(self, model, *, top=3, floor=0.1, device="auto"):
+    def __init__(self, model: str, *, top: int = 3, floor: float = 0.1, device: str = "auto"):
         from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-        self.top, self.floor, self.device = top, floor, checkpoints.device(device)
+        self.top = top
+        self.floor = floor
+        self.device = checkpoints.device(device)
         self.network, self.extractor = _load(model, AutoModelForAudioClassification, AutoFeatureExtractor, self.device)
 
-    def probabilities(self, waveform) -> pd.Series:
+    def probabilities(self, waveform: np.ndarray) -> pd.Series:
         """Return the probability of each label; those of a multi-label model do not sum to 1."""
         import torch
 
@@ -77,16 +85,19 @@ class Tagger:
         inputs = self.extractor(waveform, sampling_rate=rate, return_tensors="pt").to(self.device)
         with torch.inference_mode():
             logits = self.network(**inputs).logits[0].float()
-        is_multi_label = self.network.config.problem_type == "multi_label_classification"
-        values = (logits.sigmoid() if is_multi_label else logits.softmax(-1)).cpu().numpy()
-        return pd.Series(values, [self.network.config.id2label[i] for i in range(len(values))])
+        if self.network.config.problem_type == "multi_label_classification":
+            probabilities = logits.sigmoid()
+        else:
+            probabilities = logits.softmax(-1)
+        labels = [self.network.config.id2label[i] for i in range(len(probabilities))]
+        return pd.Series(probabilities.cpu().numpy(), labels)
 
     def _describe(self, waveform) -> str:
         likely = self.probabilities(waveform).sort_values(ascending=False, kind="stable")[: self.top]
         likely = likely[likely >= self.floor]
         if not len(likely):
             raise BadAnswer(f"no tag has a probability of {self.floor:g} or more")
-        return ", ".join(map(str, likely.index))
+        return ", ".join(likely.index.astype(str))
 
     def __call__(self, clips) -> pd.Series:
         return _caption_clips(self._describe, clips, self.extractor.sampling_rate)
@@ -106,10 +117,19 @@ class AudioLanguageModel:
         Maximum number of tokens of an answer; a longer one is rejected (BadAnswer).
     """
 
-    def __init__(self, model="Qwen/Qwen2-Audio-7B-Instruct", *, ask=None, max_tokens=128, device="auto"):
+    def __init__(
+        self,
+        model: str = "Qwen/Qwen2-Audio-7B-Instruct",
+        *,
+        ask: str | None = None,
+        max_tokens: int = 128,
+        device: str = "auto",
+    ):
         from transformers import AutoModelForMultimodalLM, AutoProcessor
 
-        self.ask, self.max_tokens, self.device = ask or prompt("describe")[-1], max_tokens, checkpoints.device(device)
+        self.ask = ask or prompt("describe")[-1]
+        self.max_tokens = max_tokens
+        self.device = checkpoints.device(device)
         self.network, self.processor = _load(model, AutoModelForMultimodalLM, AutoProcessor, self.device, "auto")
         self.sample_rate = self.processor.feature_extractor.sampling_rate
 
@@ -125,11 +145,12 @@ class AudioLanguageModel:
         return _caption_clips(self._describe, clips, self.sample_rate)
 
 
-def generated(network, tokenizer, inputs, max_tokens) -> str:
+def generated(network, tokenizer, inputs, max_tokens: int) -> str:
     """Return the greedy answer of a language model; raise BadAnswer if it is empty or longer than `max_tokens`."""
     import torch
 
-    n_prompt, limit = inputs["input_ids"].shape[1], network.config.get_text_config().max_position_embeddings
+    n_prompt = inputs["input_ids"].shape[1]
+    limit = network.config.get_text_config().max_position_embeddings
     if n_prompt + max_tokens > limit:
         raise BadAnswer(
             f"a prompt of {n_prompt} tokens and an answer of {max_tokens} exceed the model's context of {limit} tokens"
@@ -139,11 +160,10 @@ def generated(network, tokenizer, inputs, max_tokens) -> str:
             **inputs, do_sample=False, temperature=None, top_p=None, top_k=None, max_new_tokens=max_tokens
         )
     new_tokens = tokens[0, n_prompt:]
-    end_tokens = network.generation_config.eos_token_id
-    end_tokens = {tokenizer.eos_token_id, *(end_tokens if isinstance(end_tokens, list) else [end_tokens])}
     answer = tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
     if not answer:
         raise BadAnswer("the answer is empty")
+    end_tokens = np.append(network.generation_config.eos_token_id, tokenizer.eos_token_id)  # the former may be a list
     if len(new_tokens) == max_tokens and new_tokens[-1].item() not in end_tokens:
         raise BadAnswer(f"the answer is cut off after {max_tokens} tokens: {answer!r}")
     return answer
@@ -158,13 +178,21 @@ def _caption_clips(describe, clips, sample_rate) -> pd.Series:
 
 def _caption(row, words, noun, has_sound) -> str:
     """Return the caption of one clip from its ranks."""
-    terms = []
-    for name, rank in row.items():
-        if np.isnan(rank):
-            terms += [words.loc[name, "missing"]] if has_sound and words.loc[name, "missing"] else []
-        elif rank <= 1 / 3 or rank >= 2 / 3:
-            word = words.loc[name, "low" if rank < 0.5 else "high"]
-            terms.append(f"very {word}" if rank <= 0.1 or rank >= 0.9 else word)
+    terms = [_term(rank, words.loc[name], has_sound) for name, rank in row.items()]
+    terms = [term for term in terms if term]
     if not terms:
         return NOTHING.replace("voice", noun)
-    return f"{'an' if re.match('[aeiou]', terms[0]) else 'a'} {', '.join(terms)} {noun}"
+    article = "an" if re.match("[aeiou]", terms[0]) else "a"
+    return f"{article} {', '.join(terms)} {noun}"
+
+
+def _term(rank, words, has_sound) -> str:
+    """Return how a caption mentions the rank of one feature, "" where it does not."""
+    if np.isnan(rank):
+        return words["missing"] if has_sound else ""
+    if 1 / 3 < rank < 2 / 3:
+        return ""
+    word = words["low"] if rank < 0.5 else words["high"]
+    if rank <= 0.1 or rank >= 0.9:
+        return f"very {word}"
+    return word

@@ -5,11 +5,14 @@ deterministically, and from a cache folder if the same request was answered befo
 raises BadAnswer, never a guess. All texts are passed to it as delimited data, and its answers are data too.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import re
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,32 +34,38 @@ class Contrastive:
     min_z, max_words : as in `sentence`.
     """
 
-    def __init__(self, background, *, min_z=1.96, max_words=3):
-        self.words, self.options = (
-            counts(pd.Series(list(background), dtype=object)),
-            {"min_z": min_z, "max_words": max_words},
-        )
+    def __init__(self, background: Iterable[str], *, min_z: float = 1.96, max_words: int = 3):
+        self.words = counts(pd.Series(list(background), dtype=object))
+        self.options = {"min_z": min_z, "max_words": max_words}
 
-    def __call__(self, texts, low=None) -> str:
-        def count(texts):
-            totals = counts(pd.Series(list(texts), dtype=object)).sum("clip")
-            return totals.reindex(word=self.words["word"].values, fill_value=0)
+    def __call__(self, texts: Iterable[str], low: Iterable[str] | None = None) -> str:
+        background = self.words.sum("clip")
+        high_counts = self._count(texts)
+        if low is None:
+            low_counts = (background - high_counts).clip(0)
+        else:
+            low_counts = self._count(low)
+        z = high_counts.copy(data=terms(high_counts, low_counts, background))
+        return sentence(z, **self.options)
 
-        high, background = count(texts), self.words.sum("clip")
-        other = (background - high).clip(0) if low is None else count(low)
-        return sentence(high.copy(data=terms(high, other, background)), **self.options)
+    def _count(self, texts):
+        """Return how many of the texts contain each word of the background, [word]."""
+        totals = counts(pd.Series(list(texts), dtype=object)).sum("clip")
+        return totals.reindex(word=self.words["word"].values, fill_value=0)
 
 
 class _CachedLanguageModel:
     """Base class of the language models: cached answers, and summaries of texts when called."""
 
     def __init__(self, name, cache, **options):
-        self.name, self.options, self.cache = str(name), options, cache and Path(cache).expanduser()
+        self.name = str(name)
+        self.options = options
+        self.cache = cache and Path(cache).expanduser()
 
-    def ask(self, system, user) -> str:
+    def ask(self, system: str, user: str) -> str:
         """Return the answer to a request; raise BadAnswer, and cache nothing, if it is empty, cut off or malformed."""
-        # Half of a surrogate pair cannot be encoded.
-        system, user = (part.encode("utf-8", "replace").decode() for part in (system, user))
+        system = _encodable(system)
+        user = _encodable(user)
         request = {"model": self.name, "system": system, "user": user, **self.options}
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         path = self.cache and self.cache / f"{key}.json"
@@ -73,7 +82,7 @@ class _CachedLanguageModel:
             os.replace(part, path)  # atomic: the file is complete or absent, even if the process is killed
         return answer
 
-    def __call__(self, texts) -> str:
+    def __call__(self, texts: Iterable[str]) -> str:
         return self.ask(*prompt("summary", captions=_json_lines(texts)))
 
 
@@ -88,7 +97,9 @@ class LLM(_CachedLanguageModel):
         Folder in which answers are stored.
     """
 
-    def __init__(self, model, *, max_tokens=256, device="auto", cache=None):
+    def __init__(
+        self, model: str, *, max_tokens: int = 256, device: str = "auto", cache: str | os.PathLike | None = None
+    ):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from .encoders import _load
@@ -123,29 +134,49 @@ class Endpoint(_CachedLanguageModel):
     """
 
     def __init__(
-        self, base_url, model, *, max_tokens=256, seed=0, timeout=60, retries=4, wait=1.0, api_key=None, cache=None
+        self,
+        base_url: str,
+        model: str,
+        *,
+        max_tokens: int = 256,
+        seed: int = 0,
+        timeout: float = 60,
+        retries: int = 4,
+        wait: float = 1.0,
+        api_key: str | None = None,
+        cache: str | os.PathLike | None = None,
     ):
         from huggingface_hub import InferenceClient
 
         # "none" keeps the client from sending a hub token of this machine to the server.
         self.client = InferenceClient(base_url=base_url, timeout=timeout, api_key=api_key or "none")
-        self.model, self.retries, self.wait = model, retries, wait
+        self.model = model
+        self.retries = retries
+        self.wait = wait
         super().__init__(f"{model} at {base_url}", cache, max_tokens=max_tokens, seed=seed)
 
     def _answer(self, system, user):
+        reply = self._request([{"role": "system", "content": system}, {"role": "user", "content": user}])
+        try:
+            choice = reply.choices[0]
+            answer = choice.message.content
+            finish_reason = choice.finish_reason
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise BadAnswer(f"the server's answer is not a chat completion: {str(reply)[:200]}") from error
+        if not isinstance(answer, str) or not answer.strip():
+            raise BadAnswer("the answer is empty")
+        if finish_reason == "length":
+            raise BadAnswer(f"the answer is cut off after {self.options['max_tokens']} tokens: {answer[:200]!r}")
+        return answer.strip()
+
+    def _request(self, chat):
+        """Return the server's reply to a chat; retry where it cannot be reached, is busy or fails."""
         from huggingface_hub.errors import HTTPError
 
-        chat = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        options = {"seed": self.options["seed"], "max_tokens": self.options["max_tokens"]}
         for attempt in range(self.retries + 1):
             try:
-                reply = self.client.chat_completion(
-                    chat,
-                    model=self.model,
-                    temperature=0,
-                    seed=self.options["seed"],
-                    max_tokens=self.options["max_tokens"],
-                )
-                break
+                return self.client.chat_completion(chat, model=self.model, temperature=0, **options)
             except HTTPError as error:
                 status = getattr(getattr(error, "response", None), "status_code", None)
                 if attempt < self.retries and (status is None or status == 429 or status >= 500):
@@ -159,50 +190,49 @@ class Endpoint(_CachedLanguageModel):
                     raise BadAnswer(f"the server refuses the request ({status}): {str(error)[:200]}") from error
             except (KeyError, TypeError, ValueError) as error:  # no JSON, or JSON of another structure
                 raise BadAnswer(f"the server's answer is not a chat completion ({error!r:.200})") from error
-        try:
-            choice = reply.choices[0]
-            answer, reason = choice.message.content, choice.finish_reason
-        except (AttributeError, IndexError, KeyError, TypeError) as error:
-            raise BadAnswer(f"the server's answer is not a chat completion: {str(reply)[:200]}") from error
-        if not isinstance(answer, str) or not answer.strip():
-            raise BadAnswer("the answer is empty")
-        if reason == "length":
-            raise BadAnswer(f"the answer is cut off after {self.options['max_tokens']} tokens: {answer[:200]!r}")
-        return answer.strip()
 
 
-def summaries(summariser, texts) -> pd.Series:
+def summaries(summariser, texts: Mapping) -> pd.Series:
     """Return the summary of each list of texts, {key: texts}; NaN without an answer, and a warning names those."""
     items = tqdm(texts.items(), total=len(texts), unit="summary", leave=False, delay=2)
     return each(summariser, items, "summaries").rename("summary")
 
 
-def yes_no(llm, question):
+def yes_no(llm, question: str) -> bool | None:
     """Ask a language model a question; return True for "yes", False for "no", None for any other answer."""
     answer = _require_language_model(llm).ask(*prompt("yes_no", question=question))
     return {"yes": True, "no": False}.get(_normalized(answer))
 
 
-def is_adjective(llm, word):
+def is_adjective(llm, word: str) -> bool | None:
     """Ask a language model whether a word is an adjective of sound; return True, False, or None as `yes_no` does."""
     return yes_no(llm, prompt("adjective", word=word)[-1])
 
 
-def choose(llm, description, concepts, k=1) -> list:
+def choose(llm, description: str, concepts: pd.Series | Sequence[str], k: int = 1) -> list[str | None]:
     """Return the `k` concepts of a list that a language model assigns to a description, best first (ICL).
 
     A name that is not on the list, or is repeated, becomes None; all become None if the answer does not have `k` lines.
     Names must match exactly, up to case and quotes; similar names are not accepted.
     """
-    names = [str(name) for name in (concepts.index if isinstance(concepts, pd.Series) else concepts)]
+    if isinstance(concepts, pd.Series):
+        concepts = concepts.index
+    names = [str(name) for name in concepts]
     request = prompt("choose", concepts="\n".join(names), description=_json_lines([description]), k=k)
     lines = [line for line in _require_language_model(llm).ask(*request).splitlines() if line.strip()]
     if len(lines) != k:
         return [None] * k
-    remaining, choices = {_normalized(name): name for name in names}, []
+    remaining = {_normalized(name): name for name in names}
+    choices = []
     for line in lines:
-        choices.append(remaining.pop(_normalized(re.sub(r"^\s*(?:\d+[.)]|[-*•])\s+", "", line)), None))
+        answer = re.sub(r"^\s*(?:\d+[.)]|[-*•])\s+", "", line)  # without a bullet or number
+        choices.append(remaining.pop(_normalized(answer), None))
     return choices
+
+
+def _encodable(text) -> str:
+    """Return a text with "?" for each half of a surrogate pair, which cannot be encoded."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _normalized(text) -> str:

@@ -1,8 +1,12 @@
 """Text analysis: sentences, asserted (not negated) words, parts of speech, and the removal of shared sentences."""
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,14 +19,18 @@ _NEGATIONS = {"not", "no", "never", "nor", "neither", "none", "without", "hardly
 TAGS = {"adjectives": "JJ", "nouns": "NN", "verbs": "VB", "prepositions": "IN"}  # prefixes of Penn Treebank tags
 
 
-def sentences(text) -> list:
+def sentences(text: str | None) -> list[str]:
     """Split a text at the ends of sentences and lines; drop bullets, list numbers and parts without a letter."""
-    parts = re.split(r"(?<=[.!?…])\s+|(?<=[。！？؟।])|\n+", text if isinstance(text, str) else "")
+    if not isinstance(text, str):
+        return []
+    parts = re.split(r"(?<=[.!?…])\s+|(?<=[。！？؟।])|\n+", text)
     parts = [re.sub(r"^\s*(?:[-*•]+|\d+[.)])\s+", "", part).strip() for part in parts]
     return [part for part in parts if any(map(str.isalpha, part))]
 
 
-def calibrate(high, low, *, encoder, threshold=0.9):
+def calibrate(
+    high: str | None, low: str | None, *, encoder: Callable, threshold: float = 0.9
+) -> tuple[str, str, pd.DataFrame]:
     """Remove from the summaries of a neuron's high and low clips the sentences that both share.
 
     A sentence is removed if its cosine with some sentence of the other summary is above `threshold`.
@@ -42,24 +50,42 @@ def calibrate(high, low, *, encoder, threshold=0.9):
         A row for each removed sentence: `side`, `sentence`, `partner` (the nearest sentence of the other side) and
         their `cosine`.
     """
-    by_side = {"high": sentences(high), "low": sentences(low)}
-    distinct, removed = {side: list(dict.fromkeys(texts)) for side, texts in by_side.items()}, []
-    if all(distinct.values()):
-        vectors = np.asarray(encoder(distinct["high"] + distinct["low"]), float)
+    high_sentences = sentences(high)
+    low_sentences = sentences(low)
+    removed = _shared_sentences(
+        list(dict.fromkeys(high_sentences)), list(dict.fromkeys(low_sentences)), encoder, threshold
+    )
+    removed_from_high = set(removed.loc[removed["side"] == "high", "sentence"])
+    removed_from_low = set(removed.loc[removed["side"] == "low", "sentence"])
+    remaining_high = " ".join(text for text in high_sentences if text not in removed_from_high)
+    remaining_low = " ".join(text for text in low_sentences if text not in removed_from_low)
+    return remaining_high, remaining_low, removed
+
+
+def _shared_sentences(high, low, encoder, threshold) -> pd.DataFrame:
+    """Return the sentences of either side whose cosine with one of the other is above the threshold, with that one."""
+    rows = []
+    if high and low:
+        vectors = np.asarray(encoder(high + low), float)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        of_high, of_low = np.split(vectors, [len(distinct["high"])])
-        for side, other, vectors_a, vectors_b in (("high", "low", of_high, of_low), ("low", "high", of_low, of_high)):
-            for start in range(0, len(vectors_a), 512):  # in chunks, since a long text has many pairs
-                cosine = vectors_a[start : start + 512] @ vectors_b.T
-                for row in np.flatnonzero(cosine.max(1) > threshold):
-                    nearest = cosine[row].argmax()
-                    removed.append((side, distinct[side][start + row], distinct[other][nearest], cosine[row, nearest]))
-    excluded = {(side, text) for side, text, *_ in removed}
-    remaining = (" ".join(text for text in texts if (side, text) not in excluded) for side, texts in by_side.items())
-    return *remaining, pd.DataFrame(removed, columns=["side", "sentence", "partner", "cosine"])
+        high_vectors, low_vectors = np.split(vectors, [len(high)])
+        rows += _near_sentences("high", high, low, high_vectors, low_vectors, threshold)
+        rows += _near_sentences("low", low, high, low_vectors, high_vectors, threshold)
+    return pd.DataFrame(rows, columns=["side", "sentence", "partner", "cosine"])
 
 
-def asserted_words(text, known=()) -> set:
+def _near_sentences(side, texts, others, text_vectors, other_vectors, threshold) -> list[tuple]:
+    """Return side, sentence, nearest other sentence and their cosine, of each text whose cosine is above threshold."""
+    rows = []
+    for start in range(0, len(texts), 512):  # in chunks, since a long text has many pairs
+        cosine = text_vectors[start : start + 512] @ other_vectors.T
+        for row in np.flatnonzero(cosine.max(1) > threshold):
+            nearest = cosine[row].argmax()
+            rows.append((side, texts[start + row], others[nearest], cosine[row, nearest]))
+    return rows
+
+
+def asserted_words(text: str, known: Iterable[str] = ()) -> set[str]:
     """Return the words of a text, in lower case, that occur at least once without negation.
 
     A word is negated if "not", "no", "without" or the like is one of the four words before it in its clause. Hyphenated
@@ -68,28 +94,50 @@ def asserted_words(text, known=()) -> set:
     text = text.lower().translate(_HYPHENS)
     for word in known:
         text = text.replace(word.replace("-", " "), word)
-    asserted, tokens, clause_start = set(), _TOKEN.findall(text), 0
+    tokens = _TOKEN.findall(text)
+    asserted = set()
+    clause_start = 0
     for index, token in enumerate(tokens):
         if not token[0].isalpha() or token in _CLAUSE_STARTS:
             clause_start = index + 1
-        elif not (token in _NEGATIONS or token.endswith("n't")):
+        elif not _is_negation(token):
             first = max(clause_start, index - 4)
-            pairs = zip(tokens[first:index], tokens[first + 1 : index + 1])
-            if not any((a in _NEGATIONS or a.endswith("n't")) and b not in _FOCUS_ADVERBS for a, b in pairs):
+            if not _ends_negated(tokens[first : index + 1]):
                 asserted.add(token)
     return asserted
 
 
-def confirmed_words(words, yes_no) -> list:
+def _is_negation(word) -> bool:
+    """Return whether a word negates what follows it."""
+    return word in _NEGATIONS or word.endswith("n't")
+
+
+def _ends_negated(words) -> bool:
+    """Return whether one of the words negates the last of them; "not only" negates nothing."""
+    for word, next_word in pairwise(words):
+        if _is_negation(word) and next_word not in _FOCUS_ADVERBS:
+            return True
+    return False
+
+
+def confirmed_words(words: Iterable[str], yes_no: Callable) -> list[str]:
     """Return the words for which `yes_no` returns True; warn of those for which it returns neither True nor False."""
-    answers = {word: yes_no(word) for word in words}
-    unclear = [word for word, answer in answers.items() if answer not in (True, False)]
+    confirmed = []
+    unclear = []
+    for word in dict.fromkeys(words):
+        answer = yes_no(word)
+        if answer not in (True, False):
+            unclear.append(word)
+        elif answer:
+            confirmed.append(word)
     if unclear:
-        warnings.warn(f"no clear answer (True or False); words not counted: {', '.join(unclear)[:1000]}", stacklevel=3)
-    return [word for word, answer in answers.items() if answer in (True,)]
+        warnings.warn(f"no clear answer (True or False); words not counted: {', '.join(unclear)[:1000]}", stacklevel=4)
+    return confirmed
 
 
-def parts_of_speech(texts, tagger=None, *, kinds=(*TAGS, "length")) -> pd.DataFrame:
+def parts_of_speech(
+    texts: pd.Series, tagger: Callable | None = None, *, kinds: Iterable[str] = (*TAGS, "length")
+) -> pd.DataFrame:
     """Count the words of each kind in each text (Series); NaN where there is no text.
 
     `kinds` are some of "adjectives", "nouns", "verbs", "prepositions" and "length" (all words). All but length need a
@@ -104,11 +152,20 @@ def parts_of_speech(texts, tagger=None, *, kinds=(*TAGS, "length")) -> pd.DataFr
             " and 'punkt_tab', and pass tagger=lambda text: nltk.pos_tag(nltk.word_tokenize(text)); or kinds=['length']"
         )
 
-    def count(text):
-        if not isinstance(text, str):
-            return dict.fromkeys(kinds, np.nan)
-        tags = Counter(tag[:2] for _, tag in tagger(text)) if tagger else {}
-        length = sum(token[0].isalpha() for token in _TOKEN.findall(text.translate(_HYPHENS)))
-        return {kind: length if kind == "length" else tags[TAGS[kind]] for kind in kinds}
+    rows = []
+    for text in texts:
+        if isinstance(text, str):
+            rows.append(_count_kinds(text, tagger))
+        else:
+            rows.append(dict.fromkeys(kinds, np.nan))
+    return pd.DataFrame(rows, texts.index, columns=list(kinds))
 
-    return pd.DataFrame([count(text) for text in texts], texts.index, columns=list(kinds))
+
+def _count_kinds(text, tagger) -> dict[str, int]:
+    """Count the words of each kind in a text; without a tagger, all words only."""
+    tokens = _TOKEN.findall(text.translate(_HYPHENS))
+    counts = {"length": sum(token[0].isalpha() for token in tokens)}
+    if tagger:
+        n_by_tag = Counter(tag[:2] for _, tag in tagger(text))
+        counts |= {kind: n_by_tag[tag] for kind, tag in TAGS.items()}
+    return counts

@@ -1,8 +1,11 @@
 """The acoustic lexicon, lists of concepts, prompts, word counts of texts, and words that distinguish two sets."""
 
+from __future__ import annotations
+
 import html
 import json
 import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +33,7 @@ def lexicon() -> pd.DataFrame:
     return pd.read_csv(CONCEPTS / "acoustics.csv", index_col="feature", keep_default_na=False)
 
 
-def concepts(name="emotions") -> pd.Series:
+def concepts(name: str = "emotions") -> pd.Series:
     """Return a bundled list of concepts, description by name; a FileNotFoundError names the available lists."""
     path = CONCEPTS / f"{name}.csv"
     if not path.is_file() or name == "acoustics":
@@ -39,13 +42,14 @@ def concepts(name="emotions") -> pd.Series:
     return pd.read_csv(path, index_col="name")["description"]
 
 
-def bundled_descriptions(model) -> pd.DataFrame:
+def bundled_descriptions(model: str) -> pd.DataFrame:
     """Return the bundled descriptions of the neurons of "pocket-wavlm" or "pocket-ast": a row by (part, layer, neuron).
 
     The columns are documented in data/README.md; `attrs` hold the clips that they were derived from and tested on, and
     the hash of the weights.
     """
-    file = CONCEPTS.with_name("descriptions") / f"{'pocket-wavlm' if model == 'pocket' else model}.csv"
+    name = "pocket-wavlm" if model == "pocket" else model
+    file = CONCEPTS.with_name("descriptions") / f"{name}.csv"
     if not file.is_file():
         available = ", ".join(sorted(path.stem for path in file.parent.glob("*.csv")))
         raise FileNotFoundError(f"no bundled descriptions of the neurons of {model!r}: available are {available}")
@@ -59,50 +63,56 @@ def bundled_descriptions(model) -> pd.DataFrame:
     return table
 
 
-def prompt(name, **values) -> list[str]:
+def prompt(name: str, **values) -> list[str]:
     """Return the system and user part of a prompt of data/prompts/, with `values` in place of {their names}."""
     parts = (PROMPTS / f"{name}.txt").read_text(encoding="utf-8").split("\n---\n")
     return [part.strip().format(**values) for part in parts]
 
 
-def escape_html(text, max_length=300) -> str:
+def escape_html(text, max_length: int = 300) -> str:
     """Escape an untrusted text for HTML and truncate it to `max_length` characters, with the number of those left out.
 
     Control characters, including those that change the direction of writing, become spaces.
     """
     text = str(text)
     printable = "".join(c if c.isprintable() else " " for c in text[:max_length])
-    return html.escape(printable) + (
-        f" … ({len(text) - max_length:,} more characters)" if len(text) > max_length else ""
-    )
+    escaped = html.escape(printable)
+    if len(text) > max_length:
+        escaped += f" … ({len(text) - max_length:,} more characters)"
+    return escaped
 
 
-def each(function, items, what="items") -> pd.Series:
+def each(function: Callable, items: Iterable[tuple], what: str = "items") -> pd.Series:
     """Apply `function` to each of `items` (pairs of key and item); BadAnswer gives NaN, and a warning names those."""
-    values, errors = {}, {}
+    values = {}
+    errors = {}
     for key, item in items:
         try:
             values[key] = function(item)
         except BadAnswer as error:
-            values[key], errors[key] = np.nan, str(error)
+            values[key] = np.nan
+            errors[key] = str(error)
     if errors:
-        names = ", ".join(map(str, list(errors)[:10])) + (", …" if len(errors) > 10 else "")
+        names = ", ".join(str(key) for key in list(errors)[:10])
+        if len(errors) > 10:
+            names += ", …"
         first = next(iter(errors.values()))[:500]
         warnings.warn(f"{len(errors)} of {len(values)} {what} got no answer ({names}): {first}", stacklevel=3)
     return pd.Series(values, dtype=object)
 
 
-def as_texts(texts) -> pd.Series:
+def as_texts(texts: pd.Series | Mapping) -> pd.Series:
     """Convert texts to a Series; raise ValueError if one of them is missing."""
-    texts = texts if isinstance(texts, pd.Series) else pd.Series(texts, dtype=object)  # a dict gives its keys as index
+    if not isinstance(texts, pd.Series):
+        texts = pd.Series(texts, dtype=object)  # a dict gives its keys as index
     missing = [key for key, text in texts.items() if not isinstance(text, str)]
     if missing:
-        names = ", ".join(map(str, missing[:10]))
+        names = ", ".join(str(key) for key in missing[:10])
         raise ValueError(f"{len(missing)} of {len(texts)} texts are missing (clips {names}): drop them with .dropna()")
     return texts
 
 
-def counts(texts) -> xr.DataArray:
+def counts(texts: pd.Series) -> xr.DataArray:
     """Return which words each text contains, 0 or 1: [clip, word]; stop words such as "very" are left out."""
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -116,7 +126,7 @@ def counts(texts) -> xr.DataArray:
     return xr.DataArray(occurs.astype(float), dims=("clip", "word"), coords=coords)
 
 
-def terms(high, low, background):
+def terms(high: np.ndarray, low: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Compute the z of the weighted log-odds ratio of each word between two sets of texts, [..., word].
 
     Parameters
@@ -131,29 +141,34 @@ def terms(high, low, background):
     Monroe, Colaresi and Quinn (2008), Fightin' words, Political Analysis 16(4); the variance is used in full, since
     their approximation assumes rare words, and a lexicon of a dozen words has none.
     """
-    high, low, background = (np.asarray(values, float) for values in (high, low, background))
-    alpha = background.size * background / max(background.sum(), 1e-12)
-
-    def log_odds(word_counts):
-        weight = word_counts + alpha
-        complement = weight.sum(axis=-1, keepdims=True) - weight
-        return np.log(weight) - np.log(complement), 1 / weight + 1 / complement
-
+    background = np.asarray(background, float)
+    prior = background.size * background / max(background.sum(), 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):  # a word that no text uses, or the only word, gets z = 0
-        (odds_high, variance_high), (odds_low, variance_low) = log_odds(high), log_odds(low)
+        odds_high, variance_high = _log_odds(np.asarray(high, float) + prior)
+        odds_low, variance_low = _log_odds(np.asarray(low, float) + prior)
         z = (odds_high - odds_low) / np.sqrt(variance_high + variance_low)
     return np.where(np.isfinite(z), z, 0.0)
 
 
-def sentence(z, *, min_z=1.96, max_words=3) -> str:
+def _log_odds(counts):
+    """Return the log odds of each word against all others, and its variance, from counts with the prior [..., word]."""
+    complement = counts.sum(axis=-1, keepdims=True) - counts
+    return np.log(counts) - np.log(complement), 1 / counts + 1 / complement
+
+
+def sentence(z: xr.DataArray, *, min_z: float = 1.96, max_words: int = 3) -> str:
     """Return terms [word] as a short sentence with their z: "loud (+3.1), fast (+2.2); not slow (−2.4)".
 
     Words with |z| below `min_z` are left out, and at most `max_words` words of either sign are listed.
     """
-    words, z = z["word"].values, z.values
-    order = np.argsort(-np.abs(z), kind="stable")
-    more = [f"{words[i]} (+{z[i]:.1f})" for i in order if z[i] >= min_z][:max_words]
-    less = [f"{words[i]} (−{-z[i]:.1f})" for i in order if z[i] <= -min_z][:max_words]
-    if not more and not less:
+    by_size = z.isel(word=np.argsort(-np.abs(z.values), kind="stable")).to_series()
+    asserted = [f"{word} (+{value:.1f})" for word, value in by_size[by_size >= min_z].items()]
+    denied = [f"{word} (−{-value:.1f})" for word, value in by_size[by_size <= -min_z].items()]
+    parts = []
+    if asserted:
+        parts.append(", ".join(asserted[:max_words]))
+    if denied:
+        parts.append("not " + ", ".join(denied[:max_words]))
+    if not parts:
         return f"no word tells its high clips from its low ones (no |z| from {min_z:g} up)"
-    return "; ".join(filter(None, [", ".join(more), less and "not " + ", ".join(less)]))
+    return "; ".join(parts)
