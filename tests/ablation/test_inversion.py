@@ -12,6 +12,12 @@ from xai_lib.activations import random_neurons
 from xai_lib.plots.upstream import upstream as figure_of
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(1, 4)}
+SELECTION = ablation.Selection(NEURONS)
+
+
+def random_sets(activation_stats, n):
+    """Controls of nothing but random sets."""
+    return ablation.RandomControls(activation_stats, n=n, target_blind=False)
 
 
 @pytest.fixture
@@ -55,7 +61,8 @@ def test_upstream_gain_is_one_for_additive_layers(tiny_folder, clips):
     """In a layer that only adds a constant the gain is 1, whatever the norms of input and output."""
     model = models.load(tiny_folder("large"))
     still(model, 50)
-    found = inversion.upstream(model, clips, neurons=NEURONS, layers=[1, 3], n_random=0)
+    selection = ablation.Selection({layer: NEURONS[layer] for layer in (1, 3)})
+    found = inversion.upstream(model, clips, selection, controls=None)
     assert found["gain"].values == pytest.approx(1, rel=1e-3)
     grown = (found["distance"] / found["edit"]).mean(["clip", "mode"])  # ‖y‖ / ‖x‖
     assert grown.sel(layer=1) > 10 and grown.sel(layer=3) == pytest.approx(1.5, rel=0.1)
@@ -76,38 +83,34 @@ def test_upstream_gain_is_inverse_of_scaling(tiny, wave, monkeypatch, times):
 
 def test_upstream_equals_hooked_edits_and_null(model, clips, activation_stats):
     """Sizes are those of hooked edits and random sets, gains use absolute norms, and residuals reach the floor."""
-    found = inversion.upstream(model, clips, neurons=NEURONS, n_random=2, activation_stats=activation_stats, seed=3)
-    assert found["distance"].dims == ("clip", "layer", "mode") and found["random_distance"].sizes["random"] == 2
+    found = inversion.upstream(model, clips, SELECTION, controls=random_sets(activation_stats, 2), seed=3)
+    assert found["distance"].dims == ("clip", "layer", "mode", "neuron_set")
+    assert found["neuron_set"].values.tolist() == ["selected", "random 1", "random 2"]
     for clip, path in clips["path"].items():
         with torch.no_grad(), hooks.capture(model, model.sites()) as seen:
             model.logits(model.tensor(audio.read(path)))
         for at, own in NEURONS.items():
             y = seen[hooks.Site(at)]
             sizes = np.hypot(activation_stats["mean"], activation_stats["std"])
-            sets = [
-                one
-                for (one,) in random_neurons.matched_sets(
-                    24, sizes, {at: np.array(own)}, n_random=2, directions=0, seed=3
-                )[1:]
-            ]
+            drawn = random_neurons.random_sets(sizes, {at: np.array(own)}, 2, seed=3)
+            sets = [neuron_set[at] for neuron_set in drawn]
             for mode in ("flip", "zero"):
                 row = found.sel(clip=clip, layer=at, mode=mode)
                 expected = [(size(edits.edit(some, mode)(y) - y) / size(y)).item() for some in (own, *sets)]
-                assert [row["edit"].item(), *row["random_edit"].values] == pytest.approx(expected, rel=1e-5)
+                assert row["edit"].values == pytest.approx(expected, rel=1e-5)
                 grown = (size(y) / size(seen[hooks.Site(at - 1)])).item()
-                for random in ("", "random_"):  # ‖x′ − x‖ over ‖y′ − y‖, and not each over its own norm
-                    gain = row[f"{random}distance"] / row[f"{random}edit"] / grown
-                    assert row[f"{random}gain"].values == pytest.approx(gain.values, rel=1e-4)
-    for random in ("", "random_"):
-        over = found[f"{random}residual"] - found[f"{random}floor"]
-        assert over.min() > -1e-4 and over.max() < 2e-3  # the nearest output there is was found
-        assert (found[f"{random}reached"] == (found[f"{random}residual"] <= 0.01)).all()
-        if model.architecture.stable:
-            assert (found[f"{random}floor"] == 0).all() and found[f"{random}reached"].all()
-        else:
-            assert (found[f"{random}floor"] > 0.05).all() and not found[f"{random}reached"].any()
-    assert (found["distance"].sel(mode="flip") > found["distance"].sel(mode="zero")).all()
-    assert ablation.summary(found, "distance")["p_random"].dims == ("layer", "mode")
+                gain = row["distance"] / row["edit"] / grown  # ‖x′ − x‖ over ‖y′ − y‖, and not each over its own norm
+                assert row["gain"].values == pytest.approx(gain.values, rel=1e-4)
+    over = found["residual"] - found["floor"]
+    assert over.min() > -1e-4 and over.max() < 2e-3  # the nearest output there is was found
+    assert (found["reached"] == (found["residual"] <= 0.01)).all()
+    if model.architecture.stable:
+        assert (found["floor"] == 0).all() and found["reached"].all()
+    else:
+        assert (found["floor"] > 0.05).all() and not found["reached"].any()
+    distance = ablation.selected_values(found["distance"])
+    assert (distance.sel(mode="flip") > distance.sel(mode="zero")).all()
+    assert ablation.effect_over_speakers(found, "distance")["p_random"].dims == ("layer", "mode")
 
 
 @torch.no_grad()
@@ -137,24 +140,24 @@ def test_nearest_normed_standardises_for_plain_norm():
 
 def test_upstream_is_zero_for_edits_of_no_frames(model, clips):
     """An edit of no frames has distance, residual and floor 0 and no gain, and counts as reached."""
-    found = inversion.upstream(model, clips, neurons=NEURONS, frames=[], n_random=0)
+    no_frames = ablation.Edit(("flip", "zero"), frames=[])
+    found = inversion.upstream(model, clips, SELECTION, edit=no_frames, controls=None)
     for name in ("edit", "distance", "residual", "floor"):
         assert (found[name] == 0).all(), name
-    assert found["gain"].isnull().all() and found["reached"].all() and found["random_distance"].sizes["random"] == 0
+    assert found["gain"].isnull().all() and found["reached"].all()
+    assert found["neuron_set"].values.tolist() == ["selected"]
 
 
 def test_upstream_is_independent_of_batch(model, clips, activation_stats):
     """Edits that share a batch give the results of one at a time, and of one layer and clip alone."""
-    options = {
-        "neurons": NEURONS,
-        "n_random": 2,
-        "activation_stats": activation_stats,
-        "modes": ("flip", "mean", "noise"),
-    }
-    together, alone = (inversion.upstream(model, clips, **options, batch=batch) for batch in (16, 1))
+    edit = ablation.Edit(("flip", "mean", "noise"), activation_stats=activation_stats)
+    options = {"edit": edit, "controls": random_sets(activation_stats, 2)}
+    together = inversion.upstream(model, clips, SELECTION, **options, batch=16)
+    alone = inversion.upstream(model, clips, SELECTION, **options, batch=1)
     xr.testing.assert_allclose(together, alone, rtol=2e-3, atol=2e-4)
-    one = inversion.upstream(model, clips.iloc[1:], **options | {"n_random": 0}, layers=[2])
-    xr.testing.assert_allclose(one["distance"][0, 0], together["distance"].sel(clip=9, layer=2), rtol=2e-3)
+    one = inversion.upstream(model, clips.iloc[1:], ablation.Selection({2: NEURONS[2]}), edit=edit, controls=None)
+    of_both = together["distance"].sel(clip=9, layer=2, neuron_set=["selected"])
+    xr.testing.assert_allclose(one["distance"][0, 0], of_both, rtol=2e-3)
 
 
 @torch.no_grad()
@@ -202,7 +205,7 @@ def test_upstream_converges_without_descent(tiny_folder, clips, monkeypatch):
         for norm in (block.layer_norm, block.final_layer_norm):
             norm.weight.uniform_(0.1, 2)
     monkeypatch.delattr(inversion, "_descend")  # not called
-    found = inversion.upstream(model, clips, neurons=NEURONS, n_random=0, steps=30)
+    found = inversion.upstream(model, clips, SELECTION, controls=None, steps=30)
     assert (found["floor"] > 0.001).all() and (found["residual"] - found["floor"]).max() < 2e-3
 
 
@@ -210,28 +213,31 @@ def test_upstream_selects_by_scores_saves_and_draws(tiny, clips, tmp_path):
     """Scores select the top `k` neurons, and the result is saved, read again and drawn as bars of distances."""
     model, activation_stats = tiny(), activations.activation_stats(tiny(), clips)
     scores = attribution.grad_x_activation(model, clips, target="angry")
-    found = inversion.upstream(
-        model, clips, neurons=scores, k=2, n_random=3, activation_stats=activation_stats, frames="speech"
-    )
+    selection = ablation.select(scores, 2, layers=[1, 2, 3])
+    speech = ablation.Edit(("flip", "zero"), frames="speech")
+    found = inversion.upstream(model, clips, selection, edit=speech, controls=random_sets(activation_stats, 3))
     top = attribution.top_neurons(scores, 2, layer=2)["neuron"]
-    given = inversion.upstream(model, clips, neurons={2: top.tolist()}, n_random=0, frames="speech")
+    by_hand = inversion.upstream(model, clips, ablation.Selection({2: top.tolist()}), edit=speech, controls=None)
     assert found["layer"].values.tolist() == [1, 2, 3]
-    assert found["edit"].sel(layer=[2]).values == pytest.approx(given["edit"].values)
-    assert (found["edit"] < inversion.upstream(model, clips, neurons=scores, k=2, n_random=0)["edit"]).all()
+    edit = ablation.selected_values(found["edit"])
+    assert edit.sel(layer=[2]).values == pytest.approx(by_hand["edit"].squeeze("neuron_set").values)
+    all_frames = inversion.upstream(model, clips, selection, controls=None)
+    assert (edit < ablation.selected_values(all_frames["edit"])).all()
     found.to_netcdf(tmp_path / "found.nc", engine="h5netcdf")
     again = xr.load_dataset(tmp_path / "found.nc", engine="h5netcdf")
     xr.testing.assert_identical(again.drop_vars(["label", "speaker"]), found.drop_vars(["label", "speaker"]))
     figure = figure_of(again)
     assert isinstance(figure, Figure)
     bars = [bar for bars in figure.axes[0].containers if hasattr(bars, "patches") for bar in bars.patches]
-    heights = found["distance"].mean("clip").transpose("mode", "layer").values.ravel()
+    heights = ablation.selected_values(found["distance"]).mean("clip").transpose("mode", "layer").values.ravel()
     assert [bar.get_height() for bar in bars] == pytest.approx(heights.tolist(), rel=1e-5)
     assert all(bar.get_hatch() for bar in bars)  # a base model's flips and zeros are not reached
 
 
 def test_upstream_names_clips_without_frames(tiny, clips):
     """Clips that lack a requested frame are skipped and named."""
-    found = inversion.upstream(tiny(), clips, neurons={2: [1]}, frames=[2, 27], n_random=0)
+    frames = ablation.Edit(frames=[2, 27])
+    found = inversion.upstream(tiny(), clips, ablation.Selection({2: [1]}), edit=frames, controls=None)
     assert found["clip"].values.tolist() == [9] and "frame 27 out of range" in found.attrs["skipped"]
 
 
@@ -239,39 +245,35 @@ def test_upstream_accepts_untrained_head(tiny_folder, clips):
     """A model whose head is untrained can be inverted."""
     model = models.load(tiny_folder())
     model.trained = None
-    assert np.isfinite(inversion.upstream(model, clips, neurons=NEURONS, n_random=0)["distance"]).all()
+    assert np.isfinite(inversion.upstream(model, clips, SELECTION, controls=None)["distance"]).all()
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "neurons, options, message",
     [
-        ({"neurons": {0: [1], 2: [1]}, "layers": [0, 2]}, "no layer comes before layer 0.*choose from layers 1–3"),
-        ({"neurons": {0: [1]}}, "no neurons are given for any layer from 1 up"),
-        ({"neurons": {2: [1]}, "layers": [1]}, "no neurons are given for layer 1"),
-        ({"neurons": {2: [1]}, "layers": [7]}, "layer 7 out of range: this model has 0–3"),
-        ({"neurons": {2: [24]}}, "neuron 24 out of range"),
-        ({"neurons": {2: [1]}, "modes": ("twist",)}, "unknown mode 'twist'"),
-        ({"neurons": {2: [1]}, "frames": "loud"}, "unknown frames 'loud'"),
-        ({"neurons": {2: [1]}, "n_random": 2}, "needs activation_stats="),
-        ({"neurons": {2: [1]}, "modes": ("mean",)}, "needs activation_stats="),
-        ({"neurons": {2: [1]}, "steps": 0}, "steps must be 1 or more"),
+        ({0: [1], 2: [1]}, {}, "no layer comes before layer 0.*choose from layers 1–3"),
+        ({7: [1]}, {}, "layer 7 out of range: this model has 0–3"),
+        ({2: [24]}, {}, "neuron 24 out of range"),
+        ({2: [1]}, {"controls": ablation.RandomControls(n=2)}, "needs activation_stats="),
+        ({2: [1]}, {"edit": ablation.Edit("mean")}, "needs activation_stats="),
+        ({2: [1]}, {"steps": 0}, "steps must be 1 or more"),
     ],
 )
-def test_upstream_refuses_invalid_options(tiny, clips, options, message):
-    """Layer 0, unknown layers, neurons, modes or frames, missing statistics and 0 steps are refused."""
+def test_upstream_refuses_invalid_options(tiny, clips, neurons, options, message):
+    """Layer 0, unknown layers and neurons, missing statistics and 0 steps are refused."""
     with pytest.raises(ValueError, match=message):
-        inversion.upstream(tiny(), clips, **{"n_random": 0, **options})
+        inversion.upstream(tiny(), clips, ablation.Selection(neurons), **{"controls": None, **options})
 
 
-def test_upstream_refuses_unfit_scores(tiny, clips):
-    """Scores of another part, and a `k` above the number of neurons, are refused."""
-    for part, k, message in (
-        ("ffn_hidden", 2, "the scores are of ffn_hidden"),
-        ("hidden_state", 25, "k is 25, and there are 24"),
+def test_upstream_refuses_other_selections(tiny, clips):
+    """Neurons of another part, groups of layers, and neurons that are no selection are refused."""
+    for selection, message in (
+        (ablation.Selection({2: [1]}, "ffn_hidden"), "the hidden state of one layer"),
+        (ablation.Selection({1: [1], 2: [1]}).together({"both": [1, 2]}), "the hidden state of one layer"),
+        ({2: [1]}, "neurons must be a Selection"),
     ):
-        scores = attribution.grad_x_activation(tiny(), clips, target="angry", part=part)
         with pytest.raises(ValueError, match=message):
-            inversion.upstream(tiny(), clips, neurons=scores, k=k, n_random=0)
+            inversion.upstream(tiny(), clips, selection, controls=None)
 
 
 def test_upstream_holds_at_most_batch_edits(tiny, clips, monkeypatch):
@@ -279,10 +281,10 @@ def test_upstream_holds_at_most_batch_edits(tiny, clips, monkeypatch):
     model, rows, run = tiny(), [], inversion._run
     activation_stats = activations.activation_stats(model, clips)
     monkeypatch.setattr(inversion, "_run", lambda *args: rows.append(len(args[-1])) or run(*args))
-    found = inversion.upstream(
-        model, clips[:1], neurons={2: [1, 5]}, activation_stats=activation_stats, n_random=50, batch=8, steps=2
-    )
-    assert found["random_gain"].sizes["random"] == 50 and found["random_gain"].notnull().all()
+    controls = random_sets(activation_stats, 50)
+    found = inversion.upstream(model, clips[:1], ablation.Selection({2: [1, 5]}), controls=controls, batch=8, steps=2)
+    random_gain = ablation.control_values(found["gain"], "random")
+    assert random_gain.sizes["random"] == 50 and random_gain.notnull().all()
     assert max(rows) == 8 and sum(rows) == 2 * 51  # edits held at once, and all of them
 
 
@@ -290,14 +292,11 @@ def test_upstream_reports_random_overlap(tiny, clips):
     """The result's `random_overlap` is the mean overlap of the random sets that were drawn."""
     model = tiny()
     known, own = activations.activation_stats(model, clips), [1, 5, 9, 12]
+    selection = ablation.Selection({2: own})
     found = inversion.upstream(
-        model, clips[:1], neurons={2: own}, activation_stats=known, n_random=4, modes=("flip",), seed=3
+        model, clips[:1], selection, edit=ablation.Edit("flip"), controls=random_sets(known, 4), seed=3
     )
     sizes = np.hypot(known["mean"], known["std"])
-    drawn = [
-        one
-        for (one,) in random_neurons.matched_sets(24, sizes, {2: np.array(own)}, n_random=4, directions=0, seed=3)[1:]
-    ]
-    assert (
-        found["random_overlap"].item() == pytest.approx(random_neurons.overlap(drawn)) and found["random_overlap"] > 0
-    )
+    drawn = random_neurons.random_sets(sizes, {2: np.array(own)}, 4, seed=3)
+    expected = random_neurons.overlap([neuron_set[2] for neuron_set in drawn])
+    assert found["random_overlap"].item() == pytest.approx(expected) and found["random_overlap"] > 0
