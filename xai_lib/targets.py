@@ -33,7 +33,7 @@ def resolve(model, target, logits) -> tuple[int, ...]:
     if isinstance(target, str) and target == "predicted" and target not in model.labels:
         return (int(logits[0].argmax()),)
     classes = target if isinstance(target, (tuple, list)) else (target,)
-    if not 1 <= len(set(classes)) == len(classes) <= 2:
+    if isinstance(target, dict) or not 1 <= len(set(classes)) == len(classes) <= 2:
         raise ValueError(f'target must be a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
     return tuple(model.target(name) for name in classes)
 

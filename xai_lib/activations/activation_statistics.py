@@ -45,8 +45,11 @@ def check_activation_stats(activation_stats, model, part, needed_by=None) -> Non
         if needed_by:
             argument = f"activation_stats=activations.activation_stats(model, training clips, part={part!r})"
             raise ValueError(f"{needed_by} needs {argument}")
-    elif not {"part", "model"} <= set(getattr(activation_stats, "attrs", ())) or "neuron" not in getattr(
-        activation_stats, "dims", ()
+    elif (
+        not isinstance(activation_stats, xr.Dataset)
+        or not {"mean", "std"} <= set(activation_stats)
+        or not {"part", "model"} <= set(activation_stats.attrs)
+        or "neuron" not in activation_stats.dims
     ):
         raise ValueError(
             "activation_stats must be the Dataset returned by activations.activation_stats(model, training clips)"
