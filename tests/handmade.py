@@ -70,19 +70,37 @@ def angry_contrast():
 # ---------- sweeps
 
 
+def neuron_sets(n_random=0, n_directions=0, target_blind=()):
+    """Coordinates of the dim `neuron_set`, as a sweep has them: the selected neurons, then the controls by kind."""
+    names, kinds = ["selected"], ["selected"]
+    names += [f"random {number}" for number in range(1, n_random + 1)]
+    kinds += n_random * ["random"]
+    names += [f"direction {number}" for number in range(1, n_directions + 1)]
+    kinds += n_directions * ["direction"]
+    names += [*target_blind]
+    kinds += len(target_blind) * ["target-blind"]
+    return {"neuron_set": names, "kind": ("neuron_set", kinds)}
+
+
+def without(result, kind):
+    """A sweep without the controls of a kind."""
+    return result.isel(neuron_set=result["kind"].values != kind)
+
+
 def swept(speakers=9, clips=2, n_random=20, seed=0):
-    """A sweep's `target_change` by hand: [clip, layer, mode], speakers with two clips each."""
+    """A sweep's `target_change` by hand: [clip, layer, mode, neuron_set], speakers with two clips each."""
     rng = np.random.default_rng(seed)
-    shape, dims = (speakers * clips, 3, 2), ("clip", "layer", "mode")
+    shape = (speakers * clips, 3, 2)
+    selected = rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]
+    random = rng.standard_normal((*shape, n_random))
+    values = np.concatenate([selected[..., None], random], axis=-1)
     return xr.Dataset(
-        {
-            "target_change": (dims, rng.standard_normal(shape) - np.array([0.0, 1, 3])[:, None]),
-            "random_target_change": ((*dims, "random"), rng.standard_normal((*shape, n_random))),
-        },
+        {"target_change": (("clip", "layer", "mode", "neuron_set"), values)},
         {
             "layer": [1, 2, 5],
             "mode": ["flip", "zero"],
             "speaker": ("clip", np.repeat([f"s{i}" for i in range(speakers)], clips).astype(object)),
+            **neuron_sets(n_random),
         },
     )
 

@@ -55,14 +55,21 @@ def found(tmp_path_factory):
             valid = acoustic_decoders.validity(model, test, fitted)[
                 "training"
             ]  # few clips: a speaker's own mean says little
-            options = {"neurons": {LAYER: [LOUD]}, "modes": ("flip", "zero"), "n_random": 40}
-            swept = ablation.sweep(model, test, activation_stats=activation_stats, decoders=fitted, **options)
+            swept = ablation.sweep(
+                model,
+                test,
+                ablation.Selection({LAYER: [LOUD]}),
+                controls=ablation.RandomControls(activation_stats, n=40),
+                edit=ablation.Edit(("flip", "zero")),
+                readouts=[ablation.Decoders(fitted)],
+            )
         after = {"layer": LAYER, "readout_layer": slice(LAYER + 1, None)}
-        draws = statistics.by_speaker(swept["random_decoded_change"].sel(after)).mean("speaker")
+        random = ablation.control_values(swept["decoded_change"].sel(after), "random")
+        draws = statistics.by_speaker(random).mean("speaker")
         spread = 1.48 * np.abs(draws - draws.median("random")).median(
             "random"
         )  # whatever the few do that are the neuron itself
-        effect = ablation.summary(swept, "decoded_change", **after).assign(spread=spread)
+        effect = ablation.effect_over_speakers(swept, "decoded_change", **after).assign(spread=spread)
         every.append((valid.sel(layer=after["readout_layer"]), effect))
     return every
 
@@ -72,7 +79,7 @@ def test_sweep_of_planted_neuron_lowers_decoded_level(found, seed):
     """Flipping or zeroing a loudness neuron lowers the decoded level, and moves other features under half as much."""
     valid, effect = found[seed]
     assert (valid.sel(feature="level") > 0.9).all() and (valid.sel(feature=["zcr", "f0"]) > 0.8).all()
-    size = np.abs(effect["mean"] - effect["random_mean"]) / effect["relative_change"]
+    size = np.abs(effect["mean"] - effect["random_mean"]) / effect["spread"]
     assert (size.sel(feature="level") > 6).all()
     assert (effect["p_random"].sel(feature="level") < 0.1).all()  # of 36 of its size one is drawn in 40 sets, or two
     assert (effect["mean"].sel(feature="level") < -5).all()  # dB: it was loud, and is not

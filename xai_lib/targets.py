@@ -41,7 +41,7 @@ def resolve(model: Model, target: str | int | Sequence, logits: torch.Tensor) ->
         return (int(logits[0].argmax()),)
     classes = target if isinstance(target, (tuple, list)) else (target,)
     distinct = len(set(classes)) == len(classes)
-    if not distinct or len(classes) not in (1, 2):
+    if isinstance(target, dict) or not distinct or len(classes) not in (1, 2):
         raise ValueError(f'target must be a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
     return tuple(model.target(name) for name in classes)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
+from handmade import neuron_sets, without
 from matplotlib.colors import same_color
 
 from xai_lib import ablation, attribution, plots
@@ -19,13 +21,14 @@ WORDS = "q ≥ 0.05"
 
 def made(rng, dims, **coords):
     """A sweep by hand: `target_change` and its null on further `dims`, with a large effect where `coords` are odd."""
-    shape, first = [len(coords[dim]) for dim in dims], (("clip", *dims), ("clip", *dims, "random"))
+    shape = [len(coords[dim]) for dim in dims]
     odd = np.indices(shape).sum(0) % 2
-    sets = rng.normal(0, 0.3, (1, *shape, 20)) + rng.normal(0, 0.05, (9, *shape, 20))
-    values = -3 * odd + rng.normal(0, 0.3, (9, *shape))
+    random = rng.normal(0, 0.3, (1, *shape, 20)) + rng.normal(0, 0.05, (9, *shape, 20))
+    selected = -3 * odd + rng.normal(0, 0.3, (9, *shape))
+    values = np.concatenate([selected[..., None], random], axis=-1)
     speakers = ("clip", [f"s{i}" for i in range(9)])
     return xr.Dataset(
-        {"target_change": (first[0], values), "random_target_change": (first[1], sets)}, {**coords, "speaker": speakers}
+        {"target_change": (("clip", *dims, "neuron_set"), values)}, {**coords, "speaker": speakers, **neuron_sets(20)}
     )
 
 
@@ -78,41 +81,39 @@ def overlapping(figure, axes):
 
 @pytest.fixture
 def dose(rng):
-    return made(rng, ("selected", "k"), selected=["top", "bottom"], k=[1, 3, 10, 40])
+    return made(rng, ("selection", "k"), selection=["top", "bottom"], k=[1, 3, 10, 40])
 
 
 def test_dose_response_draws_means_intervals_and_null_bands(dose, rng):
     """A dose-response figure draws the selections with intervals, and bands of random neurons and directions."""
-    curves = ablation.summary(dose)
-    turned = dose.assign(
-        random_target_change=dose["random_target_change"]
-        .isel(selected=[0, 0])
-        .assign_coords(selected=["top", "bottom"])
-        + 9
-    )
-    directions = ablation.summary(turned)
+    curves = ablation.effect_over_speakers(dose)
+    turned = dose.isel(selection=[0, 0]).assign_coords(selection=["top", "bottom"])
+    turned = turned.assign(target_change=turned["target_change"] + 9 * (turned["kind"] == "random"))
+    kinds = ["direction" if kind == "random" else kind for kind in turned["kind"].values]
+    turned = turned.assign_coords(kind=("neuron_set", kinds))
+    directions = ablation.effect_over_speakers(turned, against="direction")
     figure = plots.dose_response(curves, directions)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log" and [text.get_text() for text in axes.get_xticklabels()] == ["1", "3", "10", "40"]
     for name in ("top", "bottom"):
-        one = curves.sel(selected=name)
+        one = curves.sel(selection=name)
         assert has(axes, one["mean"]) and has(axes, one["random_mean"])
         assert any(np.allclose(bars(axes)[i : i + 4].T, [one["low"], one["high"]]) for i in (0, 4))
     drawn = [band(found) for found in axes.collections if found.get_label()[0] != "_"]
-    wanted = [directions.sel(selected="top"), curves.sel(selected="top"), curves.sel(selected="bottom")]
+    wanted = [directions.sel(selection="top"), curves.sel(selection="top"), curves.sel(selection="bottom")]
     for found, one in zip(drawn, wanted, strict=True):
         assert found == pytest.approx(np.array([one["random_low"], one["random_high"]]))
-    assert has(axes, directions["random_mean"].sel(selected="top"))
+    assert has(axes, directions["random_mean"].sel(selection="top"))
     text = words(figure)
     assert "(nats)" in text and "log axis" in text and "9 speakers" in text and "random directions" in text
     assert "random directions" not in words(plots.dose_response(curves))
     for name in ("top", "bottom"):
         at = next(
-            line.get_xdata() for line in axes.lines if np.allclose(line.get_ydata(), curves["mean"].sel(selected=name))
+            line.get_xdata() for line in axes.lines if np.allclose(line.get_ydata(), curves["mean"].sel(selection=name))
         )
         assert np.abs(np.log(at / curves["k"].values)).max() < 0.1  # beside each other, and hardly moved
-    alone = plots.dose_response(curves.sel(selected="top"))
-    assert has(alone.axes[0], curves["mean"].sel(selected="top")) and "size-matched random neurons" in words(alone)
+    alone = plots.dose_response(curves.sel(selection="top"))
+    assert has(alone.axes[0], curves["mean"].sel(selection="top")) and "size-matched random neurons" in words(alone)
     with pytest.raises(ValueError, match=r"has k, layer: pick with .sel"):
         plots.dose_response(curves.expand_dims(layer=[1], axis=-1))
 
@@ -120,13 +121,13 @@ def test_dose_response_draws_means_intervals_and_null_bands(dose, rng):
 @pytest.mark.heavy
 def test_plots_draw_few_speakers_without_interval(dose, sweep):
     """With 3 speakers, curves show every speaker without an interval, and a map hatches every tile."""
-    few = ablation.summary(dose.isel(clip=slice(3)))
+    few = ablation.effect_over_speakers(dose.isel(clip=slice(3)))
     figure = plots.dose_response(few)
     (axes,) = figure.axes
     assert "3 speakers, and each" in words(figure) and not len(bars(axes))
     for speaker in few["speaker"].values:
-        assert has(axes, few["speakers"].sel(speaker=speaker, selected="bottom"))
-    few = ablation.summary(sweep.isel(clip=slice(3)))
+        assert has(axes, few["speakers"].sel(speaker=speaker, selection="bottom"))
+    few = ablation.effect_over_speakers(sweep.isel(clip=slice(3)))
     figure = plots.mode_comparison(few)
     for axes, mode in zip(figure.axes, MODES):
         assert not len(bars(axes)) and all(
@@ -143,7 +144,7 @@ def test_plots_draw_few_speakers_without_interval(dose, sweep):
 @pytest.mark.heavy
 def test_mode_comparison_draws_panel_per_mode(sweep):
     """Modes are compared in a panel each, with intervals, null bands and hollow points where q ≥ 0.05."""
-    found = ablation.summary(sweep)
+    found = ablation.effect_over_speakers(sweep)
     found["q"][1, :], found["q"][2, :] = 0.06, 0.04  # the bound is between them
     figure = plots.mode_comparison(found, ylabel="divergence (nats)")
     assert [axes.get_title() for axes in figure.axes] == MODES and "divergence (nats)" in words(figure)
@@ -159,13 +160,13 @@ def test_mode_comparison_draws_panel_per_mode(sweep):
     five = plots.mode_comparison(found.isel(mode=slice(5)))
     assert [axes.get_visible() for axes in five.axes] == [True] * 5 + [False]
     groups = ablation.average_over_layers(sweep, {"early 0–6": range(7), "late 7–12": range(7, 13)})
-    first = plots.mode_comparison(ablation.summary(groups)).axes[0]
+    first = plots.mode_comparison(ablation.effect_over_speakers(groups)).axes[0]
     assert [text.get_text() for text in first.get_xticklabels()] == ["early 0–6", "late 7–12"]
 
 
 def test_mode_comparison_draws_points_for_one_layer(sweep):
     """Modes of one layer are points with intervals and null bands, hollow where q ≥ 0.05."""
-    found = ablation.summary(sweep.sel(layer=4))
+    found = ablation.effect_over_speakers(sweep.sel(layer=4))
     figure = plots.mode_comparison(found)
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_xticklabels()] == MODES and not overlapping(figure, axes)
@@ -175,14 +176,14 @@ def test_mode_comparison_draws_points_for_one_layer(sweep):
     (empty,) = [line for line in axes.lines if same_color(line.get_markerfacecolor(), "white")]
     assert empty.get_xdata().tolist() == [0, 2, 4] == np.flatnonzero(found["q"] >= 0.05).tolist()
     assert "log-odds (nats)" in words(figure) and "95 % of sets" in words(figure) and WORDS in words(figure)
-    without = ablation.summary(sweep.sel(layer=4).isel(random=[]))
-    axes = plots.mode_comparison(without).axes[0]
-    assert not axes.patches and has(axes, without["mean"])
+    alone = ablation.effect_over_speakers(without(sweep.sel(layer=4), "random"))
+    axes = plots.mode_comparison(alone).axes[0]
+    assert not axes.patches and has(axes, alone["mean"])
 
 
 def test_effect_map_shows_means_hatches_and_groups(rng):
     """A map prints the mean in every tile, hatches tiles that are not significant, and marks layer groups."""
-    found = ablation.summary(made(rng, ("layer", "label"), layer=range(13), label=LABELS))
+    found = ablation.effect_over_speakers(made(rng, ("layer", "label"), layer=range(13), label=LABELS))
     found["q"][0, 0], found["q"][0, 1] = 0.06, 0.04  # the bound is between them
     groups = {"early 0–4": range(5), "middle 5–8": range(5, 9), "late 9–12": range(9, 13)}
     figure = plots.effect_map(found, groups=groups, unit="change (nats)")
@@ -213,9 +214,11 @@ def test_effect_map_shows_means_hatches_and_groups(rng):
 def test_readout_map_colours_columns_by_null_width(rng):
     """Columns of different units are coloured by their difference from the null, in half-widths of its band."""
     parts = [made(rng, ("layer",), layer=range(6)) for _ in range(3)]
-    nats = ablation.summary(parts[0])
-    hertz = ablation.summary(parts[1].map(lambda x: 1000 * x + 200).where(parts[1]["layer"] < 5))  # unread in the last
-    share = ablation.summary(0.001 * parts[2])
+    nats = ablation.effect_over_speakers(parts[0])
+    hertz = ablation.effect_over_speakers(
+        parts[1].map(lambda x: 1000 * x + 200).where(parts[1]["layer"] < 5)
+    )  # unread in the last
+    share = ablation.effect_over_speakers(0.001 * parts[2])
     columns = {"log-odds (nats)": nats, "F0 (Hz)": hertz.assign_coords(feature="f0"), "changed (share)": share}
     figure = plots.readout_map(columns)
     axes, beside = figure.axes
@@ -236,9 +239,10 @@ def test_readout_map_colours_columns_by_null_width(rng):
     text = words(figure)
     assert "95 % band" in beside.get_ylabel() and "in the unit of its column" in text and WORDS in text
     assert axes.images[0].norm.vmax == 4 < np.nanmax(np.abs(colours)) and axes.images[0].colorbar.extend == "both"
-    without = ablation.summary(parts[0].isel(random=[]))
-    with pytest.raises(ValueError, match="run the sweep with n_random"):
-        plots.readout_map({**columns, "relative_change": without})
+    alone = ablation.effect_over_speakers(without(parts[0], "random"))
+    message = "columns of different units are coloured relative to random neurons: run the sweep with RandomControls"
+    with pytest.raises(ValueError, match=message):
+        plots.readout_map({**columns, "relative_change": alone})
     alike = {
         name: one.assign({side: one[side] * np.nan for side in ("random_low", "random_high", "q")})
         for name, one in columns.items()
@@ -251,7 +255,7 @@ def test_readout_map_colours_columns_by_null_width(rng):
 def test_layer_curves_show_band_of_single_layer(rng):
     """The null band of a layer without neighbours in the curve is drawn with a visible width."""
     single, gap = (made(rng, ("layer",), layer=range(n)) for n in (1, 4))
-    single, gap = ablation.summary(single), ablation.summary(gap)
+    single, gap = ablation.effect_over_speakers(single), ablation.effect_over_speakers(gap)
     gap = gap.assign({side: gap[side].where(gap["layer"] != 1) for side in ("random_low", "random_high")})
     for curve, at in ((single, 0), (gap, 0)):
         bands = [one.get_paths() for one in plots.layer_curves(curve).axes[0].collections if one.get_paths()]
@@ -270,21 +274,16 @@ def moved(rng):
     size, away = 1 + np.arange(6.0), np.arange(13) - np.arange(13)[:, None]
     fades = np.where(away >= 0, 0.5 ** np.abs(away), np.nan)[:, None] * size[:, None]  # [layer, mode, later]
     spread = fades * rng.uniform(0.9, 1.1, (9, 1, 1, 1))
-    random = 0.5 * np.stack([spread] * 3, axis=3)
-    dims = ("clip", "layer", "mode")
-    values = (
-        {"relative_change": spread, "frames_changed": spread / 8},
-        {"random_relative_change": random, "random_frames_changed": random / 8},
-    )
-    data = {name: ((*dims, "readout_layer"), x) for name, x in values[0].items()}
-    data |= {name: ((*dims, "random", "readout_layer"), x) for name, x in values[1].items()}
+    values = np.stack([spread, *[0.5 * spread] * 3], axis=3)
+    dims = ("clip", "layer", "mode", "neuron_set", "readout_layer")
     coords = {
         "layer": range(13),
         "readout_layer": range(13),
         "mode": MODES,
         "speaker": ("clip", [f"s{i}" for i in range(9)]),
+        **neuron_sets(3),
     }
-    return xr.Dataset(data, coords)
+    return xr.Dataset({"relative_change": (dims, values), "frames_changed": (dims, values / 8)}, coords)
 
 
 @pytest.mark.heavy
@@ -292,7 +291,8 @@ def test_distance_draws_fading_effects_per_mode(moved):
     """Effects of each mode, and those of random neurons, are drawn over the distance from the edited layer."""
     figure = plots.distance(moved)
     left, right = figure.axes
-    factor = moved["relative_change"].sel(layer=0, readout_layer=0, mode="flip").values  # of each speaker
+    selected = ablation.selected_values(moved["relative_change"])
+    factor = selected.sel(layer=0, readout_layer=0, mode="flip").values  # of each speaker
     for i in range(6):
         fades = (1 + i) * 0.5 ** np.arange(13)
         assert has(left, factor.mean() * fades) and has(left, factor.mean() * fades / 2)
@@ -300,14 +300,14 @@ def test_distance_draws_fading_effects_per_mode(moved):
     assert len(bars(left)) == 6 * 13 and "9 speakers" in words(figure) and "Dotted" in words(figure)
     assert "‖h′ − h‖ / ‖h‖" in left.get_ylabel() and "over 10 %" in right.get_ylabel()
     assert all("layers" in axes.get_xlabel() and not overlapping(figure, axes) for axes in figure.axes)
-    few = plots.distance(moved.isel(clip=slice(4), random=[]))
+    few = plots.distance(without(moved.isel(clip=slice(4)), "random"))
     assert not len(bars(few.axes[0])) and "4 speakers, and each" in words(few) and "Dotted" not in words(few)
     assert all(has(few.axes[0], one * 0.5 ** np.arange(13)) for one in factor[:4])
 
 
 def test_layer_curves_rescale_to_min_max(sweep):
     """Under min-max scaling, a curve, its interval and its null band share one range, and the axis says so."""
-    found = ablation.summary(sweep)
+    found = ablation.effect_over_speakers(sweep)
     curves = {mode: found.sel(mode=mode) for mode in ("flip", "zero")}
     raw, scaled = plots.layer_curves(curves), plots.layer_curves(curves, scale="min-max")
     assert "(nats)" in raw.axes[0].get_ylabel() and "min–max" not in words(raw)
@@ -334,20 +334,28 @@ def several(tiny, make_clips, tmp_path_factory):
     noise = {"lengths": 4000, "level": 0.1, "seed": 0, "subtype": "PCM_16"}
     clips = make_clips(tmp_path_factory.mktemp("noise"), 3, **noise, label="sad", speaker="s{}")
     model = tiny()
-    layers = ablation.groups(model, ("lower", "upper"))
     scores = attribution.grad_x_activation(model, clips, target="sad")
-    options = {"n_random": 3, "activation_stats": ablation.activation_stats(model, clips), "modes": ("flip", "zero")}
+    options = {
+        "controls": ablation.RandomControls(ablation.activation_stats(model, clips), n=3),
+        "edit": ablation.Edit(("flip", "zero")),
+    }
+
+    def swept(selection):
+        return ablation.sweep(model, clips, selection, **options)
+
+    three = swept(ablation.select(scores, 3))
+    by_k = [swept(ablation.select(scores, 2)), three]
     return {
-        "group": ablation.sweep(model, clips, neurons=scores, k=3, layers=layers, **options),
-        "k": ablation.sweep(model, clips, neurons=scores, k=(2, 3), **options),
-        "selected": ablation.sweep(model, clips, neurons={"top": scores, "too": scores}, k=3, **options),
+        "group": swept(ablation.select(scores, 3).together(ablation.groups(model, ("lower", "upper")))),
+        "k": xr.concat(by_k, pd.Index([2, 3], name="k"), combine_attrs="override"),
+        "selection": xr.concat([three, three], pd.Index(["top", "too"], name="selection")),
     }
 
 
 FIGURES = {
-    "layer_curves": lambda sweep: plots.layer_curves(ablation.summary(sweep).sel(mode="flip")),
-    "mode_comparison": lambda sweep: plots.mode_comparison(ablation.summary(sweep)),
-    "effect_map": lambda sweep: plots.effect_map(ablation.summary(sweep)),
+    "layer_curves": lambda sweep: plots.layer_curves(ablation.effect_over_speakers(sweep).sel(mode="flip")),
+    "mode_comparison": lambda sweep: plots.mode_comparison(ablation.effect_over_speakers(sweep)),
+    "effect_map": lambda sweep: plots.effect_map(ablation.effect_over_speakers(sweep)),
     "emotion_tracking": plots.emotion_tracking,
     "relative_change": plots.relative_change,
     "distance": plots.distance,
@@ -369,27 +377,33 @@ def test_plots_name_layer_groups(several, name):
 def test_plots_draw_effects_of_groups(several):
     """Effects of groups are drawn in maps and curves; distances, and groups mixed with layers, are refused."""
     sweep = several["group"]
-    effects = ablation.summary(sweep, "log_odds", mode="flip")
+    effects = ablation.effect_over_speakers(sweep, "log_odds", mode="flip")
     ticks = [text.get_text() for text in plots.effect_map(effects).axes[0].get_yticklabels()]
     assert ticks == ["lower 0–1", "upper 2–3"]
-    mean = ablation.summary(sweep, mode="zero")["mean"].values
-    assert has(plots.layer_curves(ablation.summary(sweep, mode="zero")).axes[0], mean)
-    curves = {"joint": ablation.summary(sweep, mode="zero"), "layers": ablation.summary(several["k"], k=2, mode="zero")}
+    mean = ablation.effect_over_speakers(sweep, mode="zero")["mean"].values
+    assert has(plots.layer_curves(ablation.effect_over_speakers(sweep, mode="zero")).axes[0], mean)
+    curves = {
+        "joint": ablation.effect_over_speakers(sweep, mode="zero"),
+        "layers": ablation.effect_over_speakers(several["k"], k=2, mode="zero"),
+    }
     with pytest.raises(ValueError, match="curves of layers and of groups cannot share an axis"):
         plots.layer_curves(curves)
     with pytest.raises(ValueError, match="this sweep edited groups: run the sweep without groups"):
         plots.distance(sweep)
 
 
-@pytest.mark.parametrize("dim", ["k", "selected"])
+@pytest.mark.parametrize("dim", ["k", "selection"])
 @pytest.mark.parametrize("name", FIGURES)
 def test_plots_refuse_several_selections(several, name, dim):
-    """A figure refuses a sweep of several `k` or selections, and is drawn once one of them is picked."""
+    """A figure refuses sweeps of several `k` or selections side by side, and is drawn once one of them is picked."""
     with pytest.raises(ValueError, match=r"pick (one with .sel\(|with .sel|from the others with .sel)"):
         FIGURES[name](several[dim])
     one = several[dim].sel({dim: several[dim][dim].values[0]})
-    assert words(plots.effect_map(ablation.summary(one, mode="flip", variable="log_odds")) if name == "effect_map"
-                 else FIGURES[name](one))  # fmt: skip
+    if name == "effect_map":
+        figure = plots.effect_map(ablation.effect_over_speakers(one, mode="flip", variable="log_odds"))
+    else:
+        figure = FIGURES[name](one)
+    assert words(figure)
 
 
 def test_plots_name_missing_modes_layers_and_dims(several):
@@ -404,9 +418,9 @@ def test_plots_name_missing_modes_layers_and_dims(several):
     with pytest.raises(ValueError, match="layer 9 is not in the sweep: choose from 0, 1, 2, 3"):
         plots.layer_effect(sweep, 9)
     with pytest.raises(ValueError, match="a dose–response curve needs the dim k"):
-        plots.dose_response(ablation.summary(sweep, mode="flip", layer=1))
+        plots.dose_response(ablation.effect_over_speakers(sweep, mode="flip", layer=1))
     with pytest.raises(ValueError, match=r"this figure needs the dim layer: keep it, e.g. with .sel\(layer=\[…\]\)"):
-        plots.layer_curves(ablation.summary(sweep, mode="flip", layer=1))
+        plots.layer_curves(ablation.effect_over_speakers(sweep, mode="flip", layer=1))
 
 
 def test_effect_map_shows_r2_and_reason_untested(rng):
@@ -415,7 +429,7 @@ def test_effect_map_shows_r2_and_reason_untested(rng):
     sweep = made(rng, ("layer", "feature"), layer=range(3), feature=names).assign_coords(readout_layer=3)
     track = xr.Dataset({"mean": (("layer", "feature"), [[0.1, 0.2]] * 3 + [[0.94, -0.3]])})
     track = track.assign_coords(layer=range(4), feature=names)
-    found = ablation.summary(sweep)
+    found = ablation.effect_over_speakers(sweep)
 
     def columns(effects, plot=plots.effect_map, **options):
         figure = plot(effects, **options)
@@ -427,8 +441,9 @@ def test_effect_map_shows_r2_and_reason_untested(rng):
     readout_layer = made(rng, ("layer", "readout_layer"), layer=range(3), readout_layer=[2, 3]).assign_coords(
         feature="level"
     )
-    assert columns(ablation.summary(readout_layer), validity=track)[0] == ["2\nR² 0.1", "3\nR² 0.9"]
+    assert columns(ablation.effect_over_speakers(readout_layer), validity=track)[0] == ["2\nR² 0.1", "3\nR² 0.9"]
     assert "no test" not in columns(found)[1]
-    few, without = ablation.summary(sweep.isel(clip=slice(7))), ablation.summary(sweep.isel(random=[]))
+    few = ablation.effect_over_speakers(sweep.isel(clip=slice(7)))
+    alone = ablation.effect_over_speakers(without(sweep, "random"))
     assert "over 7 speakers; fewer than 8 speakers: no test" in columns(few)[1]
-    assert "over 9 speakers; too few or too similar random sets: no test" in columns(without)[1]
+    assert "over 9 speakers; too few or too similar random sets: no test" in columns(alone)[1]

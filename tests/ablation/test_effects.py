@@ -8,30 +8,28 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
-from handmade import swept
+from handmade import neuron_sets, swept, without
 from scipy import stats
 
 from xai_lib import ablation, statistics
 
 
-def test_summary_weights_speakers_equally_in_null():
+def test_effect_over_speakers_weights_speakers_equally_in_null():
     """Every speaker has the same weight in the null distribution, however many clips they have."""
     result = swept(speakers=10)
     names = result["speaker"].values.copy()
     names[1:11] = "s0"  # 11 clips of one, and 9 of nine speakers
     names[11:] = [f"s{i}" for i in range(1, 10)]
     result = result.assign_coords(speaker=("clip", names))
-    random = np.array([result["random_target_change"].values[names == name].mean(0) for name in dict.fromkeys(names)])
-    selected = np.array([result["target_change"].values[names == name].mean(0) for name in dict.fromkeys(names)]).mean(
-        0
-    )
-    draws = random.mean(0)
-    found = ablation.summary(result)
+    means = np.array([result["target_change"].values[names == name].mean(0) for name in dict.fromkeys(names)])
+    selected, draws = means[..., 0].mean(0), means[..., 1:].mean(0)
+    found = ablation.effect_over_speakers(result)
     assert found["random_mean"].values == pytest.approx(draws.mean(-1))
     p = statistics.rank_test(selected, draws)[0]
     assert found["p_random"].values == pytest.approx(p)
-    away = result["random_target_change"] - result["random_target_change"].mean("random")
-    alone = ablation.contrast(result["target_change"], result["random_target_change"].mean("random"), random=away)
+    random = ablation.control_values(result["target_change"], "random")
+    values = ablation.selected_values(result["target_change"])
+    alone = ablation.contrast(values, random.mean("random"), null_distribution=random - random.mean("random"))
     assert alone["p_random"].values == pytest.approx(p)
 
 
@@ -40,25 +38,24 @@ def planted(effect, rng, *, speakers=8, layers=7, n_random=40, modes=1):
     shape = layers, modes, n_random + 1
     sets = rng.standard_normal((1, *shape)) + 0.1 * rng.standard_normal((speakers, *shape))
     sets[..., 0] += effect
-    dims, names = ("clip", "layer", "mode"), np.array([f"s{i}" for i in range(speakers)], object)
-    data = {"target_change": (dims, sets[..., 0]), "random_target_change": ((*dims, "random"), sets[..., 1:])}
-    modes = ["flip", *range(1, modes)]
-    return xr.Dataset(data, {"layer": range(layers), "mode": modes, "speaker": ("clip", names)})
+    dims, names = ("clip", "layer", "mode", "neuron_set"), np.array([f"s{i}" for i in range(speakers)], object)
+    coords = {"layer": range(layers), "mode": ["flip", *range(1, modes)], "speaker": ("clip", names)}
+    return xr.Dataset({"target_change": (dims, sets)}, coords | neuron_sets(n_random))
 
 
-def test_summary_controls_false_positives():
+def test_effect_over_speakers_controls_false_positives():
     """A random set differs from the null over speakers, yet any of 7 layers has q < 0.05 in only about 5 % of modes."""
-    found = ablation.summary(planted(0, np.random.default_rng(0), modes=400))
+    found = ablation.effect_over_speakers(planted(0, np.random.default_rng(0), modes=400))
     alone, single, together = (found[name] < 0.05 for name in ("p_speakers", "p_random", "q"))
     assert alone.mean() > 0.5 and 0.03 < single.mean() < 0.07
     assert 0.02 < together.any("layer").mean() < 0.075  # 0.05 and two standard deviations
 
 
-def test_summary_requires_20_distinct_sets():
+def test_effect_over_speakers_requires_20_distinct_sets():
     """Where fewer than 20 different random sets exist, p, q and the null band are NaN; differences remain."""
     result = swept()
-    few = result.assign(random_sets=(("layer",), [1e9, 20.0, 19.0]))
-    plain, found = ablation.summary(result), ablation.summary(few)
+    few = result.assign(n_random_sets=(("layer",), [1e9, 20.0, 19.0]))
+    plain, found = ablation.effect_over_speakers(result), ablation.effect_over_speakers(few)
     assert np.isnan(found[["p_random", "q_random", "p", "q"]].sel(layer=5).to_array()).all()
     assert (found["p_random"] == plain["p_random"]).sel(layer=[1, 2]).all() and found["mean"].notnull().all()
     assert np.isnan(found["random_low"].sel(layer=5)).all()
@@ -67,15 +64,16 @@ def test_summary_requires_20_distinct_sets():
     )
 
 
-def test_summary_finds_one_affected_layer():
+def test_effect_over_speakers_finds_one_affected_layer():
     """Of 25 layers of which one is affected, that one alone has q < 0.05."""
     rng = np.random.default_rng(0)
-    dims, effect = ("clip", "layer", "mode"), 0.1 * rng.standard_normal((8, 25, 1))
+    effect = 0.1 * rng.standard_normal((8, 25, 1))
     effect[:, 4] -= 50 + rng.standard_normal((8, 1))
     random = 0.1 * rng.standard_normal((8, 25, 1, 40))
-    names = ("clip", [f"s{i}" for i in range(8)])
-    data = {"target_change": (dims, effect), "random_target_change": ((*dims, "random"), random)}
-    found = ablation.summary(xr.Dataset(data, {"layer": range(25), "mode": ["flip"], "speaker": names}))
+    values = np.concatenate([effect[..., None], random], axis=-1)
+    coords = {"layer": range(25), "mode": ["flip"], "speaker": ("clip", [f"s{i}" for i in range(8)])}
+    result = xr.Dataset({"target_change": (("clip", "layer", "mode", "neuron_set"), values)}, coords | neuron_sets(40))
+    found = ablation.effect_over_speakers(result)
     assert (found["q"].sel(mode="flip") < 0.05).values.nonzero()[0].tolist() == [4]
 
 
@@ -83,44 +81,57 @@ def test_average_over_layers_keeps_null_width():
     """An average over layers has a null distribution as wide as that of a single layer."""
     rng = np.random.default_rng(0)
     draws = rng.standard_normal(20)
-    random = np.stack([draws, -draws, rng.permutation(draws)])[None, :, None].repeat(
-        8, axis=0
-    )  # the same in each layer
-    data = {"target_change": (("clip", "layer", "mode"), np.zeros((8, 3, 1)))}
-    data["random_target_change"] = (
-        ("clip", "layer", "mode", "random"),
-        random + 0.01 * rng.standard_normal((8, 1, 1, 1)),
-    )
-    names = ("clip", [f"s{i}" for i in range(8)])
-    result = xr.Dataset(data, {"layer": [1, 2, 3], "mode": ["flip"], "speaker": names})
-    mean = ablation.average_over_layers(result, {"all": [1, 2, 3]})["random_target_change"].mean("clip").squeeze()
+    random = np.stack([draws, -draws, rng.permutation(draws)])[None, :, None].repeat(8, axis=0)
+    random = random + 0.01 * rng.standard_normal((8, 1, 1, 1))  # the same in each layer
+    values = np.concatenate([np.full((8, 3, 1, 1), 7.0), random], axis=-1)
+    coords = {"layer": [1, 2, 3], "mode": ["flip"], "speaker": ("clip", [f"s{i}" for i in range(8)])}
+    result = xr.Dataset({"target_change": (("clip", "layer", "mode", "neuron_set"), values)}, coords | neuron_sets(20))
+    averaged = ablation.average_over_layers(result, {"all": [1, 2, 3]})["target_change"]
+    mean = ablation.control_values(averaged, "random").mean("clip").squeeze()
     assert mean.std("random").item() == pytest.approx(np.mean([np.std(draws), np.std(-draws), np.std(draws)]), rel=0.15)
     assert mean.std("random") > 0.8 * np.std(draws)
+    assert (ablation.selected_values(averaged) == 7).all()
+
+
+def test_average_over_layers_sorts_random_sets_alone():
+    """Random sets are averaged in the order of their means within each layer, NaN last; all others by their names."""
+    order = [1, 5, 2], [3, 2, 4]  # of random sets in the one layer and in the other
+    values = [[10, *order[0], 100, 1000], [20, *order[1], 300, 3000]]
+    values = np.array(values, float)[None].repeat(2, axis=0) + np.array([-0.1, 0.1])[:, None, None]
+    values[:, 1, 2] = np.nan
+    names = neuron_sets(3, 1, ["most active"])
+    coords = {"layer": [1, 2], "speaker": ("clip", ["a", "b"])}
+    result = xr.Dataset({"kl": (("clip", "layer", "neuron_set"), values)}, coords | names)
+    mean = ablation.average_over_layers(result, {"all": [1, 2]})["kl"].mean("clip").squeeze()
+    assert mean["neuron_set"].values.tolist() == names["neuron_set"]
+    assert mean.values == pytest.approx([15, 2, 3, 5, 200, 2000])
 
 
 @pytest.mark.parametrize("effect", [-8, 8])
-def test_summary_detects_effects_of_either_sign(effect):
+def test_effect_over_speakers_detects_effects_of_either_sign(effect):
     """A planted effect of either sign has q < 0.05, and p_random < 0.05 just where the mean leaves the band."""
-    found = ablation.summary(planted(effect, np.random.default_rng(1)))
+    found = ablation.effect_over_speakers(planted(effect, np.random.default_rng(1)))
     assert (found["q"] < 0.05).all()
     outside = (found["mean"] < found["random_low"]) | (found["mean"] > found["random_high"])
     assert (outside == (found["p_random"] < 0.05)).all()
 
 
-def test_summary_requires_effect_shared_by_speakers():
+def test_effect_over_speakers_requires_effect_shared_by_speakers():
     """An effect beyond random sets that speakers do not share is not significant."""
     result = planted(8, np.random.default_rng(2))
-    result["target_change"] = result["target_change"] * xr.DataArray([9, -1.0, 1, -1, 1, -1, 1, -1], dims="clip")
-    found = ablation.summary(result)
+    result["target_change"][..., 0] *= np.array([9, -1.0, 1, -1, 1, -1, 1, -1])[:, None, None]
+    found = ablation.effect_over_speakers(result)
     assert (found["p_random"] < 0.05).mean() > 0.95 and not (found["p"] < 0.05).any()
 
 
-def test_summary_corrects_over_all_tiles_of_mode():
+def test_effect_over_speakers_corrects_over_all_tiles_of_mode():
     """The correction for `q` is over all layers, readout layers and proxies, for each mode separately."""
     tiles = swept().expand_dims(readout_layer=[1, 2], proxy=["rms", "zcr"])
     rng = np.random.default_rng(3)
-    tiles = tiles.map(lambda x: x + rng.standard_normal((2, 2, *[1] * (x.ndim - 2))))
-    found = ablation.summary(tiles)
+    by_tile = rng.standard_normal((2, 2, 2))  # the second axis is for the selected neurons and for all random ones
+    is_random = (tiles["kind"] == "random").values.astype(int)
+    tiles = tiles + xr.DataArray(by_tile[..., is_random], dims=("readout_layer", "proxy", "neuron_set"))
+    found = ablation.effect_over_speakers(tiles)
     for mode in ("flip", "zero"):
         p, q = (
             found[name].sel(mode=mode).transpose("layer", "readout_layer", "proxy").values
@@ -129,12 +140,12 @@ def test_summary_corrects_over_all_tiles_of_mode():
         of_sets = found["q_random"].sel(mode=mode).transpose("layer", "readout_layer", "proxy").values
         assert p.size == 12
         assert q.ravel() == pytest.approx(np.maximum(stats.false_discovery_control(p.ravel()), of_sets.ravel()))
-    assert not np.isnan(ablation.summary(tiles, proxy="zcr")["p"]).any()
+    assert not np.isnan(ablation.effect_over_speakers(tiles, proxy="zcr")["p"]).any()
 
 
 def test_contrast_refuses_different_clips():
     """Results are paired by clip in whatever order, and results of different clips are refused."""
-    values = swept()["target_change"].assign_coords(clip=np.arange(18))
+    values = ablation.selected_values(swept()["target_change"]).assign_coords(clip=np.arange(18))
     same = ablation.contrast(values, values.isel(clip=slice(None, None, -1)))
     assert np.abs(same["mean"]).max() < 1e-12
     for other in (values.isel(clip=slice(9)), values.assign_coords(clip=np.arange(18) + 1)):
@@ -143,34 +154,146 @@ def test_contrast_refuses_different_clips():
     assert ablation.contrast(values, 0)["mean"].notnull().all()
 
 
-def test_summary_tests_nothing_below_eight_speakers():
+def test_effect_over_speakers_tests_nothing_below_eight_speakers():
     """Below 8 speakers intervals, p and q are NaN, while means and the rank among random sets remain."""
-    found = ablation.summary(swept(speakers=7))
+    found = ablation.effect_over_speakers(swept(speakers=7))
     for name in ("low", "high", "difference_low", "p", "q"):
         assert np.isnan(found[name]).all(), name
     assert np.isfinite(found["mean"]).all() and found.sizes["speaker"] == 7
     assert (found["p_random"].sel(layer=5) < 0.05).all()  # says something of the sets, whoever speaks
 
 
-def test_summary_gives_nan_without_random_sets():
+def test_effect_over_speakers_gives_nan_without_random_sets():
     """Without random sets the interval remains, and null, difference, p and q are NaN."""
-    found = ablation.summary(swept(n_random=0))
+    found = ablation.effect_over_speakers(swept(n_random=0))
     assert np.isfinite(found["low"]).all()
     for name in ("random_mean", "random_low", "difference", "p_random", "p", "q"):
         assert np.isnan(found[name]).all(), name
 
 
-def test_summary_refuses_missing_speakers():
+def test_effect_over_speakers_refuses_missing_speakers():
     """A summary refuses a result whose clips have no speakers."""
     with pytest.raises(ValueError, match="speaker"):
-        ablation.summary(swept().drop_vars("speaker"))
+        ablation.effect_over_speakers(swept().drop_vars("speaker"))
+
+
+def test_summary_tabulates_effect_over_speakers():
+    """A summary has the numbers of `effect_over_speakers` in a row for each layer and mode; significant is q < 0.05."""
+    result = swept(speakers=10)
+    result["target_change"][:, 2, 0, 0] -= 30
+    result = result.assign(n_random_sets=("layer", [1e9, 19.0, 1e9]))
+    effect = ablation.effect_over_speakers(result)
+    found = ablation.summary(result)
+    columns = ["mean", "low", "high", "n", "random_mean", "random_low", "random_high", "p", "q"]
+    assert found.columns.tolist() == [*columns, "significant"]
+    assert found.index.names == ["layer", "mode"]
+    for layer in result["layer"].values:
+        for mode in result["mode"].values:
+            row, expected = found.loc[layer, mode], effect.sel(layer=layer, mode=mode)
+            np.testing.assert_array_equal(row[columns].astype(float), [expected[name].item() for name in columns])
+            assert row["significant"] == (expected["q"].item() < 0.05)
+    assert found["significant"].dtype == bool and found["significant"].any() and not found["significant"].all()
+    assert found.loc[2, "q"].isna().all() and not found.loc[2, "significant"].any()  # no test
+
+
+def test_summary_selects_by_where_and_kind():
+    """A summary takes `variable`, `against` and values of further dims as `effect_over_speakers` does."""
+    result = swept(speakers=10).rename(target_change="decoded_change")
+    kinds = result["kind"].values.copy()
+    kinds[11:] = "direction"
+    result = result.assign_coords(kind=("neuron_set", kinds))
+    result = result["decoded_change"] * xr.DataArray([1.0, 2], {"readout_layer": [3, 4]}, "readout_layer")
+    result = result.to_dataset(name="decoded_change")
+    for options in ({}, {"against": "direction"}, {"readout_layer": 4}, {"against": "direction", "layer": 5}):
+        effect = ablation.effect_over_speakers(result, "decoded_change", **options)
+        found = ablation.summary(result, "decoded_change", **options)
+        assert found.index.names == list(effect["mean"].dims)
+        for name in ("mean", "random_mean", "q"):
+            np.testing.assert_array_equal(found[name], effect[name].values.ravel())
+    alone = ablation.summary(result, "decoded_change", readout_layer=4, layer=5, mode="flip")
+    effect = ablation.effect_over_speakers(result, "decoded_change", readout_layer=4, layer=5, mode="flip")
+    assert len(alone) == 1 and alone["mean"].item() == effect["mean"].item()
+    assert alone["significant"].tolist() == [effect["q"].item() < 0.05]
+
+
+def test_selected_and_control_values_split_neuron_sets():
+    """Values of the selected neurons lose the dim `neuron_set`; those of a kind of control lie along its name."""
+    coords = neuron_sets(2, 1, ["most active", "writes most"])
+    values = xr.DataArray([0.0, 1, 2, 3, 4, 5], coords, "neuron_set")
+    selected = ablation.selected_values(values)
+    assert selected.item() == 0 and not selected.coords
+    expected = {"random": [1, 2], "direction": [3], "target-blind": [4, 5]}
+    for kind, numbers in expected.items():
+        found = ablation.control_values(values, kind)
+        assert found.dims == (kind,) and found.values.tolist() == numbers
+    assert found["target-blind"].values.tolist() == ["most active", "writes most"]
+    assert ablation.control_values(without(values, "random"), "random").sizes == {"random": 0}
+    with pytest.raises(ValueError, match="unknown kind of control 'blind': the kinds are random, direction and target"):
+        ablation.control_values(values, "blind")
+
+
+def test_strongest_layers_lists_modes_and_readouts():
+    """For each readout and mode there is a row with the layer of greatest significant difference, or a reason."""
+    result = planted(0, np.random.default_rng(0), layers=4, modes=2).assign_coords(
+        layer=[1, 2, 5, 7], mode=["flip", "zero"]
+    )
+    result["target_change"][:, 1, 0, 0] += 20
+    result["target_change"][:, 2, 0, 0] -= 40
+    result = result.assign(kl=result["target_change"][:, :, ::-1].variable)
+    readouts = {"target_change": ("log-odds", "nats"), "kl": ("divergence", "bits")}
+    found = ablation.strongest_layers(result, readouts=readouts)
+    assert found[["readout", "mode", "unit"]].values.tolist() == [
+        ["log-odds", "flip", "nats"],
+        ["log-odds", "zero", "nats"],
+        ["divergence", "flip", "bits"],
+        ["divergence", "zero", "bits"],
+    ]
+    assert (found["n_tested"] == 4).all() and (found["reason"] == "").all()
+    effect = ablation.effect_over_speakers(result).sel(layer=5, mode="flip")
+    for number in (0, 3):  # the other way round in `kl`
+        row = found.loc[number]
+        assert row["layer"] == 5
+        for column, name in {
+            "difference": "difference",
+            "low": "difference_low",
+            "high": "difference_high",
+            "q": "q",
+        }.items():
+            assert row[column] == effect[name].item()
+    for number in (1, 2):
+        assert found.loc[number, ["layer", "difference", "low", "high", "q"]].isna().all()
+    few = result.assign(n_random_sets=("layer", [99.0, 19.0, 19.0, 99.0]))
+    found = ablation.strongest_layers(few, readouts=readouts)
+    assert (found["n_tested"] == 2).all() and found["layer"].isna().all()  # neither layer with an effect was tested
+    found = ablation.strongest_layers(result.isel(clip=slice(5)), readouts=readouts)
+    assert (found["n_tested"] == 0).all() and found["layer"].isna().all()
+    assert set(found["reason"]) == {"no test, 5 speakers of the 8 that are needed"}
+
+
+def test_strongest_layers_takes_readouts_with_selections():
+    """A readout may be a variable with values of its further dims, and others are given once for all readouts."""
+    result = planted(0, np.random.default_rng(0), layers=3)
+    both = xr.concat([result["target_change"], 0 * result["target_change"]], "feature").assign_coords(
+        feature=["f0", "rms"]
+    )
+    both[0, :, 2, :, 0] += 20
+    result = both.expand_dims(readout_layer=[3]).to_dataset(name="decoded_change")
+    readouts = {
+        ("decoded_change", (("feature", "f0"),)): ("F0", "Hz"),
+        ("decoded_change", (("feature", "rms"),)): ("RMS", ""),
+    }
+    found = ablation.strongest_layers(result, readouts=readouts, readout_layer=3)
+    assert found["readout"].tolist() == ["F0", "RMS"]
+    assert found.loc[0, "layer"] == 2 and np.isnan(found.loc[1, "layer"])
+    with pytest.raises(ValueError, match="decoded_change has further dims, readout_layer: select"):
+        ablation.strongest_layers(result, readouts=readouts)
 
 
 def reported(scale=1.0, **options):
     """The lines of a report of an effect of about 3512 × scale in layer 5, of several read-outs."""
     result = planted(0, np.random.default_rng(0), layers=3).assign_coords(layer=[1, 2, 5])
-    result["target_change"][:, 2] += 3512
-    result = result.assign(kl=result["target_change"], random_kl=result["random_target_change"]) * scale
+    result["target_change"][:, 2, :, 0] += 3512
+    result = result.assign(kl=result["target_change"]) * scale
     result.attrs["neurons"] = json.dumps({"1": [0], "2": [1], "5": [2]})
     names = {"target_change": ("spectral centroid", "Hz"), "kl": ("divergence", "nats")}
     return ablation.report(result.isel(options), readouts=names).splitlines()
@@ -197,10 +320,10 @@ def test_report_writes_two_significant_figures(scale, size):
 def test_report_rounds_interval_like_mean():
     """A report rounds the mean and both ends of its interval to the same digit."""
     result = planted(0, np.random.default_rng(0), layers=2)
-    result["target_change"][:, 1] += np.linspace(2, 22, 8)[:, None]
+    result["target_change"][:, 1, :, 0] += np.linspace(2, 22, 8)[:, None]
     result.attrs["neurons"] = json.dumps({"0": [0], "1": [1]})
     (line,) = ablation.report(result, readouts={"target_change": ("effect", "nats")}).splitlines()
-    found = ablation.summary(result).sel(layer=1, mode="flip")
+    found = ablation.effect_over_speakers(result).sel(layer=1, mode="flip")
     ends = [f"{found[name].item():+.0f}" for name in ("difference", "difference_low", "difference_high")]
     assert f"{ends[0]} [{ends[1]}, {ends[2]}] nats" in line
 
@@ -216,31 +339,20 @@ def compared(effects, rng, *, speakers=9, layers=5, n_random=40):
     shape = (speakers, layers, 1, n_random + 4)
     every = rng.standard_normal((1, *shape[1:])) + 0.3 * rng.standard_normal(shape)
     every[:, 2, 0, :4] += np.array(effects)
-    dims, names = ("clip", "layer", "mode"), np.array([f"s{i}" for i in range(speakers)], object)
-    coords = {
-        "layer": range(layers),
-        "mode": ["flip"],
-        "speaker": ("clip", names),
-        "blind": ["most active", "writes most"],
-    }
-    data = {"target_change": (dims, every[..., 0]), "blind_target_change": ((*dims, "blind"), every[..., 2:4])}
-    data |= {
-        "random_target_change": ((*dims, "random"), every[..., 4:]),
-        "random_overlap": ("layer", np.full(layers, 0.3)),
-    }
-    data |= {
-        "magnitude": ("layer", np.ones(layers)),
-        "random_magnitude": (("layer", "random"), np.ones((layers, n_random))),
-    }
-    data["blind_magnitude"] = ("layer", "blind"), np.full((layers, 2), 2.0)
-    theirs = every[..., 4:] + rng.standard_normal((1, layers, 1, n_random))  # they share some neurons
-    rival = {
-        "target_change": (dims, every[..., 1]),
-        "random_target_change": ((*dims, "random"), theirs),
-        "magnitude": data["magnitude"],
-    }
-    rival = xr.Dataset(rival, coords)
-    return xr.Dataset(data, coords), {"rival": rival}
+    selected, of_rival, blind, random = every[..., :1], every[..., 1:2], every[..., 2:4], every[..., 4:]
+    dims, names = ("clip", "layer", "mode", "neuron_set"), np.array([f"s{i}" for i in range(speakers)], object)
+    coords = {"layer": range(layers), "mode": ["flip"], "speaker": ("clip", names)}
+
+    rms = np.ones((layers, 1 + n_random + 2))
+    rms[:, -2:] = 2
+    data = {"target_change": (dims, np.concatenate([selected, random, blind], axis=-1))}
+    data |= {"rms": (("layer", "neuron_set"), rms), "random_overlap": ("layer", np.full(layers, 0.3))}
+    result = xr.Dataset(data, coords | neuron_sets(n_random, target_blind=["most active", "writes most"]))
+
+    theirs = random + rng.standard_normal((1, layers, 1, n_random))  # they share some neurons
+    data = {"target_change": (dims, np.concatenate([of_rival, theirs], axis=-1))}
+    data |= {"rms": (("layer", "neuron_set"), rms[:, :-2])}
+    return result, {"rival": xr.Dataset(data, coords | neuron_sets(n_random))}
 
 
 def beyond(result, rivals):
@@ -260,7 +372,9 @@ def test_verdict_requires_all_controls(sign):
     assert beyond(*compared([sign * 15, sign * 25, 0, 0], np.random.default_rng(0))) == []
     result, rivals = compared([sign * 15, 0, 0, 0], np.random.default_rng(0))
     assert beyond(result, rivals) == [2]
-    result["random_target_change"][:, 2] += sign * 15  # what any set of neurons does, the controls aside
+    is_random = result["kind"] == "random"
+    what_any_set_does = xr.where(is_random & (result["layer"] == 2), sign * 15, 0)
+    result["target_change"] = (result["target_change"] + what_any_set_does).transpose(*result["target_change"].dims)
     assert beyond(result, rivals) == []
 
 
@@ -268,39 +382,44 @@ def test_verdict_requires_all_controls(sign):
 def test_verdict_requires_similar_edit_size(ratio):
     """A significant effect is not `beyond` if its edit is 30 % larger or 25 % smaller than that of random neurons."""
     result, rivals = compared([-15, 0, 0, 0], np.random.default_rng(1))
-    result["magnitude"][2] = ratio
+    result["rms"][2, 0] = ratio
     found = ablation.verdict(result, rivals)
     assert (found["q"].sel(layer=2) < 0.05).all() and not found["beyond"].any()
     assert found["ratio"].sel(control="random").values.tolist() == [1, 1, ratio, 1, 1]
     assert found["ratio"].sel(control="writes most").values.tolist() == [0.5, 0.5, ratio / 2, 0.5, 0.5]
 
 
-def test_verdict_equals_summary_and_paired_tests():
-    """A verdict agrees with `summary` and paired t intervals, and refuses missing or incomparable controls."""
+def test_verdict_equals_effect_over_speakers_and_paired_tests():
+    """A verdict agrees with `effect_over_speakers` and paired t intervals, and refuses lacking or other controls."""
     result, rivals = compared([-15, -3, 0, 0], np.random.default_rng(2))
     found = ablation.verdict(result, rivals).squeeze("mode")
     assert found["control"].values.tolist() == ["random", "rival", "most active", "writes most"]
-    whole = ablation.summary(result).squeeze("mode")
+    whole = ablation.effect_over_speakers(result).squeeze("mode")
     elsewhere = found.sel(layer=[0, 1, 3, 4], control=["rival", "most active"])
     assert np.isnan(elsewhere[["p", "q"]].to_array()).all() and elsewhere["difference"].notnull().all()
     for name, other in {"difference": "difference", "low": "difference_low", "q": "q", "effect": "random_mean"}.items():
         np.testing.assert_allclose(found[name].sel(control="random"), whole[other])
     np.testing.assert_allclose(found["selected"], whole["mean"])
-    theirs = rivals["rival"]["target_change"].squeeze("mode")
+    own = ablation.selected_values(result["target_change"]).squeeze("mode")
+    theirs = ablation.selected_values(rivals["rival"]["target_change"]).squeeze("mode")
     np.testing.assert_allclose(found["effect"].sel(control="rival"), theirs.mean("clip"))
-    away = stats.ttest_rel(result["target_change"].squeeze("mode").values, theirs.values).confidence_interval()
+    away = stats.ttest_rel(own.values, theirs.values).confidence_interval()
     np.testing.assert_allclose(found["low"].sel(control="rival"), away.low)
     few = ablation.verdict(result.isel(clip=slice(7)), {"rival": rivals["rival"].isel(clip=slice(7))})
     assert few["beyond"].squeeze().values.nonzero()[0].tolist() == [2] and few["low"].isnull().all()
-    alone = ablation.summary(result.isel(clip=slice(7)))["q_random"].squeeze()
+    alone = ablation.effect_over_speakers(result.isel(clip=slice(7)))["q_random"].squeeze()
     np.testing.assert_allclose(few["q"].sel(control="random").squeeze(), alone)
-    other = {"rival": rivals["rival"].isel(random=slice(9))}
-    with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same n_random"):
-        ablation.verdict(result, other)
+    others = [{"rival": rivals["rival"].isel(neuron_set=slice(10))}]
+    for option in ("seed", "size_classes", "part", "frames"):
+        others.append({"rival": rivals["rival"].assign_attrs({option: "another"})})
+    for other in others:
+        with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same controls and seed"):
+            ablation.verdict(result, other)
     for lacking in (
-        result.isel(random=slice(0)),
-        result.drop_vars("blind_target_change"),
-        result.drop_vars("magnitude"),
+        without(result, "random"),
+        without(result, "target-blind"),
+        result.drop_vars("rms"),
+        result.drop_vars("target_change"),
     ):
         with pytest.raises(ValueError, match="a verdict needs random sets and target-blind selections"):
             ablation.verdict(lacking, rivals)
@@ -328,17 +447,9 @@ def test_verdict_requires_sign_of_effect():
     result, rivals = compared([-15, 0, 0, 0], np.random.default_rng(2))
     assert ablation.verdict(result, rivals)["beyond"].sel(layer=2).all()
 
-    def nearer(one):
-        return one.assign(
-            {
-                name: one[name] + 30
-                for name in ("target_change", "random_target_change", "blind_target_change")
-                if name in one
-            }
-        )
-
-    nothing = nearer(result)
-    found = ablation.verdict(nothing, {name: nearer(rival) for name, rival in rivals.items()})
+    nothing = result.assign(target_change=result["target_change"] + 30)
+    rival = rivals["rival"].assign(target_change=rivals["rival"]["target_change"] + 30)
+    found = ablation.verdict(nothing, {"rival": rival})
     assert (found["q"].sel(layer=2) < 0.05).all() and (found["selected"].sel(layer=2) > 0).all()
     assert not found["beyond"].any()
 

@@ -16,7 +16,7 @@ import soundfile
 import torch
 import xarray as xr
 
-from xai_lib import activations, attribution, audio, hooks, models
+from xai_lib import ablation, activations, attribution, audio, hooks, models
 from xai_lib.activations import caching
 
 METHODS = {
@@ -215,6 +215,56 @@ def test_hashable_content_identifies_datasets_by_values(tiny, clips, tmp_path):
     with xr.open_dataset(tmp_path / "moments.nc") as again:
         assert joblib.hash(caching.hashable_content(again)) == joblib.hash(caching.hashable_content(found))
     assert joblib.hash(caching.hashable_content(found + 1)) != joblib.hash(caching.hashable_content(found))
+
+
+def test_hashable_content_identifies_objects_by_their_parts(tiny, clips):
+    """Edits, controls and readouts are hashed by their numbers, results, functions and the sound of their donors."""
+    stats = activations.activation_stats(tiny(), clips)
+    mean = "def respond(hidden):\n    return hidden.mean(dim=1)"
+
+    def respond(text=mean):
+        space = {"__name__": "__main__"}
+        exec(compile(text, "a.py", "exec"), space)
+        return space["respond"]
+
+    def options(k=3, n=2, window=0, statistics=stats, function=None):
+        edit = ablation.Edit(("mean",), window=window, activation_stats=statistics, donors=clips)
+        controls = ablation.RandomControls(statistics, n=n)
+        similarity = ablation.SpeakerSimilarity(function or respond())
+        return [ablation.Selection({1: range(k)}), controls, edit, [ablation.Proxies(statistics), similarity]]
+
+    def hashed(**changed):
+        return joblib.hash([caching.hashable_content(option) for option in options(**changed)])
+
+    first = hashed()
+    assert hashed() == hashed(statistics=stats.copy(deep=True)) == first
+    changed = [
+        {"k": 4},
+        {"n": 3},
+        {"window": 1},
+        {"statistics": stats + 1},
+        {"function": respond(mean.replace("1", "2"))},
+    ]
+    assert len({first, *(hashed(**other) for other in changed)}) == 6
+    soundfile.write(clips["path"].iloc[1], 0.1 * audio.read(clips["path"].iloc[1]), 16000, subtype="FLOAT")
+    assert hashed() != first
+
+
+def test_by_clip_recomputes_sweep_on_changed_donor(tiny, clips, counted, tmp_path):
+    """A sweep is computed anew when the sound of a donor changes, and not otherwise."""
+    donors = clips[1:2].set_axis(clips.index[:1])
+    options = {"selection": ablation.Selection({1: [0, 3]}), "controls": None}
+    options["readouts"] = [ablation.SpeakerSimilarity(lambda hidden: hidden.mean(dim=1))]
+
+    def found():
+        edit = ablation.Edit("resample", donors=donors)
+        return caching.by_clip(ablation.sweep, tiny(), clips[:1], folder=tmp_path / "kept", edit=edit, **options)
+
+    first, n = found(), counted["n"]
+    xr.testing.assert_identical(found(), first)
+    assert counted["n"] == n
+    soundfile.write(donors["path"].iloc[0], audio.read(donors["path"].iloc[0])[::-1], 16000, subtype="FLOAT")
+    assert not np.allclose(found()["logits"], first["logits"])
 
 
 @pytest.mark.full

@@ -109,9 +109,14 @@ def test_bench_sweep(measure, model, noise, path):
 
     def ours():
         found = ablation.sweep(
-            model, clips, neurons=neurons, n_random=3, target=3, activation_stats=activation_stats, proxies=fitted
+            model,
+            clips,
+            ablation.Selection(neurons),
+            controls=ablation.RandomControls(activation_stats, n=3),
+            readouts=[ablation.Proxies(fitted)],
+            target=3,
         )
-        found = found.isel(clip=0, mode=0)
+        found = found.sel(neuron_set="selected").isel(clip=0, mode=0)
         return found["target_change"].values, found["relative_change"].values, found["proxy_value"].values
 
     @torch.no_grad()

@@ -23,12 +23,15 @@ def sweep(model, clips, *, n_random):
     fitted = xr.Dataset(
         {**axes, "sd": (("layer", "proxy"), np.ones((shape[0], 3)))}, {"proxy": list(activation_proxies.PROXIES)}
     )
-    options = {
-        "neurons": {layer: range(5) for layer in (10, 11)},
-        "activation_stats": activation_stats,
-        "proxies": fitted,
-    }
-    return ablation.sweep(model, clips, **options, target=3, n_random=n_random, batch=128)  # greater than the front end
+    return ablation.sweep(
+        model,
+        clips,
+        ablation.Selection({10: range(5), 11: range(5)}),
+        controls=ablation.RandomControls(activation_stats, n=n_random),
+        readouts=[ablation.Proxies(fitted)],
+        target=3,
+        batch=128,  # greater than the front end
+    )
 
 
 METHODS = {

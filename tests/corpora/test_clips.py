@@ -483,7 +483,9 @@ METHODS = {
     ).to_dataset(name="response"),
     "activations": lambda m, clips, **rate: dissection.activations(m, clips, **rate),
     "activation_stats": lambda m, clips, **rate: activations.activation_stats(m, clips, **rate),
-    "sweep": lambda m, clips, **rate: ablation.sweep(m, clips, neurons={2: [0, 1]}, n_random=0, target="angry", **rate),
+    "sweep": lambda m, clips, **rate: ablation.sweep(
+        m, clips, ablation.Selection({2: [0, 1]}), controls=None, target="angry", **rate
+    ),
 }
 
 

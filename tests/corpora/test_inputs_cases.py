@@ -298,7 +298,8 @@ def test_models_load_supports_other_heads(checkpoint):
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
         pruning.evaluate(several, sound(), {(2, "ffn_hidden"): [0]}, "angry", sample_rate=RATE)
     with pytest.raises(ValueError, match="needs a model that gives one label of several"):
-        ablation.sweep(several, sound(), neurons={2: [0]}, n_random=0, target="angry", sample_rate=RATE)
+        selection = ablation.Selection({2: [0]})
+        ablation.sweep(several, sound(), selection, controls=None, target="angry", sample_rate=RATE)
     folder = checkpoint("numbers", *OTHER_HEADS["numbers"])
     own = models.load(folder, head=nn.Linear(several.n_neurons(0), 2), labels=["calm", "angry"], device="cpu")
     assert own.outputs == "one label" and own.predict(sound(), RATE)["label"].notna().all()

@@ -38,7 +38,7 @@ def voice(place):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Good clips of four speakers and two labels, and between them a silent, an empty, a broken, a missing and a short one."""
+    """Good clips of four speakers and two labels; between them silent, empty, broken, missing and short ones."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = []
     for place in range(4 * GOOD):
@@ -91,20 +91,26 @@ CALLS = {
     "zero_ablation": lambda m, c: dissection.zero_ablation(m, c, 2, 3),
     "top_frames": lambda m, c: exemplars.top_frames(m, c, 2, 3),
     "sweep": lambda m, c: ablation.sweep(
-        m, c, neurons=scores(m, c), k=2, n_random=2, target="angry", activation_stats=activations.activation_stats(m, c)
+        m,
+        c,
+        ablation.select(scores(m, c), 2),
+        controls=ablation.RandomControls(activations.activation_stats(m, c), n=2),
+        target="angry",
     ),
     "sweep, resample": lambda m, c: ablation.sweep(
-        m, c, neurons={2: [0]}, n_random=0, target="angry", modes=["resample"], donors=donors.random_donors(c, c)
+        m,
+        c,
+        ablation.Selection({2: [0]}),
+        controls=None,
+        edit=ablation.Edit("resample", donors=donors.random_donors(c, c)),
+        target="angry",
     ),
     "upstream": lambda m, c: inversion.upstream(
         m,
         c,
-        neurons=scores(m, c),
-        k=2,
-        n_random=2,
+        ablation.select(scores(m, c), 2, layers=[2]),
+        controls=ablation.RandomControls(activations.activation_stats(m, c), n=2, target_blind=False),
         steps=2,
-        activation_stats=activations.activation_stats(m, c),
-        layers=[2],
     ),
     "support": lambda m, c: neuron_selection.support(m, c, m.sites("ffn_hidden")),
     "evaluate": lambda m, c: pruning.evaluate(m, c, {(2, "ffn_hidden"): [0]}, "angry", draws=2),

@@ -110,11 +110,12 @@ def speaker_means(values):
     return values.reshape(-1, 2, *values.shape[1:]).mean(1)
 
 
-def test_summary_equals_scipy():
-    """A summary equals scipy's t intervals, tests and FDR over speakers, and ranks neurons among random ones."""
+def test_effect_over_speakers_equals_scipy():
+    """Intervals, tests and FDR over speakers equal scipy's, and neurons are ranked among random ones."""
     result = swept()
-    found = ablation.summary(result)
-    units, random = speaker_means(result["target_change"].values), speaker_means(result["random_target_change"].values)
+    found = ablation.effect_over_speakers(result)
+    means = speaker_means(result["target_change"].values)
+    units, random = means[..., 0], means[..., 1:]
     expected = stats.ttest_1samp(units, 0).confidence_interval(0.95)
     assert found["mean"].values == pytest.approx(units.mean(0)) and (found["n"] == 9).all()
     assert found["low"].values == pytest.approx(expected.low) and found["high"].values == pytest.approx(expected.high)
@@ -143,9 +144,9 @@ def test_summary_equals_scipy():
 
 def test_contrast_equals_scipy_paired_test():
     """A contrast equals scipy's paired interval over speakers, and its q values are scipy's FDR of its p values."""
-    result = swept()
-    found = ablation.contrast(result["target_change"].sel(mode="flip"), result["target_change"].sel(mode="zero"))
-    units = speaker_means(result["target_change"].values)
+    values = ablation.selected_values(swept()["target_change"])
+    found = ablation.contrast(values.sel(mode="flip"), values.sel(mode="zero"))
+    units = speaker_means(values.values)
     test = stats.ttest_rel(units[..., 0], units[..., 1])
     assert found["mean"].values == pytest.approx((units[..., 0] - units[..., 1]).mean(0))
     assert found["low"].values == pytest.approx(test.confidence_interval().low)

@@ -70,17 +70,20 @@ def test_recognition_equals_scikit_learn(tiny, emotional_buzzes):
     neurons = {layer: [1, 4 + layer, 17] for layer in range(4)}
     model = tiny()
     odd = clips.iloc[12:].assign(label=["angry"] * 7 + ["sad"] * 3 + ["calm"] * 2 + ["bored"] * 3)  # of unequal numbers
-    found = ablation.sweep(
-        model, odd, neurons=neurons, n_random=2, activation_stats=ablation.activation_stats(model, clips.iloc[:3])
-    )
-    known = found.isel(clip=slice(12))
-    said = known["logits"].sel(layer=2, mode="flip").argmax("label").values
+    stats = ablation.activation_stats(model, clips.iloc[:3])
+    controls = ablation.RandomControls(stats, n=2, target_blind=False)
+    found = ablation.sweep(model, odd, ablation.Selection(neurons), controls=controls)
+    known = found.isel(clip=slice(12)).sel(layer=2, mode="flip")
     truth = [model.labels.index(name) for name in known["emotion"].values]
+    numbers = [model.labels.index(label) for label in labels]
     scores = ablation.recognition(found)
-    each = recall_score(truth, said, labels=[model.labels.index(x) for x in labels], average=None, zero_division=0)
-    here = scores.sel(layer=2, mode="flip")
-    assert here["recall"].sel(emotion=list(labels)).values == pytest.approx(each)
-    assert here["uar"].item() == pytest.approx(each.mean()) and scores["random_uar"].sizes["random"] == 2
+    assert scores["neuron_set"].values.tolist() == ["selected", "random 1", "random 2"]
+    for neuron_set in scores["neuron_set"].values:
+        said = known["logits"].sel(neuron_set=neuron_set).argmax("label").values
+        each = recall_score(truth, said, labels=numbers, average=None, zero_division=0)
+        here = scores.sel(layer=2, mode="flip", neuron_set=neuron_set)
+        assert here["recall"].sel(emotion=list(labels)).values == pytest.approx(each)
+        assert here["uar"].item() == pytest.approx(each.mean())
     assert set(scores["emotion"].values) == set(labels) and scores["clean_uar"].shape == ()
 
 

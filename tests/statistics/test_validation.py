@@ -1,4 +1,4 @@
-"""Levels of sweeps and verdicts at a small scale: `validation.sweeps`, on networks in which nothing was selected by effect.
+"""Levels of sweeps and verdicts at a small scale: `validation.sweeps`, where nothing was selected by effect.
 
 With what was done before (a normal null distribution), single neurons fail on the same data: so these tests can.
 """
@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 from validation import framework, sweeps
 
-from xai_lib import statistics
+from xai_lib import ablation, statistics
 from xai_lib.activations import random_neurons
 
 DRAWS = 60
@@ -40,7 +40,8 @@ def test_sweep_holds_its_level_for_random_neurons(k):
 def test_prediction_test_fails_for_single_neurons():
     """Effects of single neurons have heavy tails: by a normal null distribution p < 0.01 in over 1.6 % of cases."""
     result = sweeps.swept(some(DRAWS), speakers=8, k=1, data="by speaker")
-    units, draws = (result[name].mean("clip").values for name in ("target_change", "random_target_change"))
+    values = result["target_change"].mean("clip")
+    units, draws = ablation.selected_values(values).values, ablation.control_values(values, "random").values
     assert np.mean(statistics.prediction_test(units, draws, axis=-1) < 0.01) > 0.016
 
 
@@ -55,19 +56,20 @@ def test_sweep_and_verdict_test_data_sets_separately(run, effect):
 
 
 def test_network_draws_random_sets_of_sweeps():
-    """Random sets of the network, their magnitudes, overlap and number are those of `random_neurons`."""
+    """Random sets of the network, their sizes, overlap and number are those of `random_neurons`."""
     network = sweeps.Network(np.random.default_rng(0), speakers=8)
     selected = network.selected("any", np.random.default_rng(1), 5)
     found = network.swept(selected)
     sizes = xr.DataArray(network.size, {"layer": range(sweeps.LAYERS)}, ("layer", "neuron"))
     for layer in range(sweeps.LAYERS):
         own, seed = {layer: selected[layer]}, int(network.seeds[layer])
-        drawn = random_neurons.matched_sets(sweeps.WIDTH, sizes, own, n_random=sweeps.SETS, directions=0, seed=seed)
-        magnitudes = random_neurons.set_sizes(sizes, [layer], drawn)
-        np.testing.assert_allclose(found["magnitudes"][layer][:-2], magnitudes)
-        assert found["random_overlap"][layer] == pytest.approx(random_neurons.mean_overlap(drawn[1:]))
-        assert found["random_sets"][layer] == random_neurons.count_random_sets(sizes, own)
-        members = np.array([np.isin(np.arange(sweeps.WIDTH), neurons) for (neurons,) in drawn], float)
+        drawn = random_neurons.random_sets(sizes, own, sweeps.SETS, seed=seed)
+        rms = [random_neurons.rms_of(sizes, neuron_set) for neuron_set in (own, *drawn)]
+        np.testing.assert_allclose(found["rms"][layer][:-2], rms)
+        assert found["random_overlap"][layer] == pytest.approx(random_neurons.mean_overlap(drawn))
+        assert found["n_random_sets"][layer] == random_neurons.count_random_sets(sizes, own)
+        members = [np.isin(np.arange(sweeps.WIDTH), neuron_set[layer]) for neuron_set in (own, *drawn)]
+        members = np.array(members, float)
         apart = found["values"][layer][:, :-2] - network.moved(layer, members)
         np.testing.assert_allclose(apart - apart[:, :1], 0, atol=1e-9)  # what clips add scales with all of the sets
 
@@ -105,9 +107,12 @@ def test_table_says_whether_level_is_held():
     def run(rng, *, speakers, effect, level):
         return [np.nan] if rng.random() < 0.5 else [rng.random() * level * (1 - effect)]
 
-    made = {name: framework.Scenario(name, "", framework.each(run), (8,), {"level": level}, 0.5, "half", draws=2000, limit=limit)
-            for name, level, limit in (("exact", 1, ""), ("often", 0.1, ""), ("rare", 9, ""), ("known", 0.1, "why"))}  # fmt: skip
-    found = framework.table(made.values(), jobs=1).set_index("test")
+    made = []
+    for name, level, limit in (("exact", 1, ""), ("often", 0.1, ""), ("rare", 9, ""), ("known", 0.1, "why")):
+        options = {"draws": 2000, "limit": limit}
+        each = framework.each(run)
+        made.append(framework.Scenario(name, "", each, (8,), {"level": level}, 0.5, "half", **options))
+    found = framework.table(made, jobs=1).set_index("test")
     assert found["level"].to_dict() == {
         "exact": "holds",
         "often": "too often",

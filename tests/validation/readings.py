@@ -12,7 +12,7 @@ from xai_lib.faithfulness import deletion_test
 from xai_lib.probing import linear_probes, time_courses
 
 from .framework import Scenario, each
-from .sweeps import SETS, Network
+from .sweeps import SETS, Network, neuron_sets
 
 FRAMES, POSITIONS = 60, 10
 
@@ -62,20 +62,18 @@ def patched(rng, *, speakers, effect, k=20, clips=2):
     def logits(values):
         return np.stack([values, np.zeros_like(values)], axis=-1)
 
-    dims, own = ("clip", "layer", "mode"), logits(moved)[:, None, None]
+    dims = ("clip", "layer", "mode", "neuron_set", "label")
     data = {
         "clean_logits": (("clip", "label"), logits(0 * whole[:, 0])),
         "donor_logits": (("clip", "label"), logits(-whole[:, 0])),
-        "logits": ((*dims, "label"), own[..., 0, :]),
-        "random_logits": ((*dims, "random", "label"), own[..., 1:, :]),
-        "random_sets": ("layer", [found["random_sets"][layer]]),
+        "logits": (dims, logits(moved)[:, None, None]),
+        "n_random_sets": ("layer", [found["n_random_sets"][layer]]),
     }
     alike = np.full(len(moved), "angry", object), np.full(len(moved), "sad", object)
     coords = {"layer": [layer], "mode": ["patch"], "label": ["angry", "sad"], "speaker": ("clip", network.speaker)}
     coords |= {name: ("clip", values) for name, values in zip(("emotion", "donor_label"), alike)}
-    return ablation.summary(ablation.patching_effect(xr.Dataset(data, coords)), "fraction_recovered")[
-        "p"
-    ].values.ravel()
+    effect = ablation.patching_effect(xr.Dataset(data, coords | neuron_sets()))
+    return ablation.effect_over_speakers(effect, "fraction_recovered")["p"].values.ravel()
 
 
 def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=False):
@@ -98,7 +96,7 @@ def of_courses(rng, *, speakers, effect, clips=4, kind="beyond_level", curved=Fa
 
 
 def of_acoustics(rng, *, speakers, effect):
-    """q of three labels against the base in two quantities (`emotion_profiles.differences`), each speaker with a bent."""
+    """q of three labels against the base in two quantities (`emotion_profiles.differences`), speakers with a bent."""
     cells = rng.standard_t(4, (2, 4, speakers))
     cells[:, 1:] += effect
     coords = {"factor": ["level_db", "f0_range"], "label": ["neutral", "a", "b", "c"], "speaker": names(speakers, 1)}
@@ -107,10 +105,11 @@ def of_acoustics(rng, *, speakers, effect):
 
 
 def of_layers(rng, *, speakers, effect, neurons=6, sentences=3, emotions=6):
-    """0 where the interval of a probe's selectivity leaves out 0 (`linear_probes.over_speakers_and_controls`), 1 elsewhere.
+    """0 where the interval of a probe's selectivity leaves out 0, 1 elsewhere.
 
-    A type of clip (an emotion in a sentence) has activations of its own, so that probes of the sentence learn types by
-    heart; with an effect, sentences have some too. Half of the speakers train.
+    The interval is that of `linear_probes.over_speakers_and_controls`. A type of clip (an emotion in a sentence) has
+    activations of its own, so that probes of the sentence learn types by heart; with an effect, sentences have some
+    too. Half of the speakers train.
     """
     everybody = 2 * speakers
     emotion, sentence, speaker = (x.ravel() for x in np.indices((emotions, sentences, everybody)))

@@ -24,9 +24,10 @@ ACTIVE = 6  # `down` of networks in which the most active neurons do most
 class Network:
     """Sizes and weights [layer, neuron], and what clips add of their own.
 
-    The stream carries sizes and part of the weights from layer to layer. What a neuron does has far tails, grows with its
-    size, and on average lowers the target, by `down` times the size, as flips of real networks do. The tails are Student's
-    t of 2 degrees of freedom, made as a normal times a reach: how much a neuron does to any target, whichever way.
+    The stream carries sizes and part of the weights from layer to layer. What a neuron does has far tails, grows with
+    its size, and on average lowers the target, by `down` times the size, as flips of real networks do. The tails are
+    Student's t of 2 degrees of freedom, made as a normal times a reach: how much a neuron does to any target, whichever
+    way.
     """
 
     def __init__(self, rng, *, speakers, clips=2, data="independent", down=1):
@@ -53,11 +54,10 @@ class Network:
 
     @cached_property
     def random(self) -> list:
-        """Of each layer its size classes, [neuron], and what random sets put in the place of each neuron, [set, neuron]."""
+        """Of each layer its size classes, [neuron], and what random sets put in place of each neuron, [set, neuron]."""
         classes = [random_neurons.size_classes(sizes) for sizes in self.size]
-        seeds = [
-            [int(seed), layer] for layer, seed in enumerate(self.seeds)
-        ]  # as `random_neurons.matched_sets` has them
+        # as `random_neurons.random_sets` has them
+        seeds = [[int(seed), layer] for layer, seed in enumerate(self.seeds)]
         return [
             (own, np.stack(random_neurons.draw_substitutions(own, SETS, seed=seed)))
             for own, seed in zip(classes, seeds)
@@ -68,7 +68,7 @@ class Network:
 
         The selected neurons come first, then the random sets, then the most active neurons and those that write most.
         """
-        found = {"values": [], "magnitudes": [], "random_sets": [], "random_overlap": []}
+        found = {"values": [], "rms": [], "n_random_sets": [], "random_overlap": []}
         for layer, (classes, stand_ins) in enumerate(self.random):
             neurons = selected[layer]
             k, random = len(neurons), stand_ins[:, neurons]
@@ -76,8 +76,8 @@ class Network:
             members = np.zeros((SETS + 3, WIDTH))
             np.put_along_axis(members, np.stack([neurons, *random, *blind]), 1, axis=1)
             found["values"].append(self.moved(layer, members))
-            found["magnitudes"].append(np.sqrt(members @ self.size[layer] ** 2 / k))
-            found["random_sets"].append(random_neurons.count_sets(classes, neurons))
+            found["rms"].append(np.sqrt(members @ self.size[layer] ** 2 / k))
+            found["n_random_sets"].append(random_neurons.count_sets(classes, neurons))
             found["random_overlap"].append(random_neurons.overlap(random))
         return found
 
@@ -102,7 +102,7 @@ class Network:
         return {at: np.sort(np.argsort(-seen[how][at])[:k]) for at in every}
 
     def of_target(self, rng, k, share) -> dict:
-        """{layer: neurons} for layers 3 to 5: those that lower the target most for their size, by what is seen of it."""
+        """{layer: neurons} for layers 3 to 5: those that lower the target most for their size, as far as is seen."""
         known = self.weight / self.size
         seen = share * known + (1 - share) * np.abs(known).mean() * rng.standard_t(2, known.shape)
         return {at: np.sort(np.argsort(seen[at])[:k]) for at in (3, 4, 5)}
@@ -110,27 +110,24 @@ class Network:
 
 def result(found, speaker) -> xr.Dataset:
     """A result of `ablation.sweep`, in which several data sets stand side by side as modes, each tested by itself."""
-    values = np.stack([np.stack(one["values"], axis=1) for one in found], axis=2)  # [clip, layer, data set, set]
+    values = np.stack([np.stack(one["values"], axis=1) for one in found], axis=2)  # [clip, layer, data set, neuron set]
     by_layer = {name: np.array([one[name] for one in found]).swapaxes(0, 1) for name in found[0] if name != "values"}
-    magnitude, n = by_layer["magnitudes"], 1 + SETS
-    dims, place = ("clip", "layer", "mode"), ("layer", "mode")
+    place = ("layer", "mode")
     data_vars = {
-        "target_change": (dims, values[..., 0]),
-        "random_target_change": ((*dims, "random"), values[..., 1:n]),
-        "blind_target_change": ((*dims, "blind"), values[..., n:]),
-        "random_sets": (place, by_layer["random_sets"]),
+        "target_change": (("clip", *place, "neuron_set"), values),
+        "rms": ((*place, "neuron_set"), by_layer["rms"]),
+        "n_random_sets": (place, by_layer["n_random_sets"]),
         "random_overlap": (place, by_layer["random_overlap"]),
-        "magnitude": (place, magnitude[..., 0]),
-        "random_magnitude": ((*place, "random"), magnitude[..., 1:n]),
-        "blind_magnitude": ((*place, "blind"), magnitude[..., n:]),
     }
-    coords = {
-        "layer": range(LAYERS),
-        "mode": range(len(found)),
-        "blind": list(random_neurons.TARGET_BLIND),
-        "speaker": ("clip", speaker),
-    }
-    return xr.Dataset(data_vars, coords)
+    coords = {"layer": range(LAYERS), "mode": range(len(found)), "speaker": ("clip", speaker)}
+    return xr.Dataset(data_vars, coords | neuron_sets(random_neurons.TARGET_BLIND))
+
+
+def neuron_sets(target_blind=()) -> dict:
+    """Coordinates of the neuron sets, as `ablation.sweep` has them: their names, and the kind of each."""
+    random = [f"random {number}" for number in range(1, SETS + 1)]
+    kinds = ["selected", *["random"] * SETS, *["target-blind"] * len(target_blind)]
+    return {"neuron_set": ["selected", *random, *target_blind], "kind": ("neuron_set", kinds)}
 
 
 def made(generators, *, speakers, k, how="any", data="independent", down=1, effect=0.0, rivals=True):
@@ -159,8 +156,8 @@ def of_layers(values, effect):
 
 
 def sweep(generators, **design):
-    """q of all layers of `ablation.summary`; with an effect, of those that have it."""
-    return of_layers(ablation.summary(swept(generators, **design))["q"], design["effect"])
+    """q of all layers of `ablation.effect_over_speakers`; with an effect, of those that have it."""
+    return of_layers(ablation.effect_over_speakers(swept(generators, **design))["q"], design["effect"])
 
 
 def verdict(generators, **design):
@@ -183,7 +180,7 @@ def flip_and_zero(rng, *, speakers, effect, clips=2):
 
 
 def groups(rng, *, speakers, effect, between=False, unequal=False):
-    """p of one neuron between two kinds of clips (`class_contrast.compare`), with random effects of speaker × emotion."""
+    """p of one neuron between two kinds of clips (`class_contrast.compare`); random effects of speaker × emotion."""
     emotions, takes = 4, 3
     rows = [(s, e, t) for s in range(speakers) for e in range(emotions) for t in range(takes)]
     if unequal:  # some cells have one clip, some none
@@ -252,7 +249,8 @@ SCENARIOS = [
         for k in (1, 20)
     ),
     *(
-        Scenario(f"verdict, k = {k}", "any neurons", verdict, (8, 24), {"k": k}, 0.9, "selected by 90 % target in 3 layers")
+        Scenario(f"verdict, k = {k}", "any neurons", verdict, (8, 24), {"k": k}, 0.9,
+                 "selected by 90 % target in 3 layers")
         for k in (5, 20)
     ),
     *(
@@ -268,11 +266,12 @@ SCENARIOS = [
     ),
     Scenario("contrast of modes", "by speaker", each(flip_and_zero), effect=1.0, planted="1 SD of speakers"),
     Scenario("groups within speakers", "speaker × emotion", each(groups), effect=1.0, planted="1 SD of speakers"),
-    Scenario("groups within speakers", "speaker × emotion, unequal cells", each(groups), (8, 16, 24), {"unequal": True}, 1.0,
-             "1 SD of speakers"),
+    Scenario("groups within speakers", "speaker × emotion, unequal cells", each(groups), (8, 16, 24),
+             {"unequal": True}, 1.0, "1 SD of speakers"),
     Scenario("groups between speakers", "speaker × emotion", each(groups), (16, 24), {"between": True}, 2.0,
              "2 SD of speakers"),
     Scenario("groups between speakers", "speaker × emotion, unequal cells", each(groups), (16, 24),
              {"between": True, "unequal": True}, 2.0, "2 SD of speakers"),
-    Scenario("pruning", "neurons of by speaker effects", each(forgetting), effect=0.7, planted="selected by 70 % target"),
+    Scenario("pruning", "neurons of by speaker effects", each(forgetting), effect=0.7,
+             planted="selected by 70 % target"),
 ]  # fmt: skip

@@ -61,6 +61,8 @@ class RandomControls:
     target_blind_stats: xr.Dataset | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.modes, str):
+            object.__setattr__(self, "modes", (self.modes,))
         for name, number in {"n": self.n, "n_directions": self.n_directions}.items():
             if not isinstance(number, (int, np.integer)) or number < 0:
                 raise ValueError(f"{name} must be a whole number from 0 up, not {number!r}")

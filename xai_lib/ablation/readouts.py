@@ -294,6 +294,8 @@ def _not_read(hidden) -> torch.Tensor:
 
 def _require_variable(fitted: Any, name: str, function: str) -> None:
     """Raise ValueError where `fitted` is not the Dataset that a function returns."""
+    if fitted is None:
+        raise ValueError(f"a readout needs the Dataset returned by {function}(model, clips)")
     speaker_space.require_dataset(fitted, function)
     if name not in fitted:
         raise ValueError(f"expected the Dataset returned by {function}(model, clips); this one has no {name!r}")

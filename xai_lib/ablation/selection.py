@@ -34,26 +34,27 @@ class Selection:
     speakers: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.neurons, Mapping):
+        if not isinstance(self.neurons, Mapping) or isinstance(self.neurons, xr.Dataset):
             raise ValueError("a selection is {layer: neurons}; of scores, ablation.select(scores, k=20) makes one")
         if not self.neurons:
             raise ValueError("the selection has no layer: give {layer: neurons}")
         by_layer = {}
-        for layer in sorted(self.neurons):
+        for layer in sorted(_as_layer(layer) for layer in self.neurons):
             indices = np.unique(edits.as_integers(self.neurons[layer], "neurons"))
             if not len(indices):
                 raise ValueError(f"no neurons are given for layer {layer}")
-            by_layer[int(layer)] = indices
+            by_layer[layer] = indices
         object.__setattr__(self, "neurons", by_layer)
 
     def together(self, groups: Mapping[str, Sequence[int]]) -> Selection:
         """Return the same neurons, edited in groups of layers: {name: layers}, as returned by `ablation.groups`."""
-        requested = sorted({int(layer) for members in groups.values() for layer in members})
-        missing = [layer for layer in requested if layer not in self.neurons]
-        if missing or not requested:
-            raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
+        members_of_groups = {name: sorted({_as_layer(layer) for layer in members}) for name, members in groups.items()}
+        requested = sorted(set().union(*members_of_groups.values()))
+        _require_neurons(requested, self.neurons)
+        for name, members in members_of_groups.items():
+            if not members:
+                raise ValueError(f"no layer is given for the group {name!r}")
         neurons = {layer: self.neurons[layer] for layer in requested}
-        members_of_groups = {name: sorted(int(layer) for layer in members) for name, members in groups.items()}
         return replace(self, neurons=neurons, groups=members_of_groups)
 
     @property
@@ -104,15 +105,27 @@ def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = No
     if k > scores.sizes["neuron"]:
         raise ValueError(f"k is {k}, and there are {scores.sizes['neuron']} neurons in a layer: give a smaller k")
     available = [int(layer) for layer in scores["layer"].values]
-    requested = available if layers is None else sorted({int(layer) for layer in layers})
-    missing = [layer for layer in requested if layer not in available]
-    if missing or not requested:
-        raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
+    requested = available if layers is None else sorted({_as_layer(layer) for layer in np.atleast_1d(layers).tolist()})
+    _require_neurons(requested, available)
 
     neurons = {}
     for layer in requested:
         neurons[layer] = attribution.top_neurons(scores, k, layer=layer)["neuron"].to_numpy()
     return Selection(neurons, scores.attrs["part"], speakers=_speakers(scores))
+
+
+def _as_layer(layer) -> int:
+    """Return the number of a layer as an int; raise ValueError for anything else, such as 2.5."""
+    if not isinstance(layer, (int, np.integer)) or isinstance(layer, bool):
+        raise ValueError(f"layer must be an integer, not {layer!r}")
+    return int(layer)
+
+
+def _require_neurons(requested, available) -> None:
+    """Raise ValueError where no layer is requested, or one that has no neurons."""
+    missing = [layer for layer in requested if layer not in available]
+    if missing or not requested:
+        raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
 
 
 def _speakers(scores) -> tuple[str, ...]:

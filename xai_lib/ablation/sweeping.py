@@ -162,7 +162,7 @@ def _measure(model, waveform, plans, grid, readouts, target, batch) -> _Measurem
     for readout in readouts:
         functions[type(readout).__name__] = readout.functions(model, waveform)
         widths.append(len(readout.names))
-        if isinstance(readout, Decoders) and _stream_passes_through(model):
+        if isinstance(readout, Decoders) and _has_direct_effects(model):
             direct_effects = readout.direct_effects(functions[type(readout).__name__], clean)
     if direct_effects is not None:
         recording_plans = []
@@ -266,9 +266,14 @@ def _neuron_sets(model, selection, controls, seed) -> dict[object, list[NeuronSe
     return sets
 
 
-def _stream_passes_through(model) -> bool:
-    """Return whether layers add to the residual stream and leave it as it is, so that an edit is in all later ones."""
-    return model.architecture.norms(1) is None
+def _has_direct_effects(model) -> bool:
+    """Return whether direct effects can be recorded: layers add to the residual stream and leave it as it is.
+
+    Then an edit is in all later ones. Where forward passes cannot resume, the clean states are not known before the
+    edits.
+    """
+    architecture = model.architecture
+    return architecture.resumable and architecture.residual and architecture.norms(1) is None
 
 
 def _as_numpy(values: torch.Tensor) -> np.ndarray:

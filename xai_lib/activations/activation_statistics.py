@@ -46,8 +46,9 @@ def check_activation_stats(activation_stats, model, part, needed_by=None) -> Non
             argument = f"activation_stats=activations.activation_stats(model, training clips, part={part!r})"
             raise ValueError(f"{needed_by} needs {argument}")
     elif (
-        not {"part", "model"} <= set(getattr(activation_stats, "attrs", ()))
-        or not {"mean", "std"} <= set(getattr(activation_stats, "data_vars", ()))
+        not isinstance(activation_stats, xr.Dataset)
+        or not {"mean", "std"} <= set(activation_stats)
+        or not {"part", "model"} <= set(activation_stats.attrs)
         or "neuron" not in activation_stats.dims
     ):
         raise ValueError(

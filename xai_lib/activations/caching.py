@@ -141,7 +141,10 @@ def _concatenate(parts):
 
 
 def hashable_content(value):
-    """Return what is hashed of an option: functions by their code, clips by their sound, results by their values."""
+    """Return what is hashed of an option: functions by their code, clips by their sound, results by their values.
+
+    The same holds of what is in a list, or in an object of the library, such as an `ablation.Edit`.
+    """
     if isinstance(value, pd.DataFrame) and {"path", "audio"} & set(value):
         return value.drop(columns=["path", "audio"], errors="ignore"), [_digest(source) for source in sources(value)]
     if isinstance(value, xr.DataArray):
@@ -162,7 +165,13 @@ def hashable_content(value):
             (value.__globals__, value.__name__, value.__defaults__, value.__closure__),
         )
         return cloudpickle.dumps(FunctionType(code, *context)), _source_hash(value)
-    return cloudpickle.dumps(value) if callable(value) else value
+    if callable(value):
+        return cloudpickle.dumps(value)
+    if isinstance(value, (list, tuple)):
+        return [hashable_content(item) for item in value]
+    if type(value).__module__.startswith("xai_lib."):
+        return type(value).__qualname__, {name: hashable_content(part) for name, part in vars(value).items()}
+    return value
 
 
 def _hash_array(array):

@@ -129,14 +129,14 @@ def readout_functions(model: Model, space: xr.Dataset | Callable, waveform: np.n
 def similarity(reader: Callable) -> Callable:
     """Return a readout of cosines [row, 1] with the clean row, from one of those that give positions in a space.
 
-    `execution.cascade_read` passes the clean row first.
+    `execution.cascade_read` passes the clean row first, alone or with others.
     """
     clean = []
 
     def read(hidden):
         positions = reader(hidden)
         if not clean:
-            clean.append(positions)
+            clean.append(positions[:1])
         return torch.cosine_similarity(positions, clean[0], dim=-1)[:, None]
 
     return read
