@@ -30,7 +30,7 @@ def outcomes(compared: xr.Dataset) -> xr.DataArray:
         "probability": np.exp(_of_true_class(compared, _log_probabilities(compared))),
         "accuracy": correct(compared).where(is_known),
     }
-    return xr.concat([measures[name] for name in MEASURES], pd.Index(MEASURES, name="measure"))
+    return xr.concat([measures[name] for name in MEASURES], pd.Index(MEASURES, dtype=object, name="measure"))
 
 
 def correct(compared: xr.Dataset) -> xr.DataArray:
@@ -56,7 +56,7 @@ def _by_label_and_speaker(values) -> xr.DataArray:
     for label in labels:
         clips = np.flatnonzero(values["label"].values == label)
         rows.append(statistics.by_speaker(values.isel(clip=clips)))
-    return xr.concat(rows, pd.Index(labels, name="label"), join="outer")
+    return xr.concat(rows, pd.Index(labels, dtype=object, name="label"), join="outer")
 
 
 def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
@@ -91,7 +91,7 @@ def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
     else:
         kept = xr.full_like(forgotten, np.nan).assign(n=0)
 
-    result = xr.concat([forgotten, kept], pd.Index(["forgotten", "kept"], name="group"))
+    result = xr.concat([forgotten, kept], pd.Index(["forgotten", "kept"], dtype=object, name="group"))
     result["selectivity"] = selectivity(forgotten["change"], kept["change"])
     result["macro_f1"] = xr.apply_ufunc(
         _macro_f1, _predicted(compared), compared["label"], input_core_dims=[["clip"], ["clip"]], vectorize=True
@@ -163,8 +163,8 @@ def frontier(compared: dict) -> xr.Dataset:
     by_class = []
     for label, by_strategy in compared.items():
         strategies = [_selected_and_random(result, label) for result in by_strategy.values()]
-        by_class.append(xr.concat(strategies, pd.Index(list(by_strategy), name="strategy"), join="outer"))
-    return xr.concat(by_class, pd.Index(list(compared), name="class"), join="outer")
+        by_class.append(xr.concat(strategies, pd.Index(list(by_strategy), dtype=object, name="strategy"), join="outer"))
+    return xr.concat(by_class, pd.Index(list(compared), dtype=object, name="class"), join="outer")
 
 
 def _selected_and_random(result, label) -> xr.Dataset:
