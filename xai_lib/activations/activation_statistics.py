@@ -35,7 +35,7 @@ def activation_stats(model, clips, *, part="hidden_state", sample_rate=None) -> 
     return xr.Dataset(
         {name: (("layer", "neuron"), values) for name, values in data.items()},
         results.axes(sites, mean),
-        results.attributes(model, skipped, method="activation_stats", part=part, frames=n_frames),
+        results.attributes(model, skipped, method="activation_stats", part=part, n_frames=n_frames),
     )
 
 

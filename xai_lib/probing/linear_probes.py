@@ -6,6 +6,7 @@ what the probe can do beyond that, its selectivity, is evidence about the layer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ def layer_probes(
         control_task] is each of them by itself. `chance` [task], the chance level. Controls and selectivity are NaN for
         a task with no more types than classes, or under 5 training examples a type on average: what cannot be memorised
         is no control, and would pass for selectivity. Tasks are "manner" (of sounds), "statement" and "emotion" (of
-        clips), those that have examples.
+        clips), those that have examples, of two classes or more; attrs["tasks_left_out"] lists the others, as JSON.
 
     Raises
     ------
@@ -185,7 +186,8 @@ def layer_probes(
     control = result["each_control"].mean("control_task")
     result = result.assign(control=control, selectivity=result["accuracy"] - control)
     result = result.transpose("task", "layer", "speaker", "control_task")
-    return result.assign_attrs(components=components or "all", controls=controls)
+    tasks_left_out = json.dumps([task for task in TASKS if task not in by_task])
+    return result.assign_attrs(components=components or "all", controls=controls, tasks_left_out=tasks_left_out)
 
 
 def over_speakers_and_controls(probes: xr.Dataset, name: str = "selectivity") -> xr.Dataset:
