@@ -295,3 +295,9 @@ def test_gradients_skip_bad_clips_and_round_trip(tiny, clips, tmp_path, method):
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
         assert again["speaker"].values.tolist() == ["s0", "s1"] and again.attrs["method"] == method.__name__
         assert np.array_equal(again["signed"], found["signed"], equal_nan=True)
+
+
+def test_grad_x_activation_documents_all_parts(shared):
+    """The docstring lists every part that the bundled architecture has."""
+    documented = gradients.grad_x_activation.__doc__
+    assert all(f'"{part}"' in documented for part in shared().architecture.parts)

@@ -11,7 +11,7 @@ import xarray as xr
 from handmade import scores
 from scipy.stats import spearmanr
 
-from xai_lib import attribution, statistics
+from xai_lib import attribution, plots, statistics
 from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
 

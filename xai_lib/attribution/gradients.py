@@ -41,7 +41,8 @@ def grad_x_activation(
     target : str, int, or pair
         A class, "predicted" (that of each clip, reported in the coordinate `target`), or a contrast of two.
     layers : "all", int or sequence of int
-    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out"}
+    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out", "heads"}
+        See `models.Site`; "heads" where the architecture has it, as WavLM does.
     frames : {"all", "speech"}
         Frames that are summed: all, including class tokens and padding, or those of speech by `audio.speech_mask`.
     scale : {"logit", "log_odds", "probability"}

@@ -46,7 +46,8 @@ def exhaustive_ablation(
     mode, frames
         As in `edits.edit`; frames of "speech" are those of each clip. The mode "noise" draws the same for each neuron.
     layers : "all", int or sequence of int
-    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out"}
+    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out", "heads"}
+        As in `attribution.grad_x_activation`.
     scale : {"log_odds", "logit", "probability"}
         The value that is explained.
     activation_stats : Dataset, optional

@@ -184,6 +184,8 @@ def load(
     root = None if root is None else Path(root).expanduser()
     if key == "sample":
         bundled = os.environ.get("XAI_DATA") or Path(__file__).resolve().parents[2] / "data"
+        if root is not None and not (root / "factors.csv").is_file():
+            raise FileNotFoundError(f"no sample corpus in {root}: leave out root= for the bundled one")
         return _sample(root or Path(bundled, "sample"), subset)
     if key == "ravdess":
         return _load_by_file_names(key, root or _ravdess_root(download, url, known_hash))

@@ -261,7 +261,10 @@ class Model:
         paths = [known for known, _ in self.network.named_modules() if known]
         if path not in paths:
             similar = get_close_matches(str(path), paths, cutoff=0.3) or paths[:3]
-            raise ValueError(f"there is no module {path!r}: there are {', '.join(similar)} …")
+            raise ValueError(
+                f"there is no module {path!r}: there are {', '.join(similar)} …, and the parts "
+                f"{', '.join(self.architecture.parts)}"
+            )
 
     def _check_layer(self, site):
         """Raise ValueError if the model does not have the layer, or the layer not the part."""

@@ -134,13 +134,18 @@ def layer_probes(
     Raises
     ------
     ValueError
-        A speaker is on both sides or unknown, or no task has two classes.
+        A speaker is on both sides or unknown, no task has two classes, or `train` or `test` is a table of clips.
 
     References
     ----------
     Hewitt and Liang (2019), Designing and interpreting probes with control tasks, EMNLP; they, too, advise small
     probes. The probe here is that of `heads`, logistic regression on standardised values, with classes weighted alike.
     """
+    for data in (train, test):
+        if not isinstance(data, xr.Dataset):
+            raise ValueError(
+                f"train and test must be Datasets, not a {type(data).__name__}: pass linear_probes.read(model, clips)"
+            )
     if not (results.speakers_known(train) and results.speakers_known(test)):
         raise ValueError("every clip needs its speaker: probes are tested on speakers outside their training set")
     train_speakers = {identity.comparable_name(name) for name in train["speaker"].values}
