@@ -15,6 +15,7 @@ import xarray as xr
 from .. import execution, hooks, results, targets
 from ..activations import check_activation_stats, require_named_frames, usable
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -67,6 +68,7 @@ def grad_x_activation(
     Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when that is
     summed over frames.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     return _attribute_layers(
         model,
@@ -98,6 +100,7 @@ def gradient(
 
     `signed` is how the target changes if the neuron rises by 1 at all those frames.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     return _attribute_layers(
         model,
@@ -177,6 +180,7 @@ def integrated_gradients(
 
     of which the first item, summed over frames, is `signed`.)
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from .. import audio, execution, hooks, results, targets
 from ..activations import require_named_frames, usable
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -98,6 +99,7 @@ def gradient_shap(
     gradients. Frames equal captum.attr.GradientShap under the same draws. Neurons: conductance, Dhamdhere et al.
     (2019), How important is a neuron?
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     if isinstance(baseline, str) and baseline not in ("noise", "silence"):

@@ -439,6 +439,17 @@ class Model:
             )
 
 
+def require_model(model: Model) -> None:
+    """Raise ValueError for what is no `Model`, and does not act as one either, such as the name of a model."""
+    if isinstance(model, str):
+        raise ValueError(f"model must be an opened model, not its name {model!r}: pass models.load({model!r})")
+    if not hasattr(model, "require_trained"):
+        raise ValueError(
+            f"model must be an opened model, not a {type(model).__name__}: pass what models.load returns, as the first "
+            "argument"
+        )
+
+
 def _unpickled(kind, config, state, attributes):
     """Return the Model that `Model.__reduce__` took apart."""
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn at random, and replaced

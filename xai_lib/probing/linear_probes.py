@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from .. import audio, execution, hooks, results, statistics
 from ..activations import usable
 from ..corpora import as_clips, identity, phonemes
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -65,6 +66,7 @@ def read(
         [sound, layer, neuron]: a sound is a phoneme in a clip, its mean over all frames whose centres lie in it, with
         the coordinates `phoneme`, `manner` and `sound_clip`. So every phoneme counts once in a clip, however long.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     sites = model.sites(part, layers)
     timed = phonemes.timed(clips)
