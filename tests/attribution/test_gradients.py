@@ -258,7 +258,8 @@ def test_gradients_refuse_invalid_options(tiny, clips, options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "steps must be 1"),
+        ({"steps": 0}, "steps must be a whole number from 1 up, not 0"),
+        ({"steps": [8]}, r"steps must be a whole number from 1 up, not \[8\]"),
         ({"batch": 0}, "batch must be 1"),
         ({"baseline": "noise"}, "unknown baseline 'noise'"),
         ({"baseline": 0.5}, "one-dimensional"),

@@ -14,6 +14,7 @@ import xarray as xr
 
 from .. import execution, hooks, results, targets
 from ..activations import check_activation_stats, require_named_frames, usable
+from ..checks import require_whole_number
 from ..corpora import as_clips
 from ..models import require_model
 
@@ -182,8 +183,7 @@ def integrated_gradients(
     """
     require_model(model)
     clips = as_clips(clips, sample_rate)
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, not {steps}")
+    require_whole_number("steps", steps)
     if isinstance(baseline, str) and baseline not in ("zero", "mean", "silence"):
         raise ValueError(f'unknown baseline {baseline!r}: use "zero", "mean", "silence", a waveform or a function')
     if not isinstance(baseline, str) and not callable(baseline) and np.ndim(baseline) != 1:

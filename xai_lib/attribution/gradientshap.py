@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 
 from .. import audio, execution, hooks, results, targets
 from ..activations import require_named_frames, usable
+from ..checks import require_whole_number
 from ..corpora import as_clips
 from ..models import require_model
 
@@ -108,7 +109,9 @@ def gradient_shap(
         baseline = as_clips(baseline, sample_rate)
     if reduce not in REDUCE:
         raise ValueError(f"unknown reduce {reduce!r}: use {', '.join(REDUCE)}")
-    if steps < 1 or n < 2 * steps or n % steps:
+    require_whole_number("n", n)
+    require_whole_number("steps", steps)
+    if n < 2 * steps or n % steps:
         reason = "the standard error is over paths of `steps` draws each"
         raise ValueError(f"n must be a multiple of steps, twice or more ({reason}), not n={n} with steps={steps}")
     require_named_frames(frames)
