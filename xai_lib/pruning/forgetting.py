@@ -77,9 +77,8 @@ def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
     ValueError
         No clip is of the label.
     """
+    require_label(compared["label"].values, label)
     has_label = compared["label"].values == label
-    if not has_label.any():
-        raise ValueError(f"none of the {len(has_label)} clips has the label {label!r}: add clips of it")
     measures = outcomes(compared)
     divergence = _divergence(compared)
 
@@ -97,6 +96,16 @@ def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
         _macro_f1, _predicted(compared), compared["label"], input_core_dims=[["clip"], ["clip"]], vectorize=True
     )
     return result.assign_attrs(forgotten=label)
+
+
+def require_label(labels: np.ndarray, label: str) -> None:
+    """Raise ValueError, with the labels that there are, if no clip of `labels` [clip] has a label."""
+    if not (labels == label).any():
+        known = ", ".join(map(str, ordered(labels)))
+        raise ValueError(
+            f"none of the {len(labels)} clips has the label {label!r}: add clips of it, or give one of the labels that "
+            f"there are, {known}"
+        )
 
 
 def _over_speakers(measures, divergence) -> xr.Dataset:
