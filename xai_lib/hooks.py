@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .models.model import require_model
 from .models.sites import PARTS, PassedSites, Site
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def capture(
     The recorded tensor is the output of the site: a copy where operations in place may follow (modules that were
     wrapped). A forward that passes a site twice raises ValueError.
     """
+    require_model(model)
     if isinstance(sites, (int, str, Site)):
         sites = [sites]
     captured: dict = {}
@@ -69,6 +71,7 @@ def edit(model: Model, edits: Mapping[SiteLike, Callable[[torch.Tensor], torch.T
     would read unchanged values if they came first, so the hooks of an edit are put before them. Hence edits of one site
     nest as functions do: the inner `with` acts first, and the outer one on what it returns.
     """
+    require_model(model)
     passed = PassedSites()
 
     def hook_of(site, function):

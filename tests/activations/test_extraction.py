@@ -518,3 +518,11 @@ def test_snippets_peak_at_extreme_patches(ast, corpus):
         hidden, _, x = frames_of(ast, clips["path"][index], Site(2, "ffn_out"))
         values = np.where(ast.speech(x), hidden[:, 3] * (1 if row["end"] == "high" else -1), -np.inf)
         assert row["peak"] == pytest.approx(ast.times(x)[values.argmax()]) and len(row["waveform"]) <= 3200
+
+
+def test_activation_stats_records_number_of_frames(tiny, corpus):
+    """The number of frames is the attribute `n_frames`, and `frames` is left to names such as "speech"."""
+    model, clips = tiny(), corpus(2)
+    frames = activations(model, clips, frames="all")
+    found = activation_stats(model, clips)
+    assert found.attrs["n_frames"] > 0 and "frames" not in found.attrs and frames.attrs["frames"] == "all"

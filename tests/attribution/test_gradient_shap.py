@@ -316,7 +316,8 @@ def test_gradient_shap_refuses_invalid_options(tiny, clips):
     for options, message in (
         ({"n": 8}, "n must be a multiple of steps, twice or more .*, not n=8 with steps=8"),
         ({"n": 9, "steps": 4}, "not n=9 with steps=4"),
-        ({"steps": 0}, "steps=0"),
+        ({"steps": 0}, "steps must be a whole number from 1 up, not 0"),
+        ({"n": [4]}, r"n must be a whole number from 1 up, not \[4\]"),
         ({"reduce": "median"}, "unknown reduce 'median': use mean, sum, max, none"),
         ({"layers": 4}, "layer 4 out of range"),
         ({"layers": "all", "part": "mlp"}, "unknown part"),

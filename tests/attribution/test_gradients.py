@@ -258,7 +258,8 @@ def test_gradients_refuse_invalid_options(tiny, clips, options, message):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "steps must be 1"),
+        ({"steps": 0}, "steps must be a whole number from 1 up, not 0"),
+        ({"steps": [8]}, r"steps must be a whole number from 1 up, not \[8\]"),
         ({"batch": 0}, "batch must be 1"),
         ({"baseline": "noise"}, "unknown baseline 'noise'"),
         ({"baseline": 0.5}, "one-dimensional"),
@@ -295,3 +296,9 @@ def test_gradients_skip_bad_clips_and_round_trip(tiny, clips, tmp_path, method):
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
         assert again["speaker"].values.tolist() == ["s0", "s1"] and again.attrs["method"] == method.__name__
         assert np.array_equal(again["signed"], found["signed"], equal_nan=True)
+
+
+def test_grad_x_activation_documents_all_parts(shared):
+    """The docstring lists every part that the bundled architecture has."""
+    documented = gradients.grad_x_activation.__doc__
+    assert all(f'"{part}"' in documented for part in shared().architecture.parts)

@@ -11,7 +11,7 @@ import xarray as xr
 from handmade import scores
 from scipy.stats import spearmanr
 
-from xai_lib import attribution, statistics
+from xai_lib import attribution, plots, statistics
 from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
 
@@ -138,3 +138,27 @@ def test_neuron_explorer_shows_neuron_of_rank(tiny, clips):
     assert np.allclose([dots.get_ydata()[2] for dots in left.lines], absolute)
     panel.controls["rank"].value = 24  # beyond those that have a bar of their own
     assert panel.error is None and "number 24 of 24" in panel.figure.axes[0].get_title(loc="left")
+
+
+@pytest.mark.parametrize("k", [[5], 5.5, 0])
+def test_rankings_refuse_k_that_is_no_number(k):
+    """`top_neurons` and `compare_methods` refuse a `k` that is a list, a fraction or 0."""
+    table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
+    with pytest.raises(ValueError, match="k must be a whole number from 1 up"):
+        attribution.top_neurons(table, k)
+    with pytest.raises(ValueError, match="k must be a whole number from 1 up"):
+        attribution.compare_methods({"one": table, "other": table}, k)
+
+
+def test_top_neurons_refuses_several_layers():
+    """`top_neurons` refuses a list of layers."""
+    table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
+    with pytest.raises(ValueError, match=r"layer must be a whole number from 0 up, not \[1\]"):
+        attribution.top_neurons(table, 2, layer=[1])
+
+
+def test_layer_neuron_map_refuses_datasets():
+    """The map of all neurons refuses scores of clips, and says how to average them."""
+    table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
+    with pytest.raises(ValueError, match=r"not a Dataset: pass attribution\.mean_score\(scores"):
+        plots.layer_neuron_map(table)

@@ -351,10 +351,10 @@ def make_sample(folder):
 
 def test_load_selects_sample_subsets(tmp_path, monkeypatch):
     """`load` reads the subsets of the sample corpus, and refuses unknown subsets and missing files."""
-    with pytest.raises(FileNotFoundError, match="make_sample.py"):
-        corpora.load("sample", tmp_path)
-    make_sample(tmp_path / "sample")
     monkeypatch.setenv("XAI_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="make_sample.py"):
+        corpora.load("sample")
+    make_sample(tmp_path / "sample")
     clips = corpora.load("sample")
     assert len(clips) == 6 and clips["speaker"].unique().tolist() == ["sample-01", "sample-02", "sample-03"]
     assert clips["split"].tolist() == ["train"] * 4 + ["test"] * 2 and clips["f0_semitones"].tolist() == [0.5, 2.5] * 3
@@ -667,3 +667,9 @@ def test_load_unifies_speaker_spelling(tmp_path, tone):
     filenames = ["mine-17", "mine-17 ", " Mine-17", "mine-18"]
     pd.DataFrame({"path": paths, "label": "sad", "speaker": filenames}).to_csv(tmp_path / "a.csv", index=False)
     assert corpora.load(tmp_path / "a.csv")["speaker"].tolist() == ["mine-17"] * 3 + ["mine-18"]
+
+
+def test_load_sample_refuses_other_roots(tmp_path):
+    """A root without the sample corpus is refused with the advice to leave it out."""
+    with pytest.raises(FileNotFoundError, match="no sample corpus in .*: leave out root= for the bundled one"):
+        corpora.load("sample", root=tmp_path / "nowhere")

@@ -92,9 +92,14 @@ DIMENSIONS: dict[str, str] = {
     "control_task": "deal",
 }  # with the coordinates of that name
 COORDINATES: dict[str, str] = {}  # of another name than a dimension
-ATTRIBUTES: dict[str, str] = {"selection_speakers": "chosen_on", "min_z": "least"}
+ATTRIBUTES: dict[str, str] = {"selection_speakers": "chosen_on", "min_z": "least", "n_frames": "frames"}
 # Attributes that results did not have when the arrays were made.
-ADDED = {"contrast/selection_speakers", "differing/selection_speakers", "ast/selection_speakers"}
+ADDED = {
+    "contrast/selection_speakers",
+    "differing/selection_speakers",
+    "ast/selection_speakers",
+    "probing/tasks_left_out",
+}
 # Whole texts, in arrays and attributes, such as {"selected": "chosen"}.
 TEXTS: dict[str, str] = {
     "selected": "chosen",

@@ -215,3 +215,22 @@ def test_frames_between_goes_by_frame_centres(tiny):
     assert model.frames_between(0, 0.0125).tolist() == [] and model.frames_between(0, 0.013).tolist() == [0]
     assert model.frames_between(1.0, 1.05).tolist() == [50, 51]
     assert model.frames_between(0.5, 0.2).tolist() == []
+
+
+def test_load_names_bundled_models(monkeypatch):
+    """A name that cannot be read is refused with the names of the bundled models."""
+
+    def unreadable(*args, **options):
+        raise OSError("no such repository")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreadable)
+    with pytest.raises(
+        FileNotFoundError, match="pockets could not be read .*: the bundled models are pocket and pocket-ast"
+    ):
+        models.load("pockets")
+
+
+def test_check_names_parts(shared):
+    """A site that is neither a part nor a module is refused with modules and the parts."""
+    with pytest.raises(ValueError, match="there is no module 'ffn': .*, and the parts hidden_state, .*, ffn_hidden, "):
+        shared().check("ffn")

@@ -216,6 +216,21 @@ def test_layer_probes_run_on_very_few_clips():
     assert found["task"].values.tolist() == ["statement", "emotion"] and np.isfinite(found["accuracy"]).all()
 
 
+def test_layer_probes_record_tasks_left_out():
+    """The attributes list the tasks that the clips have no examples of, or only one class."""
+    sides = [probed([noise], first=first, seed=first, sounds=False) for first in (0, 8)]
+    assert linear_probes.layer_probes(*sides).attrs["tasks_left_out"] == '["manner"]'
+    alike = [side.assign_coords(statement=("clip", [1] * side.sizes["clip"])) for side in sides]
+    assert linear_probes.layer_probes(*alike).attrs["tasks_left_out"] == '["manner", "statement"]'
+
+
+def test_layer_probes_refuse_tables_of_clips():
+    """Probes refuse tables of clips, and say what reads the activations."""
+    clips = pd.DataFrame({"path": ["a.wav"]})
+    with pytest.raises(ValueError, match=r"not a DataFrame: pass linear_probes\.read\(model, clips\)"):
+        linear_probes.layer_probes(clips, clips)
+
+
 def test_layer_probes_refuse_common_or_unknown_speakers():
     """Probes refuse a speaker who is in training and in test, and clips without a speaker."""
     train, test = probed([noise]), probed([noise], first=7, seed=1)

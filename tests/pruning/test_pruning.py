@@ -158,6 +158,65 @@ def test_neurons_of_breaks_ties_at_random(scores):
         pruning.neurons_of(few, n + 1)
 
 
+@pytest.mark.parametrize("k", [[20], 2.5, -1])
+def test_neurons_of_refuses_k_that_is_no_number(scores, k):
+    """`neurons_of` refuses a `k` that is a list, a fraction or negative."""
+    with pytest.raises(ValueError, match="k must be a whole number from 0 up"):
+        pruning.neurons_of(scores, k)
+
+
+def test_neurons_of_refuses_scores_of_clips(scores):
+    """`neurons_of` refuses scores by clip, by concept, and of several variables, and says how to reduce them."""
+    with pytest.raises(ValueError, match=r"not \[clip, layer, neuron\]: reduce over clips with pruning\.contrast"):
+        pruning.neurons_of(scores.expand_dims(clip=2), 3)
+    with pytest.raises(ValueError, match=r"not \[concept, layer, neuron\]: select along other dims"):
+        pruning.neurons_of(scores.expand_dims(concept=2), 3)
+    with pytest.raises(ValueError, match='not a Dataset: of a Dataset take one variable, such as scores."signed"'):
+        pruning.neurons_of(xr.Dataset({"signed": scores}), 3)
+
+
+def test_compare_refuses_one_dose(tiny, clips, scores):
+    """`compare` refuses a number of neurons in place of a list of them."""
+    with pytest.raises(ValueError, match=r"doses must be a list of numbers of neurons, not 20: doses=\[20\]"):
+        pruning.compare(tiny(), clips, scores, doses=20)
+
+
+def test_pruning_refuses_neurons_without_sites(tiny, clips, tmp_path):
+    """`prune`, `save` and `evaluate` refuse neurons without their sites, and name what returns both."""
+    model = tiny()
+    message = r"neurons must be {Site: neurons}, not \[3\]: pruning\.neurons_of\(scores, k\) returns them"
+    with pytest.raises(ValueError, match=message), pruning.prune(model, [3]):
+        pass
+    with pytest.raises(ValueError, match=message):
+        pruning.save(model, [3], tmp_path)
+    with pytest.raises(ValueError, match=message):
+        pruning.evaluate(model, clips, [3], "angry")
+
+
+def test_prune_names_site_of_ffn_hidden(tiny):
+    """Neurons of a hidden state are refused with the site of `ffn_hidden` of that layer."""
+    message = r"hidden_state of layer 3, .*: use edits\.edit; for ffn_hidden give {Site\(3, 'ffn_hidden'\): …}"
+    with pytest.raises(ValueError, match=message), pruning.prune(tiny(), {3: [1, 2]}):
+        pass
+
+
+def test_pruning_names_labels(tiny, clips):
+    """`contrast` and `evaluate` name the labels there are where no clip has the one that is given."""
+    values = xr.DataArray(np.zeros((8, 1, 1)), {"label": ("clip", clips["label"])}, ("clip", "layer", "neuron"))
+    with pytest.raises(ValueError, match="'anger' .*: 0 of 8 are of it, and their labels are calm, happy, sad, angry"):
+        pruning.contrast(values, "anger")
+    with pytest.raises(ValueError, match="label 'anger': .* that there are, calm, happy, sad, angry"):
+        pruning.evaluate(tiny(), clips, PLAN, "anger", selection_clips=clips)
+
+
+def test_evaluate_has_texts_as_objects(tiny, clips):
+    """Text coordinates of `evaluate` are arrays of str, as in other results."""
+    with pytest.warns(UserWarning, match="was not checked"):
+        found = pruning.evaluate(tiny(), clips, PLAN, "angry", draws=1)
+    for name in ("group", "measure", "neuron_set"):
+        assert found[name].dtype.kind in "OU", name
+
+
 def test_prune_refuses_unsupported_sites(tiny, ast):
     """`prune` refuses sites of no linear map, classifiers, activations not 0 at 0, and heads under capture."""
 
@@ -264,10 +323,10 @@ def test_greedy_stops_at_given_recall(tiny, clips):
         pruning.greedy(model, told.assign(label=told["label"].values[::-1]), label, 8, [Site(1, "ffn_out")], recall=1.0)
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"k": 8, "step": 0}])
-def test_greedy_refuses_no_neurons(tiny, clips, options):
+@pytest.mark.parametrize("name, options", [("k", {"k": 0}), ("step", {"k": 8, "step": 0}), ("k", {"k": [8]})])
+def test_greedy_refuses_no_neurons(tiny, clips, name, options):
     """`greedy` refuses to select no neuron, or none at a time, also without a `recall`."""
-    with pytest.raises(ValueError, match="k and step must be 1 or more"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number from 1 up"):
         pruning.greedy(tiny(), clips, "angry", sites=[Site(1, "ffn_out")], **options)
 
 

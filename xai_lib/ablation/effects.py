@@ -65,6 +65,7 @@ def effect_over_speakers(
         value would have ``p_random`` below 0.05, each averaged over the same speakers: NaN under 20 sets, which are too
         few for that.
     """
+    _require_variable(result, variable)
     values = result[variable].sel(where)
     selected = selected_values(values)
     controls = control_values(values, against).rename({against: "random"})
@@ -90,6 +91,13 @@ def effect_over_speakers(
     effect = statistics.over_speakers(of_speakers)
     effect = effect.assign(speakers=of_speakers, random_mean=chance_level, random_low=low, random_high=high)
     return effect.assign(difference.rename(names)).assign_attrs(result.attrs, variable=variable)
+
+
+def _require_variable(result, variable):
+    """Raise ValueError, with the variables that there are, unless one is measured in clips for each set of neurons."""
+    variables = [name for name, values in result.items() if {"clip", "neuron_set"} <= set(values.dims)]
+    if variable not in variables:
+        raise ValueError(f"unknown variable {variable!r}: this result has {', '.join(map(str, variables))}")
 
 
 def summary(result: xr.Dataset, variable: str = "target_change", *, against="random", **where) -> pd.DataFrame:

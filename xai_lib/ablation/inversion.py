@@ -15,6 +15,7 @@ import xarray as xr
 from .. import edits, execution, results, targets
 from ..activations import donors
 from ..corpora import as_clips
+from ..models import require_model
 from ..models.sites import Site
 from .conditions import ConditionGrid, Edit
 from .controls import SELECTED, NeuronSet, RandomControls
@@ -91,6 +92,7 @@ def upstream(
     Behrmann et al. (2019), Invertible residual networks: x′ = x′ + y′ − layer(x′). Walker and Ni (2011), Anderson
     acceleration for fixed-point iterations. The descent is torch.optim.LBFGS.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")

@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 
 from .. import attribution, edits
+from ..checks import require_whole_number
+from ..models import require_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +102,7 @@ def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = No
         raise ValueError(
             "scores must be a Dataset of attribution; for neurons by hand, ablation.Selection({layer: neurons})"
         )
-    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
-        raise ValueError(f"k must be a whole number from 1 up, not {k!r}")
+    require_whole_number("k", k)
     if k > scores.sizes["neuron"]:
         raise ValueError(f"k is {k}, and there are {scores.sizes['neuron']} neurons in a layer: give a smaller k")
     available = [int(layer) for layer in scores["layer"].values]
@@ -140,5 +141,6 @@ def _speakers(scores) -> tuple[str, ...]:
 
 def groups(model, names: Sequence[str] = ("early", "middle", "late")) -> dict[str, list[int]]:
     """Return {name: layers}: the layers 0 to L, split as evenly as possible into one group for each name."""
+    require_model(model)
     parts = np.array_split(np.arange(model.n_layers + 1), len(names))
     return {f"{name} {layers[0]}–{layers[-1]}": layers.tolist() for name, layers in zip(names, parts)}

@@ -90,7 +90,7 @@ def verdict(
                 "q": false_discovery(p),
             }
         )
-    controls = pd.Index(list(compared), name="control")
+    controls = pd.Index(list(compared), dtype=object, name="control")
     out = xr.concat(compared.values(), controls, coords="minimal", compat="override")
     out["ratio"] = _size_ratio(result, rivals, controls, where)
     out["selected"] = effect["mean"]

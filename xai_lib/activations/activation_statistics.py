@@ -6,6 +6,7 @@ import xarray as xr
 
 from .. import results
 from ..corpora import as_clips
+from ..models import require_model
 from . import random_neurons
 from .extraction import hidden_states
 
@@ -18,6 +19,7 @@ def activation_stats(model, clips, *, part="hidden_state", sample_rate=None) -> 
     weights. NaN where that is not known. Modes "mean" and "noise" of an edit and the random neurons need the activation
     statistics of the training clips.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     sites, skipped, n_frames, sums = model.sites(part), {}, 0, 0
     for _, hidden, _ in hidden_states(model, clips, sites, skipped):
@@ -35,7 +37,7 @@ def activation_stats(model, clips, *, part="hidden_state", sample_rate=None) -> 
     return xr.Dataset(
         {name: (("layer", "neuron"), values) for name, values in data.items()},
         results.axes(sites, mean),
-        results.attributes(model, skipped, method="activation_stats", part=part, frames=n_frames),
+        results.attributes(model, skipped, method="activation_stats", part=part, n_frames=n_frames),
     )
 
 

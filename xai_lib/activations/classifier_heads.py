@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from .. import audio, models
 from ..corpora import as_clips, fingerprints, identity, sampling
 from ..corpora.filenames import ordered
+from ..models import require_model
 from ..models.architectures.wavlm import WavLM
 from ..statistics import restricted_permutations, uar
 from .extraction import activations
@@ -38,6 +39,7 @@ def features(
 
     `clips` need `label` and `speaker`, to fit on. Those that could not be read are named in `attrs["skipped"]` (JSON).
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     pooled = activations(model, clips, model.sites("hidden_state", layers), frames="all")
     return pooled["activation"].rename("features").assign_attrs(pooled.attrs)
@@ -168,6 +170,7 @@ def fit(
     The standardisation is folded into the classifier, the projector is the identity, and the layer is selected by
     `layer_weights`, whose softmax is 1 − 1e-12 there.
     """
+    require_model(model)
     folder = Path(folder).expanduser()
     are_features = isinstance(clips, xr.DataArray)
     table = None if are_features else as_clips(clips, sample_rate)

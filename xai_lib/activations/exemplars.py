@@ -6,6 +6,7 @@ import torch
 
 from .. import execution, hooks, results
 from ..corpora import as_clips
+from ..models import require_model
 from .extraction import frame_selector
 
 
@@ -43,6 +44,7 @@ def snippets(
     The table is `table`, as returned by `exemplars`, with `peak`, `start` and `stop` in seconds, and `waveform`, that
     stretch of sound, added.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     site, rows = model.check((layer, part), neuron), []
     for index, waveform in model.stream(clips.loc[table.index]):
@@ -64,6 +66,7 @@ def top_frames(
     that of the frame. Where `activations(…, pool="max")` are at hand, their `exemplars` are the same clips without a
     pass. Clips that cannot be used are left out, with a warning.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     site, best = model.check((layer, part), neuron), []
     for position, (index, waveform) in enumerate(model.stream(clips, {})):

@@ -9,6 +9,7 @@ import xarray as xr
 
 from .. import audio, hooks, results
 from ..corpora import as_clips
+from ..models import require_model
 from . import storage
 
 
@@ -143,6 +144,7 @@ def activations(
         An unknown site or pool, or class tokens where the model has none. A file that holds anything else, such as
         activations of other weights, clips (by their sound), options or code; with a file, inside of `hooks.edit`.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     sites, reduce = _sites(model, sites), _pooling(model, pool)
     require_named_frames(frames)

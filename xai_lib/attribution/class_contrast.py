@@ -20,6 +20,7 @@ from .. import results, statistics
 from ..activations import activations
 from ..corpora import as_clips
 from ..corpora.filenames import ordered
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -58,6 +59,7 @@ def activation_contrast(
     ValueError
         No clip, or every clip, has this label; an unknown layer, part or frames; no usable clip.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     a, b = target if isinstance(target, (tuple, list)) else (target, None)
     if "label" not in clips:

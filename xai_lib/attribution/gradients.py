@@ -14,7 +14,9 @@ import xarray as xr
 
 from .. import execution, hooks, results, targets
 from ..activations import check_activation_stats, require_named_frames, usable
+from ..checks import require_whole_number
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -41,7 +43,8 @@ def grad_x_activation(
     target : str, int, or pair
         A class, "predicted" (that of each clip, reported in the coordinate `target`), or a contrast of two.
     layers : "all", int or sequence of int
-    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out"}
+    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out", "heads"}
+        See `models.Site`; "heads" where the architecture has it, as WavLM does.
     frames : {"all", "speech"}
         Frames that are summed: all, including class tokens and padding, or those of speech by `audio.speech_mask`.
     scale : {"logit", "log_odds", "probability"}
@@ -66,6 +69,7 @@ def grad_x_activation(
     Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when that is
     summed over frames.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     return _attribute_layers(
         model,
@@ -97,6 +101,7 @@ def gradient(
 
     `signed` is how the target changes if the neuron rises by 1 at all those frames.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     return _attribute_layers(
         model,
@@ -176,9 +181,9 @@ def integrated_gradients(
 
     of which the first item, summed over frames, is `signed`.)
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, not {steps}")
+    require_whole_number("steps", steps)
     if isinstance(baseline, str) and baseline not in ("zero", "mean", "silence"):
         raise ValueError(f'unknown baseline {baseline!r}: use "zero", "mean", "silence", a waveform or a function')
     if not isinstance(baseline, str) and not callable(baseline) and np.ndim(baseline) != 1:

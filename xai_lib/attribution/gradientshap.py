@@ -16,7 +16,9 @@ from scipy.stats import spearmanr
 
 from .. import audio, execution, hooks, results, targets
 from ..activations import require_named_frames, usable
+from ..checks import require_whole_number
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -98,6 +100,7 @@ def gradient_shap(
     gradients. Frames equal captum.attr.GradientShap under the same draws. Neurons: conductance, Dhamdhere et al.
     (2019), How important is a neuron?
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     if isinstance(baseline, str) and baseline not in ("noise", "silence"):
@@ -106,7 +109,9 @@ def gradient_shap(
         baseline = as_clips(baseline, sample_rate)
     if reduce not in REDUCE:
         raise ValueError(f"unknown reduce {reduce!r}: use {', '.join(REDUCE)}")
-    if steps < 1 or n < 2 * steps or n % steps:
+    require_whole_number("n", n)
+    require_whole_number("steps", steps)
+    if n < 2 * steps or n % steps:
         reason = "the standard error is over paths of `steps` draws each"
         raise ValueError(f"n must be a multiple of steps, twice or more ({reason}), not n={n} with steps={steps}")
     require_named_frames(frames)

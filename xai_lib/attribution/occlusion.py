@@ -13,6 +13,7 @@ import xarray as xr
 from .. import execution, hooks, results, targets
 from ..activations import usable
 from ..corpora import as_clips
+from ..models import require_model
 from .gradientshap import windows
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def segment_response(
     captum.attr.NeuronFeatureAblation, which it equals for a neuron, or callable, and a mask of the same segments
     (fade 0).
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     model.require_trained()
     if isinstance(baseline, str) and baseline not in BASELINES:

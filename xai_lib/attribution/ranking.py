@@ -11,6 +11,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from .. import edits, results
+from ..checks import require_whole_number
 
 
 def mean_score(scores: xr.Dataset, *, by: str = "absolute") -> xr.DataArray:
@@ -38,9 +39,10 @@ def top_neurons(scores: xr.Dataset, k: int, *, by: str = "absolute", layer: int 
     -------
     DataFrame, best first: `layer`, `part`, `neuron`, `score`, `signed`.
     """
-    if k < 1:
-        raise ValueError(f"k must be 1 or more, not {k}")
+    require_whole_number("k", k)
     if layer is not None:
+        if not isinstance(layer, str):  # the path of a module
+            require_whole_number("layer", layer, least=0)
         if layer not in scores["layer"]:
             raise ValueError(f"layer {layer} is not in these scores: they have {scores['layer'].values.tolist()}")
         scores = scores.sel(layer=[layer])
@@ -97,7 +99,8 @@ def compare_methods(scores: Mapping[str, xr.Dataset], k: int, *, by: str = "abso
     _require_same_neurons(scores)
     names = list(means)
     n_neurons = means[names[0]].size
-    if not 1 <= k <= n_neurons:
+    require_whole_number("k", k)
+    if k > n_neurons:
         raise ValueError(f"k must be 1 to {n_neurons}, the number of neurons, not {k}")
 
     ranks = {name: _ranks(mean) for name, mean in means.items()}

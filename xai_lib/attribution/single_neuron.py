@@ -14,6 +14,7 @@ from ..activations import check_activation_stats
 from ..activations.donors import check as check_donors
 from ..activations.donors import usable as usable_with_donors
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -46,7 +47,8 @@ def exhaustive_ablation(
     mode, frames
         As in `edits.edit`; frames of "speech" are those of each clip. The mode "noise" draws the same for each neuron.
     layers : "all", int or sequence of int
-    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out"}
+    part : {"hidden_state", "attention", "ffn_hidden", "ffn_out", "heads"}
+        As in `attribution.grad_x_activation`.
     scale : {"log_odds", "logit", "probability"}
         The value that is explained.
     activation_stats : Dataset, optional
@@ -76,6 +78,7 @@ def exhaustive_ablation(
     All copies of a clip run in the batches of `execution.cascade`, from the edited layer upwards. Each equals one
     hooked forward pass.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     sites = model.sites(part, layers)

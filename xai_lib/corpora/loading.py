@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from ..audio.reading import SUFFIXES, Waveform, content_hash, rate_of, read, sources
+from ..checks import require_whole_number
 from . import downloads, filenames, folders, identity, tables
 from .clips import collect, with_usual_names
 from .filenames import EMOTIONS
@@ -65,8 +66,8 @@ def as_clips(clips: Any, sample_rate: int | None = None, *, first: int | None = 
     FileNotFoundError
         A folder, table or pattern without clips.
     """
-    if first is not None and (isinstance(first, bool) or not isinstance(first, int) or first < 1):
-        raise ValueError(f"first must be a whole number from 1 up, not {first!r}")
+    if first is not None:
+        require_whole_number("first", first)
     if _is_folder_or_table(clips):
         table = _from_folder_or_table(clips)
     elif _is_list_with_folder_or_table(clips):
@@ -184,6 +185,8 @@ def load(
     root = None if root is None else Path(root).expanduser()
     if key == "sample":
         bundled = os.environ.get("XAI_DATA") or Path(__file__).resolve().parents[2] / "data"
+        if root is not None and not (root / "factors.csv").is_file():
+            raise FileNotFoundError(f"no sample corpus in {root}: leave out root= for the bundled one")
         return _sample(root or Path(bundled, "sample"), subset)
     if key == "ravdess":
         return _load_by_file_names(key, root or _ravdess_root(download, url, known_hash))

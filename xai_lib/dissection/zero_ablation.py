@@ -10,6 +10,7 @@ import xarray as xr
 
 from .. import edits, execution, results, statistics, targets
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models.model import Model
@@ -35,6 +36,7 @@ def zero_ablation(
         class, the clips of each speaker averaged: `mean` [target], `low`, `high` and `n` speakers. Clips that could not
         be used are named in `attrs["skipped"]`.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     targets.check(model, model.labels[0], scale)
     site = model.check((layer, part), neuron)

@@ -15,6 +15,7 @@ from .. import audio, execution, results, targets
 from ..activations import require_named_frames
 from ..attribution.gradientshap import one_clip
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -75,6 +76,7 @@ def frame_deletion(
         frames in a circle, so that they stay as clustered as they are; `random`. The last two are means over `n` draws.
         Clips without speech are in attrs["skipped"].
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     targets.check(model, target, scale)
     if not 0 < share < 1:

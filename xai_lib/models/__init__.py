@@ -2,7 +2,7 @@
 
 from .architectures.base import Architecture
 from .loading import load, wrap
-from .model import Model, UntrainedHead
+from .model import Model, UntrainedHead, require_model
 from .sites import PARTS, Site, State
 
-__all__ = ["Architecture", "Model", "PARTS", "Site", "State", "UntrainedHead", "load", "wrap"]
+__all__ = ["Architecture", "Model", "PARTS", "Site", "State", "UntrainedHead", "load", "require_model", "wrap"]

@@ -33,7 +33,9 @@ def folder(name_or_path: str | Path) -> str:
             raise FileNotFoundError(f"{path} has no config.json: expected a model folder written by save_pretrained")
         return str(path)
     if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
-        raise FileNotFoundError(f"there is no folder {path}: expected a model folder, a hub id or 'pocket'")
+        raise FileNotFoundError(
+            f"there is no folder {path}: expected a model folder, a hub id, {' or '.join(BUNDLED.values())}"
+        )
     return text
 
 
@@ -43,6 +45,8 @@ def read(function: Callable, folder: str, **options):
         return function(folder, trust_remote_code=False, **options)
     except OSError as error:
         advice = "without a network, download the model elsewhere and give its folder"
+        if not Path(folder).is_dir():
+            advice = f"the bundled models are {' and '.join(BUNDLED.values())}; {advice}"
         raise FileNotFoundError(f"{folder} could not be read ({_first_line(error)}): {advice}") from error
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         advice = "the file is cut off or broken, so download it again"

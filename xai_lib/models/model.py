@@ -261,7 +261,10 @@ class Model:
         paths = [known for known, _ in self.network.named_modules() if known]
         if path not in paths:
             similar = get_close_matches(str(path), paths, cutoff=0.3) or paths[:3]
-            raise ValueError(f"there is no module {path!r}: there are {', '.join(similar)} …")
+            raise ValueError(
+                f"there is no module {path!r}: there are {', '.join(similar)} …, and the parts "
+                f"{', '.join(self.architecture.parts)}"
+            )
 
     def _check_layer(self, site):
         """Raise ValueError if the model does not have the layer, or the layer not the part."""
@@ -434,6 +437,17 @@ class Model:
             raise ValueError(
                 f"the head returns {shape} for one clip, but there are {n_labels} labels: expected {(1, n_labels)}"
             )
+
+
+def require_model(model: Model) -> None:
+    """Raise ValueError for what is no `Model`, and does not act as one either, such as the name of a model."""
+    if isinstance(model, str):
+        raise ValueError(f"model must be an opened model, not its name {model!r}: pass models.load({model!r})")
+    if not hasattr(model, "require_trained"):
+        raise ValueError(
+            f"model must be an opened model, not a {type(model).__name__}: pass what models.load returns, as the first "
+            "argument"
+        )
 
 
 def _unpickled(kind, config, state, attributes):

@@ -15,6 +15,11 @@ def layer_neuron_map(mean: xr.DataArray, selected: pd.DataFrame | None = None) -
     value, printed at the right, since layers differ in scale. Neurons in the table `selected`, as returned by
     `attribution.top_neurons`, are ringed.
     """
+    if not isinstance(mean, xr.DataArray):
+        raise ValueError(
+            f"mean must be a DataArray [layer, neuron], not a {type(mean).__name__}: pass "
+            'attribution.mean_score(scores, by="signed")'
+        )
     mean = mean.transpose("layer", "neuron")
     peaks = np.abs(mean.values).max(axis=1)
     divisors = np.where(peaks > 0, peaks, 1)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import audio, execution, hooks, results, statistics, targets
 from ..corpora import as_clips, identity
+from ..models import require_model
 from . import speaker_space
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def measure(model: Model, clips, *, sample_rate: int | None = None) -> xr.DataAr
 
     The mean of `f0_delta` is that of its magnitude.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     skipped = {}
     rows = {}
@@ -107,6 +109,7 @@ def fit(model: Model, clips, *, frames: int = 6000, seed: int = 0, sample_rate: 
     sklearn.linear_model.Ridge after StandardScaler, which each decoder equals; here the frames are summed up once for
     all strengths and folds.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     speaker_space.speaker_names(clips, speaker_space.MIN_TRAIN_SPEAKERS)
     frames_per_clip = max(frames // len(clips), 1)
@@ -215,6 +218,7 @@ def validity(model: Model, clips, fitted: xr.Dataset, *, sample_rate: int | None
     ValueError
         A clip has no speaker, or its speaker is a training speaker of `fit`; the decoders are of another model.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     speaker_space.check(model, fitted, "acoustic_decoders.fit")
     speaker_space.speaker_names(clips, train_speakers=json.loads(fitted.attrs["speakers"]))

@@ -19,6 +19,7 @@ import xarray as xr
 from .. import audio, execution, hooks, results, statistics
 from ..activations import hidden_states
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -86,6 +87,7 @@ def fit(model: Model, clips, *, sample_rate: int | None = None) -> xr.Dataset:
         `component`, `centre` [layer, neuron]; `explained`, the component's share of the variance [layer]; `sd` of each
         proxy between clips [layer, proxy]. Two passes over the clips; only sums are kept (float64).
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     skipped = {}
     n = 0
@@ -121,6 +123,7 @@ def measure(model: Model, clips, fitted: xr.Dataset, *, sample_rate: int | None 
     These, `true` [clip, proxy], are RMS, zero crossings per sample and spectral centroid (Hz) of the waveform,
     averaged over the encoder's frames.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     site_readouts = readout_functions(model, fitted)
     skipped = {}

@@ -6,6 +6,7 @@ what the probe can do beyond that, its selectivity, is evidence about the layer.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from tqdm.auto import tqdm
 from .. import audio, execution, hooks, results, statistics
 from ..activations import usable
 from ..corpora import as_clips, identity, phonemes
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -64,6 +66,7 @@ def read(
         [sound, layer, neuron]: a sound is a phoneme in a clip, its mean over all frames whose centres lie in it, with
         the coordinates `phoneme`, `manner` and `sound_clip`. So every phoneme counts once in a clip, however long.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     sites = model.sites(part, layers)
     timed = phonemes.timed(clips)
@@ -128,18 +131,23 @@ def layer_probes(
         control_task] is each of them by itself. `chance` [task], the chance level. Controls and selectivity are NaN for
         a task with no more types than classes, or under 5 training examples a type on average: what cannot be memorised
         is no control, and would pass for selectivity. Tasks are "manner" (of sounds), "statement" and "emotion" (of
-        clips), those that have examples.
+        clips), those that have examples, of two classes or more; attrs["tasks_left_out"] lists the others, as JSON.
 
     Raises
     ------
     ValueError
-        A speaker is on both sides or unknown, or no task has two classes.
+        A speaker is on both sides or unknown, no task has two classes, or `train` or `test` is a table of clips.
 
     References
     ----------
     Hewitt and Liang (2019), Designing and interpreting probes with control tasks, EMNLP; they, too, advise small
     probes. The probe here is that of `heads`, logistic regression on standardised values, with classes weighted alike.
     """
+    for data in (train, test):
+        if not isinstance(data, xr.Dataset):
+            raise ValueError(
+                f"train and test must be Datasets, not a {type(data).__name__}: pass linear_probes.read(model, clips)"
+            )
     if not (results.speakers_known(train) and results.speakers_known(test)):
         raise ValueError("every clip needs its speaker: probes are tested on speakers outside their training set")
     train_speakers = {identity.comparable_name(name) for name in train["speaker"].values}
@@ -185,7 +193,8 @@ def layer_probes(
     control = result["each_control"].mean("control_task")
     result = result.assign(control=control, selectivity=result["accuracy"] - control)
     result = result.transpose("task", "layer", "speaker", "control_task")
-    return result.assign_attrs(components=components or "all", controls=controls)
+    tasks_left_out = json.dumps([task for task in TASKS if task not in by_task])
+    return result.assign_attrs(components=components or "all", controls=controls, tasks_left_out=tasks_left_out)
 
 
 def over_speakers_and_controls(probes: xr.Dataset, name: str = "selectivity") -> xr.Dataset:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import execution, hooks, results, statistics
 from ..activations import activations
 from ..corpora import as_clips, identity
-from ..models import checkpoints
+from ..models import checkpoints, require_model
 from ..models.sites import State
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def fit(model: Model, clips, *, sample_rate: int | None = None) -> xr.Dataset:
     ValueError
         A clip has no speaker, or fewer than three speakers have two clips or more.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     speaker_names(clips, MIN_TRAIN_SPEAKERS)
     result = activations(model, clips, "hidden_state")
@@ -173,6 +174,7 @@ def equal_error_rate(
     ValueError
         A clip has no speaker, or its speaker is a training speaker of `fit`; no clip could be used.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     train_speakers = []
     if not callable(space):

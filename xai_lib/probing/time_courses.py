@@ -19,6 +19,7 @@ import xarray as xr
 from .. import audio, execution, hooks, results, statistics, targets
 from ..activations import usable
 from ..corpora import as_clips
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -51,6 +52,7 @@ def course(
         frames), and their means over the shuffled copies, `shuffled` and `shuffled_level`; `position` is the middle of
         a bin, 0 to 1.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     if shuffles < 1:
         raise ValueError("a course is compared with that of shuffled copies: shuffles must be 1 or more")

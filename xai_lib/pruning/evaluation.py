@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from .. import edits, execution, results, targets
 from ..activations import random_neurons
 from ..audio.reading import content_hash, sources
 from ..corpora import as_clips, identity
-from .forgetting import correct, summary
+from ..models import require_model
+from .forgetting import correct, require_label, summary
 from .neuron_selection import controls, fill_speakers, neurons_of, output_norm, target_blind
-from .weights import _linear
+from .weights import _linear, require_neurons_by_site
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -81,12 +83,14 @@ def compare(
         random sets, the target-blind selections, "most active" and "writes most" (`target_blind`); dose 0 is the
         unpruned model. `shared` [dose]: the share of neurons that two random sets have in common.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     scores_by_name = scores if isinstance(scores, dict) else {None: scores}
 
     requests = {}
     for name, score in scores_by_name.items():
         doses_of_score = doses[name] if isinstance(doses, dict) else doses
+        _require_doses(doses_of_score)
         n_random = draws[name] if isinstance(draws, dict) else draws
         selected = {dose: neurons_of(score, dose, part=part, seed=seed) for dose in doses_of_score}
         requests[name] = _Request(selected, n_random)
@@ -116,9 +120,12 @@ def evaluate(
     Other parameters as in `compare`. If no clip has a label, as for a waveform, all are taken to be of `label`. A dict
     does not record the clips on which it was selected: without `selection_clips`, a warning.
     """
+    require_model(model)
+    require_neurons_by_site(neurons)
     clips = as_clips(clips, sample_rate)
     if "label" not in clips or clips["label"].isna().all():
         clips = clips.assign(label=label)
+    require_label(clips["label"].to_numpy(), label)
     if selection_clips is None:
         warnings.warn(
             "it was not checked that the neurons were selected on other clips: pass selection_clips=", stacklevel=2
@@ -171,6 +178,7 @@ def importance(
     ----------
     Wu, Lin and Weng (2024), AND: Audio Network Dissection, ICML, figure 4.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     rankings = {name: score.where(score != 0) for name, score in scores.items()}
     shares = list(shares)
@@ -194,7 +202,13 @@ def importance(
         right = xr.concat(draws, "draw").reindex(dose=counts[name])  # NaN where fewer neurons are ranked
         right = right.drop_vars("dose").rename(dose="share")
         curves.append(xr.Dataset({"right": right, "neurons": ("share", counts[name])}, {"share": shares}))
-    return xr.concat(curves, pd.Index(list(rankings), name="ranking"))
+    return xr.concat(curves, pd.Index(list(rankings), dtype=object, name="ranking"))
+
+
+def _require_doses(doses):
+    """Raise ValueError for a number in place of a list of them."""
+    if isinstance(doses, Number):
+        raise ValueError(f"doses must be a list of numbers of neurons, not {doses!r}: doses=[{doses!r}]")
 
 
 def _check_disjoint(clips, selection_clips, selection_units):

@@ -30,7 +30,7 @@ def outcomes(compared: xr.Dataset) -> xr.DataArray:
         "probability": np.exp(_of_true_class(compared, _log_probabilities(compared))),
         "accuracy": correct(compared).where(is_known),
     }
-    return xr.concat([measures[name] for name in MEASURES], pd.Index(MEASURES, name="measure"))
+    return xr.concat([measures[name] for name in MEASURES], pd.Index(MEASURES, dtype=object, name="measure"))
 
 
 def correct(compared: xr.Dataset) -> xr.DataArray:
@@ -56,7 +56,7 @@ def _by_label_and_speaker(values) -> xr.DataArray:
     for label in labels:
         clips = np.flatnonzero(values["label"].values == label)
         rows.append(statistics.by_speaker(values.isel(clip=clips)))
-    return xr.concat(rows, pd.Index(labels, name="label"), join="outer")
+    return xr.concat(rows, pd.Index(labels, dtype=object, name="label"), join="outer")
 
 
 def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
@@ -77,9 +77,8 @@ def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
     ValueError
         No clip is of the label.
     """
+    require_label(compared["label"].values, label)
     has_label = compared["label"].values == label
-    if not has_label.any():
-        raise ValueError(f"none of the {len(has_label)} clips has the label {label!r}: add clips of it")
     measures = outcomes(compared)
     divergence = _divergence(compared)
 
@@ -91,12 +90,22 @@ def summary(compared: xr.Dataset, label: str) -> xr.Dataset:
     else:
         kept = xr.full_like(forgotten, np.nan).assign(n=0)
 
-    result = xr.concat([forgotten, kept], pd.Index(["forgotten", "kept"], name="group"))
+    result = xr.concat([forgotten, kept], pd.Index(["forgotten", "kept"], dtype=object, name="group"))
     result["selectivity"] = selectivity(forgotten["change"], kept["change"])
     result["macro_f1"] = xr.apply_ufunc(
         _macro_f1, _predicted(compared), compared["label"], input_core_dims=[["clip"], ["clip"]], vectorize=True
     )
     return result.assign_attrs(forgotten=label)
+
+
+def require_label(labels: np.ndarray, label: str) -> None:
+    """Raise ValueError, with the labels that there are, if no clip of `labels` [clip] has a label."""
+    if not (labels == label).any():
+        known = ", ".join(map(str, ordered(labels)))
+        raise ValueError(
+            f"none of the {len(labels)} clips has the label {label!r}: add clips of it, or give one of the labels that "
+            f"there are, {known}"
+        )
 
 
 def _over_speakers(measures, divergence) -> xr.Dataset:
@@ -163,8 +172,8 @@ def frontier(compared: dict) -> xr.Dataset:
     by_class = []
     for label, by_strategy in compared.items():
         strategies = [_selected_and_random(result, label) for result in by_strategy.values()]
-        by_class.append(xr.concat(strategies, pd.Index(list(by_strategy), name="strategy"), join="outer"))
-    return xr.concat(by_class, pd.Index(list(compared), name="class"), join="outer")
+        by_class.append(xr.concat(strategies, pd.Index(list(by_strategy), dtype=object, name="strategy"), join="outer"))
+    return xr.concat(by_class, pd.Index(list(compared), dtype=object, name="class"), join="outer")
 
 
 def _selected_and_random(result, label) -> xr.Dataset:

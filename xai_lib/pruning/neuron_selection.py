@@ -14,7 +14,10 @@ import xarray as xr
 
 from .. import hooks, results, statistics, targets
 from ..activations import random_neurons
+from ..checks import require_whole_number
 from ..corpora import as_clips
+from ..corpora.filenames import ordered
+from ..models import require_model
 from ..models.sites import Site
 from .weights import prune
 
@@ -28,6 +31,7 @@ def support(model: Model, clips: Any, sites: Sequence[Site], *, sample_rate: int
     It is summed over all frames. All sites of a clip come from one backward. The coordinate `right` is whether the clip
     is classified correctly.
     """
+    require_model(model)
     clips = as_clips(clips, sample_rate)
     model.require_trained()
     sites = [model.check(site) for site in sites]
@@ -80,8 +84,10 @@ def contrast(scores: xr.DataArray, label: str, *, weight: float = 1.0) -> xr.Dat
     """
     has_label = (scores["label"] == label).values
     if not has_label.any() or has_label.all():
+        labels = ", ".join(map(str, ordered(scores["label"].values)))
         raise ValueError(
-            f"a contrast needs clips of {label!r} and of others: {int(has_label.sum())} of {len(has_label)} are of it"
+            f"a contrast needs clips of {label!r} and of others: {int(has_label.sum())} of {len(has_label)} are of it, "
+            f"and their labels are {labels}"
         )
     of_label = scores.isel(clip=np.flatnonzero(has_label))
     others = scores.isel(clip=np.flatnonzero(~has_label))
@@ -137,12 +143,14 @@ def neurons_of(scores: xr.DataArray, k: int, *, part: str = "ffn_hidden", seed: 
         `dissection.identify`, its `mean` of `dissection.selectivity`; from training speakers, if effects are to be
         reported on others. Neurons with NaN are never selected: ValueError if fewer than k have a score.
     """
+    require_whole_number("k", k, least=0)
+    _require_scores_of_neurons(scores)
     if "unit" not in scores.dims:
         scores = scores.drop_vars([name for name in scores.coords if name not in scores.dims])
         scores = scores.expand_dims(part=[part]).stack(unit=("part", "layer", "neuron"))
     values = scores.values
     n_scored = np.isfinite(values).sum()
-    if not 0 <= k <= n_scored:
+    if k > n_scored:
         raise ValueError(f"k must be 0 to {n_scored}, the number of neurons with a score, not {k}")
 
     descending = np.where(np.isnan(values), np.inf, -values)
@@ -152,12 +160,32 @@ def neurons_of(scores: xr.DataArray, k: int, *, part: str = "ffn_hidden", seed: 
     return plan(units[order[:k]])
 
 
+def _require_scores_of_neurons(scores):
+    """Raise ValueError unless scores are an array [layer, neuron] or [unit]."""
+    if not isinstance(scores, xr.DataArray):
+        raise ValueError(
+            f"scores must be a DataArray [layer, neuron] or [unit], not a {type(scores).__name__}: of a Dataset take "
+            'one variable, such as scores["signed"]'
+        )
+    if "clip" in scores.dims:
+        raise ValueError(
+            f"scores must be [layer, neuron] or [unit], not [{', '.join(scores.dims)}]: reduce over clips with "
+            "pruning.contrast(scores, label)"
+        )
+    if set(scores.dims) not in ({"layer", "neuron"}, {"unit"}):
+        raise ValueError(
+            f"scores must be [layer, neuron] or [unit], not [{', '.join(map(str, scores.dims))}]: select along other "
+            "dims, as in scores.sel(concept=…)"
+        )
+
+
 def output_norm(model: Model, magnitude: xr.DataArray) -> xr.DataArray:
     """Compute the output norm of each neuron: mean |activation|, of `ffn_hidden` × norm of its outgoing weights.
 
     It measures how much a neuron writes into the residual stream. The `magnitude` is that of `activations`:
     [layer, neuron] of `ffn_hidden`, or [unit].
     """
+    require_model(model)
     if "unit" not in magnitude.dims:
         norms = np.stack([_outgoing_norms(model, int(layer)) for layer in magnitude["layer"]])
         return magnitude * magnitude.transpose("layer", "neuron").copy(data=norms)
@@ -296,8 +324,9 @@ def greedy(
         The unpruned model classifies no more than the share `recall` of the label's clips correctly; `k` or `step` is
         less than 1.
     """
-    if k < 1 or step < 1:
-        raise ValueError(f"k and step must be 1 or more, not {k} and {step}")
+    require_model(model)
+    require_whole_number("k", k)
+    require_whole_number("step", step)
     clips = as_clips(clips, sample_rate)
     score = None
     selected = {}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from ..models import require_model
 
 if TYPE_CHECKING:
     from ..models import Model
@@ -31,8 +33,10 @@ def prune(model: Model, neurons: dict) -> Iterator[Model]:
     ------
     ValueError
         Neurons that no single linear map computes; rows of the classifier, which are the classes themselves;
-        an activation function that is not 0 at 0; a neuron out of range.
+        an activation function that is not 0 at 0; a neuron out of range; neurons without their sites.
     """
+    require_model(model)
+    require_neurons_by_site(neurons)
     saved = []
     try:
         with torch.no_grad():
@@ -62,6 +66,8 @@ def save(model: Model, neurons: dict, folder: str | Path) -> Path:
     FileExistsError
         The folder has a model already.
     """
+    require_model(model)
+    require_neurons_by_site(neurons)
     folder = Path(folder)
     config = getattr(model.network, "config", None)
     if config is None or model.head is not None:
@@ -87,8 +93,18 @@ def save(model: Model, neurons: dict, folder: str | Path) -> Path:
     return folder
 
 
+def require_neurons_by_site(neurons: dict) -> None:
+    """Raise ValueError for anything but {Site: neurons}, such as neurons without their sites."""
+    if not isinstance(neurons, Mapping):
+        raise ValueError(
+            f"neurons must be {{Site: neurons}}, not {neurons!r}: pruning.neurons_of(scores, k) returns them, or give "
+            "{Site(3, 'ffn_hidden'): [0, 7]}, with Site of models"
+        )
+
+
 def fingerprint(model: Model) -> str:
     """Compute a hash of all weights: the same before and after a `prune`."""
+    require_model(model)
     digest = hashlib.sha256()
     for name, value in sorted(model.network.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -106,9 +122,10 @@ def _linear(model, site, selected) -> torch.nn.Linear:
         name = f"{site.part} of layer {site.layer}"
 
     if not isinstance(linear, torch.nn.Linear) or torch.nn.utils.parametrize.is_parametrized(linear):
-        raise ValueError(
-            f"no single linear map computes the neurons of {name}, so they cannot be pruned: use edits.edit"
-        )
+        advice = "use edits.edit"
+        if site.part not in ("module", "ffn_hidden") and site.layer > 0:
+            advice += f"; for ffn_hidden give {{Site({site.layer}, 'ffn_hidden'): …}}"
+        raise ValueError(f"no single linear map computes the neurons of {name}, so they cannot be pruned: {advice}")
     if model.architecture.has_hooked_heads:
         raise ValueError("the attention heads are being edited or captured: leave that `with` block before pruning")
     if _classifies(model, linear):
