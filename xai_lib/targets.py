@@ -40,8 +40,8 @@ def resolve(model: Model, target: str | int | Sequence, logits: torch.Tensor) ->
     if isinstance(target, str) and target == "predicted" and target not in model.labels:
         return (int(logits[0].argmax()),)
     classes = target if isinstance(target, (tuple, list)) else (target,)
-    distinct = len(set(classes)) == len(classes)
-    if isinstance(target, dict) or not distinct or len(classes) not in (1, 2):
+    twice = len(classes) == 2 and classes[0] == classes[1]
+    if isinstance(target, (dict, set)) or twice or len(classes) not in (1, 2):
         raise ValueError(f'target must be a class, a pair such as ("angry", "calm"), or "predicted", not {target!r}')
     return tuple(model.target(name) for name in classes)
 
