@@ -57,7 +57,7 @@ def test_activation_stats_equal_numpy(tiny, clips):
             model.logits(model.tensor(audio.read(path)))
         frames.append(torch.stack([kept[site][0] for site in sites]).double().cpu().numpy())
     frames = np.concatenate(frames, axis=1)
-    assert found["layer"].values.tolist() == [1, 2, 3] and found.attrs["frames"] == frames.shape[1]
+    assert found["layer"].values.tolist() == [1, 2, 3] and found.attrs["n_frames"] == frames.shape[1]
     for name, expected in {"mean": frames.mean(1), "std": frames.std(1), "magnitude": np.abs(frames).mean(1)}.items():
         assert found[name].values == pytest.approx(expected, abs=1e-6)
 

@@ -451,7 +451,7 @@ def test_activation_stats_skip_padding(ast, corpus):
     every = np.concatenate(every)
     np.testing.assert_allclose(found["mean"].sel(layer=2), every.mean(0), atol=1e-5)
     np.testing.assert_allclose(found["std"].sel(layer=2), every.std(0), atol=1e-4)
-    assert found.attrs["frames"] == len(every)
+    assert found.attrs["n_frames"] == len(every)
 
 
 def test_check_activation_stats_refuses_other_objects(tiny, corpus):

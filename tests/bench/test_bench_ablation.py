@@ -64,7 +64,7 @@ def test_exhaustive_ablation_equals_hooked_forwards(measure, model, noise, threa
         for neuron in neurons:
             with hooks.edit(model, {site: edits.edit(neuron, "zero")}):
                 rows.append(model.logits(x))
-        value = targets.value(torch.cat(rows).double(), (3,), "logit")
+        value = targets.value(model, torch.cat(rows).double(), (3,), "logit")
         return value[0] - value[1:]
 
     def ours():

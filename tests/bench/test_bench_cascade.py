@@ -131,7 +131,7 @@ def test_bench_sweep(measure, model, noise, path):
             with hooks.edit(model, plan), hooks.capture(model, sites) as seen:
                 logits.append(model.logits(x))
             hidden.append(torch.stack([seen[site][0] for site in sites]))
-        odds, hidden = targets.value(torch.cat(logits).double(), (3,), "log_odds"), torch.stack(hidden)
+        odds, hidden = targets.value(model, torch.cat(logits).double(), (3,), "log_odds"), torch.stack(hidden)
         spread = (hidden[1:] - hidden[0]).norm(dim=(-2, -1)) / hidden[0].norm(dim=(-2, -1))
         read = torch.stack([readout_functions[site](hidden[1:, place]) for place, site in enumerate(sites)], dim=1)
         return (odds[1:] - odds[0]).numpy(), spread.numpy(), read.numpy()

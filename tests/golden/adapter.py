@@ -99,6 +99,7 @@ ADDED = {
     "differing/selection_speakers",
     "ast/selection_speakers",
     "probing/tasks_left_out",
+    "differing/tasks_left_out",
 }
 # Whole texts, in arrays and attributes, such as {"selected": "chosen"}.
 TEXTS: dict[str, str] = {
