@@ -42,6 +42,16 @@ def speaker_ids_json(data: pd.DataFrame | xr.DataArray) -> str:
     return json.dumps(sorted(different))
 
 
+def recorded_speakers(data: xr.Dataset) -> set[str]:
+    """Return the speakers on whose clips a result rests: those of its clips, and those that its attributes record."""
+    names = set()
+    if "speaker" in data.coords:
+        names |= {str(name) for name in data["speaker"].values.ravel()}
+    for attribute in ("speakers", "selection_speakers"):
+        names |= set(json.loads(data.attrs.get(attribute, "[]")))
+    return names
+
+
 def axes(sites: Sequence, values: np.ndarray) -> dict:
     """Return coordinates of the dims `layer` and `neuron` of an array [..., neuron]; a layer for each Site."""
     return {"layer": [site.layer for site in sites], "neuron": np.arange(values.shape[-1])}

@@ -626,7 +626,7 @@ def test_sweep_refuses_two_readouts_of_one_kind(tiny, clips, readouts):
     """A sweep refuses two readouts of one kind, whose variables have the same names."""
     proxies, decoders, similarity = readouts
     for twice in ([proxies, decoders, proxies], [similarity, ablation.SpeakerSimilarity(lambda hidden: hidden)]):
-        kinds = ", ".join(type(readout).__name__ for readout in twice)
+        kinds = ", ".join(readout.name for readout in twice)
         with pytest.raises(ValueError, match=f"readouts contains one kind twice: {kinds}$"):
             ablation.sweep(tiny(), clips.iloc[:1], ablation.Selection(NEURONS), controls=None, readouts=twice)
 

@@ -132,7 +132,7 @@ def test_sweep_seeds_noise_by_place_among_neuron_sets(tiny, clips):
     edit = ablation.Edit(("flip", "noise"), activation_stats=stats)
     selection = ablation.Selection(NEURONS).together({"two": [1, 2]})
     found = ablation.sweep(model, clips.iloc[3:4], selection, controls=controls, edit=edit, seed=5)
-    sets = [selection.at("two"), *(one.neurons for one in controls.neuron_sets(model, selection, "two", 5))]
+    sets = [selection.neurons_of("two"), *(one.neurons for one in controls.neuron_sets(model, selection, "two", 5))]
     assert len(sets) == found.sizes["neuron_set"] == 5
     for number, neurons in enumerate(sets):
         plan = {}
@@ -279,8 +279,8 @@ def test_selection_sorts_layers_and_neurons():
     """A selection has its layers and neurons in ascending order, each once, and records them as JSON."""
     selection = ablation.Selection({3: [5, 1, 5], np.int64(1): 7})
     assert selection.part == "hidden_state" and selection.dim == "layer"
-    assert [*selection.neurons] == [1, 3] and selection.places == {1: [1], 3: [3]}
-    assert selection.neurons[3].tolist() == [1, 5] and selection.at(1)[1].tolist() == [7]
+    assert [*selection.neurons] == [1, 3] and selection.layer_groups == {1: [1], 3: [3]}
+    assert selection.neurons[3].tolist() == [1, 5] and selection.neurons_of(1)[1].tolist() == [7]
     assert json.loads(selection.to_json()) == {"1": [7], "3": [1, 5]}
 
 
@@ -288,9 +288,9 @@ def test_selection_together_edits_groups_of_layers():
     """Groups hold the neurons of their layers, and layers that are in no group are left out."""
     selection = ablation.Selection({0: [9], 1: [3], 2: [3, 4], 3: [5]}, "ffn_out", speakers=("a",))
     joint = selection.together({"late": [3, 2], "early": [0]})
-    assert joint.dim == "group" and joint.places == {"late": [2, 3], "early": [0]}
+    assert joint.dim == "group" and joint.layer_groups == {"late": [2, 3], "early": [0]}
     assert [*joint.neurons] == [0, 2, 3] and joint.part == "ffn_out" and joint.speakers == ("a",)
-    assert {layer: neurons.tolist() for layer, neurons in joint.at("late").items()} == {2: [3, 4], 3: [5]}
+    assert {layer: neurons.tolist() for layer, neurons in joint.neurons_of("late").items()} == {2: [3, 4], 3: [5]}
     assert selection.dim == "layer" and [*selection.neurons] == [0, 1, 2, 3]
 
 
@@ -453,7 +453,7 @@ def test_condition_grid_arranges_rows_by_condition():
         names = {"selected": "selected", "random 1": "random", "most active": "target-blind"}
         neuron_sets[layer] = [NeuronSet(name, kind, {layer: np.array([0])}) for name, kind in names.items()]
     grid = ConditionGrid(neuron_sets, ("zero", "flip"), ["flip"])
-    assert [(one.place, one.mode, one.neuron_set.name, one.number) for one in grid.conditions] == [
+    assert [(one.layer_group, one.mode, one.neuron_set.name, one.set_number) for one in grid.conditions] == [
         (1, "zero", "selected", 0),
         (1, "flip", "selected", 0),
         (1, "flip", "random 1", 1),

@@ -268,6 +268,16 @@ def test_by_clip_recomputes_sweep_on_changed_donor(tiny, clips, counted, tmp_pat
 
 
 @pytest.mark.full
+def test_hashable_content_ignores_what_a_sweep_caches(tiny, clips):
+    """Edits and controls are hashed alike before and after a sweep has used them."""
+    activation_stats = activations.activation_stats(tiny(), clips)
+    edit = ablation.Edit("mean", activation_stats=activation_stats)
+    controls = ablation.RandomControls(activation_stats, n=1)
+    before = joblib.hash(caching.hashable_content([edit, controls]))
+    ablation.sweep(tiny(), clips, ablation.Selection({2: [1]}), edit=edit, controls=controls)
+    assert joblib.hash(caching.hashable_content([edit, controls])) == before
+
+
 def test_by_clip_is_independent_of_parallel_jobs(tiny, clips, tmp_path):
     """Two parallel processes give the same result as one."""
     run = partial(caching.by_clip, attribution.segment_response, tiny(), clips)

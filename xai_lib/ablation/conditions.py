@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import xarray as xr
 
 from .. import edits, hooks
 from ..activations import check_activation_stats, donors
-from .controls import NeuronSet
+from .controls import SELECTED, NeuronSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,34 @@ class Edit:
                 )
         donors.check(self.donors, clips, self.modes)
 
+    @cached_property
+    def _statistics(self) -> dict[int, dict]:
+        """Return {layer: means and stds of its neurons}, as `edits.edit` takes them."""
+        if self.activation_stats is None:
+            return {}
+        sites = [hooks.Site(int(layer)) for layer in self.activation_stats["layer"].values]
+        arguments = edits.statistics_arguments(sites, self.activation_stats)
+        return {site.layer: arguments[site] for site in sites}
+
+    def function(self, neurons, mode: str, layer: int, *, speech, seed, donor_values=None) -> edits.NeuronEdit:
+        """Return the function that edits neurons of a layer in one mode, for one clip.
+
+        `speech` [frame] says which frames hold speech, `donor_values` [frame, neuron] is what the donor has there, and
+        `seed` seeds the noise.
+        """
+        return edits.edit(
+            neurons,
+            mode,
+            frames=self.frames,
+            window=self.window,
+            n_peaks=self.n_peaks,
+            scale=self.scale,
+            speech=speech,
+            values=donor_values,
+            seed=seed,
+            **self._statistics.get(layer, {}),
+        )
+
     def frames_as_text(self) -> str:
         """Return the frame policy, or the frames as JSON, as results record it."""
         return self.frames if isinstance(self.frames, str) else json.dumps(np.asarray(self.frames).tolist())
@@ -78,10 +107,10 @@ class Edit:
 class Condition:
     """One edited copy of each clip: a neuron set, edited in one mode in one layer or group of layers."""
 
-    place: int | str  # the layer, or the name of the group
+    layer_group: int | str  # the layer, or the name of the group
     mode: str
     neuron_set: NeuronSet
-    number: int  # of the neuron set, among those of the place: it seeds the noise
+    set_number: int  # of the neuron set, among those of the layer group: it seeds the noise
 
     @property
     def last_layer(self) -> int:
@@ -91,29 +120,25 @@ class Condition:
     def plan(self, edit: Edit, part: str, *, speech, donor_values: dict, seed: tuple) -> dict:
         """Return {site: edit function} for one clip, for `execution.cascade_read`.
 
-        `speech` [frame] says which frames hold speech, `donor_values` {site: [frame, neuron]} is what the donor has
-        there, and `seed` the key of the clip's noise.
+        `donor_values` is {site: what the donor has there}, `seed` the key of the clip's noise; for the rest see
+        `Edit.function`.
         """
         plan = {}
         for layer, neurons in self.neuron_set.neurons.items():
             site = hooks.Site(layer, part)
-            plan[site] = edits.edit(
+            plan[site] = edit.function(
                 neurons,
                 self.mode,
-                frames=edit.frames,
-                window=edit.window,
-                n_peaks=edit.n_peaks,
-                scale=edit.scale,
+                layer,
                 speech=speech,
-                **edits.statistics_arguments([site], edit.activation_stats)[site],
-                values=donor_values.get(site),
-                seed=(*seed, layer, self.number),
+                seed=(*seed, layer, self.set_number),
+                donor_values=donor_values.get(site),
             )
         return plan
 
 
 class ConditionGrid:
-    """The conditions of a sweep, and where each lies in a result [place, mode, neuron_set].
+    """The conditions of a sweep, and where each lies in a result [layer_group, mode, neuron_set].
 
     Attributes
     ----------
@@ -122,22 +147,22 @@ class ConditionGrid:
     """
 
     def __init__(self, neuron_sets: dict[object, list[NeuronSet]], modes: Sequence[str], control_modes: Sequence[str]):
-        self.places = list(neuron_sets)
+        self.layer_groups = list(neuron_sets)
         self.modes = list(modes)
-        self.neuron_sets = neuron_sets[self.places[0]]  # their names and kinds are the same in every place
+        self.neuron_sets = neuron_sets[self.layer_groups[0]]  # names and kinds are the same in every layer group
         self.conditions: list[Condition] = []
         self._positions: list[tuple[int, int, int]] = []
-        for place_number, place in enumerate(self.places):
+        for group_number, layer_group in enumerate(self.layer_groups):
             for mode_number, mode in enumerate(self.modes):
-                for set_number, neuron_set in enumerate(neuron_sets[place]):
-                    if neuron_set.kind != "selected" and mode not in control_modes:
+                for set_number, neuron_set in enumerate(neuron_sets[layer_group]):
+                    if neuron_set.kind != SELECTED and mode not in control_modes:
                         continue
-                    self.conditions.append(Condition(place, mode, neuron_set, set_number))
-                    self._positions.append((place_number, mode_number, set_number))
+                    self.conditions.append(Condition(layer_group, mode, neuron_set, set_number))
+                    self._positions.append((group_number, mode_number, set_number))
 
     def arrange(self, rows: np.ndarray) -> np.ndarray:
-        """Arrange values [condition, ...] as [place, mode, neuron_set, ...]; NaN where no condition was run."""
-        shape = (len(self.places), len(self.modes), len(self.neuron_sets))
+        """Arrange values [condition, ...] as [layer_group, mode, neuron_set, ...]; NaN where no condition was run."""
+        shape = (len(self.layer_groups), len(self.modes), len(self.neuron_sets))
         arranged = np.full((*shape, *rows.shape[1:]), np.nan)
         for row, position in zip(rows, self._positions):
             arranged[position] = row

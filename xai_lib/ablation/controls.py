@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -81,14 +82,14 @@ class RandomControls:
         )
         check_activation_stats(self.target_blind_stats, model, part)
 
-    @property
+    @cached_property
     def sizes(self) -> xr.DataArray | None:
         """Return the root mean square activations [layer, neuron] by which neurons are matched; None if not known."""
         return random_neurons.rms(self.activation_stats)
 
-    def neuron_sets(self, model, selection: Selection, place, seed: int) -> list[NeuronSet]:
+    def neuron_sets(self, model, selection: Selection, layer_group, seed: int) -> list[NeuronSet]:
         """Return the controls of one layer or group of a selection, in the order in which results hold them."""
-        selected = selection.at(place)
+        selected = selection.neurons_of(layer_group)
         width = model.architecture.width(selection.part)
         sets = []
 
@@ -108,7 +109,7 @@ class RandomControls:
         return sets
 
     def matching(self, selection: Selection, sets: dict[object, list[NeuronSet]]) -> xr.Dataset:
-        """Compute how well the sets of each place match the selected neurons.
+        """Compute how well the sets of each layer group match the selected neurons.
 
         Returns
         -------
@@ -119,12 +120,15 @@ class RandomControls:
         """
         if self.sizes is None:
             return xr.Dataset()
-        rms, overlap, n_sets = [], [], []
-        for place, neuron_sets in sets.items():
+        rms = []
+        overlap = []
+        n_sets = []
+        for layer_group, neuron_sets in sets.items():
             rms.append([random_neurons.rms_of(self.sizes, neuron_set.neurons) for neuron_set in neuron_sets])
             random_sets = [neuron_set.neurons for neuron_set in neuron_sets if neuron_set.kind == "random"]
             overlap.append(random_neurons.mean_overlap(random_sets))
-            n_sets.append(random_neurons.count_random_sets(self.sizes, selection.at(place), self.size_classes))
+            selected = selection.neurons_of(layer_group)
+            n_sets.append(random_neurons.count_random_sets(self.sizes, selected, self.size_classes))
         dim = selection.dim
         return xr.Dataset(
             {"rms": ((dim, "neuron_set"), rms), "random_overlap": (dim, overlap), "n_random_sets": (dim, n_sets)}

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .. import edits, execution, results, targets
+from .. import execution, results, targets
 from ..activations import donors
 from ..corpora import as_clips
 from ..models import require_model
-from ..models.sites import Site
 from .conditions import ConditionGrid, Edit
 from .controls import SELECTED, NeuronSet, RandomControls
 from .selection import Selection
@@ -98,7 +97,7 @@ def upstream(
         raise ValueError(f"steps must be 1 or more, not {steps}")
     _require_invertible(model, selection)
     edit.check(model, "hidden_state", clips)
-    neuron_sets = {layer: [NeuronSet(SELECTED, SELECTED, selection.at(layer))] for layer in selection.neurons}
+    neuron_sets = {layer: [NeuronSet(SELECTED, SELECTED, selection.neurons_of(layer))] for layer in selection.neurons}
     if controls is not None:
         controls.check(model, "hidden_state", edit.modes)
         for layer, sets_of_layer in neuron_sets.items():
@@ -115,9 +114,10 @@ def upstream(
 
         measures = []  # of each layer, [mode, neuron_set, measure]
         for layer, grid in grids.items():
-            edit_functions = [
-                _edit_function(condition, layer, edit, speech, noise_seed) for condition in grid.conditions
-            ]
+            edit_functions = []
+            for condition in grid.conditions:
+                neurons = condition.neuron_set.neurons[layer]
+                edit_functions.append(edit.function(neurons, condition.mode, layer, speech=speech, seed=noise_seed))
             run = partial(_run, model, states[layer - 1], states[layer].hidden, edit_functions, steps)
             measured = torch.cat(list(execution.in_batches(run, len(edit_functions), batch)))
             measures.append(grid.arrange(measured.cpu().numpy())[0])
@@ -166,22 +166,6 @@ def _require_invertible(model, selection) -> None:
             f"no layer comes before layer 0, so it cannot be inverted: choose from layers 1–{model.n_layers}"
         )
     selection.check(model)
-
-
-def _edit_function(condition, layer, edit, speech, noise_seed):
-    """Return the edit of one condition, for a clip whose frames of speech are `speech`."""
-    site = Site(layer)
-    return edits.edit(
-        condition.neuron_set.neurons[layer],
-        condition.mode,
-        frames=edit.frames,
-        window=edit.window,
-        n_peaks=edit.n_peaks,
-        scale=edit.scale,
-        speech=speech,
-        seed=noise_seed,
-        **edits.statistics_arguments([site], edit.activation_stats)[site],
-    )
 
 
 def nearest_normed(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

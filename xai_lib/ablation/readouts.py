@@ -26,6 +26,7 @@ Functions = dict[Site, Callable[[torch.Tensor], torch.Tensor]]
 class Readout(Protocol):
     """Something that is read at every layer, of the clean clip and of each edited copy."""
 
+    name: str
     dim: str | None  # further dim of what is read; None where it is one number
     fitted: xr.Dataset | None  # what was fitted on training clips, whose speakers `sweep` compares with the clips'
 
@@ -51,6 +52,7 @@ class Proxies:
     deviations between training clips, [..., readout_layer, proxy].
     """
 
+    name = "proxies"
     dim = "proxy"
 
     def __init__(self, fitted: xr.Dataset) -> None:
@@ -89,6 +91,7 @@ class Decoders:
     [..., readout_layer, feature], in the feature's unit (coordinate ``unit``).
     """
 
+    name = "decoders"
     dim = "feature"
 
     def __init__(self, fitted: xr.Dataset) -> None:
@@ -123,6 +126,7 @@ class SpeakerSimilarity:
     reads the last layer only.
     """
 
+    name = "speaker similarity"
     dim = None
 
     def __init__(self, fitted: xr.Dataset | Callable) -> None:
@@ -158,6 +162,7 @@ class RelativeChange:
     The latter is the share of frames in which the former exceeds 10 %. `clean` holds the clean clip's states by site.
     """
 
+    name = "relative change"
     dim = "measure"
     names = ["relative_change", "frames_changed"]
     fitted = None
@@ -263,13 +268,12 @@ def mask_unreached(values: xr.DataArray, selection, *, at_edit: bool) -> xr.Data
     With `at_edit`, values are kept from the first edited layer on, else above the last one: of an edit of
     `hidden_state` what is read at the edited layer is the edit itself.
     """
-    places = selection.places
-    layers_of_places = places.values()
+    layer_groups = selection.layer_groups
     if at_edit:
-        lowest = [min(layers) for layers in layers_of_places]
+        lowest = [min(layers) for layers in layer_groups.values()]
     else:
-        lowest = [max(layers) + (selection.part == "hidden_state") for layers in layers_of_places]
-    first_readable = xr.DataArray(lowest, {selection.dim: list(places)}, selection.dim)
+        lowest = [max(layers) + (selection.part == "hidden_state") for layers in layer_groups.values()]
+    first_readable = xr.DataArray(lowest, {selection.dim: list(layer_groups)}, selection.dim)
     readout_layer = xr.DataArray(np.arange(values.sizes["readout_layer"]), dims="readout_layer")
     return values.where(readout_layer >= first_readable)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import xarray as xr
 
-from .. import attribution, edits
+from .. import attribution, edits, results
 from ..checks import require_whole_number
 from ..models import require_model
 
@@ -65,13 +65,13 @@ class Selection:
         return "layer" if self.groups is None else "group"
 
     @property
-    def places(self) -> dict:
-        """Return {layer, or name of a group: layers that are edited together}."""
+    def layer_groups(self) -> dict:
+        """Return {layer, or name of a group: layers that are edited together}; a layer alone is a group of one."""
         return {layer: [layer] for layer in self.neurons} if self.groups is None else dict(self.groups)
 
-    def at(self, place) -> dict[int, np.ndarray]:
-        """Return {layer: neurons} of one layer, or of one group."""
-        return {layer: self.neurons[layer] for layer in self.places[place]}
+    def neurons_of(self, layer_group) -> dict[int, np.ndarray]:
+        """Return {layer: neurons} of one of the layer groups, by its name."""
+        return {layer: self.neurons[layer] for layer in self.layer_groups[layer_group]}
 
     def check(self, model) -> None:
         """Raise ValueError where the model lacks a layer, or a layer one of its neurons."""
@@ -112,7 +112,7 @@ def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = No
     neurons = {}
     for layer in requested:
         neurons[layer] = attribution.top_neurons(scores, k, layer=layer)["neuron"].to_numpy()
-    return Selection(neurons, scores.attrs["part"], speakers=_speakers(scores))
+    return Selection(neurons, scores.attrs["part"], speakers=tuple(sorted(results.recorded_speakers(scores))))
 
 
 def _as_layer(layer) -> int:
@@ -127,16 +127,6 @@ def _require_neurons(requested, available) -> None:
     missing = [layer for layer in requested if layer not in available]
     if missing or not requested:
         raise ValueError(f"no neurons are given for {f'layer {missing[0]}' if missing else 'any layer'}")
-
-
-def _speakers(scores) -> tuple[str, ...]:
-    """Return the speakers on whose clips the scores rest: those of the result, and those that it records."""
-    names = set()
-    if "speaker" in scores.coords:
-        names |= {str(name) for name in scores["speaker"].values.ravel()}
-    for attribute in ("speakers", "selection_speakers"):
-        names |= set(json.loads(scores.attrs.get(attribute, "[]")))
-    return tuple(sorted(names))
 
 
 def groups(model, names: Sequence[str] = ("early", "middle", "late")) -> dict[str, list[int]]:

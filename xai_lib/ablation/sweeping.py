@@ -6,7 +6,6 @@ random neurons of about the same size, and target-blind selections.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,9 +102,9 @@ def sweep(
         controls.check(model, selection.part, edit.modes)
     for readout in readouts:
         readout.check()
-    kinds = [type(readout).__name__ for readout in readouts]
-    if len(set(kinds)) < len(kinds):
-        raise ValueError(f"readouts contains one kind twice: {', '.join(kinds)}")
+    names = [readout.name for readout in readouts]
+    if len(set(names)) < len(names):
+        raise ValueError(f"readouts contains one kind twice: {', '.join(names)}")
     _warn_on_speaker_leakage(clips, selection, edit, controls, readouts)
 
     neuron_sets = _neuron_sets(model, selection, controls, seed)
@@ -114,6 +113,7 @@ def sweep(
     sites = [hooks.Site(layer, selection.part) for layer in selection.neurons]
 
     measurements: dict[object, _Measurement] = {}
+    logits_of_donors: list[np.ndarray] = []
     skipped: dict = {}
     usable_clips = donors.usable(model, clips, edit.frames, skipped, edit.donors, sites)
     for index, waveform, speech, donor_values, donor_logits in usable_clips:
@@ -122,11 +122,15 @@ def sweep(
         for condition in grid.conditions:
             options = {"speech": speech, "donor_values": donor_values, "seed": noise_seed}
             plans.append(condition.plan(edit, selection.part, **options))
-        measurement = _measure(model, waveform, plans, grid, readouts, target, batch)
-        measurement.donor_logits = donor_logits
-        measurements[index] = measurement
+        measurements[index] = _measure(model, waveform, plans, grid, readouts, target, batch)
+        if donor_logits is not None:
+            logits_of_donors.append(donor_logits.cpu().numpy())
 
-    result = _assemble(model, clips, measurements, grid, selection, edit, readouts)
+    result = _assemble(model, clips, measurements, grid, selection, readouts)
+    if edit.donors is not None:
+        result["donor_logits"] = ("clip", "label"), np.stack(logits_of_donors)
+        donor_labels = edit.donors["label"][list(measurements)].to_numpy(object)
+        result = result.assign_coords(donor_label=("clip", donor_labels))
     if controls is not None:
         result = result.assign(controls.matching(selection, neuron_sets).data_vars)
     attributes = {
@@ -149,21 +153,20 @@ class _Measurement:
     target_name: str
     read: dict[str, np.ndarray]  # by readout [1 + condition, readout_layer, column]
     direct_effect: np.ndarray | None  # [condition, readout_layer, feature]
-    donor_logits: torch.Tensor | None = None  # [label]
 
 
 def _measure(model, waveform, plans, grid, readouts, target, batch) -> _Measurement:
     """Run the edited copies of one clip, and read them."""
     clean: dict[hooks.Site, torch.Tensor] = {}
     change = RelativeChange()
-    functions = {type(change).__name__: change.functions(model, clean)}
+    functions = {change.name: change.functions(model, clean)}
     widths = [len(change.names)]
     direct_effects = None
     for readout in readouts:
-        functions[type(readout).__name__] = readout.functions(model, waveform)
+        functions[readout.name] = readout.functions(model, waveform)
         widths.append(len(readout.names))
         if isinstance(readout, Decoders) and _has_direct_effects(model):
-            direct_effects = readout.direct_effects(functions[type(readout).__name__], clean)
+            direct_effects = readout.direct_effects(functions[readout.name], clean)
     if direct_effects is not None:
         recording_plans = []
         for number, (plan, condition) in enumerate(zip(plans, grid.conditions)):
@@ -187,82 +190,76 @@ def _measure(model, waveform, plans, grid, readouts, target, batch) -> _Measurem
     )
 
 
-def _assemble(model, clips, measurements, grid, selection, edit, readouts) -> xr.Dataset:
+def _assemble(model, clips, measurements, grid, selection, readouts) -> xr.Dataset:
     """Put the measurements of all clips into one result."""
-    dims = ("clip", selection.dim, "mode", "neuron_set")
-    every_clip = list(measurements.values())
-
-    def edited(rows_of_clips, *further_dims):
-        arranged = np.stack([grid.arrange(rows) for rows in rows_of_clips])
-        return xr.DataArray(arranged, dims=(*dims, *further_dims))
-
     coordinates = results.coordinates(clips, measurements)
     # The dim `label` is that of the model's classes, so that the clip's own label goes by another name.
     _, true_labels = coordinates.pop("label", ("clip", np.full(len(measurements), None)))
     label_numbers = [model.labels.index(name) if name in model.labels else -1 for name in true_labels]
 
-    clean_logits = xr.DataArray(np.stack([clip.logits[0] for clip in every_clip]), dims=("clip", "label"))
-    edited_logits = edited([clip.logits[1:] for clip in every_clip], "label")
-    variables = prediction(edited_logits, clean_logits, np.array(label_numbers))
-    variables["target_change"] = edited([clip.target_change for clip in every_clip])
+    dims = ("clip", selection.dim, "mode", "neuron_set")
+    variables = _variables(list(measurements.values()), grid, dims, readouts, np.array(label_numbers))
+    result = xr.Dataset()
+    for name, values in variables.items():
+        if "readout_layer" in values.dims and not name.startswith("clean_"):
+            values = mask_unreached(values, selection, at_edit=name in RelativeChange.names)
+        values = values.transpose(*dims, "readout_layer", ..., missing_dims="ignore")
+        result[name] = values if name.startswith("clean_") else values.astype(np.float32)
+
+    coordinates |= {
+        "emotion": ("clip", true_labels),
+        "target": ("clip", [measurement.target_name for measurement in measurements.values()]),
+        selection.dim: grid.layer_groups,
+        "mode": grid.modes,
+        "neuron_set": [neuron_set.name for neuron_set in grid.neuron_sets],
+        "kind": ("neuron_set", [neuron_set.kind for neuron_set in grid.neuron_sets]),
+        "label": model.labels,
+        "readout_layer": range(model.n_layers + 1),
+    }
+    for readout in readouts:
+        if isinstance(readout, Decoders):
+            coordinates["unit"] = ("feature", readout.fitted["unit"].values)
+    return result.assign_coords(coordinates)
+
+
+def _variables(measurements, grid, dims, readouts, label_numbers) -> dict[str, xr.DataArray]:
+    """Return the variables of a result by name, of the edits [*dims, ...], and of the clean clip [clip, ...]."""
+
+    def edited(rows_of_clips, *further_dims):
+        arranged = np.stack([grid.arrange(rows) for rows in rows_of_clips])
+        return xr.DataArray(arranged, dims=(*dims, *further_dims))
+
+    clean_logits = xr.DataArray(np.stack([clip.logits[0] for clip in measurements]), dims=("clip", "label"))
+    edited_logits = edited([clip.logits[1:] for clip in measurements], "label")
+    variables = prediction(edited_logits, clean_logits, label_numbers)
+    variables["target_change"] = edited([clip.target_change for clip in measurements])
 
     for readout in (RelativeChange(), *readouts):
-        read = [clip.read[type(readout).__name__] for clip in every_clip]
+        read = [clip.read[readout.name] for clip in measurements]
         column_dim = readout.dim or "column"
         edited_values = edited([rows[1:] for rows in read], "readout_layer", column_dim)
         clean_values = xr.DataArray(np.stack([rows[0] for rows in read]), dims=("clip", "readout_layer", column_dim))
-        coordinate = {column_dim: readout.names}
-        edited_values, clean_values = edited_values.assign_coords(coordinate), clean_values.assign_coords(coordinate)
+        edited_values[column_dim] = readout.names
+        clean_values[column_dim] = readout.names
         if readout.dim is None:
             edited_values = edited_values.squeeze("column", drop=True)
             clean_values = clean_values.squeeze("column", drop=True)
         variables |= readout.variables(edited_values, clean_values)
-    if every_clip[0].direct_effect is not None:
-        direct = edited([clip.direct_effect for clip in every_clip], "readout_layer", "feature")
+
+    if measurements[0].direct_effect is not None:
+        direct = edited([clip.direct_effect for clip in measurements], "readout_layer", "feature")
         variables["direct_effect"] = direct
         variables["indirect_effect"] = variables["decoded_change"] - direct
-
-    result = xr.Dataset()
-    for name, values in variables.items():
-        values = values.transpose(*[dim for dim in dims if dim in values.dims], ...)
-        if name.startswith("clean_"):
-            result[name] = values
-            continue
-        if "readout_layer" in values.dims:
-            values = mask_unreached(values, selection, at_edit=name in RelativeChange.names)
-            values = values.transpose(*dims, "readout_layer", ...)
-        result[name] = values.astype(np.float32)
-
-    result = result.assign_coords(
-        coordinates
-        | {
-            "emotion": ("clip", true_labels),
-            "target": ("clip", [clip.target_name for clip in every_clip]),
-            selection.dim: grid.places,
-            "mode": grid.modes,
-            "neuron_set": [neuron_set.name for neuron_set in grid.neuron_sets],
-            "kind": ("neuron_set", [neuron_set.kind for neuron_set in grid.neuron_sets]),
-            "label": model.labels,
-            "readout_layer": range(model.n_layers + 1),
-        }
-    )
-    for readout in readouts:
-        if isinstance(readout, Decoders):
-            result = result.assign_coords(unit=("feature", readout.fitted["unit"].values))
-    if edit.donors is not None:
-        donor_logits = np.stack([clip.donor_logits.cpu().numpy() for clip in every_clip])
-        result["donor_logits"] = ("clip", "label"), donor_logits
-        result = result.assign_coords(donor_label=("clip", edit.donors["label"][list(measurements)].to_numpy(object)))
-    return result
+    return variables
 
 
 def _neuron_sets(model, selection, controls, seed) -> dict[object, list[NeuronSet]]:
     """Return the neuron sets of each layer or group, the selected neurons first."""
     sets = {}
-    for place in selection.places:
-        sets[place] = [NeuronSet(SELECTED, SELECTED, selection.at(place))]
+    for layer_group in selection.layer_groups:
+        sets[layer_group] = [NeuronSet(SELECTED, SELECTED, selection.neurons_of(layer_group))]
         if controls is not None:
-            sets[place] += controls.neuron_sets(model, selection, place, seed)
+            sets[layer_group] += controls.neuron_sets(model, selection, layer_group, seed)
     return sets
 
 
@@ -299,12 +296,8 @@ def _warn_on_speaker_leakage(clips, selection, edit, controls, readouts) -> None
         fitted += [controls.activation_stats, controls.target_blind_stats]
     train_speakers = set(selection.speakers)
     for data in fitted:
-        if data is None:
-            continue
-        if "speaker" in data.coords:
-            train_speakers |= {str(name) for name in data["speaker"].values.ravel()}
-        for attribute in ("speakers", "selection_speakers"):
-            train_speakers |= set(json.loads(data.attrs.get(attribute, "[]")))
+        if data is not None:
+            train_speakers |= results.recorded_speakers(data)
 
     train_speakers = {identity.comparable_name(name) for name in train_speakers}
     speakers = clips["speaker"].dropna().unique() if "speaker" in clips else []

@@ -4,6 +4,7 @@ import inspect
 import json
 import pickle
 import warnings
+from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -170,7 +171,9 @@ def hashable_content(value):
     if isinstance(value, (list, tuple)):
         return [hashable_content(item) for item in value]
     if type(value).__module__.startswith("xai_lib."):
-        return type(value).__qualname__, {name: hashable_content(part) for name, part in vars(value).items()}
+        # of a dataclass its fields, and not what it has cached of them
+        names = [field.name for field in fields(value)] if is_dataclass(value) else list(vars(value))
+        return type(value).__qualname__, {name: hashable_content(getattr(value, name)) for name in names}
     return value
 
 
