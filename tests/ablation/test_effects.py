@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from handmade import neuron_sets, swept, without
@@ -294,7 +295,7 @@ def reported(scale=1.0, **options):
     result = planted(0, np.random.default_rng(0), layers=3).assign_coords(layer=[1, 2, 5])
     result["target_change"][:, 2, :, 0] += 3512
     result = result.assign(kl=result["target_change"]) * scale
-    result.attrs["neurons"] = json.dumps({"1": [0], "2": [1], "5": [2]})
+    result["neurons"] = "layer", np.array(['{"1": [0]}', '{"2": [1]}', '{"5": [2]}'], dtype=object)
     names = {"target_change": ("spectral centroid", "Hz"), "kl": ("divergence", "nats")}
     return ablation.report(result.isel(options), readouts=names).splitlines()
 
@@ -317,11 +318,57 @@ def test_report_writes_two_significant_figures(scale, size):
     )
 
 
+def test_report_names_strongest_neurons_of_layer():
+    """With scores, a report names the layer's neurons, strongest first, and refuses a result that records none."""
+    result = planted(0, np.random.default_rng(0), layers=2)
+    result["target_change"][:, 1, :, 0] += 50
+    size = np.array([[[9.0, 8, 7, 6], [1.0, 4, 2, 3]]])  # [clip, layer, neuron]
+    scores = xr.DataArray(size, {"layer": [0, 1], "neuron": range(4)}, ("clip", "layer", "neuron")).to_dataset(
+        name="absolute"
+    )
+    with pytest.raises(ValueError, match="does not record its neurons, so that none can be named: leave scores out"):
+        ablation.report(result, scores, readouts={"target_change": ("effect", "nats")})
+    result["neurons"] = "layer", np.array(['{"0": [0]}', '{"1": [0, 3, 1]}'], dtype=object)
+    readouts = {"target_change": ("effect", "nats")}
+    assert ablation.report(result, scores, readouts=readouts).endswith("; its first neurons by attribution: 1, 3, 0")
+    assert ablation.report(result, scores, readouts=readouts, top=1).endswith("its first neuron by attribution: 1")
+
+
+def test_selected_neurons_of_joined_sweeps_need_one_of_them():
+    """Neurons that a result records survive joining; of several selections, one has to be selected."""
+    result = planted(0, np.random.default_rng(0), layers=2)
+    assert ablation.selected_neurons(result) == {}
+    sweeps = []
+    for neuron in (3, 4):
+        texts = np.array([f'{{"0": [{neuron}]}}', f'{{"1": [{neuron}, 9]}}'], dtype=object)
+        sweeps.append(result.assign(neurons=("layer", texts)))
+    joined = xr.concat(sweeps, pd.Index([10, 20], name="k"))
+    assert ablation.selected_neurons(joined, k=20) == {0: [4], 1: [4, 9]}
+    assert ablation.selected_neurons(joined.sel(k=10, layer=1)) == {1: [3, 9]}
+    with pytest.raises(ValueError, match="this result joins selections along k: select one value of it first"):
+        ablation.selected_neurons(joined)
+
+
+def test_effects_refuse_values_without_neuron_sets():
+    """Values without neuron sets, without the selected neurons, or of mixed kinds are refused in words."""
+    result = planted(0, np.random.default_rng(0), layers=2)
+    values = result["target_change"]
+    with pytest.raises(ValueError, match="these values are not of neuron sets"):
+        ablation.selected_values(ablation.selected_values(values))
+    with pytest.raises(ValueError, match="the selected neurons are missing"):
+        ablation.selected_values(values.isel(neuron_set=slice(1, None)))
+    other = result.assign_coords(kind=("neuron_set", result["kind"].values[::-1]))
+    mixed = xr.concat([result, other], "sweep")["target_change"]
+    with pytest.raises(ValueError, match="join sweeps of the same controls only"):
+        ablation.control_values(mixed, "random")
+    with pytest.raises(ValueError, match="a contrast is of one neuron set"):
+        ablation.contrast(values, ablation.selected_values(values))
+
+
 def test_report_rounds_interval_like_mean():
     """A report rounds the mean and both ends of its interval to the same digit."""
     result = planted(0, np.random.default_rng(0), layers=2)
     result["target_change"][:, 1, :, 0] += np.linspace(2, 22, 8)[:, None]
-    result.attrs["neurons"] = json.dumps({"0": [0], "1": [1]})
     (line,) = ablation.report(result, readouts={"target_change": ("effect", "nats")}).splitlines()
     found = ablation.effect_over_speakers(result).sel(layer=1, mode="flip")
     ends = [f"{found[name].item():+.0f}" for name in ("difference", "difference_low", "difference_high")]
@@ -423,6 +470,9 @@ def test_verdict_equals_effect_over_speakers_and_paired_tests():
     ):
         with pytest.raises(ValueError, match="a verdict needs random sets and target-blind selections"):
             ablation.verdict(lacking, rivals)
+    for name in ("random", "most active", "writes most"):
+        with pytest.raises(ValueError, match=f"a rival must not be named '{name}'"):
+            ablation.verdict(result, {name: rivals["rival"]})
     for lacking in ({}, rivals["rival"]):
         with pytest.raises(ValueError, match="a verdict needs rivals: {name"):
             ablation.verdict(result, lacking)
@@ -432,7 +482,9 @@ def test_verdict_equals_effect_over_speakers_and_paired_tests():
     with pytest.raises(ValueError, match="rival was swept for the target sad, not for angry"):
         ablation.verdict(target[0], {"rival": target[1]})
     many = [
-        one.assign_attrs(neurons=json.dumps({layer: list(range(k)) for layer in range(5)}))
+        one.assign(
+            neurons=("layer", np.array([json.dumps({layer: list(range(k))}) for layer in range(5)], dtype=object))
+        )
         for one, k in ((result, 4), (rivals["rival"], 5))
     ]
     with pytest.raises(ValueError, match="rival has other numbers of neurons"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -256,7 +258,7 @@ def test_upstream_accepts_untrained_head(tiny_folder, clips):
         ({2: [24]}, {}, "neuron 24 out of range"),
         ({2: [1]}, {"controls": ablation.RandomControls(n=2)}, "needs activation_stats="),
         ({2: [1]}, {"edit": ablation.Edit("mean")}, "needs activation_stats="),
-        ({2: [1]}, {"steps": 0}, "steps must be 1 or more"),
+        ({2: [1]}, {"steps": 0}, "steps must be a whole number from 1 up, not 0"),
     ],
 )
 def test_upstream_refuses_invalid_options(tiny, clips, neurons, options, message):
@@ -270,10 +272,52 @@ def test_upstream_refuses_other_selections(tiny, clips):
     for selection, message in (
         (ablation.Selection({2: [1]}, "ffn_hidden"), "the hidden state of one layer"),
         (ablation.Selection({1: [1], 2: [1]}).together({"both": [1, 2]}), "the hidden state of one layer"),
-        ({2: [1]}, "neurons must be a Selection"),
+        ({2: [1]}, "selection must be a Selection"),
     ):
         with pytest.raises(ValueError, match=message):
             inversion.upstream(tiny(), clips, selection, controls=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edit": "flip"}, "edit must be an Edit"),
+        ({"controls": 40}, "controls must be ablation.RandomControls"),
+        ({"model": None}, "model must be an opened model"),
+    ],
+)
+def test_upstream_refuses_arguments_of_other_types(tiny, clips, options, message):
+    """What is no model, edit or set of controls is refused, in words that say what makes one."""
+    arguments = {"model": tiny(), "clips": clips, "selection": ablation.Selection({2: [1]}), "controls": None}
+    with pytest.raises(ValueError, match=message):
+        inversion.upstream(**{**arguments, **options})
+
+
+def test_upstream_warns_of_speaker_leakage(tiny, clips):
+    """Clips of a speaker on whom neurons were selected are inverted with a warning, those of others without."""
+    speaker = clips["speaker"].iloc[0]
+    leaky = ablation.Selection({2: [1]}, speakers=speaker)
+    with pytest.warns(UserWarning, match=f"speaker leakage: .*{speaker}"):
+        inversion.upstream(tiny(), clips[:1], leaky, controls=None, steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inversion.upstream(tiny(), clips[:1], ablation.Selection({2: [1]}, speakers="nobody"), controls=None, steps=1)
+
+
+def test_upstream_limits_controls_to_their_modes(tiny, clips):
+    """Where controls are not edited, everything is missing, also whether the edit was reached."""
+    model = tiny()
+    controls = ablation.RandomControls(
+        activations.activation_stats(model, clips), n=2, target_blind=False, modes="flip"
+    )
+    found = inversion.upstream(
+        model, clips[:1], ablation.Selection({2: [1, 5]}), controls=controls, edit=ablation.Edit(("flip", "zero"))
+    )
+    for name in ("edit", "residual", "reached"):
+        random = ablation.control_values(found[name], "random")
+        assert random.sel(mode="flip").notnull().all() and random.sel(mode="zero").isnull().all()
+        assert ablation.selected_values(found[name]).notnull().all()
+    assert set(np.unique(found["reached"].sel(mode="flip"))) <= {0.0, 1.0}
 
 
 def test_upstream_holds_at_most_batch_edits(tiny, clips, monkeypatch):

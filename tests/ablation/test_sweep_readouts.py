@@ -175,11 +175,11 @@ def test_sweep_equals_separate_sweeps_of_layers_and_modes(tiny, clips, stats):
             selection = ablation.select(scores, k, layers=[1, 3])
             found = ablation.sweep(model, test, selection, edit=ablation.Edit(modes), **options)
             assert set(found["target"].values) == {names[name]}
-            listed = json.loads(found.attrs["neurons"])
             for layer in (1, 3):
-                assert listed[str(layer)] == sorted(attribution.top_neurons(scores, k, layer=layer)["neuron"])
+                listed = json.loads(found["neurons"].sel(layer=layer).item())
+                assert listed == {str(layer): sorted(attribution.top_neurons(scores, k, layer=layer)["neuron"])}
                 alone = ablation.select(scores, k, layers=[layer])
-                assert json.loads(alone.to_json()) == {str(layer): listed[str(layer)]}
+                assert alone.neurons[layer].tolist() == listed[str(layer)]
                 for mode in modes:
                     one = ablation.sweep(model, test, alone, edit=ablation.Edit(mode), **options)
                     here = found.sel(layer=[layer], mode=[mode])
@@ -193,8 +193,8 @@ def test_select_takes_either_end_of_scores(tiny, clips):
     order = attribution.top_neurons(scores, 24, layer=2)["neuron"].tolist()
     top = ablation.select(scores, 3, layers=[2])
     bottom = ablation.select(scores.assign(absolute=-scores["absolute"]), 3, layers=[2])
-    assert json.loads(top.to_json()) == {"2": sorted(order[:3])}
-    assert json.loads(bottom.to_json()) == {"2": sorted(order[-3:])}
+    assert top.neurons[2].tolist() == sorted(order[:3])
+    assert bottom.neurons[2].tolist() == sorted(order[-3:])
 
 
 def test_sweep_edits_random_directions(tiny, clips):
@@ -450,8 +450,8 @@ def test_report_names_layer_neurons_and_untested():
     result = xr.Dataset(
         {"target_change": (("clip", "layer", "mode", "neuron_set"), values)},
         {"layer": [1, 2, 5], "mode": ["flip", "zero"], "speaker": ("clip", names), **neuron_sets(40)},
-        {"neurons": json.dumps({"1": [0], "2": [3, 4, 8], "5": [1]})},
     )
+    result["neurons"] = "layer", np.array(['{"1": [0]}', '{"2": [3, 4, 8]}', '{"5": [1]}'], dtype=object)
     told = {"target_change": ("log-odds of sad", "nats")}
     first, second = ablation.report(result, readouts=told).splitlines()
     assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "its first neurons" not in first
@@ -467,7 +467,7 @@ def test_report_names_layer_neurons_and_untested():
     assert "; its first neurons by attribution: 4, 8\n" in ablation.report(result, scores, readouts=told, top=2)
     assert "; its first neuron by attribution: 4\n" in ablation.report(result, scores, readouts=told, top=1)
     assert "; its first neurons by attribution: 4, 8, 3\n" in ablation.report(result, scores, readouts=told)
-    other = result.assign_attrs(neurons=json.dumps({"1": [0], "2": [1], "5": [1]}))
+    other = result.assign(neurons=("layer", np.array(['{"1": [0]}', '{"2": [1]}', '{"5": [1]}'], dtype=object)))
     assert "; its first neuron by attribution: 1\n" in ablation.report(other, scores, readouts=told)
     several = result.expand_dims(readout_layer=[1, 2])
     with pytest.raises(ValueError, match="target_change has further dims, readout_layer: select"):
@@ -558,13 +558,17 @@ NOT_STATS = "activation_stats must be the Dataset returned by activations.activa
     ("options", "message"),
     [
         ({"selection": ablation.Selection(NEURONS, "brain")}, "unknown part 'brain'"),
-        ({"selection": NEURONS}, r"neurons must be a Selection: ablation.select\(scores, k=20\) of scores, or"),
-        ({"selection": SOME}, r"neurons must be a Selection: ablation.select\(scores, k=20\) of scores, or"),
+        ({"selection": NEURONS}, r"selection must be a Selection: ablation.select\(scores, k=20\) of scores, or"),
+        ({"selection": SOME}, r"selection must be a Selection: ablation.select\(scores, k=20\) of scores, or"),
+        ({"edit": "flip"}, r"edit must be an Edit, such as ablation.Edit\('flip'\), not a str"),
+        ({"controls": SOME}, r"controls must be ablation.RandomControls\(activation_stats, n=40\), or None.*a Dataset"),
+        ({"controls": 40}, r"controls must be ablation.RandomControls\(activation_stats, n=40\), or None.*an? int"),
+        ({"readouts": ablation.Proxies(SOME)}, r"readouts must be a list, such as \[ablation.Proxies\(fitted\)\]"),
+        ({"readouts": ["proxies"]}, "readouts must hold readouts, such as .* not a str"),
         ({"edit": ablation.Edit("mean", activation_stats=SOME)}, NOT_STATS),
         ({"edit": ablation.Edit("mean", activation_stats=pd.DataFrame())}, NOT_STATS),
         ({"controls": ablation.RandomControls(SOME)}, NOT_STATS),
         ({"controls": ablation.RandomControls(pd.DataFrame())}, NOT_STATS),
-        ({"controls": ablation.RandomControls(n=0, target_blind_stats=SOME)}, NOT_STATS),
         (
             {"readouts": [ablation.Proxies(SOME)]},
             "the Dataset returned by activation_proxies.fit.*this one has no 'comp",
@@ -632,9 +636,12 @@ def test_sweep_refuses_two_readouts_of_one_kind(tiny, clips, readouts):
 
 
 def test_sweep_refuses_swapped_arguments(tiny, clips):
-    """A sweep refuses a model in place of clips, and clips or a name in place of the model, and names the order."""
-    for first, second in ((clips, tiny()), (tiny(), tiny()), (clips, clips), ("pocket", clips)):
-        with pytest.raises(ValueError, match="takes a model, as returned by models.load, and clips, in this order"):
+    """A sweep refuses a model in place of clips, and clips or a name in place of the model, and says which is which."""
+    is_model = "clips is a model: the model is the first argument, and clips the second"
+    is_no_model = "model must be an opened model, not"
+    cases = ((clips, tiny(), is_model), (tiny(), tiny(), is_model), (clips, clips, is_no_model))
+    for first, second, message in (*cases, ("pocket", clips, is_no_model)):
+        with pytest.raises(ValueError, match=message):
             ablation.sweep(first, second, ablation.Selection(NEURONS), controls=None)
 
 
@@ -777,7 +784,7 @@ def test_select_refuses_k_above_width(tiny, clips):
     with pytest.raises(ValueError, match="k is 25, and there are 24 neurons in a layer: give a smaller k"):
         ablation.select(scores, 25)
     whole = ablation.sweep(tiny(), clips.iloc[:1], ablation.select(scores, 24, layers=[2]), controls=None)
-    assert len(json.loads(whole.attrs["neurons"])["2"]) == 24
+    assert len(json.loads(whole["neurons"].item())["2"]) == 24
 
 
 def test_sweep_limits_controls_to_their_modes(tiny, clips, stats, readouts):

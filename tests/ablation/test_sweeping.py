@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from handmade import scores
 from scipy import special, stats
 
@@ -257,9 +258,9 @@ def test_sweep_selects_top_neurons_of_scores(tiny, clips):
     scores = attribution.grad_x_activation(model, clips.iloc[:3], target="angry")
     found = ablation.sweep(model, clips.iloc[3:4], ablation.select(scores, 2, layers=[3, 1]), controls=None)
     assert found["layer"].values.tolist() == [1, 3]
-    assert found.attrs["neurons"] == json.dumps(
-        {str(layer): sorted(attribution.top_neurons(scores, 2, layer=layer)["neuron"]) for layer in (1, 3)}
-    )
+    for layer in (1, 3):
+        top = sorted(attribution.top_neurons(scores, 2, layer=layer)["neuron"])
+        assert json.loads(found["neurons"].sel(layer=layer).item()) == {str(layer): top}
     assert found["target"].item() == model.labels[found["clean_logits"].values.argmax()]  # "predicted"
 
 
@@ -281,7 +282,7 @@ def test_selection_sorts_layers_and_neurons():
     assert selection.part == "hidden_state" and selection.dim == "layer"
     assert [*selection.neurons] == [1, 3] and selection.layer_groups == {1: [1], 3: [3]}
     assert selection.neurons[3].tolist() == [1, 5] and selection.neurons_of(1)[1].tolist() == [7]
-    assert json.loads(selection.to_json()) == {"1": [7], "3": [1, 5]}
+    assert selection.as_json().values.tolist() == ['{"1": [7]}', '{"3": [1, 5]}']
 
 
 def test_selection_together_edits_groups_of_layers():
@@ -352,17 +353,38 @@ def test_selection_refuses_invalid_neurons(neurons, message):
     ("groups", "message"),
     [
         ({"odd": [1, 9]}, "no neurons are given for layer 9"),
-        ({}, "no neurons are given for any layer"),
-        ({"none": []}, "no neurons are given for any layer"),
+        ({}, "no group is given: leave groups out"),
+        ({"none": []}, "no layer is given for the group 'none'"),
         ({"some": [1], "none": []}, "no layer is given for the group 'none'"),
         ({"some": [1.5]}, "layer must be an integer, not 1.5"),
-        ({"some": "12"}, "layer must be an integer, not '1'"),
+        ({"some": "12"}, "layer must be an integer, not '12'"),
+        ([1, 2], r"groups must be {name: layers}, as returned by ablation.groups\(model\), not \[1, 2\]"),
     ],
 )
-def test_selection_together_refuses_invalid_groups(groups, message):
+def test_selection_refuses_invalid_groups(groups, message):
     """Groups are refused that have no layers, or layers that are not in the selection or no integers."""
     with pytest.raises(ValueError, match=message):
         ablation.Selection(NEURONS).together(groups)
+    with pytest.raises(ValueError, match=message):
+        ablation.Selection(NEURONS, groups=groups)
+
+
+def test_selection_with_groups_equals_together():
+    """Groups given at once are those of `together`: sorted layers, and only neurons of layers in a group."""
+    neurons = {3: [1], 1: [7, 2], 2: [4]}
+    at_once = ablation.Selection(neurons, groups={"outer": [3, 1, 3]})
+    afterwards = ablation.Selection(neurons).together({"outer": [3, 1, 3]})
+    for selection in (at_once, afterwards):
+        assert selection.groups == {"outer": [1, 3]}
+        assert list(selection.neurons) == [1, 3]
+        assert selection.as_json().to_dict()["data"] == ['{"1": [2, 7], "3": [1]}']
+        assert selection.as_json()["group"].values.tolist() == ["outer"]
+
+
+def test_selection_takes_one_speaker_as_text():
+    """A speaker given as text is one speaker, not one for each letter."""
+    assert ablation.Selection(NEURONS, speakers="s1").speakers == ("s1",)
+    assert ablation.Selection(NEURONS, speakers=["s1", "s2"]).speakers == ("s1", "s2")
 
 
 @pytest.mark.parametrize(
@@ -403,8 +425,12 @@ def test_select_takes_k_up_to_width():
         ({"modes": ()}, "an edit needs a mode: flip, zero"),
         ({"modes": ("flip", "zero", "flip")}, "modes contains duplicates: flip, zero, flip"),
         ({"frames": "some"}, "unknown frames 'some': use all, speech, max_frame, peak_frames or a list"),
-        ({"window": -1}, "window must be 0 or more and n_peaks 1 or more, not -1 and 5"),
-        ({"n_peaks": 0}, "window must be 0 or more and n_peaks 1 or more, not 0 and 0"),
+        ({"frames": None}, "frames must be all, speech, max_frame, peak_frames or a list of frames, not None"),
+        ({"window": -1}, "window must be a whole number from 0 up, not -1"),
+        ({"window": 1.5}, "window must be a whole number from 0 up, not 1.5"),
+        ({"n_peaks": 0}, "n_peaks must be a whole number from 1 up, not 0"),
+        ({"n_peaks": "3"}, "n_peaks must be a whole number from 1 up, not '3'"),
+        ({"scale": np.nan}, "scale must be a number of standard deviations, not nan"),
     ],
 )
 def test_edit_refuses_invalid_options(options, message):
@@ -419,11 +445,15 @@ def test_edit_refuses_invalid_options(options, message):
         ({"n": -1}, "n must be a whole number from 0 up, not -1"),
         ({"n": 2.5}, "n must be a whole number from 0 up, not 2.5"),
         ({"n_directions": -1}, "n_directions must be a whole number from 0 up, not -1"),
+        ({"n": True}, "n must be a whole number from 0 up, not True"),
         ({"size_classes": 0}, "size_classes must be a whole number from 1 up, not 0"),
+        ({"size_classes": "3"}, "size_classes must be a whole number from 1 up, not '3'"),
+        ({"modes": ()}, "controls are edited in no mode"),
+        ({"n": 0, "target_blind_stats": xr.Dataset()}, "target-blind selections come with random sets"),
     ],
 )
 def test_random_controls_refuse_invalid_options(options, message):
-    """Controls refuse numbers that are too small, or not whole."""
+    """Controls refuse numbers that are too small or not whole, no mode, and target-blind selections without sets."""
     with pytest.raises(ValueError, match=message):
         ablation.RandomControls(**options)
 

@@ -9,9 +9,21 @@ PREFIXES = {"random": "random", "direction": "direction", "target-blind": "blind
 NAMES = {"rms": "magnitude", "n_random_sets": "random_sets"}
 
 
+def neurons_of(result: xr.Dataset) -> dict:
+    """Return the neurons that a result records, {layer: neurons}, the layers as text."""
+    neurons = {}
+    for text in result["neurons"].values:
+        neurons |= json.loads(text)
+    return neurons
+
+
 def by_prefix(result: xr.Dataset) -> xr.Dataset:
     """Return a result with the variables of each kind of control under a prefix, along a dim of their own."""
-    result = result.rename({new: old for new, old in NAMES.items() if new in result})
+    recorded = neurons_of(result)
+    result = result.drop_vars("neurons").rename({new: old for new, old in NAMES.items() if new in result})
+    if "reached" in result:
+        assert result["reached"].notnull().all()
+        result["reached"] = result["reached"].astype(bool)
     kinds = result["kind"].values
     names = [name for name in result.data_vars if "neuron_set" in result[name].dims]
     split = result.drop_vars([*names, "neuron_set", "kind"])
@@ -22,7 +34,7 @@ def by_prefix(result: xr.Dataset) -> xr.Dataset:
                 continue
             of_kind = result[name].isel(neuron_set=kinds == kind).rename(neuron_set=prefix).drop_vars("kind")
             split[f"{prefix}_{name}"] = of_kind if kind == "target-blind" else of_kind.drop_vars(prefix)
-    return split.assign_attrs(result.attrs)
+    return split.assign_attrs(result.attrs, neurons=json.dumps(recorded))
 
 
 def joined(results: dict, ks) -> xr.Dataset:
@@ -32,11 +44,16 @@ def joined(results: dict, ks) -> xr.Dataset:
         by_selection.append(
             xr.concat([by_prefix(sweep) for sweep in sweeps], pd.Index(ks, name="k"), combine_attrs="override")
         )
-        neurons[name] = {str(k): json.loads(sweep.attrs["neurons"]) for k, sweep in zip(ks, sweeps)}
+        neurons[name] = {str(k): neurons_of(sweep) for k, sweep in zip(ks, sweeps)}
     whole = xr.concat(by_selection, pd.Index(results, name="selected"), combine_attrs="override")
     first = [dim for dim in ("clip", "selected", "layer", "mode", "k") if dim in whole.dims]
     whole = whole.map(lambda values: values.transpose(*[dim for dim in first if dim in values.dims], ...))
     clean = [name for name in whole if name.startswith("clean_")]
+    first_sweep = next(iter(results.values()))[0]
+    for sweeps in results.values():
+        for sweep in sweeps:
+            xr.testing.assert_equal(sweep[clean].reset_coords(drop=True), first_sweep[clean].reset_coords(drop=True))
+            assert {**sweep.attrs} == {**first_sweep.attrs}
     whole[clean] = whole[clean].isel(selected=0, k=0, drop=True)
     if "target" in whole.coords:
         whole = whole.assign_coords(target=whole["target"].transpose("clip", "selected"))

@@ -13,6 +13,7 @@ import xarray as xr
 
 from .. import edits, hooks
 from ..activations import check_activation_stats, donors
+from ..checks import require_whole_number
 from .controls import SELECTED, NeuronSet
 
 
@@ -53,9 +54,13 @@ class Edit:
                 raise ValueError(f"unknown mode {mode!r}: the modes are {', '.join(edits.MODES)}")
         if len(set(self.modes)) < len(self.modes):
             raise ValueError(f"modes contains duplicates: {', '.join(self.modes)}")
+        if self.frames is None:
+            raise ValueError(f"frames must be {', '.join(edits.FRAMES)} or a list of frames, not None")
         edits.check_frames(self.frames)
-        if self.window < 0 or self.n_peaks < 1:
-            raise ValueError(f"window must be 0 or more and n_peaks 1 or more, not {self.window} and {self.n_peaks}")
+        require_whole_number("window", self.window, least=0)
+        require_whole_number("n_peaks", self.n_peaks)
+        if not np.isfinite(self.scale):
+            raise ValueError(f"scale must be a number of standard deviations, not {self.scale}")
 
     def check(self, model, part: str, clips: pd.DataFrame) -> None:
         """Raise ValueError where statistics or donors that a mode needs are missing, or of another model or part."""

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..activations import check_activation_stats, random_neurons
+from ..checks import require_whole_number
 from .selection import Selection
 
 SELECTED = "selected"  # the name, and the kind, of the selected neurons along the dim `neuron_set`
@@ -64,11 +65,16 @@ class RandomControls:
     def __post_init__(self) -> None:
         if isinstance(self.modes, str):
             object.__setattr__(self, "modes", (self.modes,))
-        for name, number in {"n": self.n, "n_directions": self.n_directions}.items():
-            if not isinstance(number, (int, np.integer)) or number < 0:
-                raise ValueError(f"{name} must be a whole number from 0 up, not {number!r}")
-        if self.size_classes is not None and self.size_classes < 1:
-            raise ValueError(f"size_classes must be a whole number from 1 up, not {self.size_classes}")
+        if self.modes is not None and not len(self.modes):
+            raise ValueError("controls are edited in no mode: name one in modes, or leave modes out for all")
+        require_whole_number("n", self.n, least=0)
+        require_whole_number("n_directions", self.n_directions, least=0)
+        if self.size_classes is not None:
+            require_whole_number("size_classes", self.size_classes)
+        if not self.n and self.target_blind_stats is not None:
+            raise ValueError(
+                "target-blind selections come with random sets: with target_blind_stats, n must be above 0"
+            )
 
     def check(self, model, part: str, modes: Sequence[str]) -> None:
         """Raise ValueError where statistics are missing, or of another model or part, or a mode is not edited."""
@@ -102,8 +108,8 @@ class RandomControls:
             sets.append(NeuronSet(f"direction {number}", "direction", basis))
 
         if self.target_blind and self.n:
-            statistics = self.activation_stats if self.target_blind_stats is None else self.target_blind_stats
-            for name, ranked in random_neurons.target_blind(statistics, width).items():
+            stats = self.activation_stats if self.target_blind_stats is None else self.target_blind_stats
+            for name, ranked in random_neurons.target_blind(stats, width).items():
                 neurons = {layer: np.sort(ranked[layer][: len(indices)]) for layer, indices in selected.items()}
                 sets.append(NeuronSet(name, "target-blind", neurons))
         return sets

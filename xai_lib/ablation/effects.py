@@ -26,6 +26,7 @@ READOUTS = {  # default of `strongest_layers` and `report`: variable, its name, 
 
 def selected_values(values: xr.DataArray) -> xr.DataArray:
     """Return the values of the selected neurons, of a result with the dim `neuron_set`."""
+    _require_neuron_sets(values)
     return values.sel(neuron_set=SELECTED).drop_vars(["neuron_set", "kind"], errors="ignore")
 
 
@@ -33,9 +34,23 @@ def control_values(values: xr.DataArray, kind: str) -> xr.DataArray:
     """Return the values of all controls of a kind ("random", "direction", "target-blind"), along a dim of that name."""
     if kind not in ("random", "direction", "target-blind"):
         raise ValueError(f"unknown kind of control {kind!r}: the kinds are random, direction and target-blind")
+    _require_neuron_sets(values)
     is_of_kind = values["kind"].values == kind
     of_kind = values.isel(neuron_set=np.flatnonzero(is_of_kind))
     return of_kind.drop_vars("kind").rename(neuron_set=kind)
+
+
+def _require_neuron_sets(values) -> None:
+    """Raise ValueError unless values are of neuron sets, the selected neurons among them, each of one kind."""
+    if not isinstance(values, (xr.DataArray, xr.Dataset)) or "neuron_set" not in values.dims:
+        raise ValueError("these values are not of neuron sets: pass a result of ablation.sweep, or a variable of it")
+    if SELECTED not in values["neuron_set"].values:
+        raise ValueError("the selected neurons are missing: pass a result with neuron_set='selected' in it")
+    if "kind" not in values.coords or values["kind"].dims != ("neuron_set",):
+        raise ValueError(
+            "the coordinate kind [neuron_set] is missing, or neuron sets are of other kinds in other sweeps: join "
+            "sweeps of the same controls only"
+        )
 
 
 def effect_over_speakers(
@@ -168,7 +183,10 @@ def contrast(values, others, *, null_distribution=None, n_sets=None) -> xr.Datas
 
 
 def _require_same_clips(values, others) -> None:
-    """Raise ValueError where both are results of clips, and the clips differ."""
+    """Raise ValueError where both are results of clips, and the clips differ; or one is of several neuron sets."""
+    for data in (values, others):
+        if isinstance(data, (xr.DataArray, xr.Dataset)) and "neuron_set" in data.dims:
+            raise ValueError("a contrast is of one neuron set: pass ablation.selected_values(values)")
     for data in (values, others):
         if not isinstance(data, xr.DataArray) or "clip" not in data.dims:
             return
@@ -176,10 +194,25 @@ def _require_same_clips(values, others) -> None:
         raise ValueError("the two results are of different clips and cannot be paired: pass results of the same clips")
 
 
-def selected_neurons(result) -> dict[int, list[int]]:
-    """Return the selected neurons that a result records, {layer: neurons}; {} where it records none."""
-    listed = json.loads(result.attrs.get("neurons", "{}"))
-    return {int(layer): neurons for layer, neurons in listed.items()}
+def selected_neurons(result: xr.Dataset, **where) -> dict[int, list[int]]:
+    """Return the selected neurons that a result records, {layer: neurons}; {} where it records none.
+
+    Raises
+    ------
+    ValueError
+        The result joins several selections, and `where` does not select one.
+    """
+    if "neurons" not in result:
+        return {}
+    texts = select_where(result["neurons"], where)
+    further_dims = [dim for dim in texts.dims if dim not in ("layer", "group")]
+    if further_dims:
+        raise ValueError(f"this result joins selections along {', '.join(further_dims)}: select one value of it first")
+    neurons = {}
+    for text in np.ravel(texts.values):
+        for layer, neurons_of_layer in json.loads(text).items():
+            neurons[int(layer)] = neurons_of_layer
+    return neurons
 
 
 def false_discovery(p: xr.DataArray) -> xr.DataArray:
@@ -205,7 +238,7 @@ def recognition(result: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``recall`` [..., neuron_set, emotion] and ``uar`` [..., neuron_set] with the dims of the sweep but `clip`;
+        ``recall`` [emotion, ...] and ``uar`` [...] with the dims of the sweep but `clip`;
         ``clean_recall`` and ``clean_uar``. Over the clips whose true label the model knows.
 
     Raises
@@ -411,7 +444,9 @@ def report(result: xr.Dataset, scores=None, *, readouts: Mapping = READOUTS, top
     if "layer" not in result.dims:
         raise ValueError("a report needs the dim 'layer': this sweep has groups of layers, or one layer only")
     table = strongest_layers(result, readouts=readouts, **where)
-    neurons = selected_neurons(result)
+    neurons = {} if scores is None else selected_neurons(result, **where)
+    if scores is not None and not neurons:
+        raise ValueError("this result does not record its neurons, so that none can be named: leave scores out")
     lines = []
     for row in table[table["n_tested"] > 0].itertuples():
         if pd.isna(row.layer):

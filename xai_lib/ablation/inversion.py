@@ -14,8 +14,9 @@ import xarray as xr
 
 from .. import execution, results, targets
 from ..activations import donors
+from ..checks import require_whole_number
 from ..corpora import as_clips
-from ..models import require_model
+from . import arguments
 from .conditions import ConditionGrid, Edit
 from .controls import SELECTED, NeuronSet, RandomControls
 from .selection import Selection
@@ -71,14 +72,14 @@ def upstream(
         ``edit``, ‖y′ − y‖ / ‖y‖; ``distance``, ‖x′ − x‖ / ‖x‖, which grows with the size of the edit, and with the
         ratio of y to x; ``gain``, ‖x′ − x‖ / ‖y′ − y‖, in absolute terms: at 1 the input must move exactly as far as
         the output, at 2 twice as far (NaN of no edit); ``residual``, ‖layer(x′) − y′‖ / ‖y′ − y‖, the share of the edit
-        for which no input was found; ``reached``, whether that is at most 1 %: where it is not, `distance` and `gain`
-        are those of the nearest output found, and not informative; ``floor``, the share that no input can produce: base
-        models end a layer in a layer norm, which fixes the mean and the variance of every frame (except for inputs that
-        hardly vary, of variance near the norm's eps); 0 in large ones. A residual above the floor may be a failure of
-        the search.
+        for which no input was found; ``reached``, 1 if that is at most 1 % and 0 if not (NaN where no edit was run):
+        where it is 0, `distance` and `gain` are those of the nearest output found, and not informative; ``floor``, the
+        share that no input can produce: base models end a layer in a layer norm, which fixes the mean and the variance
+        of every frame (except for inputs that hardly vary, of variance near the norm's eps); 0 in large ones. A
+        residual above the floor may be a failure of the search.
 
         `ablation.summary(result, "gain")` compares with the random sets. Of the sets: ``rms``, ``random_overlap`` and
-        ``n_random_sets``, as in `sweep`. attrs["neurons"]: the selected neurons, as JSON.
+        ``n_random_sets``, as in `sweep`. ``neurons`` [layer]: the selected neurons, as JSON.
 
     Raises
     ------
@@ -91,13 +92,13 @@ def upstream(
     Behrmann et al. (2019), Invertible residual networks: x′ = x′ + y′ − layer(x′). Walker and Ni (2011), Anderson
     acceleration for fixed-point iterations. The descent is torch.optim.LBFGS.
     """
-    require_model(model)
+    arguments.require_types(model, clips, selection, controls, edit)
+    require_whole_number("steps", steps)
     clips = as_clips(clips, sample_rate)
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, not {steps}")
     _require_invertible(model, selection)
     edit.check(model, "hidden_state", clips)
     neuron_sets = {layer: [NeuronSet(SELECTED, SELECTED, selection.neurons_of(layer))] for layer in selection.neurons}
+    arguments.warn_on_speaker_leakage(clips, selection, controls, edit)
     if controls is not None:
         controls.check(model, "hidden_state", edit.modes)
         for layer, sets_of_layer in neuron_sets.items():
@@ -137,7 +138,9 @@ def upstream(
         ("clip", "layer", "mode", "neuron_set", "measure"),
     )
     result = values.to_dataset("measure")
-    result["reached"] = result["residual"] <= REACHED
+    reached = result["residual"] <= REACHED
+    result["reached"] = reached.astype(float).where(result["residual"].notnull())
+    result["neurons"] = selection.as_json()
     if controls is not None:
         result = result.assign(controls.matching(selection, neuron_sets).data_vars)
     attributes = {
@@ -146,17 +149,12 @@ def upstream(
         "seed": seed,
         "tolerance": REACHED,
         "frames": edit.frames_as_text(),
-        "neurons": selection.to_json(),
     }
     return result.assign_attrs(results.attributes(model, skipped, method="upstream_inversion", **attributes))
 
 
 def _require_invertible(model, selection) -> None:
-    """Raise ValueError where a selection is not of hidden states, of single layers from 1 up."""
-    if not isinstance(selection, Selection):
-        raise ValueError(
-            "neurons must be a Selection: ablation.select(scores, k=20) or ablation.Selection({layer: neurons})"
-        )
+    """Raise ValueError where a selection is not of hidden states of single layers from 1 up."""
     if selection.part != "hidden_state" or selection.groups is not None:
         raise ValueError(
             "what is inverted is the hidden state of one layer: select neurons of hidden_state, without groups"

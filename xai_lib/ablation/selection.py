@@ -25,7 +25,7 @@ class Selection:
     part : str
         Part of the layer that the neurons are of; for attention heads "heads" and `model.head_neurons`.
     groups : dict, optional
-        {name: layers} that are edited together; without, each layer is edited by itself.
+        {name: layers} that are edited together, and then only these layers; without, each layer is edited by itself.
     speakers : tuple of str
         Those on whom the neurons were selected, as far as that is known: their clips are not evidence.
     """
@@ -40,24 +40,28 @@ class Selection:
             raise ValueError("a selection is {layer: neurons}; of scores, ablation.select(scores, k=20) makes one")
         if not self.neurons:
             raise ValueError("the selection has no layer: give {layer: neurons}")
-        by_layer = {}
+        neurons = {}
         for layer in sorted(_as_layer(layer) for layer in self.neurons):
             indices = np.unique(edits.as_integers(self.neurons[layer], "neurons"))
             if not len(indices):
                 raise ValueError(f"no neurons are given for layer {layer}")
-            by_layer[layer] = indices
-        object.__setattr__(self, "neurons", by_layer)
+            neurons[layer] = indices
+
+        groups = None
+        if self.groups is not None:
+            groups = _checked_groups(self.groups, neurons)
+            layers_of_groups = sorted(set().union(*groups.values()))
+            neurons = {layer: neurons[layer] for layer in layers_of_groups}
+
+        speakers = (self.speakers,) if isinstance(self.speakers, str) else tuple(self.speakers)
+        # The class is frozen, so that a selection stays what a result was made of.
+        object.__setattr__(self, "neurons", neurons)
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "speakers", speakers)
 
     def together(self, groups: Mapping[str, Sequence[int]]) -> Selection:
         """Return the same neurons, edited in groups of layers: {name: layers}, as returned by `ablation.groups`."""
-        members_of_groups = {name: sorted({_as_layer(layer) for layer in members}) for name, members in groups.items()}
-        requested = sorted(set().union(*members_of_groups.values()))
-        _require_neurons(requested, self.neurons)
-        for name, members in members_of_groups.items():
-            if not members:
-                raise ValueError(f"no layer is given for the group {name!r}")
-        neurons = {layer: self.neurons[layer] for layer in requested}
-        return replace(self, neurons=neurons, groups=members_of_groups)
+        return replace(self, groups=groups)
 
     @property
     def dim(self) -> str:
@@ -78,9 +82,13 @@ class Selection:
         for layer, indices in self.neurons.items():
             model.check((layer, self.part), indices)
 
-    def to_json(self) -> str:
-        """Return {layer: neurons} as JSON, as results record it."""
-        return json.dumps({str(layer): indices.tolist() for layer, indices in self.neurons.items()})
+    def as_json(self) -> xr.DataArray:
+        """Return the neurons of each layer or group, {layer: neurons}, as JSON [layer], as results record them."""
+        texts = []
+        for layer_group in self.layer_groups:
+            neurons = {str(layer): indices.tolist() for layer, indices in self.neurons_of(layer_group).items()}
+            texts.append(json.dumps(neurons))
+        return xr.DataArray(np.array(texts, dtype=object), {self.dim: list(self.layer_groups)}, (self.dim,))
 
 
 def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = None) -> Selection:
@@ -120,6 +128,22 @@ def _as_layer(layer) -> int:
     if not isinstance(layer, (int, np.integer)) or isinstance(layer, bool):
         raise ValueError(f"layer must be an integer, not {layer!r}")
     return int(layer)
+
+
+def _checked_groups(groups, neurons) -> dict[str, list[int]]:
+    """Return {name: layers, sorted}; raise ValueError for groups without layers, or with layers without neurons."""
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"groups must be {{name: layers}}, as returned by ablation.groups(model), not {groups!r}")
+    if not groups:
+        raise ValueError("no group is given: leave groups out to edit each layer by itself")
+    checked = {}
+    for name, members in groups.items():
+        members = [_as_layer(layer) for layer in np.atleast_1d(members).tolist()]
+        if not members:
+            raise ValueError(f"no layer is given for the group {name!r}")
+        checked[name] = sorted(set(members))
+        _require_neurons(checked[name], neurons)
+    return checked
 
 
 def _require_neurons(requested, available) -> None:

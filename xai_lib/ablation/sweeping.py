@@ -6,7 +6,6 @@ random neurons of about the same size, and target-blind selections.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,8 @@ import xarray as xr
 
 from .. import execution, hooks, results, targets
 from ..activations import donors
-from ..corpora import as_clips, identity
+from ..corpora import as_clips
+from . import arguments
 from .conditions import ConditionGrid, Edit
 from .controls import SELECTED, NeuronSet, RandomControls
 from .readouts import Decoders, Readout, RelativeChange, joint_functions, mask_unreached, prediction
@@ -79,12 +79,14 @@ def sweep(
         before them), and ``indirect_effect``, the rest, through the layers above. NaN below the edit, and, except for
         the first two, at the edited block.
 
+        All are NaN where no condition was run (controls, in modes that `RandomControls.modes` leaves out).
+
         The clip's true label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
         ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors: ``donor_logits``
-        and the coordinate ``donor_label``. Of the neuron sets: ``rms`` [layer, neuron_set], root mean square
-        activations, to check the matching; ``n_random_sets`` [layer], how many different random sets exist, and
-        ``random_overlap``, the share of neurons that two of those drawn have in common. attrs["neurons"]: the selected
-        neurons, as JSON.
+        and the coordinate ``donor_label``. Of the neuron sets: ``neurons`` [layer], the selected neurons,
+        {layer: neurons} as JSON; and, with controls that have activation statistics, ``rms`` [layer, neuron_set], root
+        mean square activations, to check the matching; ``n_random_sets`` [layer], how many different random sets
+        exist, and ``random_overlap``, the share of neurons that two of those drawn have in common.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def sweep(
         A random head; unknown layers, neurons, modes, frames or target; activation statistics or donors are needed and
         missing; no clip could be used.
     """
-    _require_order(model, clips, selection)
+    arguments.require_types(model, clips, selection, controls, edit, readouts)
     targets.require_one_label(model)
     targets.check(model, target)
     clips = as_clips(clips, sample_rate)
@@ -105,7 +107,7 @@ def sweep(
     names = [readout.name for readout in readouts]
     if len(set(names)) < len(names):
         raise ValueError(f"readouts contains one kind twice: {', '.join(names)}")
-    _warn_on_speaker_leakage(clips, selection, edit, controls, readouts)
+    arguments.warn_on_speaker_leakage(clips, selection, controls, edit, readouts)
 
     neuron_sets = _neuron_sets(model, selection, controls, seed)
     control_modes = edit.modes if controls is None or controls.modes is None else controls.modes
@@ -131,6 +133,7 @@ def sweep(
         result["donor_logits"] = ("clip", "label"), np.stack(logits_of_donors)
         donor_labels = edit.donors["label"][list(measurements)].to_numpy(object)
         result = result.assign_coords(donor_label=("clip", donor_labels))
+    result["neurons"] = selection.as_json()
     if controls is not None:
         result = result.assign(controls.matching(selection, neuron_sets).data_vars)
     attributes = {
@@ -139,7 +142,6 @@ def sweep(
         "window": edit.window,
         "seed": seed,
         "size_classes": (controls.size_classes if controls else None) or "by width",
-        "neurons": selection.to_json(),
     }
     return result.assign_attrs(results.attributes(model, skipped, method="ablation", **attributes))
 
@@ -276,34 +278,3 @@ def _has_direct_effects(model) -> bool:
 def _as_numpy(values: torch.Tensor) -> np.ndarray:
     """Return a tensor as an array of float64."""
     return values.cpu().double().numpy()
-
-
-def _require_order(model, clips, selection) -> None:
-    """Raise ValueError where the arguments are exchanged, or the selection is not one."""
-    if not hasattr(model, "architecture") or hasattr(clips, "architecture"):
-        raise ValueError("sweep takes a model, as returned by models.load, and clips, in this order")
-    if not isinstance(selection, Selection):
-        raise ValueError(
-            "neurons must be a Selection: ablation.select(scores, k=20) of scores, or "
-            "ablation.Selection({layer: neurons})"
-        )
-
-
-def _warn_on_speaker_leakage(clips, selection, edit, controls, readouts) -> None:
-    """Warn if clips are of speakers on whom neurons were selected, or something was fitted, as far as that is known."""
-    fitted = [edit.activation_stats, *(readout.fitted for readout in readouts)]
-    if controls is not None:
-        fitted += [controls.activation_stats, controls.target_blind_stats]
-    train_speakers = set(selection.speakers)
-    for data in fitted:
-        if data is not None:
-            train_speakers |= results.recorded_speakers(data)
-
-    train_speakers = {identity.comparable_name(name) for name in train_speakers}
-    speakers = clips["speaker"].dropna().unique() if "speaker" in clips else []
-    shared_speakers = sorted(str(name) for name in speakers if identity.comparable_name(name) in train_speakers)
-    if shared_speakers:
-        reason = "effects are evaluated on speakers used to select neurons or to fit decoders or a speaker space"
-        warnings.warn(
-            f"speaker leakage: {reason} ({', '.join(shared_speakers)}); evaluate on other speakers", stacklevel=3
-        )

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from .. import statistics
+from ..activations import random_neurons
 from .effects import (
     MAX_SIZE_RATIO,
     SIGNIFICANT,
@@ -55,8 +56,9 @@ def verdict(
     Raises
     ------
     ValueError
-        There are no random sets, no target-blind selections or no rival; a rival has other random sets, another target
-        or other numbers of neurons; or the result is one of `average_over_layers`, whose random sets are sorted.
+        There are no random sets, no target-blind selections or no rival; a rival bears the name of another control, or
+        has other random sets, another target or other numbers of neurons; or the result is one of
+        `average_over_layers`, whose random sets are sorted.
 
     Notes
     -----
@@ -112,6 +114,9 @@ def _require_controls(result, rivals, variable) -> None:
         )
     if not rivals or isinstance(rivals, xr.Dataset):
         raise ValueError("a verdict needs rivals: {name: sweep of neurons that were selected for something else}")
+    for name in rivals:
+        if name == "random" or name in random_neurons.TARGET_BLIND:
+            raise ValueError(f"a rival must not be named {name!r}, which is the name of another control: rename it")
     if any("random_sets_sorted" in sweep.attrs for sweep in (result, *rivals.values())):
         raise ValueError("a verdict needs unsorted random sets, and those of averaged layers are sorted: pass sweeps")
 
@@ -133,7 +138,7 @@ def _controls(result, rivals, variable, where) -> list[_Control]:
     n_sets = random.sizes["random"]
     controls = []
     for name, rival in rivals.items():
-        _require_comparable(result, rival, name)
+        _require_comparable(result, rival, name, where)
         rival_values = rival[variable].sel(where)
         difference = random - control_values(rival_values, "random")
         controls.append(_Control(name, selected_values(rival_values), difference, n_sets))
@@ -146,7 +151,7 @@ def _controls(result, rivals, variable, where) -> list[_Control]:
     return controls
 
 
-def _require_comparable(result, rival, name) -> None:
+def _require_comparable(result, rival, name, where) -> None:
     """Raise ValueError where a rival has other random sets, another target, or other numbers of neurons."""
     n_sets = int((result["kind"] == "random").sum())
     n_rival_sets = int((rival["kind"] == "random").sum())
@@ -159,8 +164,8 @@ def _require_comparable(result, rival, name) -> None:
     if targets and rival_targets and targets != rival_targets:
         raise ValueError(f"{name} was swept for the target {_joined(rival_targets)}, not for {_joined(targets)}")
 
-    counts = {layer: len(neurons) for layer, neurons in selected_neurons(result).items()}
-    rival_counts = {layer: len(neurons) for layer, neurons in selected_neurons(rival).items()}
+    counts = {layer: len(neurons) for layer, neurons in selected_neurons(result, **where).items()}
+    rival_counts = {layer: len(neurons) for layer, neurons in selected_neurons(rival, **where).items()}
     if counts and rival_counts and counts != rival_counts:
         raise ValueError(f"{name} has other numbers of neurons in its layers: select as many")
 

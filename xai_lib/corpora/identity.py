@@ -59,6 +59,13 @@ def comparable_name(speaker: Any) -> str | None:
     return name or None
 
 
+def shared_speakers(clips: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return those speakers of the clips who are among `names`, in any spelling, sorted."""
+    compared = {comparable_name(name) for name in names}
+    speakers = clips["speaker"].dropna().unique() if "speaker" in clips else []
+    return sorted(str(speaker) for speaker in speakers if comparable_name(speaker) in compared)
+
+
 def unify_spelling(speakers: Sequence | pd.Series) -> pd.Series:
     """Return each speaker in one spelling, the first that occurs, without blanks at its ends; missing ones are None."""
     speakers = pd.Series(speakers)
