@@ -55,6 +55,18 @@ def edit(
     ValueError
         Unknown mode or frame policy, or a missing argument that it needs; when called, frames that the clip does not
         have.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xai_lib import edits
+    >>> flip = edits.edit([1], "flip")
+    >>> flip(torch.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[ 1., -2.,  3.]]])
+    >>> first_frame = edits.edit("all", "zero", frames=[0])
+    >>> first_frame(torch.ones(1, 2, 3))
+    tensor([[[0., 0., 0.],
+             [1., 1., 1.]]])
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}: the modes are {', '.join(MODES)}")

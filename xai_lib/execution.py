@@ -69,6 +69,17 @@ def cascade(
         [batch, frame, neuron] and get one row at a time.
     batch : int, optional
         Edited copies that share a forward, default: 32; halved, and the run continues, when memory does not suffice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xai_lib import edits, execution, hooks, models
+    >>> model = models.load("pocket")
+    >>> flips = [(hooks.Site(layer), edits.edit([7, 11], "flip")) for layer in (1, 2, 3)]
+    >>> waveform = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    >>> logits = execution.cascade(model, waveform, flips)
+    >>> logits.shape  # the clean clip, and three edits of it
+    torch.Size([4, 8])
     """
     logits, _ = cascade_read(model, waveform, edits, {}, batch=batch)
     return logits

@@ -29,6 +29,18 @@ def capture(
 
     The recorded tensor is the output of the site: a copy where operations in place may follow (modules that were
     wrapped). A forward that passes a site twice raises ValueError.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xai_lib import hooks, models
+    >>> model = models.load("pocket")
+    >>> with hooks.capture(model, [0, 3]) as captured:
+    ...     logits = model(0.1 * torch.randn(1, 16000), sample_rate=16000)
+    >>> for site, hidden in captured.items():
+    ...     print(site.layer, site.part, list(hidden.shape))
+    0 hidden_state [1, 49, 144]
+    3 hidden_state [1, 49, 144]
     """
     require_model(model)
     if isinstance(sites, (int, str, Site)):
@@ -70,6 +82,17 @@ def edit(model: Model, edits: Mapping[SiteLike, Callable[[torch.Tensor], torch.T
     The remaining network runs on the changed values, and so does Hugging Face's own record of hidden states: its hooks
     would read unchanged values if they came first, so the hooks of an edit are put before them. Hence edits of one site
     nest as functions do: the inner `with` acts first, and the outer one on what it returns.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xai_lib import edits, hooks, models
+    >>> model = models.load("pocket")
+    >>> waveform = 0.1 * torch.randn(1, 16000)
+    >>> with hooks.edit(model, {hooks.Site(2): edits.edit([7, 11], "flip")}):
+    ...     flipped = model(waveform, sample_rate=16000)
+    >>> bool((flipped != model(waveform, sample_rate=16000)).any())
+    True
     """
     require_model(model)
     passed = PassedSites()

@@ -14,7 +14,7 @@ from xai_lib.models import sites
 from xai_lib.pruning import forgetting, neuron_selection
 
 from . import inputs
-from .neuron_sets import by_prefix, joined
+from .neuron_sets import by_prefix, joined, with_neurons
 
 RIVALS = {5: [5, 6, 7, 8, 9], 6: [0, 20, 40, 60, 80]}
 
@@ -128,8 +128,8 @@ def sweep():
     return {
         "sweep": by_prefix(found),
         "patch": by_prefix(patch),
-        "fraction_recovered": by_prefix(
-            effects.patching_effect(patch.sel(neuron_set=patch["kind"].isin(["selected", "random"])))
+        "fraction_recovered": with_neurons(
+            by_prefix(effects.patching_effect(patch.sel(neuron_set=patch["kind"].isin(["selected", "random"])))), patch
         ),
         "recognition": recognized.drop_vars("random_recall"),
         "distance": effects.distance(ablation.selected_values(found["relative_change"]).to_dataset()),
@@ -210,13 +210,17 @@ def effect():
     random = ablation.control_values(change.isel(clip=0), "random")
     return {
         "sweep": by_prefix(found.drop_vars([name for name in found if "label" in found[name].dims])),
-        "summary": effects.effect_over_speakers(found),
-        "summary_of_a_label": effects.effect_over_speakers(found, "log_odds").sel(label=[inputs.RIVAL]),
-        "summary_of_blind": effects.effect_over_speakers(found, against="target-blind"),
+        "summary": with_neurons(effects.effect_over_speakers(found), found),
+        "summary_of_a_label": with_neurons(
+            effects.effect_over_speakers(found, "log_odds").sel(label=[inputs.RIVAL]), found
+        ),
+        "summary_of_blind": with_neurons(effects.effect_over_speakers(found, against="target-blind"), found),
         "contrast": effects.contrast(ablation.selected_values(change), ablation.selected_values(rival_change)),
         "between_random_sets": statistics.between_random_sets(random.rename("random_target_change"), shared=0.1),
-        "verdict": verdicts.verdict(found.sel(mode="flip", drop=True), {"rival": rival.sel(mode="flip", drop=True)}),
-        "averaged": effects.effect_over_speakers(effects.average_over_layers(found, groups)),
+        "verdict": with_neurons(
+            verdicts.verdict(found.sel(mode="flip", drop=True), {"rival": rival.sel(mode="flip", drop=True)}), found
+        ),
+        "averaged": with_neurons(effects.effect_over_speakers(effects.average_over_layers(found, groups)), found),
         "groups": inputs.listed(ablation.groups(inputs.pocket()).values()),
         "report": effects.report(found, inputs.scores()),
     }

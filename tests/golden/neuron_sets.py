@@ -10,17 +10,25 @@ NAMES = {"rms": "magnitude", "n_random_sets": "random_sets"}
 
 
 def neurons_of(result: xr.Dataset) -> dict:
-    """Return the neurons that a result records, {layer: neurons}, the layers as text."""
+    """Return the neurons that a result records, {layer: neurons}, the layers as text; {} where it records none."""
     neurons = {}
-    for text in result["neurons"].values:
-        neurons |= json.loads(text)
+    if "neurons" in result:
+        for text in result["neurons"].values:
+            neurons |= json.loads(text)
     return neurons
+
+
+def with_neurons(effect: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
+    """Return the effect of a result with the attribute that held the result's neurons."""
+    return effect.assign_attrs(neurons=json.dumps(neurons_of(result)))
 
 
 def by_prefix(result: xr.Dataset) -> xr.Dataset:
     """Return a result with the variables of each kind of control under a prefix, along a dim of their own."""
-    recorded = neurons_of(result)
-    result = result.drop_vars("neurons").rename({new: old for new, old in NAMES.items() if new in result})
+    attributes = with_neurons(result, result).attrs if "neurons" in result else result.attrs
+    result = result.drop_vars("neurons", errors="ignore").rename(
+        {new: old for new, old in NAMES.items() if new in result}
+    )
     if "reached" in result:
         assert result["reached"].notnull().all()
         result["reached"] = result["reached"].astype(bool)
@@ -34,7 +42,7 @@ def by_prefix(result: xr.Dataset) -> xr.Dataset:
                 continue
             of_kind = result[name].isel(neuron_set=kinds == kind).rename(neuron_set=prefix).drop_vars("kind")
             split[f"{prefix}_{name}"] = of_kind if kind == "target-blind" else of_kind.drop_vars(prefix)
-    return split.assign_attrs(result.attrs, neurons=json.dumps(recorded))
+    return split.assign_attrs(attributes)
 
 
 def joined(results: dict, ks) -> xr.Dataset:

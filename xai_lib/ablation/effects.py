@@ -126,6 +126,18 @@ def summary(result: xr.Dataset, variable: str = "target_change", *, against="ran
         ``mean``, ``low`` and ``high`` over ``n`` speakers; ``random_mean``, the chance level, and ``random_low`` to
         ``random_high``, the band in which random sets lie; ``p`` and ``q`` of the difference from random sets, and
         ``significant``, whether q is below 0.05 (False where there is no test).
+
+    Examples
+    --------
+    >>> from xai_lib import ablation, corpora, models
+    >>> test = corpora.balanced(corpora.load("sample"), 8)
+    >>> selection = ablation.Selection({2: [7, 11], 4: [3]})
+    >>> result = ablation.sweep(models.load("pocket"), test, selection, controls=None, target="angry")
+    >>> ablation.summary(result)[["n", "significant"]]
+                n  significant
+    layer mode
+    2     flip  8        False
+    4     flip  8        False
     """
     effect = effect_over_speakers(result, variable, against=against, **where)
     columns = ["mean", "low", "high", "n", "random_mean", "random_low", "random_high", "p", "q"]

@@ -105,6 +105,15 @@ def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = No
     ------
     ValueError
         `k` exceeds the number of neurons in a layer, or a layer has no scores.
+
+    Examples
+    --------
+    >>> from xai_lib import ablation, attribution, corpora, models
+    >>> clips = corpora.balanced(corpora.load("sample"), 8)
+    >>> scores = attribution.grad_x_activation(models.load("pocket"), clips, target="angry")
+    >>> selection = ablation.select(scores, k=3, layers=[4])
+    >>> selection.neurons
+    {4: array([42, 48, 87])}
     """
     if not isinstance(scores, xr.Dataset):
         raise ValueError(

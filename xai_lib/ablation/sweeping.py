@@ -93,6 +93,21 @@ def sweep(
     UntrainedHead, ValueError
         A random head; unknown layers, neurons, modes, frames or target; activation statistics or donors are needed and
         missing; no clip could be used.
+
+    Examples
+    --------
+    >>> from xai_lib import ablation, activations, corpora, models
+    >>> model = models.load("pocket")
+    >>> clips = corpora.split(corpora.load("sample"))
+    >>> train = corpora.balanced(clips.query("split == 'train'"), 8)
+    >>> test = corpora.balanced(clips.query("split == 'test'"), 8)
+    >>> controls = ablation.RandomControls(activations.activation_stats(model, train), n=5)
+    >>> selection = ablation.Selection({2: [7, 11], 4: [3]})
+    >>> result = ablation.sweep(model, test, selection, controls=controls, target="angry")
+    >>> dict(result["target_change"].sizes)
+    {'clip': 8, 'layer': 2, 'mode': 1, 'neuron_set': 8}
+    >>> result["neuron_set"].values.tolist()
+    ['selected', 'random 1', 'random 2', 'random 3', 'random 4', 'random 5', 'most active', 'writes most']
     """
     arguments.require_types(model, clips, selection, controls, edit, readouts)
     targets.require_one_label(model)

@@ -15,6 +15,15 @@ def exemplars(activations, layer, neuron, k=5, *, part=None) -> pd.DataFrame:
 
     `part` names the part, where `activations` are of several. The table is indexed by clip: `end`, `activation`, and
     the metadata of the clip.
+
+    Examples
+    --------
+    >>> from xai_lib import activations, corpora, dissection, models
+    >>> clips = corpora.balanced(corpora.load("sample"), 8)
+    >>> result = activations.activations(models.load("pocket"), clips, "hidden_state")
+    >>> table = dissection.exemplars(result, layer=4, neuron=48, k=2)
+    >>> table["end"].tolist()
+    ['high', 'high', 'low', 'low']
     """
     activations, selection = results.as_activation(activations), {"layer": layer, "neuron": neuron}
     if "unit" in activations.dims:

@@ -143,6 +143,14 @@ def activations(
     ValueError
         An unknown site or pool, or class tokens where the model has none. A file that holds anything else, such as
         activations of other weights, clips (by their sound), options or code; with a file, inside of `hooks.edit`.
+
+    Examples
+    --------
+    >>> from xai_lib import activations, corpora, models
+    >>> clips = corpora.balanced(corpora.load("sample"), 4)
+    >>> result = activations.activations(models.load("pocket"), clips, "hidden_state")
+    >>> dict(result["activation"].sizes)
+    {'clip': 4, 'layer': 7, 'neuron': 144}
     """
     require_model(model)
     clips = as_clips(clips, sample_rate)

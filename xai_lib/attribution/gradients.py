@@ -68,6 +68,14 @@ def grad_x_activation(
     ----------
     Shrikumar et al. (2016), Not just a black box; captum.attr.LayerGradientXActivation, which it equals when that is
     summed over frames.
+
+    Examples
+    --------
+    >>> from xai_lib import attribution, corpora, models
+    >>> clips = corpora.balanced(corpora.load("sample"), 8)
+    >>> scores = attribution.grad_x_activation(models.load("pocket"), clips, target="angry")
+    >>> dict(scores["signed"].sizes)
+    {'clip': 8, 'layer': 7, 'neuron': 144}
     """
     require_model(model)
     clips = as_clips(clips, sample_rate)

@@ -99,6 +99,16 @@ def gradient_shap(
     Lundberg and Lee (2017), A unified approach to interpreting model predictions; Erion et al. (2021), expected
     gradients. Frames equal captum.attr.GradientShap under the same draws. Neurons: conductance, Dhamdhere et al.
     (2019), How important is a neuron?
+
+    Examples
+    --------
+    >>> from xai_lib import attribution, corpora, models
+    >>> clips = corpora.load("sample")
+    >>> neutral = clips.query("label == 'neutral'").head(2)
+    >>> angry = clips.query("label == 'angry'").head(1)
+    >>> shap = attribution.gradient_shap(models.load("pocket"), angry, target="angry", baseline=neutral, n=16)
+    >>> dict(shap.sizes)
+    {'clip': 1, 'frame': 82}
     """
     require_model(model)
     clips = as_clips(clips, sample_rate)

@@ -38,6 +38,17 @@ def top_neurons(scores: xr.Dataset, k: int, *, by: str = "absolute", layer: int 
     Returns
     -------
     DataFrame, best first: `layer`, `part`, `neuron`, `score`, `signed`.
+
+    Examples
+    --------
+    >>> from xai_lib import attribution, corpora, models
+    >>> clips = corpora.balanced(corpora.load("sample"), 8)
+    >>> scores = attribution.grad_x_activation(models.load("pocket"), clips, target="angry")
+    >>> attribution.top_neurons(scores, 3, layer=4)[["layer", "part", "neuron"]]
+       layer          part  neuron
+    0      4  hidden_state      48
+    1      4  hidden_state      87
+    2      4  hidden_state      42
     """
     require_whole_number("k", k)
     if layer is not None:

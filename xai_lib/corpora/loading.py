@@ -65,6 +65,14 @@ def as_clips(clips: Any, sample_rate: int | None = None, *, first: int | None = 
         Waveforms without `sample_rate`, or of a shape or type that no waveform has; an object that is not audio.
     FileNotFoundError
         A folder, table or pattern without clips.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xai_lib import corpora
+    >>> noise = 0.1 * np.random.default_rng(0).standard_normal((2, 16000))
+    >>> corpora.as_clips(noise, sample_rate=16000).columns.tolist()
+    ['audio']
     """
     if first is not None:
         require_whole_number("first", first)
@@ -179,6 +187,18 @@ def load(
         The corpus is missing, or holds no clips; the message says how to get it.
     ValueError
         Unknown name or `subset`, or an archive that `downloads.fetch` refuses.
+
+    Examples
+    --------
+    >>> from xai_lib import corpora
+    >>> clips = corpora.load("sample")
+    >>> clips["label"].value_counts().head(2)
+    label
+    calm     96
+    happy    96
+    Name: count, dtype: int64
+    >>> sorted(clips["speaker"].unique())[:3]
+    ['sample-01', 'sample-02', 'sample-03']
     """
     key = str(name).lower()
     path = Path(name).expanduser()

@@ -35,7 +35,15 @@ def draw(clips: pd.DataFrame, n: int = 1, *, seed: int = 0, **where) -> pd.DataF
 
 
 def balanced(clips: pd.DataFrame, n: int, *, seed: int = 0) -> pd.DataFrame:
-    """Draw `n` clips (or all, if fewer), as evenly as possible over labels and then speakers, and keep their order."""
+    """Draw `n` clips (or all, if fewer), as evenly as possible over labels and then speakers, and keep their order.
+
+    Examples
+    --------
+    >>> from xai_lib import corpora
+    >>> clips = corpora.balanced(corpora.load("sample"), 16)
+    >>> clips["label"].value_counts().unique().tolist()
+    [2]
+    """
     labels = _codes(clips["label"])
     if "speaker" in clips:
         speakers = _codes(identity.unify_spelling(clips["speaker"]))
@@ -95,6 +103,16 @@ def split(clips: pd.DataFrame, *, test: float = 0.25, seed: int = 0) -> pd.DataF
 
     Of 500 seeded draws of test speakers, the one whose share of each label and sex is nearest to `test` is used. Raises
     ValueError where speakers are not known, there is only one, or `test` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> from xai_lib import corpora
+    >>> clips = corpora.split(corpora.load("sample"), test=0.25)
+    >>> clips.groupby("split")["speaker"].nunique()
+    split
+    test      6
+    train    18
+    Name: speaker, dtype: int64
     """
     strata = _strata(clips)
     speakers = identity.unify_spelling(clips["speaker"])

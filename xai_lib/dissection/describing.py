@@ -48,6 +48,19 @@ def describe(
     of the correlations within each, NaN with fewer than eight; where whole recordings are permuted or speakers are not
     known, that between the means of recordings or between clips, from eight up. As in `identify`, emotions and
     sentences are treated as fixed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import xarray as xr
+    >>> from xai_lib import dissection
+    >>> captions = pd.Series(["a loud voice", "a quiet voice"] * 10)
+    >>> loudness = np.tile([1.0, 0.0], 10) + 0.01 * np.arange(20)
+    >>> activations = xr.DataArray(loudness[:, None], {"clip": range(20), "neuron": [7]}, ("clip", "neuron"))
+    >>> described = dissection.describe(activations, captions)
+    >>> described["z"].sel(neuron=7).to_series().sort_values().index[[0, -1]].tolist()
+    ['quiet', 'loud']
     """
     if k is not None and k < 1:
         raise ValueError(f"k is {k}, and a description needs one exemplar or more at each end (None: a quarter of all)")

@@ -44,6 +44,15 @@ def load(
         The folder or hub model cannot be read.
     ValueError
         The architecture is not supported, weights are missing, or `labels` do not fit.
+
+    Examples
+    --------
+    >>> from xai_lib import models
+    >>> model = models.load("pocket")
+    >>> model.labels[:3]
+    ['neutral', 'calm', 'happy']
+    >>> model.n_layers
+    6
     """
     torch_pair.check()
     folder = checkpoints.folder(name_or_path)

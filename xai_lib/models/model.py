@@ -385,6 +385,15 @@ class Model:
         a clip can have several labels, `label` names those with a probability above 0.5; where outputs are numbers
         there is no such column. Clips that could not be used are NaN; they are named with the reason in a warning and
         in `attrs["skipped"]`. So are recordings that are too long for one forward pass: `over_time` takes them.
+
+        Examples
+        --------
+        >>> from xai_lib import corpora, models
+        >>> clips = corpora.load("sample").query("speaker == 'sample-21'")
+        >>> models.load("pocket").predict(clips.head(2))[["label"]]
+               label
+        600  disgust
+        601  neutral
         """
         self.require_trained()
         clips = as_clips(clips, sample_rate)

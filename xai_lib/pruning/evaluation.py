@@ -119,6 +119,17 @@ def evaluate(
 
     Other parameters as in `compare`. If no clip has a label, as for a waveform, all are taken to be of `label`. A dict
     does not record the clips on which it was selected: without `selection_clips`, a warning.
+
+    Examples
+    --------
+    >>> from xai_lib import corpora, hooks, models, pruning
+    >>> clips = corpora.split(corpora.load("sample"))
+    >>> train = clips.query("split == 'train'")
+    >>> test = corpora.balanced(clips.query("split == 'test'"), 16)
+    >>> neurons = {hooks.Site(2, "ffn_hidden"): [0, 1]}
+    >>> result = pruning.evaluate(models.load("pocket"), test, neurons, "angry", draws=0, selection_clips=train)
+    >>> dict(result.sizes)
+    {'group': 2, 'measure': 3, 'dose': 2, 'neuron_set': 1}
     """
     require_model(model)
     require_neurons_by_site(neurons)

@@ -34,6 +34,17 @@ def prune(model: Model, neurons: dict) -> Iterator[Model]:
     ValueError
         Neurons that no single linear map computes; rows of the classifier, which are the classes themselves;
         an activation function that is not 0 at 0; a neuron out of range; neurons without their sites.
+
+    Examples
+    --------
+    >>> from xai_lib import corpora, hooks, models, pruning
+    >>> clips = corpora.load("sample").head(2)
+    >>> model = models.load("pocket")
+    >>> clean = model.predict(clips)
+    >>> with pruning.prune(model, {hooks.Site(2, "ffn_hidden"): range(300)}):
+    ...     pruned = model.predict(clips)
+    >>> bool((pruned["angry"] != clean["angry"]).any()), bool((model.predict(clips)["angry"] == clean["angry"]).all())
+    (True, True)
     """
     require_model(model)
     require_neurons_by_site(neurons)

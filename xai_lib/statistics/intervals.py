@@ -71,6 +71,20 @@ def over_speakers(data: xr.DataArray) -> xr.Dataset:
 
     `data` has the dim `clip` and the coordinate `speaker` on it, or the dim `speaker`; the result has `mean`, `low`,
     `high` (NaN where `n` is under 8) and `n` (speakers that have a value) on its other dims.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xarray as xr
+    >>> from xai_lib import statistics
+    >>> speakers = [f"s{number}" for number in range(8) for clip in range(2)]  # two clips each
+    >>> values = xr.DataArray(np.arange(16.0), {"speaker": ("clip", speakers)}, ("clip",))
+    >>> statistics.over_speakers(values).to_pandas().round(2)
+    mean     7.5
+    low      3.4
+    high    11.6
+    n        8.0
+    dtype: float64
     """
     units = data if "speaker" in data.dims else by_speaker(data)
     mean, low, high = xr.apply_ufunc(
