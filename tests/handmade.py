@@ -82,6 +82,14 @@ def neuron_sets(n_random=0, n_directions=0, target_blind=()):
     return {"neuron_set": names, "kind": ("neuron_set", kinds)}
 
 
+def selected_mask(neurons, n_neurons):
+    """Which neurons are selected, bool [layer, neuron], of {layer: neurons}, as a sweep records it."""
+    is_selected = np.zeros((len(neurons), n_neurons), dtype=bool)
+    for row, indices in enumerate(neurons.values()):
+        is_selected[row, list(indices)] = True
+    return xr.DataArray(is_selected, {"layer": list(neurons)}, ("layer", "neuron"))
+
+
 def without(result, kind):
     """A sweep without the controls of a kind."""
     return result.isel(neuron_set=result["kind"].values != kind)

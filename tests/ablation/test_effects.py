@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from handmade import neuron_sets, swept, without
+from handmade import neuron_sets, selected_mask, swept, without
 from scipy import stats
 
 from xai_lib import ablation, statistics
@@ -295,7 +294,7 @@ def reported(scale=1.0, **options):
     result = planted(0, np.random.default_rng(0), layers=3).assign_coords(layer=[1, 2, 5])
     result["target_change"][:, 2, :, 0] += 3512
     result = result.assign(kl=result["target_change"]) * scale
-    result["neurons"] = "layer", np.array(['{"1": [0]}', '{"2": [1]}', '{"5": [2]}'], dtype=object)
+    result["is_selected"] = selected_mask({1: [0], 2: [1], 5: [2]}, 3)
     names = {"target_change": ("spectral centroid", "Hz"), "kl": ("divergence", "nats")}
     return ablation.report(result.isel(options), readouts=names).splitlines()
 
@@ -328,7 +327,7 @@ def test_report_names_strongest_neurons_of_layer():
     )
     with pytest.raises(ValueError, match="does not record its neurons, so that none can be named: leave scores out"):
         ablation.report(result, scores, readouts={"target_change": ("effect", "nats")})
-    result["neurons"] = "layer", np.array(['{"0": [0]}', '{"1": [0, 3, 1]}'], dtype=object)
+    result["is_selected"] = selected_mask({0: [0], 1: [0, 3, 1]}, 4)
     readouts = {"target_change": ("effect", "nats")}
     assert ablation.report(result, scores, readouts=readouts).endswith("; its first neurons by attribution: 1, 3, 0")
     assert ablation.report(result, scores, readouts=readouts, top=1).endswith("its first neuron by attribution: 1")
@@ -340,8 +339,7 @@ def test_selected_neurons_of_joined_sweeps_need_one_of_them():
     assert ablation.selected_neurons(result) == {}
     sweeps = []
     for neuron in (3, 4):
-        texts = np.array([f'{{"0": [{neuron}]}}', f'{{"1": [{neuron}, 9]}}'], dtype=object)
-        sweeps.append(result.assign(neurons=("layer", texts)))
+        sweeps.append(result.assign(is_selected=selected_mask({0: [neuron], 1: [neuron, 9]}, 10)))
     joined = xr.concat(sweeps, pd.Index([10, 20], name="k"))
     assert ablation.selected_neurons(joined, k=20) == {0: [4], 1: [4, 9]}
     assert ablation.selected_neurons(joined.sel(k=10, layer=1)) == {1: [3, 9]}
@@ -482,9 +480,7 @@ def test_verdict_equals_effect_over_speakers_and_paired_tests():
     with pytest.raises(ValueError, match="rival was swept for the target sad, not for angry"):
         ablation.verdict(target[0], {"rival": target[1]})
     many = [
-        one.assign(
-            neurons=("layer", np.array([json.dumps({layer: list(range(k))}) for layer in range(5)], dtype=object))
-        )
+        one.assign(is_selected=selected_mask({layer: range(k) for layer in range(5)}, 9))
         for one, k in ((result, 4), (rivals["rival"], 5))
     ]
     with pytest.raises(ValueError, match="rival has other numbers of neurons"):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from handmade import neuron_sets, without
+from handmade import neuron_sets, selected_mask, without
 
 from xai_lib import ablation, activations, attribution, audio, edits, execution, hooks, workbook
 from xai_lib.activations import caching, donors, random_neurons
@@ -176,10 +176,10 @@ def test_sweep_equals_separate_sweeps_of_layers_and_modes(tiny, clips, stats):
             found = ablation.sweep(model, test, selection, edit=ablation.Edit(modes), **options)
             assert set(found["target"].values) == {names[name]}
             for layer in (1, 3):
-                listed = json.loads(found["neurons"].sel(layer=layer).item())
-                assert listed == {str(layer): sorted(attribution.top_neurons(scores, k, layer=layer)["neuron"])}
+                listed = ablation.selected_neurons(found)[layer]
+                assert listed == sorted(attribution.top_neurons(scores, k, layer=layer)["neuron"])
                 alone = ablation.select(scores, k, layers=[layer])
-                assert alone.neurons[layer].tolist() == listed[str(layer)]
+                assert alone.neurons[layer].tolist() == listed
                 for mode in modes:
                     one = ablation.sweep(model, test, alone, edit=ablation.Edit(mode), **options)
                     here = found.sel(layer=[layer], mode=[mode])
@@ -451,7 +451,7 @@ def test_report_names_layer_neurons_and_untested():
         {"target_change": (("clip", "layer", "mode", "neuron_set"), values)},
         {"layer": [1, 2, 5], "mode": ["flip", "zero"], "speaker": ("clip", names), **neuron_sets(40)},
     )
-    result["neurons"] = "layer", np.array(['{"1": [0]}', '{"2": [3, 4, 8]}', '{"5": [1]}'], dtype=object)
+    result["is_selected"] = selected_mask({1: [0], 2: [3, 4, 8], 5: [1]}, 10)
     told = {"target_change": ("log-odds of sad", "nats")}
     first, second = ablation.report(result, readouts=told).splitlines()
     assert first.startswith("flip, log-odds of sad: most in layer 2, -4") and "its first neurons" not in first
@@ -467,7 +467,7 @@ def test_report_names_layer_neurons_and_untested():
     assert "; its first neurons by attribution: 4, 8\n" in ablation.report(result, scores, readouts=told, top=2)
     assert "; its first neuron by attribution: 4\n" in ablation.report(result, scores, readouts=told, top=1)
     assert "; its first neurons by attribution: 4, 8, 3\n" in ablation.report(result, scores, readouts=told)
-    other = result.assign(neurons=("layer", np.array(['{"1": [0]}', '{"2": [1]}', '{"5": [1]}'], dtype=object)))
+    other = result.assign(is_selected=selected_mask({1: [0], 2: [1], 5: [1]}, 10))
     assert "; its first neuron by attribution: 1\n" in ablation.report(other, scores, readouts=told)
     several = result.expand_dims(readout_layer=[1, 2])
     with pytest.raises(ValueError, match="target_change has further dims, readout_layer: select"):
@@ -784,7 +784,7 @@ def test_select_refuses_k_above_width(tiny, clips):
     with pytest.raises(ValueError, match="k is 25, and there are 24 neurons in a layer: give a smaller k"):
         ablation.select(scores, 25)
     whole = ablation.sweep(tiny(), clips.iloc[:1], ablation.select(scores, 24, layers=[2]), controls=None)
-    assert len(json.loads(whole["neurons"].item())["2"]) == 24
+    assert whole["is_selected"].values.tolist() == [[True] * 24]
 
 
 def test_sweep_limits_controls_to_their_modes(tiny, clips, stats, readouts):

@@ -260,7 +260,8 @@ def test_sweep_selects_top_neurons_of_scores(tiny, clips):
     assert found["layer"].values.tolist() == [1, 3]
     for layer in (1, 3):
         top = sorted(attribution.top_neurons(scores, 2, layer=layer)["neuron"])
-        assert json.loads(found["neurons"].sel(layer=layer).item()) == {str(layer): top}
+        assert np.flatnonzero(found["is_selected"].sel(layer=layer)).tolist() == top
+    assert ablation.selected_neurons(found) == ablation.selected_neurons(found.mean("clip"))
     assert found["target"].item() == model.labels[found["clean_logits"].values.argmax()]  # "predicted"
 
 
@@ -282,7 +283,7 @@ def test_selection_sorts_layers_and_neurons():
     assert selection.part == "hidden_state" and selection.dim == "layer"
     assert [*selection.neurons] == [1, 3] and selection.layer_groups == {1: [1], 3: [3]}
     assert selection.neurons[3].tolist() == [1, 5] and selection.neurons_of(1)[1].tolist() == [7]
-    assert selection.as_json().values.tolist() == ['{"1": [7]}', '{"3": [1, 5]}']
+    assert {layer: indices.tolist() for layer, indices in selection.neurons.items()} == {1: [7], 3: [1, 5]}
 
 
 def test_selection_together_edits_groups_of_layers():
@@ -377,8 +378,17 @@ def test_selection_with_groups_equals_together():
     for selection in (at_once, afterwards):
         assert selection.groups == {"outer": [1, 3]}
         assert list(selection.neurons) == [1, 3]
-        assert selection.as_json().to_dict()["data"] == ['{"1": [2, 7], "3": [1]}']
-        assert selection.as_json()["group"].values.tolist() == ["outer"]
+        assert {layer: indices.tolist() for layer, indices in selection.neurons.items()} == {1: [2, 7], 3: [1]}
+
+
+def test_sweep_records_neurons_of_groups(tiny, clips):
+    """A sweep records the neurons of each group by layer, and `selected_neurons` returns those of all or of one."""
+    selection = ablation.Selection({1: [7, 2], 2: [4], 3: [1]}).together({"outer": [1, 3], "upper": [2, 3]})
+    found = ablation.sweep(tiny(), clips.iloc[:1], selection, controls=None)
+    assert found["is_selected"].dims == ("group", "edited_layer", "neuron")
+    assert ablation.selected_neurons(found) == {1: [2, 7], 2: [4], 3: [1]}
+    assert ablation.selected_neurons(found, group="outer") == {1: [2, 7], 3: [1]}
+    assert ablation.selected_neurons(found, group="upper") == {2: [4], 3: [1]}
 
 
 def test_selection_takes_one_speaker_as_text():

@@ -300,9 +300,10 @@ def test_activations_resume_after_any_write(tiny, corpus, tmp_path, monkeypatch,
 KILLED = """
 import os, signal, sys
 import pandas as pd
-from xai_lib import models, resume
+from xai_lib import models
+from xai_lib.activations import caching
 from xai_lib.activations import activations
-folder, table, file, after, resume.CODE = sys.argv[1:]
+folder, table, file, after, caching.CODE = sys.argv[1:]
 model, calls, logits = models.load(folder, device="cpu"), [], models.Model.logits
 def counted(self, x):
     calls.append(1)

@@ -11,25 +11,17 @@ import pytest
 
 CLIPS, NEURONS, CONCEPTS = 2000, 55_000, 50
 RUN = """
-import json, resource, sys, time
-from pathlib import Path
+import json, sys, time
 
 import numpy as np
 import xarray as xr
 
+sys.path.insert(0, "tests")
+from peak_memory import peak_bytes
+
 from xai_lib import dissection
 
 file, similarity, draws = sys.argv[1:]
-
-
-def peak_bytes():
-    # Not ru_maxrss where it can be helped: a process begins with that of the one that started it.
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        return 1024 * int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
 
 fits = np.random.default_rng(0).random((2000, 50))
 concepts = [str(number) for number in range(50)]

@@ -5,17 +5,16 @@ import json
 import pandas as pd
 import xarray as xr
 
+from xai_lib.ablation import effects
+
 PREFIXES = {"random": "random", "direction": "direction", "target-blind": "blind"}  # {kind: prefix, and dim}
 NAMES = {"rms": "magnitude", "n_random_sets": "random_sets"}
 
 
 def neurons_of(result: xr.Dataset) -> dict:
     """Return the neurons that a result records, {layer: neurons}, the layers as text; {} where it records none."""
-    neurons = {}
-    if "neurons" in result:
-        for text in result["neurons"].values:
-            neurons |= json.loads(text)
-    return neurons
+    neurons = effects.selected_neurons(result)
+    return {str(layer): indices for layer, indices in neurons.items()}
 
 
 def with_neurons(effect: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
@@ -25,8 +24,8 @@ def with_neurons(effect: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
 
 def by_prefix(result: xr.Dataset) -> xr.Dataset:
     """Return a result with the variables of each kind of control under a prefix, along a dim of their own."""
-    attributes = with_neurons(result, result).attrs if "neurons" in result else result.attrs
-    result = result.drop_vars("neurons", errors="ignore").rename(
+    attributes = with_neurons(result, result).attrs if "is_selected" in result else result.attrs
+    result = result.drop_vars(["is_selected", "edited_layer"], errors="ignore").rename(
         {new: old for new, old in NAMES.items() if new in result}
     )
     if "reached" in result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -214,16 +213,20 @@ def selected_neurons(result: xr.Dataset, **where) -> dict[int, list[int]]:
     ValueError
         The result joins several selections, and `where` does not select one.
     """
-    if "neurons" not in result:
+    if "is_selected" not in result:
         return {}
-    texts = select_where(result["neurons"], where)
-    further_dims = [dim for dim in texts.dims if dim not in ("layer", "group")]
+    is_selected = select_where(result["is_selected"], where)
+    layer_dim = "edited_layer" if "edited_layer" in is_selected.coords else "layer"
+    further_dims = set(is_selected.dims) - {"group", layer_dim, "neuron"}
     if further_dims:
-        raise ValueError(f"this result joins selections along {', '.join(further_dims)}: select one value of it first")
+        names = ", ".join(sorted(further_dims))
+        raise ValueError(f"this result joins selections along {names}: select one value of it first")
     neurons = {}
-    for text in np.ravel(texts.values):
-        for layer, neurons_of_layer in json.loads(text).items():
-            neurons[int(layer)] = neurons_of_layer
+    for layer in np.atleast_1d(is_selected[layer_dim].values):
+        of_layer = is_selected if layer_dim not in is_selected.dims else is_selected.sel({layer_dim: layer})
+        in_any_group = of_layer.any("group") if "group" in of_layer.dims else of_layer
+        if in_any_group.any():
+            neurons[int(layer)] = np.flatnonzero(in_any_group).tolist()
     return neurons
 
 
@@ -325,7 +328,7 @@ def average_over_layers(result: xr.Dataset, groups: Mapping[str, Sequence[int]])
     """
     random_positions = np.flatnonzero(result["kind"].values == "random")
     core_dims = ["clip", "neuron_set"]
-    sorted_result = result.copy()
+    sorted_result = result.drop_vars("is_selected", errors="ignore")
     for name, values in result.data_vars.items():
         if set(core_dims) <= set(values.dims):
             in_order = xr.apply_ufunc(

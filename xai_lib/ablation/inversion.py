@@ -79,7 +79,7 @@ def upstream(
         residual above the floor may be a failure of the search.
 
         `ablation.summary(result, "gain")` compares with the random sets. Of the sets: ``rms``, ``random_overlap`` and
-        ``n_random_sets``, as in `sweep`. ``neurons`` [layer]: the selected neurons, as JSON.
+        ``n_random_sets``, as in `sweep`. ``is_selected`` [layer, neuron]: the selected neurons.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def upstream(
     result = values.to_dataset("measure")
     reached = result["residual"] <= REACHED
     result["reached"] = reached.astype(float).where(result["residual"].notnull())
-    result["neurons"] = selection.as_json()
+    result["is_selected"] = selection.mask(model)
     if controls is not None:
         result = result.assign(controls.matching(selection, neuron_sets).data_vars)
     attributes = {

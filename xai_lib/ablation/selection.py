@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -82,13 +81,21 @@ class Selection:
         for layer, indices in self.neurons.items():
             model.check((layer, self.part), indices)
 
-    def as_json(self) -> xr.DataArray:
-        """Return the neurons of each layer or group, {layer: neurons}, as JSON [layer], as results record them."""
-        texts = []
-        for layer_group in self.layer_groups:
-            neurons = {str(layer): indices.tolist() for layer, indices in self.neurons_of(layer_group).items()}
-            texts.append(json.dumps(neurons))
-        return xr.DataArray(np.array(texts, dtype=object), {self.dim: list(self.layer_groups)}, (self.dim,))
+    def mask(self, model) -> xr.DataArray:
+        """Return which neurons are edited, bool [layer, neuron], as results record it.
+
+        Of groups, bool [group, edited_layer, neuron].
+        """
+        shape = (len(self.layer_groups), len(self.neurons), model.architecture.width(self.part))
+        is_selected = np.zeros(shape, dtype=bool)
+        for group_number, layer_group in enumerate(self.layer_groups):
+            neurons_of_group = self.neurons_of(layer_group)
+            for layer_number, layer in enumerate(self.neurons):
+                is_selected[group_number, layer_number, neurons_of_group.get(layer, [])] = True
+        if self.groups is None:
+            return xr.DataArray(is_selected.any(axis=1), {"layer": list(self.neurons)}, ("layer", "neuron"))
+        coordinates = {"group": list(self.groups), "edited_layer": list(self.neurons)}
+        return xr.DataArray(is_selected, coordinates, ("group", "edited_layer", "neuron"))
 
 
 def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = None) -> Selection:

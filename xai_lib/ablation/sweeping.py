@@ -83,10 +83,11 @@ def sweep(
 
         The clip's true label is in the coordinate ``emotion``. Of the clean clip: ``clean_logits``,
         ``clean_probability``, ``clean_correct``, ``clean_proxy_value``, ``clean_decoded``; of donors: ``donor_logits``
-        and the coordinate ``donor_label``. Of the neuron sets: ``neurons`` [layer], the selected neurons,
-        {layer: neurons} as JSON; and, with controls that have activation statistics, ``rms`` [layer, neuron_set], root
-        mean square activations, to check the matching; ``n_random_sets`` [layer], how many different random sets
-        exist, and ``random_overlap``, the share of neurons that two of those drawn have in common.
+        and the coordinate ``donor_label``. Of the neuron sets: ``is_selected`` [layer, neuron], which neurons were
+        selected (of groups [group, edited_layer, neuron]); and, with controls that have activation statistics, ``rms``
+        [layer, neuron_set], root mean square activations, to check the matching; ``n_random_sets`` [layer], how many
+        different random sets exist, and ``random_overlap``, the share of neurons that two of those drawn have in
+        common.
 
     Raises
     ------
@@ -148,7 +149,7 @@ def sweep(
         result["donor_logits"] = ("clip", "label"), np.stack(logits_of_donors)
         donor_labels = edit.donors["label"][list(measurements)].to_numpy(object)
         result = result.assign_coords(donor_label=("clip", donor_labels))
-    result["neurons"] = selection.as_json()
+    result["is_selected"] = selection.mask(model)
     if controls is not None:
         result = result.assign(controls.matching(selection, neuron_sets).data_vars)
     attributes = {

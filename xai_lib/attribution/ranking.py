@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import rankdata
 
-from .. import edits, results
+from .. import results
 from ..checks import require_whole_number
 
 
@@ -62,29 +62,6 @@ def top_neurons(scores: xr.Dataset, k: int, *, by: str = "absolute", layer: int 
     table = table.sort_values("score", ascending=False, kind="stable").head(k)
     table.insert(1, "part", scores.attrs["part"])
     return table.reset_index(drop=True)
-
-
-def _select_by_scores(scores, ks, part):
-    """Return {(layer, k): neurons}, in ascending order: the `ks` best of each layer."""
-    if scores.attrs["part"] != part:
-        raise ValueError(
-            f"the scores are of {scores.attrs['part']}, and the edit is of {part}: use scores of the same part"
-        )
-    selection = {}
-    for layer in scores["layer"].values:
-        ranking = top_neurons(scores, max(ks), layer=layer)["neuron"].to_numpy()
-        for k in ks:
-            selection[int(layer), k] = np.sort(ranking[:k])
-    return selection
-
-
-def _select_listed(model, neurons, k, part):
-    """Return {(layer, k): neurons}, in ascending order: those of {layer: neurons}, each once."""
-    selection = {}
-    for layer, indices in sorted(neurons.items()):
-        site = model.check((layer, part))
-        selection[site.layer, k] = np.unique(edits.as_integers(indices, "neurons"))
-    return selection
 
 
 def agreement(scores: xr.Dataset, reference: xr.Dataset, *, by: str = "absolute") -> xr.DataArray:

@@ -23,6 +23,7 @@ from . import headers
 
 SAMPLE_RATE = 16000
 SHORTEST = 400  # samples: one encoder frame
+MAX_EXCESS = 0.02  # seconds over the longest clip that are cut off: coders add some (ESC's clips of 5 s last 5.001 s)
 BLOCK = 2**18  # samples read at a time
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd")
 SUFFIXES += (".w64", ".caf")
@@ -292,7 +293,7 @@ def stream(
     shortest : int
         Clips with fewer samples at `sample_rate` are rejected; default: 400, one encoder frame.
     longest : int, optional
-        Clips with more samples are rejected too.
+        Clips with more samples are rejected too. Up to 20 ms more (`MAX_EXCESS`) are cut off at the end.
     skipped : dict, optional
         Receives {index: reason} for each clip that is unreadable, empty, too short or long, constant (digital silence)
         or contains NaN; a warning counts them at the end. Without it the first such clip raises BadClip.
@@ -341,14 +342,19 @@ def usable(
     shortest: int = SHORTEST,
     longest: int | None = None,
 ) -> np.ndarray:
-    """Read a sound as `read` does, and raise BadClip also if it is silent, or has too few or too many samples."""
+    """Read a sound as `read` does, and raise BadClip also if it is silent, or has too few or too many samples.
+
+    Up to `MAX_EXCESS` seconds over `longest` are cut off at the end.
+    """
     waveform = read(source, sample_rate)
-    if longest is not None and len(waveform) > longest:
-        raise BadClip(
-            f"{source}: {len(waveform) / sample_rate:.1f} s, longer than the {longest / sample_rate:g} s that fit one "
-            "forward pass: use model.over_time(recording) for windows, or corpora.excerpt(recording, start, end) for "
-            "a part"
-        )
+    if longest is not None:
+        if len(waveform) > longest + MAX_EXCESS * sample_rate:
+            raise BadClip(
+                f"{source}: {len(waveform) / sample_rate:.4g} s, longer than the {longest / sample_rate:g} s that fit "
+                "one forward pass: use model.over_time(recording) for windows, or corpora.excerpt(recording, start, "
+                "end) for a part"
+            )
+        waveform = waveform[: int(longest)]
     if len(waveform) < shortest:
         raise BadClip(f"{source}: {len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed")
     if np.ptp(waveform) == 0:

@@ -17,7 +17,8 @@ import torch
 import xarray as xr
 
 from .. import audio, execution, hooks, results, statistics, targets
-from ..activations import usable
+from ..activations import require_named_frames, usable
+from ..checks import require_whole_number
 from ..corpora import as_clips
 from ..models import require_model
 
@@ -33,7 +34,7 @@ def course(
     bins: int = 10,
     layers: str | Sequence[int] = "all",
     part: str = "hidden_state",
-    frames: str | Sequence[int] = "speech",
+    frames: str = "speech",
     shuffles: int = 3,
     seed: int = 0,
     sample_rate: int | None = None,
@@ -54,8 +55,9 @@ def course(
     """
     require_model(model)
     clips = as_clips(clips, sample_rate)
-    if shuffles < 1:
-        raise ValueError("a course is compared with that of shuffled copies: shuffles must be 1 or more")
+    require_named_frames(frames)
+    require_whole_number("bins", bins)
+    require_whole_number("shuffles", shuffles)  # a course is compared with that of shuffled copies
     sites = model.sites(part, layers)
     skipped = {}
     activation_by_clip = {}

@@ -1,4 +1,4 @@
-"""Hypothesis tests with the speaker as the unit, thin wrappers of scipy.stats.
+"""Hypothesis tests with the speaker as the unit, by scipy.stats where it has them.
 
 Clips of one speaker are not independent, so they are averaged within the speaker first. With fewer than eight speakers
 intervals and p are NaN: show one point per speaker instead.

@@ -1,4 +1,4 @@
-"""Rank of selected neurons among random sets: p, and q by the greatest effect of each set over layers."""
+"""Rank of selected neurons among random sets: p, and p of a family by the greatest effect of each set over layers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from scipy import stats
 
 
 def rank_test(effect: ArrayLike, random_effects: ArrayLike, *, draws: int | None = None) -> tuple:
-    """Test whether `effect` is exchangeable with `random_effects`: return two-sided p of each entry, and q of the
-    family.
+    """Test whether `effect` is exchangeable with `random_effects`: return two-sided p, of each entry and of the family.
 
     No normality is assumed: where `effect` and the draws are exchangeable, each rank is equally likely. Compared are
     the deviations from the mean of all of them, in their standard deviations; for the family, that of the most extreme
@@ -29,6 +28,7 @@ def rank_test(effect: ArrayLike, random_effects: ArrayLike, *, draws: int | None
     -------
     p, family_p : array [...]
         (1 + draws as extreme) / (1 + draws), never less than 1 / (1 + draws). NaN where `effect` or a draw is.
+        `family_p` is corrected for all entries (family-wise error rate); results hold it as q.
 
     References
     ----------
