@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import snowballstemmer
 import torch
 import xarray as xr
 
@@ -114,8 +115,8 @@ def top(scores: xr.DataArray, concept: str, *, n: int = 3) -> xr.DataArray:
 def count_mentions(texts: xr.DataArray, name: str) -> xr.DataArray:
     """Count the words of a class's name in each neuron's description (OCP), 0 as NaN: a score for `neurons_of`.
 
-    `texts` [layer, neuron] or [unit] are strings, or None. Whole words are compared, without their endings (-s, -ing,
-    -ed): "train" does not contain "rain", and "a wave" matches "waves". Words of one or two letters do not count.
+    `texts` [layer, neuron] or [unit] are strings, or None. Whole words are compared by their English stems: "train"
+    does not contain "rain", and "a wave" matches "waves". Words of one or two letters do not count.
 
     Raises
     ------
@@ -272,24 +273,8 @@ def _sort_key(site) -> str:
 
 
 def _stems(text) -> list[str]:
-    """Return the words of three letters or more, in lower case, without the endings of plural and verb."""
-    return [_stem(word) for word in re.findall(r"[^\W\d_]{3,}", text.lower())]
-
-
-def _stem(word) -> str:
-    """Return a word in lower case without the ending of plural or verb."""
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and _is_stem(word.removesuffix(ending), ending):
-            word = word.removesuffix(ending)
-            break
-    word = re.sub(r"([bdgklmnprtz])\1$", r"\1", word)  # dripping, drip
-    return re.sub("(?<=..)(e|i|y)$", "", word) if len(word) > 2 else word
-
-
-def _is_stem(rest, ending) -> bool:
-    """Return whether the rest of a word can be one without that ending: not "br" of "bring", nor "glas" of "glass"."""
-    is_double_or_latin = ending == "s" and rest[-1:] in ("s", "u")  # glass, virus
-    return len(rest) > 2 and bool(re.search("[aeiouy]", rest)) and not is_double_or_latin
+    """Return the stems of the words of three letters or more, by the English stemmer of Snowball (Porter 2)."""
+    return snowballstemmer.stemmer("english").stemWords(re.findall(r"[^\W\d_]{3,}", text.lower()))
 
 
 def fill_speakers(clips: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -123,12 +122,14 @@ class Endpoint(_CachedLanguageModel):
     Parameters
     ----------
     base_url : str
-        Such as "http://localhost:8000/v1". If HF_HUB_OFFLINE=1 is set, huggingface_hub refuses every address.
+        Such as "http://localhost:8000/v1".
     model : str
         The name under which the server knows it.
-    timeout, retries, wait : float, int, float
-        Seconds to wait for an answer; number of retries if the server cannot be reached, is busy (429) or fails (5xx);
-        seconds before the first retry, doubled before each further one.
+    timeout, retries : float, int
+        Seconds to wait for an answer; number of retries if the server cannot be reached, is busy (429) or fails (5xx),
+        each after a longer wait than the one before.
+    api_key : str, optional
+        Key of the server; by default none is sent, also where this machine has one of another service.
     cache : path, optional
         Folder in which answers are stored.
     """
@@ -142,17 +143,13 @@ class Endpoint(_CachedLanguageModel):
         seed: int = 0,
         timeout: float = 60,
         retries: int = 4,
-        wait: float = 1.0,
         api_key: str | None = None,
         cache: str | os.PathLike | None = None,
     ):
-        from huggingface_hub import InferenceClient
+        from openai import OpenAI
 
-        # "none" keeps the client from sending a hub token of this machine to the server.
-        self.client = InferenceClient(base_url=base_url, timeout=timeout, api_key=api_key or "none")
+        self.client = OpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout, max_retries=retries)
         self.model = model
-        self.retries = retries
-        self.wait = wait
         super().__init__(f"{model} at {base_url}", cache, max_tokens=max_tokens, seed=seed)
 
     def _answer(self, system, user):
@@ -170,26 +167,21 @@ class Endpoint(_CachedLanguageModel):
         return answer.strip()
 
     def _request(self, chat):
-        """Return the server's reply to a chat; retry where it cannot be reached, is busy or fails."""
-        from huggingface_hub.errors import HTTPError
+        """Return the server's reply to a chat, which may be anything."""
+        import openai
 
         options = {"seed": self.options["seed"], "max_tokens": self.options["max_tokens"]}
-        for attempt in range(self.retries + 1):
-            try:
-                return self.client.chat_completion(chat, model=self.model, temperature=0, **options)
-            except HTTPError as error:
-                status = getattr(getattr(error, "response", None), "status_code", None)
-                if attempt < self.retries and (status is None or status == 429 or status >= 500):
-                    time.sleep(self.wait * 2**attempt)
-                elif status is None:
-                    tries = f"{attempt + 1} tries" if attempt else "one try"
-                    raise ConnectionError(f"no answer from {self.name} after {tries}: {error!r:.200}") from error
-                elif status in (401, 403, 404, 429):  # every other request would fail too
-                    raise
-                else:
-                    raise BadAnswer(f"the server refuses the request ({status}): {str(error)[:200]}") from error
-            except (KeyError, TypeError, ValueError) as error:  # no JSON, or JSON of another structure
-                raise BadAnswer(f"the server's answer is not a chat completion ({error!r:.200})") from error
+        try:
+            return self.client.chat.completions.create(messages=chat, model=self.model, temperature=0, **options)
+        except openai.APIConnectionError as error:  # also where it does not answer in time
+            tries = f"{self.client.max_retries + 1} tries" if self.client.max_retries else "one try"
+            raise ConnectionError(f"no answer from {self.name} after {tries}: {error!r:.200}") from error
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403, 404, 429):  # every other request would fail too
+                raise ConnectionError(f"{self.name} answers {error.status_code}: {str(error)[:200]}") from error
+            raise BadAnswer(f"the server refuses the request ({error.status_code}): {str(error)[:200]}") from error
+        except ValueError as error:  # no JSON
+            raise BadAnswer(f"the server's answer is not a chat completion ({error!r:.200})") from error
 
 
 def summaries(summariser, texts: Mapping) -> pd.Series:
