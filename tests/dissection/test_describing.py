@@ -78,7 +78,7 @@ def test_describe_finds_planted_words(activations):
 @pytest.mark.parametrize("k", [0, -1])
 def test_describe_refuses_no_exemplars(activations, k):
     """No exemplars at each end are refused, and not taken for the default."""
-    with pytest.raises(ValueError, match=f"k is {k}, and a description needs one exemplar or more"):
+    with pytest.raises(ValueError, match=f"k must be a whole number from 1 up, not {k}"):
         dissection.describe(activations, _captions(activations, "angry", "loud", "quiet"), k=k)
 
 
@@ -97,6 +97,15 @@ def test_predictivity_holds_for_planted_neuron_only(activations):
         rows = one["speaker"].values == name
         rhos.append(stats.spearmanr(one.values[rows], one["label"].values[rows] == "angry").statistic)
     assert float(held["rho"].sel(layer=1, neuron=3)) == pytest.approx(np.mean(rhos))
+
+
+def test_predictivity_refuses_descriptions_of_other_neurons(activations):
+    """Descriptions are paired with neurons by layer and neuron: in another order, or of others, they are refused."""
+    captions = _captions(activations, "angry", "a loud voice", "a quiet voice")
+    described = dissection.describe(activations, captions, k=6, draws=2)
+    for other in (activations.isel(neuron=slice(None, None, -1)), activations.isel(layer=[0])):
+        with pytest.raises(ValueError, match="cannot align"):
+            dissection.predictivity(other, described, captions, draws=9)
 
 
 def test_predictivity_extrapolates_p_beyond_draws():

@@ -16,6 +16,7 @@ import xarray as xr
 from scipy import stats
 
 from .. import results, statistics
+from ..checks import require_whole_number
 from . import descriptions, units
 
 
@@ -62,8 +63,9 @@ def describe(
     >>> described["z"].sel(neuron=7).to_series().sort_values().index[[0, -1]].tolist()
     ['quiet', 'loud']
     """
-    if k is not None and k < 1:
-        raise ValueError(f"k is {k}, and a description needs one exemplar or more at each end (None: a quarter of all)")
+    if k is not None:
+        require_whole_number("k", k)
+    require_whole_number("draws", draws)
     activations, captions = _captioned(activations, captions)
     values = units.flatten(activations)
     template = units.selection_template(activations)
@@ -119,6 +121,11 @@ def predictivity(
         `shuffled` [draw, …], rho of descriptions computed from shuffled captions, and `other` […], of another neuron's
         description of the same layer.
 
+    Raises
+    ------
+    ValueError
+        The descriptions are of other neurons, or none of the clips has a caption.
+
     Notes
     -----
     p is the greater of two: with the captions of these clips shuffled (`statistics.permutation_p`), which assumes the
@@ -141,7 +148,7 @@ def predictivity(
     def rho_of_descriptions(z):
         return _mean_rho(predicted_ranks(z), ranks, groups)
 
-    z = described["z"].values.reshape(values.shape[1], -1)
+    z = units.flatten_like(template, described["z"], "word")
     predicted = predicted_ranks(z)
     rho = _mean_rho(predicted, ranks, groups)
 
@@ -156,8 +163,8 @@ def predictivity(
     variables = {name: units.unit_array(template, result) for name, result in variables.items()}
 
     null_distribution = []
-    for shuffled_z in described["chance"].values:
-        rho_of_draw = rho_of_descriptions(shuffled_z.reshape(z.shape))
+    for shuffled_z in described["chance"]:
+        rho_of_draw = rho_of_descriptions(units.flatten_like(template, shuffled_z, "word"))
         null_distribution.append(units.unit_array(template, rho_of_draw))
     variables["shuffled"] = xr.concat(null_distribution, "draw")
     return xr.Dataset(variables, attrs={"min_z": min_z, "draws": draws, "seed": seed})
