@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib import pyplot as plt
 
 from xai_lib import audio, hooks, models, targets
-from xai_lib.plots.courses import courses as courses_figure
+from xai_lib.plots.probing import courses as courses_figure
 from xai_lib.probing import time_courses
 
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ..pruning.forgetting import random_sets
 from . import style
-from .class_changes import check_choice
+from .pruning import check_choice
 
 
 def class_recalls(recalls: xr.DataArray, dose: int, *, forgotten: str) -> Figure:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from .. import statistics
 from ..ablation import effects
 from . import style
-from .layer_curves import over
+from .ablation import over
 
 _MEASURES = {
     "relative_change": "relative change ‖h′ − h‖ / ‖h‖",

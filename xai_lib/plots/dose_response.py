@@ -5,7 +5,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import style
-from .layer_curves import draw, over
+from .ablation import draw, over
 
 
 def dose_response(

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from .. import statistics
 from . import style
-from .layer_curves import BAND, draw, over
+from .ablation import BAND, draw, over
 
 _X_LABELS = style.EDIT_DIM_LABELS | {"k": "neurons edited"}
 _COLOR = style.COLORS[0]

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from . import style
-from .effect_map import NOTE, by_edit, draw_effects, draw_groups, r2_notes
+from .downstream import NOTE, by_edit, draw_effects, draw_groups, r2_notes
 
 _COLOR_LIMIT = 4  # in half-widths of the random neurons' band; colours saturate there
 
