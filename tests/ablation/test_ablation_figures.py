@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from drawn import band, bars, has, hatched, heat_map, overlapping, tile, words
 from handmade import neuron_sets, without
 from matplotlib.colors import same_color
 
@@ -40,43 +39,6 @@ def sweep(rng):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def shown(axes):
-    return [np.asarray(line.get_ydata(), float) for line in axes.lines]
-
-
-def has(axes, values):
-    """Whether one of the lines is just that."""
-    return any(line.shape == np.shape(values) and np.allclose(line, values) for line in shown(axes))
-
-
-def bars(axes):
-    """[bar, end] of every error bar that can be seen."""
-    segments = [part for one in axes.containers if hasattr(one, "has_yerr") for part in one[2][0].get_segments()]
-    return np.array([part[:, 1] for part in segments if len(part) and np.isfinite(part).all()])
-
-
-def band(collection):
-    """The least and the greatest of a shaded band, in the order of its x."""
-    points = collection.get_paths()[0].vertices
-    return np.array([[f(points[points[:, 0] == x, 1]) for x in np.unique(points[:, 0])] for f in (np.min, np.max)])
-
-
-def words(figure):
-    figure.canvas.draw()
-    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
-
-
-def hatched(axes):
-    return {tuple(int(x + 0.5) for x in patch.get_xy()) for patch in axes.patches if patch.get_hatch()}
-
-
-def overlapping(figure, axes):
-    """Pairs of tick labels of the x axis that lie upon each other."""
-    figure.canvas.draw()
-    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
-    return [i for i, (a, b) in enumerate(itertools.pairwise(boxes)) if a.x1 > b.x0]
 
 
 @pytest.fixture
@@ -189,17 +151,17 @@ def test_effect_map_shows_means_hatches_and_groups(rng):
     figure = plots.effect_map(found, groups=groups, unit="change (nats)")
     axes, beside = figure.axes
     assert beside.get_ylabel() == "change (nats)" and axes.get_ylabel() == "edited layer" and WORDS in words(figure)
-    (image,) = axes.images
+    image = heat_map(axes)
     assert np.array_equal(image.get_array(), found["mean"]) and image.norm.vmin == -image.norm.vmax
     assert image.norm.vmax == np.abs(found["mean"]).max() and image.cmap.name == style.DIVERGING
-    numbers = {text.get_position()[::-1]: text.get_text() for text in axes.texts if text.get_text() not in groups}
+    numbers = {tile(text)[::-1]: text.get_text() for text in axes.texts if text.get_text() not in groups}
     assert numbers == {(i, j): f"{found['mean'].values[i, j].round(1) + 0:.1f}" for i, j in np.ndindex(13, 8)}
     told = (found["q"] < 0.05).values
     assert 0 < told.sum() < told.size and hatched(axes) == {(j, i) for i, j in np.argwhere(~told)}
     heights = {text.get_text(): text.get_position()[1] for text in axes.texts if text.get_text() in groups}
-    assert heights == {"early 0–4": 2, "middle 5–8": 6.5, "late 9–12": 10.5}
+    assert heights == {"early 0–4": 2.5, "middle 5–8": 7, "late 9–12": 11}
     blocks = [patch for patch in axes.patches if not patch.get_hatch()]
-    assert [patch.get_y() for patch in blocks] == [i - 0.5 for i in range(13)]
+    assert [patch.get_y() for patch in blocks] == [*range(13)]
     tones = [patch.get_facecolor() for patch in blocks]
     assert [i for i in range(1, 13) if tones[i] != tones[i - 1]] == [5, 9]
     assert not overlapping(figure, axes) and [text.get_text() for text in axes.get_xticklabels()] == LABELS
@@ -223,14 +185,16 @@ def test_readout_map_colours_columns_by_null_width(rng):
     figure = plots.readout_map(columns)
     axes, beside = figure.axes
     assert [text.get_text() for text in axes.get_xticklabels()] == list(columns)
-    colours = axes.images[0].get_array()
+    image = heat_map(axes)
+    colours = image.get_array()
     for j, one in enumerate(columns.values()):
         half = (one["random_high"] - one["random_low"]).values / 2
         wanted = (one["mean"] - one["random_mean"]).values / np.sqrt(np.nanmean(half**2))
         assert np.allclose(np.ma.filled(colours[:, j], np.nan), wanted, equal_nan=True)
     rows = [[None] * 3 for _ in range(6)]
     for text in axes.texts:
-        rows[text.get_position()[1]][text.get_position()[0]] = text.get_text()
+        column, row = tile(text)
+        rows[row][column] = text.get_text()
     for i in range(6):
         assert rows[i][0] == f"{nats['mean'].values[i].round(1) + 0:.1f}"
         assert rows[i][1] == (None if i == 5 else f"{hertz['mean'].values[i]:.0f}")
@@ -238,7 +202,7 @@ def test_readout_map_colours_columns_by_null_width(rng):
     assert (1, 5) not in hatched(axes) and 0 < len(hatched(axes)) < 17
     text = words(figure)
     assert "95 % band" in beside.get_ylabel() and "in the unit of its column" in text and WORDS in text
-    assert axes.images[0].norm.vmax == 4 < np.nanmax(np.abs(colours)) and axes.images[0].colorbar.extend == "both"
+    assert image.norm.vmax == 4 < np.nanmax(np.abs(colours)) and image.colorbar.extend == "both"
     alone = ablation.effect_over_speakers(without(parts[0], "random"))
     message = "columns of different units are coloured relative to random neurons: run the sweep with RandomControls"
     with pytest.raises(ValueError, match=message):
@@ -248,7 +212,7 @@ def test_readout_map_colours_columns_by_null_width(rng):
         for name, one in columns.items()
     }
     figure = plots.readout_map(alike)  # random sets that share nearly all neurons give no band
-    assert {text.get_color() for text in figure.axes[0].texts} == {"black"} and figure.axes[0].images[0].norm.vmax == 4
+    assert {text.get_color() for text in figure.axes[0].texts} == {"black"} and heat_map(figure.axes[0]).norm.vmax == 4
     assert len(hatched(figure.axes[0])) == 17 and "too similar random sets: no test" in figure.axes[0].get_title()
 
 

@@ -8,10 +8,9 @@ import torch
 import xarray as xr
 from matplotlib.figure import Figure
 
-from xai_lib import ablation, activations, attribution, audio, edits, execution, hooks, models
+from xai_lib import ablation, activations, attribution, audio, edits, execution, hooks, models, plots
 from xai_lib.ablation import inversion
 from xai_lib.activations import random_neurons
-from xai_lib.plots.upstream import upstream as figure_of
 
 NEURONS = {layer: [1, 4 + layer, 17] for layer in range(1, 4)}
 SELECTION = ablation.Selection(NEURONS)
@@ -228,7 +227,7 @@ def test_upstream_selects_by_scores_saves_and_draws(tiny, clips, tmp_path):
     found.to_netcdf(tmp_path / "found.nc", engine="h5netcdf")
     again = xr.load_dataset(tmp_path / "found.nc", engine="h5netcdf")
     xr.testing.assert_identical(again.drop_vars(["label", "speaker"]), found.drop_vars(["label", "speaker"]))
-    figure = figure_of(again)
+    figure = plots.upstream(again)
     assert isinstance(figure, Figure)
     bars = [bar for bars in figure.axes[0].containers if hasattr(bars, "patches") for bar in bars.patches]
     heights = ablation.selected_values(found["distance"]).mean("clip").transpose("mode", "layer").values.ravel()

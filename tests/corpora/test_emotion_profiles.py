@@ -158,8 +158,8 @@ def test_plots_draw_given_values(planted):
     assert "semitones from neutral" in [axis.get_xlabel() for axis in figure.axes]
     counts = pd.DataFrame([[3, 1], [0, 4]], index=["sad", "angry"], columns=["sad", "angry"])
     matrix, recall = plots.recognition(counts, pd.Series({"a": 0.5, "b": 0.75}), [0.4, 0.6]).axes
-    assert sorted(text.get_text() for text in matrix.texts) == ["1", "3", "4"]
-    assert np.allclose(matrix.images[0].get_array(), [[0.75, 0.25], [0, 1]])
+    assert sorted(text.get_text() for text in matrix.texts) == ["", "1", "3", "4"]
+    assert np.allclose(matrix.collections[0].get_array(), [[0.75, 0.25], [0, 1]])
     assert list(recall.lines[0].get_xdata()) == [0.5, 0.75] and recall.lines[2].get_xdata() == [0.625]
 
 

@@ -12,8 +12,7 @@ import torch
 import xarray as xr
 from matplotlib import pyplot as plt
 
-from xai_lib import audio, hooks, models, targets
-from xai_lib.plots.probing import courses as courses_figure
+from xai_lib import audio, hooks, models, plots, targets
 from xai_lib.probing import time_courses
 
 
@@ -261,10 +260,10 @@ def test_plots_draw_courses_over_speakers():
     values = np.random.default_rng(0).standard_normal((9, 5, 4))
     data = made(values, values[:, :, 0])
     table = pd.DataFrame({"layer": [4, 4, 4, 4], "neuron": [0, 1, 2, 3]})
-    figure = courses_figure(data, table, time_courses.consistency(data))
+    figure = plots.courses(data, table, time_courses.consistency(data))
     line = figure.axes[1].lines[-1].get_ydata()
     centred = values[:, :, 1] - values[:, :, 1].mean(axis=1, keepdims=True)
     assert np.allclose(line, centred.mean(axis=0)) and len(figure.axes[1].collections) == 1
-    few = courses_figure(data.isel(clip=slice(3)), table)
+    few = plots.courses(data.isel(clip=slice(3)), table)
     assert len(few.axes[1].lines) == 5 and not few.axes[1].collections
     plt.close("all")

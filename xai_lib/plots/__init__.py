@@ -1,40 +1,22 @@
-"""Figures: each function takes a result and returns a matplotlib Figure."""
+"""Figures: each function takes a result and returns a matplotlib Figure.
 
-from .ablation import layer_curves
-from .adjectives import adjectives
-from .adjectives_by_layer import adjectives_by_layer
-from .agreement_curves import agreement_curves
-from .attribution import frame_attribution
-from .class_recalls import class_recalls
-from .clip import clip
-from .contrast_map import contrast_map
-from .corpus import factors
-from .deletion_pairs import deletion_pairs
-from .description_check import description_check
-from .differences import differences
-from .dissection import neuron_card
-from .distance import distance
-from .dose_response import dose_response
-from .downstream import effect_map
-from .emotion_tracking import emotion_tracking
-from .forgetting import forgetting
-from .frontier import frontier
-from .importance_curves import importance_curves
-from .layer_effect import layer_effect
-from .layer_neuron_map import layer_neuron_map
-from .layer_probes import layer_probes
-from .mode_comparison import mode_comparison
-from .neuron_groups import neuron_groups
-from .open_concepts import adjective_check
-from .over_time import over_time
-from .probing import courses
-from .proxy_changes import proxy_changes
-from .pruning import class_changes
-from .readout_map import readout_map
-from .recognition import recognition
-from .relative_change import relative_change
-from .segment_map import segment_map
-from .selective_neurons import selective_neurons
-from .selectivity_scatter import selectivity_scatter
-from .uninterpretable import uninterpretable
-from .upstream import upstream
+The figure of one panel takes `ax` too, matplotlib Axes: it is then drawn into these, with its legend inside or beside
+them, no new figure is made, and the Figure that they belong to is returned. Figures of several panels are always new.
+"""
+
+from .ablation import dose_response, emotion_tracking, layer_curves, layer_effect, mode_comparison
+from .attribution import (
+    agreement_curves,
+    contrast_map,
+    deletion_pairs,
+    frame_attribution,
+    layer_neuron_map,
+    neuron_groups,
+    segment_map,
+)
+from .corpus import clip, differences, factors, over_time, recognition
+from .dissection import description_check, neuron_card, selective_neurons
+from .downstream import distance, effect_map, proxy_changes, readout_map, relative_change, upstream
+from .open_concepts import adjective_check, adjectives, adjectives_by_layer, uninterpretable
+from .probing import courses, layer_probes, selectivity_scatter
+from .pruning import class_changes, class_recalls, forgetting, frontier, importance_curves

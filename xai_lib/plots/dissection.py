@@ -1,3 +1,5 @@
+"""Figures of what neurons respond to: a neuron's card, descriptions on held-out clips, selectivity."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -5,11 +7,86 @@ from functools import partial
 from itertools import cycle
 
 import numpy as np
+import pandas as pd
+import seaborn
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .. import statistics
 from ..dissection import NeuronCard
 from . import style
+
+_DESCRIPTIONS = {  # variables of `dissection.predictivity`: their names and colours
+    "rho": ("the neuron's own", style.COLORS[0]),
+    "other": ("another neuron's", style.COLORS[4]),
+    "shuffled": ("from shuffled captions", style.RANDOM_COLOR),
+}
+
+# ---------- all neurons
+
+
+def description_check(predictivity: xr.Dataset, *, ax: Axes | None = None) -> Figure:
+    """Plot the correlation of descriptions with activations on held-out clips, by layer, beside two controls.
+
+    `predictivity` is as returned by `dissection.predictivity`. With `ax`, draw into these axes.
+    """
+    tables = []
+    colors = {}
+    for variable, (name, color) in _DESCRIPTIONS.items():
+        rho = predictivity[variable]
+        label = f"{name}\n(ρ defined: {float(rho.notnull().mean()):.0%})"
+        tables.append(rho.to_dataframe("rho").reset_index().assign(description=label))
+        colors[label] = color
+
+    figure, axes = style.panel(ax, height=3.8)
+    seaborn.boxplot(
+        pd.concat(tables, ignore_index=True),
+        x="layer",
+        y="rho",
+        hue="description",
+        palette=colors,
+        saturation=1,
+        gap=0.15,
+        whis=(5, 95),
+        showfliers=False,
+        ax=axes,
+    )
+    axes.axhline(0, color="black", lw=0.8)
+    axes.set(ylabel="ρ with the activation", ylim=(-1.02, 1.02))
+    axes.set_title("Descriptions on held-out clips (box: quartiles; whiskers: 5–95 % of neurons)")
+    axes.legend(title="description", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def selective_neurons(selective: xr.Dataset, *, level: float = 0.05, ax: Axes | None = None) -> Figure:
+    """Plot the share of each layer's neurons that distinguish a label from the rest, by their best label.
+
+    `selective` is as returned by `dissection.selectivity`; neurons with q < `level` count. Upward bars: neurons more
+    active for the label than for the others; downward bars: less active. With `ax`, draw into these axes.
+    """
+    mean = selective["mean"].transpose("layer", "neuron", "concept")
+    deviation = np.abs(mean - 0.5).where(selective["q"] < level, -1.0)
+    is_best = mean["concept"] == mean["concept"][deviation.argmax("concept")]
+    counted = is_best & (deviation > 0)
+    more_active = 100 * (counted & (mean > 0.5)).mean("neuron")
+    less_active = 100 * (counted & (mean <= 0.5)).mean("neuron")
+
+    figure, axes = style.panel(ax)
+    colors = style.colors(mean["concept"].values)
+    options = {"stacked": True, "color": colors, "width": 0.7, "edgecolor": "white", "rot": 0, "ax": axes}
+    more_active.transpose("layer", "concept").to_pandas().plot.bar(**options)
+    (-less_active).transpose("layer", "concept").to_pandas().plot.bar(**options, legend=False)
+    axes.axhline(0, color="black", lw=0.8)
+    axes.yaxis.set_major_formatter(style.unsigned)
+    axes.set(xlabel="layer", ylabel="← less active | more active →\nshare of neurons (%)")
+    axes.set_title(f"Neurons that distinguish a label from the rest (false discovery rate {level:g})")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[: len(colors)], labels[: len(colors)], loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+# ---------- one neuron
 
 
 def neuron_card(card: NeuronCard, *, marks: Mapping[str, float] | None = None, units: str = "speakers") -> Figure:
@@ -45,7 +122,7 @@ def neuron_card(card: NeuronCard, *, marks: Mapping[str, float] | None = None, u
         draw(ax, card)
     if not sections:
         panels[0, 0].set_axis_off()
-    figure.suptitle(f"{_plain(card.title, 60)}: {_plain(card.description, 110)}", ha="left", x=0.01, size=10)
+    style.heading(figure, f"{_plain(card.title, 60)}: {_plain(card.description, 110)}", fontsize=10)
     return figure
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from scipy import signal
-
-from ..ablation import selected_values
-from ..results import average
+from seaborn.utils import relative_luminance
 
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/ ; each emotion keeps its colour in every figure.
 EMOTION_COLORS = {
@@ -36,7 +38,8 @@ MARKERS = ("o", "s", "D", "^", "v", "P")
 SEQUENTIAL = "cividis"
 DIVERGING = "PuOr_r"
 RANDOM_COLOR = "#BBBBBB"  # random neurons and null distributions
-EDIT_DIM_LABELS = {"layer": "edited layer", "group": "edited layers"}  # axis labels of the dims of edits
+SLANTED = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # tick labels that would overlap if level
+_EQUAL_CONTRAST = 0.179  # luminance on which black and white are equally legible (WCAG 2.1)
 WIDTH = 9.0  # inches, a notebook's column
 
 
@@ -89,6 +92,46 @@ def panels(rows: int = 1, columns: int = 1, *, height: float = 3.6, **options) -
     return plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
 
 
+def panel(ax: Axes | None, *, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return `ax` and its figure or, if it is None, the only panel of a new figure; `width`, `height` in inches."""
+    if ax is not None:
+        return ax.get_figure(root=True), ax
+    figure, axes = panels(height=height)
+    figure.set_figwidth(width)
+    return figure, axes
+
+
+def grid(n: int, *, columns: int, row_height: float, margin: float = 0, **options) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its panels [row, column], of which the first `n` are for use, and the others hidden.
+
+    A row is `row_height` inches high; `margin` is for what stands above and below all rows.
+    """
+    rows = math.ceil(n / columns)
+    figure, axes = panels(rows, columns, height=rows * row_height + margin, squeeze=False, **options)
+    for spare in axes.flat[n:]:
+        spare.set_visible(False)
+    return figure, axes
+
+
+def heading(figure: Figure, text: str, fontsize: float = 11) -> None:
+    """Write the title of a figure of several panels, at the left."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=fontsize)
+
+
+def legend_below(axes: Axes, *, columns: int, inside: bool) -> None:
+    """Draw the legend of a panel below it; or, as in a figure with panels of others, `inside` of it."""
+    if inside:
+        axes.legend(fontsize="small")
+    else:
+        handles, labels = axes.get_legend_handles_labels()
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def unsigned(value: float, _position: int) -> str:
+    """Return the number of a tick without its sign, for bars that point both ways."""
+    return f"{abs(value):g}"
+
+
 def interval(axes: Axes, positions: Sequence[float], over: Mapping | xr.Dataset, **options) -> None:
     """Draw means with error bars where finite; `over` is as returned by `statistics.over_speakers`: mean, low, high."""
     error = [over["mean"] - over["low"], over["high"] - over["mean"]]
@@ -120,72 +163,66 @@ def spectrogram(axes: Axes, samples: np.ndarray, rate: int) -> AxesImage:
     return image
 
 
-def tiles(axes: Axes, grid: np.ndarray, text: np.ndarray, *, fontsize: float = 10, **limits) -> AxesImage:
-    """Draw numbers [row, column] as an image, with `text`, an array of the same shape, on it; return the image."""
-    image = axes.imshow(grid, aspect="auto", **limits)
-    for i, j in np.argwhere(text != ""):
-        red, green, blue, _ = image.cmap(image.norm(grid[i, j]))
-        brightness = np.dot((red, green, blue), (0.3, 0.6, 0.1))
-        is_light = np.isnan(grid[i, j]) or brightness > 0.5
-        color = "black" if is_light else "white"
-        axes.text(j, i, text[i, j], ha="center", va="center", fontsize=fontsize, color=color)
+def tiles(
+    axes: Axes, values: np.ndarray, *, text: np.ndarray | None = None, fontsize: float = 10, cmap=SEQUENTIAL, **options
+) -> QuadMesh:
+    """Draw numbers [row, column] as a heat map, with `text`, an array of the same shape, on it; return the image.
+
+    The middle of a tile is at (column + 0.5, row + 0.5). Tiles of NaN are empty, without their text. `options` are
+    those of `seaborn.heatmap`.
+    """
+    seaborn.heatmap(
+        values,
+        cmap=cmap,
+        annot=text,
+        fmt="",
+        annot_kws={"fontsize": fontsize},
+        cbar=False,
+        xticklabels=False,
+        yticklabels=False,
+        ax=axes,
+        **options,
+    )
+    image = axes.collections[-1]
+    _set_text_apart(axes, image.to_rgba(values))
     return image
 
 
+def _set_text_apart(axes, shades):
+    """Make the text on each tile black or white, whichever differs more from its shade [row, column, channel]."""
+    for number in axes.texts:
+        column, row = np.floor(number.get_position()).astype(int)
+        is_light = relative_luminance(shades[row, column]) > _EQUAL_CONTRAST
+        number.set_color("black" if is_light else "white")
+
+
+def name_rows(axes: Axes, names: Iterable, **options) -> None:
+    """Name the rows of a heat map; names are drawn literally: a "$" starts no formula."""
+    names = list(names)
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, parse_math=False, **options)
+
+
+def name_columns(axes: Axes, names: Iterable, **options) -> None:
+    """Name the columns of a heat map; names are drawn literally: a "$" starts no formula."""
+    names = list(names)
+    axes.set_xticks(np.arange(len(names)) + 0.5, names, parse_math=False, **options)
+
+
+def number_columns(axes: Axes, n: int) -> None:
+    """Number some of the `n` columns of a heat map, from 0."""
+    numbers = MaxNLocator(10, integer=True).tick_values(0, n - 1)
+    numbers = numbers[numbers < n].astype(int)
+    axes.set_xticks(numbers + 0.5, numbers)
+
+
 def hatch(axes: Axes, mask: np.ndarray, pattern: str = "///") -> None:
-    """Hatch the tiles where `mask` [row, column] is True."""
-    for i, j in np.argwhere(mask):
-        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch=pattern, ec="#555555", lw=0))
+    """Hatch the tiles of a heat map where `mask` [row, column] is True."""
+    for row, column in np.argwhere(mask):
+        axes.add_patch(Rectangle((column, row), 1, 1, fill=False, hatch=pattern, ec="#555555", lw=0))
 
 
 def ring(axes: Axes, neurons: pd.DataFrame, layers: Sequence[int]) -> None:
-    """Ring the neurons of a table (`layer`, `neuron`) in an image with a row for each of the layers."""
-    rows = [list(layers).index(layer) for layer in neurons["layer"]]
-    axes.scatter(neurons["neuron"], rows, s=46, facecolors="none", edgecolors="black", linewidths=0.9)
-
-
-def edited(values: xr.DataArray, *others: str) -> str:
-    """Return the dim of the edits, "layer" or "group"; raise ValueError if the dims are not that one and `others`."""
-    row = next((dim for dim in EDIT_DIM_LABELS if dim in values.dims), "layer")
-    for dim in sorted({*values.dims} ^ {row, *others}):
-        if dim in values.dims:
-            raise ValueError(f"this figure cannot show the dim {dim}: pick one with .sel({dim}=…)")
-        raise ValueError(f"this figure needs the dim {dim}: keep it, e.g. with .sel({dim}=[…])")
-    return row
-
-
-def of_mode(sweep: xr.Dataset, name: str, mode: str) -> xr.DataArray:
-    """Return a variable of the selected neurons under one mode, mean over speakers or clips.
-
-    Raise ValueError if the mode was not run.
-    """
-    available = np.atleast_1d(sweep["mode"].values).tolist()
-    if mode not in available:
-        raise ValueError(f"mode {mode!r} was not run: choose from {', '.join(available)}")
-    values = sweep[name]
-    if sweep["mode"].ndim:
-        values = values.sel(mode=mode)
-    return average(selected_values(values))
-
-
-def layer_tiles(
-    axes: Axes, values: xr.DataArray, title: str, *, digits: int = 2, significant: xr.DataArray | None = None, **limits
-) -> None:
-    """Draw [layer or group, readout layer] as numbered tiles.
-
-    They are empty where not finite, and hatched where `significant` is False.
-    """
-    row = edited(values, "readout_layer")
-    grid = values.transpose(row, "readout_layer").values
-    finite = np.isfinite(grid)
-    few = grid.size <= 120  # more numbers would be unreadable
-    text = np.where(finite & few, np.char.mod(f"%.{digits}f", grid), "")
-    image = tiles(axes, grid, text, fontsize=8, **limits)
-    if not few:
-        axes.figure.colorbar(image, ax=axes)
-    if significant is not None:
-        hatch(axes, finite & ~significant.transpose(row, "readout_layer").values)
-    axes.set_xticks(range(values.sizes["readout_layer"]), values["readout_layer"].values)
-    axes.set_yticks(range(values.sizes[row]), values[row].values)
-    axes.set_xlabel("readout layer")
-    axes.set_title(title, fontsize=10)
+    """Ring the neurons of a table (`layer`, `neuron`) in a heat map with a row for each of the layers."""
+    rows = np.array([list(layers).index(layer) for layer in neurons["layer"]])
+    columns = neurons["neuron"].to_numpy()
+    axes.scatter(columns + 0.5, rows + 0.5, s=46, facecolors="none", edgecolors="black", linewidths=0.9)

@@ -8,10 +8,9 @@ import ipywidgets
 import pandas as pd
 from IPython.display import Audio
 
-from .. import audio
+from .. import audio, plots
 from ..corpora import as_clips, emotion_profiles
 from ..corpora.filenames import ordered
-from ..plots.clip import clip as plot
 from .panel import Panel
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class ClipExplorer(Panel):
             text += f"; predicted: {self._prediction(matching.loc[[row.name]])}"
 
         metadata = ", ".join(str(row[column]) for column in self._choices if pd.notna(row[column]))
-        figure = plot(emotion_profiles.frames(waveform, self.sample_rate), title=metadata or name)
+        figure = plots.clip(emotion_profiles.frames(waveform, self.sample_rate), title=metadata or name)
         player = Audio(waveform.clip(-1, 1), rate=self.sample_rate, normalize=False)
         return [figure, player, ipywidgets.HTML(html.escape(text))]
 
