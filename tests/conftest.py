@@ -436,3 +436,41 @@ def linear():
         tensor=lambda wave: torch.as_tensor(wave)[None],
         logits=lambda x: x @ weights[: x.shape[1]],
     )
+
+
+@pytest.fixture(scope="session")
+def tone_clips(make_clips, tmp_path_factory):
+    """Nine speakers with one clip each, of different lengths; a tone between silences."""
+
+    def tone(place, rng):
+        wave = 0.001 * rng.standard_normal(6400 + 320 * place)
+        middle = np.arange(1600, len(wave) - 1600)
+        pitch = 150 + 90 * place
+        wave[middle] += 0.2 * np.sin(2 * np.pi * pitch * middle / 16000) * rng.uniform(0.5, 1, len(middle))
+        return wave
+
+    return make_clips(tmp_path_factory.mktemp("clips"), 9, signal=tone, seed=0, label="angry", speaker="s{}")
+
+
+@pytest.fixture(scope="session")
+def tiny_sweeps(tiny, tone_clips):
+    """Sweeps of a small model, of all frames with random sets and of one frame without, and validity of proxies."""
+    from xai_lib import ablation
+    from xai_lib.probing import activation_proxies
+
+    model = tiny()
+    train, test = tone_clips.iloc[:1], tone_clips.iloc[1:]
+    fitted = activation_proxies.fit(model, tone_clips)
+    selection = ablation.Selection({layer: [1, 4 + layer, 17] for layer in range(4)})
+    every_frame = ablation.sweep(
+        model,
+        test,
+        selection,
+        controls=ablation.RandomControls(ablation.activation_stats(model, train), n=4),
+        edit=ablation.Edit(("flip", "zero")),
+        readouts=[ablation.Proxies(fitted)],
+        target="angry",
+    )
+    edit = ablation.Edit(frames="max_frame")
+    peaks = ablation.sweep(model, test, selection, controls=None, edit=edit, target="angry")
+    return [every_frame, peaks, activation_proxies.validity(model, test, fitted)]

@@ -113,6 +113,61 @@ def swept(speakers=9, clips=2, n_random=20, seed=0):
     )
 
 
+def planted_sweep(rng, dims, **coords):
+    """A sweep by hand: `target_change` and its null on further `dims`, with a large effect where `coords` are odd."""
+    shape = [len(coords[dim]) for dim in dims]
+    odd = np.indices(shape).sum(0) % 2
+    random = rng.normal(0, 0.3, (1, *shape, 20)) + rng.normal(0, 0.05, (9, *shape, 20))
+    selected = -3 * odd + rng.normal(0, 0.3, (9, *shape))
+    values = np.concatenate([selected[..., None], random], axis=-1)
+    speakers = ("clip", [f"s{i}" for i in range(9)])
+    return xr.Dataset(
+        {"target_change": (("clip", *dims, "neuron_set"), values)}, {**coords, "speaker": speakers, **neuron_sets(20)}
+    )
+
+
+# ---------- pruning
+
+
+def compared():
+    """Ten speakers, an angry and a calm clip each. The chosen neurons take 2 off the angry clips' own logit."""
+    rng = np.random.default_rng(0)
+    names, labels = ["angry", "calm", "sad"], np.tile(["angry", "calm"], 10)
+    logit = np.repeat(np.repeat(rng.standard_normal((20, 1, 1, 3)), 2, 1), 4, 2)
+    logit[labels == "angry", 1, 0, 0] -= 2
+    logit[:, 1, 1:] += rng.standard_normal((20, 3, 1))  # random sets move all logits alike
+    return xr.Dataset(
+        {"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": ("dose", [0.0, 0.0])},
+        {
+            "clip": range(20),
+            "label": ("clip", labels.astype(object)),
+            "dose": [0, 5],
+            "target": names,
+            "speaker": ("clip", np.repeat([f"s{i}" for i in range(10)], 2)),
+            "neuron_set": ["selected", "r1", "r2", "r3"],
+        },
+    )
+
+
+# ---------- time courses
+
+
+def courses(activation, level, statement=None):
+    """Courses [speaker, position, neuron] as a Dataset, a clip a speaker."""
+    n, bins = activation.shape[:2]
+    coords = {
+        "clip": np.arange(n),
+        "speaker": ("clip", np.array([f"s{i:02d}" for i in range(n)], object)),
+        "position": (np.arange(bins) + 0.5) / bins,
+        "layer": [4],
+        "neuron": np.arange(activation.shape[2]),
+    }
+    data = {"activation": (("clip", "position", "layer", "neuron"), activation[:, :, None])}
+    out = xr.Dataset({**data, "level": (("clip", "position"), level)}, coords)
+    out = out.assign(shuffled=0 * out["activation"] + 7, shuffled_level=0 * out["level"] - 30)
+    return out if statement is None else out.assign_coords(statement=("clip", statement))
+
+
 # ---------- what probes read
 
 

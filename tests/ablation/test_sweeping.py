@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from drawn import words
 from handmade import scores
 from scipy import special, stats
 
-from xai_lib import ablation, attribution, audio, edits, hooks, models, plots, targets, widgets
+from xai_lib import ablation, attribution, audio, edits, hooks, models, targets, widgets
 from xai_lib.ablation import readouts
 from xai_lib.ablation.conditions import ConditionGrid
 from xai_lib.ablation.controls import NeuronSet
@@ -22,17 +23,8 @@ NEURONS = {layer: [1, 4 + layer, 17] for layer in range(4)}
 
 
 @pytest.fixture(scope="module")
-def clips(make_clips, tmp_path_factory):
-    """Nine speakers with one clip each, of different lengths; a tone between silences."""
-
-    def tone(place, rng):
-        wave = 0.001 * rng.standard_normal(6400 + 320 * place)
-        middle = np.arange(1600, len(wave) - 1600)
-        pitch = 150 + 90 * place
-        wave[middle] += 0.2 * np.sin(2 * np.pi * pitch * middle / 16000) * rng.uniform(0.5, 1, len(middle))
-        return wave
-
-    return make_clips(tmp_path_factory.mktemp("clips"), 9, signal=tone, seed=0, label="angry", speaker="s{}")
+def clips(tone_clips):
+    return tone_clips
 
 
 def hooked(model, path, edit):
@@ -513,108 +505,9 @@ def test_condition_grid_arranges_rows_by_condition():
     np.testing.assert_array_equal(several[..., 1], 10 * np.array(expected))
 
 
-@pytest.fixture(scope="module")
-def swept(tiny, clips):
-    model = tiny()
-    train, test = clips.iloc[:1], clips.iloc[1:]
-    fitted = activation_proxies.fit(model, clips)
-    selection = ablation.Selection(NEURONS)
-    every_frame = ablation.sweep(
-        model,
-        test,
-        selection,
-        controls=ablation.RandomControls(ablation.activation_stats(model, train), n=4),
-        edit=ablation.Edit(("flip", "zero")),
-        readouts=[ablation.Proxies(fitted)],
-        target="angry",
-    )
-    edit = ablation.Edit(frames="max_frame")
-    peaks = ablation.sweep(model, test, selection, controls=None, edit=edit, target="angry")
-    return [every_frame, peaks, activation_proxies.validity(model, test, fitted)]
-
-
-def words(figure):
-    """All text of a figure."""
-    figure.canvas.draw()
-    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
-
-
-def test_plots_show_sweep_results(swept):
-    """Curves, maps and points show the numbers of the sweep, or of each of 3 speakers, and no tile below the edit."""
-    sweep, peaks, _ = swept
-    curves = ablation.effect_over_speakers(sweep)
-    figure = plots.layer_curves(curves.sel(mode="flip"))
-    assert "8 speakers" in words(figure) and "mean of random sets" in words(figure)
-    shown = [line.get_ydata() for axes in figure.axes for line in axes.lines]
-    assert any(np.array_equal(y, curves["mean"].sel(mode="flip")) for y in shown)
-    few = ablation.effect_over_speakers(sweep.isel(clip=slice(3)))
-    figure = plots.layer_curves({mode: few.sel(mode=mode) for mode in ("flip", "zero")})
-    assert "3 speakers, and each" in words(figure) and "zero" in words(figure)
-    alone = ablation.effect_over_speakers(peaks).sel(mode="flip")
-    (axes,) = plots.layer_curves(alone).axes
-    assert any(np.array_equal(line.get_ydata(), alone["mean"]) for line in axes.lines)
-    assert "random" not in words(axes.figure)  # peaks have no random sets
-    changes = ablation.selected_values(peaks["relative_change"]).sel(mode="flip").mean("clip").values
-    numbers = [text.get_text() for text in plots.relative_change(peaks).axes[0].texts if text.get_text()]
-    assert len(numbers) == 4 + 3 + 2 + 1  # nothing below the edit
-    assert [float(number) for number in numbers] == pytest.approx(changes[np.isfinite(changes)], abs=0.0051)
-
-
-def test_emotion_tracking_shows_probabilities(swept):
-    """Each label's curve is its probability by edited layer, from that of the clean clip."""
-    one = swept[0].isel(clip=[0])
-    (axes,) = plots.emotion_tracking(one).axes
-    probability = ablation.selected_values(one["probability"])
-    curves = {line.get_label(): line.get_ydata() for line in axes.lines}
-    clean = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "D"]
-    for place, label in enumerate(one["label"].values):
-        np.testing.assert_allclose(curves[label], probability.sel(mode="flip", label=label)[0])
-        assert clean[place] == pytest.approx(one["clean_probability"].sel(label=label).item())
-
-
-def test_layer_effect_shows_speakers_and_random_sets(swept):
-    """Points are the change of each speaker and random set, bars the probabilities before and after."""
-    sweep, peaks, _ = swept
-    for result, rows in ((sweep, 2), (peaks, 1)):
-        effects, probabilities = plots.layer_effect(result, 2).axes
-        row = result.sel(layer=2, mode="flip")
-        selected = row.sel(neuron_set="selected")
-        random = ablation.control_values(row["target_change"], "random")
-        np.testing.assert_allclose(np.sort(effects.lines[0].get_xdata()), np.sort(selected["target_change"]))
-        assert len(effects.get_yticks()) == rows
-        np.testing.assert_allclose(effects.lines[2].get_xdata(), random.mean("clip"), rtol=1e-5)
-        bars = [bar.get_width() for bar in probabilities.patches]
-        expected = [*row["clean_probability"].mean("clip").values, *selected["probability"].mean("clip").values]
-        np.testing.assert_allclose(bars, expected, rtol=1e-5)
-
-
-def test_proxy_changes_hatches_nonsignificant_tiles(swept):
-    """Changes of proxies that are not significant are hatched, and the validity of a proxy is drawn as bars."""
-    changes = ablation.effect_over_speakers(swept[0], "proxy_sd").sel(mode="flip")
-    after = changes["readout_layer"] > changes["layer"]
-    changes["q"] = (
-        changes["q"].where(False, 0.2).where((after.cumsum("readout_layer") != 1) | (changes["proxy"] != "zcr"), 0.01)
-    )
-    figure = plots.proxy_changes(changes, swept[2])
-    assert "hatched: n.s. against random neurons" in words(figure)
-    hatched = [[patch.get_xy() for patch in axes.patches if patch.get_hatch()] for axes in figure.axes[:3]]
-    assert [len(found) for found in hatched] == [6, 3, 6] and (0.5, -0.5) not in hatched[1]
-    bars = [patch.get_height() for patch in figure.axes[3].patches]
-    assert bars == pytest.approx(swept[2]["mean"].sel(proxy="rms").values, nan_ok=True)
-
-
-def test_plots_average_clips_without_speakers(swept):
-    """Without speakers, figures show means over clips and say so."""
-    unknown = swept[0].drop_vars("speaker")
-    assert "clips" in words(plots.layer_effect(unknown, 1))
-    expected = unknown["probability"].sel(mode="zero", neuron_set="selected").mean("clip").sel(label="sad")
-    shown = [line.get_ydata() for line in plots.emotion_tracking(unknown, mode="zero").axes[0].lines]
-    assert any(np.array_equal(y, expected) for y in shown)
-
-
-def test_ablation_explorer_follows_controls(swept):
+def test_ablation_explorer_follows_controls(tiny_sweeps):
     """The explorer follows layer, mode and readout, and says which modes were run for the chosen frames."""
-    explorer = widgets.AblationExplorer(swept[:2])
+    explorer = widgets.AblationExplorer(tiny_sweeps[:2])
     assert explorer.error is None and explorer.controls["layer"].value == 2
     explorer.controls["layer"].value = 3
     assert "Layer 3, flip" in words(explorer.figure)

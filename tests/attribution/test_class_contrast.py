@@ -9,15 +9,13 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from drawn import heat_map, words
 from handmade import LABELS, angry_contrast, dataset, design
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import same_color
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from xai_lib import audio, hooks, plots, statistics
+from xai_lib import audio, hooks, statistics
 from xai_lib.activations import activations
 from xai_lib.attribution import class_contrast
 from xai_lib.attribution.class_contrast import compare, distribution
@@ -417,40 +415,3 @@ def test_activation_contrast_refuses_labels_before_pass(tiny, clips):
         class_contrast.activation_contrast(tiny(), missing[missing["label"] == "keen"], target="keen")
     with pytest.raises(ValueError, match="no column 'label'"):
         class_contrast.activation_contrast(tiny(), missing.drop(columns="label"), target="keen")
-
-
-def test_contrast_map_shows_significant_neurons(made):
-    """The map fades neurons that are not significant, counts the others by layer, and notes too few speakers."""
-    found = compare(made, "label", "angry")
-    found["q"][0, :2] = 0.2
-    figure = plots.contrast_map(found, pd.DataFrame({"layer": [2], "neuron": [4]}), variable="auroc")
-    axes, beside = figure.axes[:2]
-    assert "angry against the rest: 16 speakers" in words(figure) and "AUROC" in words(figure)
-    assert "agree in intensity, statement" in words(figure)
-    np.testing.assert_array_equal(heat_map(axes).get_array(), found["auroc"])
-    faded = np.where(found["q"] < 0.05, 1, 0.25)
-    np.testing.assert_array_equal(heat_map(axes).get_alpha().reshape(faded.shape), faded)
-    told = 100 * ((found["q"] < 0.05) & (found["auroc"] > 0.5)).mean("neuron")
-    assert [bar.get_width() for bar in beside.patches[:2]] == told.values.tolist() and told[0] < 100
-    assert axes.collections[-1].get_offsets().tolist() == [[4.5, 1.5]]
-    few = compare(made.isel(clip=made["speaker"].values < "s05"), "sex", "female")
-    figure = plots.contrast_map(few)
-    assert "3 against 2 speakers (too few for a test)" in words(figure) and not figure.axes[1].get_visible()
-    assert (heat_map(figure.axes[0]).get_alpha() == 1).all()
-
-
-def test_neuron_groups_shows_each_speaker(made):
-    """The figure shows every speaker by emotion, intensity and sex, and joins the two intensities of each."""
-    tables = [distribution(made, 2, 3, column) for column in ("label", "intensity", "sex")]
-    figure = plots.neuron_groups(*tables)
-    text = words(figure)
-    assert all(name in text for name in (*LABELS, "strong", "female", "Layer 2, neuron 3 of ffn_hidden", "16 speakers"))
-    emotions, intensity, sex = figure.axes
-    dots = [found for found in emotions.collections if len(found.get_offsets()) == 16]
-    np.testing.assert_allclose([np.sort(found.get_offsets()[:, 1]) for found in dots], np.sort(tables[0].T))
-    assert same_color(dots[2].get_facecolor()[0, :3], plots.style.EMOTION_COLORS["angry"])
-    pairs = [line.get_ydata().tolist() for line in intensity.lines if np.array_equal(line.get_xdata(), [0, 1])]
-    assert pairs == tables[1].values.tolist()
-    assert not any(np.array_equal(line.get_xdata(), [0, 1]) for line in sex.lines)
-    (means,) = [line.get_ydata() for line in sex.lines if line.get_marker() == "D"]
-    assert means.tolist() == pytest.approx(tables[2].mean().tolist())

@@ -22,7 +22,7 @@ from xai_lib import attribution, audio, execution, hooks, models, targets, workb
 from xai_lib.attribution import gradientshap
 from xai_lib.attribution.gradientshap import draws, frame_table, top_frames
 from xai_lib.faithfulness.deletion_test import gate
-from xai_lib.plots import frame_attribution, style
+from xai_lib.plots import style
 from xai_lib.widgets import FrameExplorer
 
 
@@ -370,25 +370,3 @@ def test_frame_explorer_plays_top_frames_and_rest(linear, clips):
     assert np.allclose(top, gate(wave, keep), atol=1e-4) and np.allclose(top + rest, wave, atol=1e-4)
     panel.controls["baseline"].value = "silence"
     assert panel.error is None
-
-
-def test_frame_attribution_scales_each_baseline(linear, clips):
-    """The panel of each baseline fits its own mean curve, despite a huge error, and marks its own top frames."""
-    style.use()
-    shaps = {name: shap(linear, clips, target="angry", n=4, steps=2, baseline=name) for name in ("noise", "silence")}
-    shaps = {name: one.sel(clip=1).copy(deep=True) for name, one in shaps.items()}
-    count = int(shaps["noise"]["n_frames"])
-    shaps["silence"]["attribution"] *= 100
-    shaps["silence"]["error"][0] = 1e6  # one draw in many is huge: the band leaves the panel, the curve stays readable
-    figure = frame_attribution(audio.read(clips["path"][1]), 16000, shaps, k=3, name="a$b$.wav")
-    assert len(figure.axes) == 4 and "a$b$.wav" in figure.axes[0].get_title(loc="left")
-    for axes, (name, one) in zip(figure.axes[2:], shaps.items()):
-        mean = one["attribution"].values[:count]
-        low, high = axes.get_ylim()
-        assert low <= mean.min() and mean.max() <= high and high - low < 1.5 * np.ptp(np.append(mean, 0))
-        assert name in axes.get_title(loc="left")
-        yellow = [patch for patch in axes.patches if patch.get_zorder() == 0]
-        starts = sorted(round(patch.get_x() / 0.02) for patch in yellow)
-        assert starts == sorted(np.argsort(-mean)[:3])
-        assert all(patch.get_linewidth() >= 1 for patch in yellow)  # a frame of a long clip would be a hairline
-    figure.canvas.draw()

@@ -11,7 +11,7 @@ import xarray as xr
 from handmade import scores
 from scipy.stats import spearmanr
 
-from xai_lib import attribution, plots, statistics
+from xai_lib import attribution, statistics
 from xai_lib.plots import agreement_curves, style
 from xai_lib.widgets import NeuronExplorer
 
@@ -155,10 +155,3 @@ def test_top_neurons_refuses_several_layers():
     table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
     with pytest.raises(ValueError, match=r"layer must be a whole number from 0 up, not \[1\]"):
         attribution.top_neurons(table, 2, layer=[1])
-
-
-def test_layer_neuron_map_refuses_datasets():
-    """The map of all neurons refuses scores of clips, and says how to average them."""
-    table = scores(np.arange(12).reshape(1, 3, 4), ["a"])
-    with pytest.raises(ValueError, match=r"not a Dataset: pass attribution\.mean_score\(scores"):
-        plots.layer_neuron_map(table)

@@ -9,7 +9,7 @@ import pytest
 from IPython.display import Audio
 from scipy import stats
 
-from xai_lib import plots, statistics
+from xai_lib import statistics
 from xai_lib.corpora import emotion_profiles
 from xai_lib.widgets import ClipExplorer
 
@@ -146,21 +146,6 @@ def test_frames_tracks_known_tone():
     assert track["speech"].where(inside, drop=True).all() and not track["speech"][:8].any()
     assert track["frame"][0] == pytest.approx(0.0125) and track["sample"][-1] == pytest.approx(1.5, abs=1e-3)
     assert emotion_profiles.frames(tone(200, rate=8000), 8000).sizes["frame"] == track.sizes["frame"]
-
-
-def test_plots_draw_given_values(planted):
-    """`plots.factors` and `plots.recognition` draw the given values, and `plots.differences` names their unit."""
-    cells = emotion_profiles.cells(*planted)
-    figure = plots.factors(cells)
-    drawn = figure.axes[0].collections[2].get_offsets()  # level: neutral female, neutral male, sad female
-    assert np.allclose(sorted(drawn[:, 1]), sorted(cells.sel(label="sad", factor="level_db")[1::2]))
-    figure = plots.differences(emotion_profiles.differences(cells))
-    assert "semitones from neutral" in [axis.get_xlabel() for axis in figure.axes]
-    counts = pd.DataFrame([[3, 1], [0, 4]], index=["sad", "angry"], columns=["sad", "angry"])
-    matrix, recall = plots.recognition(counts, pd.Series({"a": 0.5, "b": 0.75}), [0.4, 0.6]).axes
-    assert sorted(text.get_text() for text in matrix.texts) == ["", "1", "3", "4"]
-    assert np.allclose(matrix.collections[0].get_array(), [[0.75, 0.25], [0, 1]])
-    assert list(recall.lines[0].get_xdata()) == [0.5, 0.75] and recall.lines[2].get_xdata() == [0.625]
 
 
 @pytest.fixture

@@ -7,13 +7,11 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xai_lib.attribution.gradientshap import gradient_shap as shap
 from xai_lib.faithfulness.deletion_test import deletion_masks, frame_deletion, gate
-from xai_lib.plots import deletion_pairs, style
 
 
 @pytest.fixture
@@ -102,18 +100,3 @@ def test_frame_deletion_skips_clip_without_speech(linear, clips):
     found["speech"][1] = 0
     with pytest.raises(ValueError, match="no clip could be used"):
         frame_deletion(linear, clips, found, target="angry")
-
-
-@pytest.mark.parametrize("n", [3, 8])
-def test_deletion_pairs_draws_line_per_speaker(n):
-    """`deletion_pairs` draws one line for each speaker's mean, and names an interval from 8 speakers up."""
-    style.use()
-    modes, speakers = ["top", "loudest", "shifted", "random"], [f"s{place}" for place in range(n)] * 2
-    values = np.random.default_rng(0).standard_normal((2 * n, 4))
-    attributes = {"share": 0.2, "scale": "log_odds", "frames": "speech"}
-    drop = xr.DataArray(values, {"mode": modes, "speaker": ("clip", speakers)}, ("clip", "mode"), attrs=attributes)
-    (axes,) = deletion_pairs(drop).axes
-    lines = [line.get_ydata() for line in axes.lines[:n]]
-    assert np.allclose(lines, (values[:n] + values[n:]) / 2)
-    title = axes.get_title(loc="left")
-    assert f"{n} speakers" in title and ("95 % interval" in title) == (n == 8)

@@ -10,10 +10,9 @@ import pytest
 import torch
 import xarray as xr
 from handmade import code, manners, noise, probed
-from matplotlib import pyplot as plt
 from scipy import stats
 
-from xai_lib import audio, corpora, hooks, plots, statistics, workbook
+from xai_lib import audio, corpora, hooks, plots, statistics
 from xai_lib.corpora import phonemes
 from xai_lib.probing import linear_probes, variance_explained
 
@@ -381,26 +380,3 @@ def test_selectivity_uses_statements_without_phonemes():
         plots.selectivity_scatter(alone)
     with pytest.raises(ValueError, match="no task has two classes"):
         variance_explained.selectivity(read.drop_vars(["statement", "label"]))
-
-
-def test_plots_draw_results_that_can_be_saved(tmp_path):
-    """The figures of probes and selectivity draw the results, and these can be saved to NetCDF and opened."""
-    train, test = probed([noise, manners]), probed([noise, manners], first=8, seed=1)
-    found, varied = linear_probes.layer_probes(train, test), variance_explained.selectivity(train, draws=19)
-    figure = plots.layer_probes(found)
-    means = [box.lines[0].get_ydata() for box in figure.axes[0].containers]
-    assert np.allclose(means[0], found["accuracy"].sel(task="manner").mean("speaker"))
-    assert np.allclose(means[1], found["control"].sel(task="manner").mean("speaker"))
-    bars = np.array(figure.axes[1].containers[0].lines[2][0].get_segments())[:, :, 1]  # of the selectivity of manners
-    over = linear_probes.over_speakers_and_controls(found.sel(task="manner"))
-    assert np.allclose(bars, np.stack([over["low"], over["high"]], axis=1))
-    plots.layer_probes(found.isel(speaker=slice(3)))
-    figure = plots.selectivity_scatter(varied, pd.DataFrame({"layer": [1], "neuron": [3]}))
-    assert figure.axes[0].collections[0].get_offsets().shape == (2 * 24, 2)
-    ring = varied["excess"].sel(layer=1, neuron=3).values
-    assert np.allclose(figure.axes[0].lines[0].get_xydata()[0], ring)
-    plt.close("all")
-    for result in (train, found, varied):
-        workbook.netcdf_safe(result).to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
-        with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as again:
-            assert again.sizes == result.sizes

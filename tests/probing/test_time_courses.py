@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 import xarray as xr
-from matplotlib import pyplot as plt
+from handmade import courses
 
-from xai_lib import audio, hooks, models, plots, targets
+from xai_lib import audio, hooks, models, targets
 from xai_lib.probing import time_courses
 
 
@@ -47,22 +47,6 @@ def test_course_skips_short_clips(tiny, clips):
         time_courses.course(tiny("base"), clips, bins=99, frames="all")
 
 
-def made(activation, level, statement=None):
-    """Courses [speaker, position, neuron] as a Dataset, a clip a speaker."""
-    n, bins = activation.shape[:2]
-    coords = {
-        "clip": np.arange(n),
-        "speaker": ("clip", np.array([f"s{i:02d}" for i in range(n)], object)),
-        "position": (np.arange(bins) + 0.5) / bins,
-        "layer": [4],
-        "neuron": np.arange(activation.shape[2]),
-    }
-    data = {"activation": (("clip", "position", "layer", "neuron"), activation[:, :, None])}
-    out = xr.Dataset({**data, "level": (("clip", "position"), level)}, coords)
-    out = out.assign(shuffled=0 * out["activation"] + 7, shuffled_level=0 * out["level"] - 30)
-    return out if statement is None else out.assign_coords(statement=("clip", statement))
-
-
 @pytest.mark.parametrize("n", [9, 16])
 def test_consistency_finds_planted_courses(n):
     """A planted course is significant; beyond the level it stays so, and one that is loudness does not."""
@@ -70,7 +54,7 @@ def test_consistency_finds_planted_courses(n):
     level = rng.standard_normal((n, 10)) + 2 * np.sin(np.arange(10))  # much the same in all speakers
     own, noise = rng.standard_normal(10), rng.standard_normal((n, 10))
     values = np.stack([own + 0.5 * noise, 3 * level + 5, noise, np.full((n, 10), 7.0), 3 * level + own], axis=2)
-    found = time_courses.consistency(made(values, level)).sel(layer=4)
+    found = time_courses.consistency(courses(values, level)).sel(layer=4)
     assert found["course"].values.tolist() == ["whole", "beyond_level"]
     whole, beyond = found["p"].values
     assert (whole[[0, 1, 4]] < 0.01).all() and whole[2] > 0.05 and whole[3] == 1
@@ -85,7 +69,7 @@ def test_consistency_finds_planted_courses(n):
 def test_consistency_p_is_exact_over_sign_flips():
     """With eight speakers p is the share of all sign patterns with as great a correlation between speakers."""
     values = np.random.default_rng(2).standard_normal((8, 6, 3)) + 0.4 * np.sin(np.arange(6))[:, None]
-    found = time_courses.consistency(made(values, np.random.default_rng(3).standard_normal((8, 6))))
+    found = time_courses.consistency(courses(values, np.random.default_rng(3).standard_normal((8, 6))))
     for neuron in range(3):
         r = np.corrcoef(values[:, :, neuron])
         every = [np.outer(s, s)[np.triu_indices(8, 1)] @ r[np.triu_indices(8, 1)] for s in product((1, -1), repeat=8)]
@@ -97,7 +81,7 @@ def test_consistency_holds_level_for_random_walks(n):
     """Random walks have p < 0.05 in 3 to 6.5 % of neurons; a null of shifted courses would have it too often."""
     rng = np.random.default_rng(4)
     walks = rng.standard_normal((n, 10, 2000)).cumsum(axis=1)
-    p = time_courses.consistency(made(walks, rng.standard_normal((n, 10)).cumsum(axis=1)), draws=999)["p"].values
+    p = time_courses.consistency(courses(walks, rng.standard_normal((n, 10)).cumsum(axis=1)), draws=999)["p"].values
     assert (0.03 < (p < 0.05).mean(axis=(1, 2))).all() and ((p < 0.05).mean(axis=(1, 2)) < 0.065).all()
 
 
@@ -108,7 +92,7 @@ def test_consistency_separates_words_from_position():
     statement = np.tile([1, 2], n)
     noise = 0.3 * rng.standard_normal((2, 2 * n, 10))
     values = np.stack([words[statement - 1] + noise[0], place + noise[1]], axis=2)
-    data = made(values, rng.standard_normal((2 * n, 10)), statement)
+    data = courses(values, rng.standard_normal((2 * n, 10)), statement)
     data = data.assign_coords(speaker=("clip", np.repeat([f"s{i:02d}" for i in range(n)], 2).astype(object)))
     found = time_courses.consistency(data).sel(layer=4)
     assert found["course"].values.tolist() == ["whole", "beyond_level", "other_words"]
@@ -128,7 +112,7 @@ def test_consistency_subtracts_shuffled_speech():
     rng = np.random.default_rng(5)
     own, edges, n = rng.standard_normal(10), 5 * np.linspace(1, -1, 10) ** 4, 9
     values = np.stack([edges + own, edges + 0 * own], axis=1) + 0.3 * rng.standard_normal((n, 10, 2))
-    data = made(values, rng.standard_normal((n, 10)))
+    data = courses(values, rng.standard_normal((n, 10)))
     data["shuffled"] = data["shuffled"] + xr.DataArray(edges, dims="position")
     p = time_courses.consistency(data).sel(layer=4, course="whole")["p"]
     assert p[0] < 0.01 and p[1] > 0.05
@@ -217,7 +201,7 @@ def test_consistency_subtracts_shuffled_level():
     edges = 3 * np.linspace(1, -1, 10) ** 4 + rng.standard_normal((n, 10))  # of the level, in any order of the pieces
     level, own = rng.standard_normal((n, 10)) + np.sin(np.arange(10)), rng.standard_normal(10)
     values = np.stack([2 * level, 2 * level + own], axis=2) + 0.01 * rng.standard_normal((n, 10, 2))
-    data = made(values, level + edges)
+    data = courses(values, level + edges)
     data["shuffled_level"] = data["shuffled_level"] + edges
     found = time_courses.consistency(data).sel(layer=4)
     assert (found["p"].sel(course="whole") < 0.01).all()
@@ -247,23 +231,9 @@ def test_consistency_ignores_onsets_and_edges(tiny, tmp_path, frames):
 def test_consistency_needs_eight_speakers():
     """Under eight speakers p is NaN; a single speaker, and unknown speakers, are refused."""
     values = np.random.default_rng(0).standard_normal((7, 5, 2))
-    found = time_courses.consistency(made(values, values[:, :, 0]))
+    found = time_courses.consistency(courses(values, values[:, :, 0]))
     assert np.isnan(found["p"]).all() and np.isfinite(found["r"]).all()
     with pytest.raises(ValueError, match="two or more"):
-        time_courses.consistency(made(values[:1], values[:1, :, 0]))
+        time_courses.consistency(courses(values[:1], values[:1, :, 0]))
     with pytest.raises(ValueError, match="speaker"):
-        time_courses.consistency(made(values, values[:, :, 0]).drop_vars("speaker"))
-
-
-def test_plots_draw_courses_over_speakers():
-    """The figure draws the centred mean over speakers, with a band, or a line for each if they are few."""
-    values = np.random.default_rng(0).standard_normal((9, 5, 4))
-    data = made(values, values[:, :, 0])
-    table = pd.DataFrame({"layer": [4, 4, 4, 4], "neuron": [0, 1, 2, 3]})
-    figure = plots.courses(data, table, time_courses.consistency(data))
-    line = figure.axes[1].lines[-1].get_ydata()
-    centred = values[:, :, 1] - values[:, :, 1].mean(axis=1, keepdims=True)
-    assert np.allclose(line, centred.mean(axis=0)) and len(figure.axes[1].collections) == 1
-    few = plots.courses(data.isel(clip=slice(3)), table)
-    assert len(few.axes[1].lines) == 5 and not few.axes[1].collections
-    plt.close("all")
+        time_courses.consistency(courses(values, values[:, :, 0]).drop_vars("speaker"))

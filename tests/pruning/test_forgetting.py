@@ -284,35 +284,6 @@ def test_summary_refuses_class_without_clips(comparisons):
         forgetting.summary(comparisons["tone 2"]["used"], "tone 9")
 
 
-def test_class_changes_marks_forgotten_class(comparisons):
-    """`class_changes` sorts classes by value before pruning, sets the forgotten in bold, and refuses other doses."""
-    for forgotten in ("tone 6", "tone 0"):
-        figure = plots.class_changes(comparisons[forgotten]["used"], 1, forgotten=forgotten)
-        bold = [tick.get_text() for tick in figure.axes[0].get_xticklabels() if tick.get_fontweight() == "bold"]
-        assert bold == [forgotten]
-        names = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-        before = forgetting.by_class(comparisons[forgotten]["used"]).sel(dose=0, neuron_set="selected").mean("speaker")
-        assert names == list(before["label"].values[np.argsort(-before.values)])
-    with pytest.raises(ValueError, match="the doses are"):
-        plots.class_changes(comparisons["tone 0"]["used"], 7, forgotten="tone 0")
-
-
-def test_class_changes_draws_single_units_when_few(comparisons):
-    """Where units are too few for an interval, `class_changes` draws each of them, and its title says so."""
-    compared = comparisons["tone 0"]["used"]
-    whole = plots.class_changes(compared, 1, forgotten="tone 0").axes[0]
-    few = compared.isel(clip=np.isin(compared["speaker"], np.unique(compared["speaker"])[:3]))
-    ax = plots.class_changes(few, 1, forgotten="tone 0", units="recordings").axes[0]
-    titles = [one.get_title(loc="left") or one.get_title() for one in (ax, whole)]
-    assert (
-        "single recordings" in titles[0]
-        and "single" not in titles[1]
-        and ax.get_ylabel().endswith("mean over recordings")
-    )
-    drawn = [line for line in ax.lines if line.get_markersize() == 3 and np.isfinite(line.get_ydata()).any()]
-    assert len(drawn) == 2 * 3
-
-
 def test_importance_follows_ranking(ears, train, test):
     """Pruned by rank, accuracy falls by one class per neuron; ties vary by draw; unranked neurons are never pruned."""
     support = pruning.support(ears, train, [HIDDEN]).mean("clip")

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import handmade
 import numpy as np
 import pandas as pd
 import pytest
@@ -552,23 +553,7 @@ def _logits(model, clips):
 
 @pytest.fixture
 def compared():
-    """Ten speakers, an angry and a calm clip each. The chosen neurons take 2 off the angry clips' own logit."""
-    rng = np.random.default_rng(0)
-    names, labels = ["angry", "calm", "sad"], np.tile(["angry", "calm"], 10)
-    logit = np.repeat(np.repeat(rng.standard_normal((20, 1, 1, 3)), 2, 1), 4, 2)
-    logit[labels == "angry", 1, 0, 0] -= 2
-    logit[:, 1, 1:] += rng.standard_normal((20, 3, 1))  # random sets move all logits alike
-    return xr.Dataset(
-        {"logit": (("clip", "dose", "neuron_set", "target"), logit), "shared": ("dose", [0.0, 0.0])},
-        {
-            "clip": range(20),
-            "label": ("clip", labels.astype(object)),
-            "dose": [0, 5],
-            "target": names,
-            "speaker": ("clip", np.repeat([f"s{i}" for i in range(10)], 2)),
-            "neuron_set": ["selected", "r1", "r2", "r3"],
-        },
-    )
+    return handmade.compared()
 
 
 def test_effects_ignore_common_shift(compared):
@@ -670,26 +655,6 @@ def test_recalls_average_over_speakers(compared):
     assert 0 < right.mean() < (right.sum() + 3) / 13
     figure = plots.class_recalls(pruning.recalls(compared), 0, forgotten="angry")
     assert figure.axes[0].patches[0].get_height() == pytest.approx(right.mean())
-
-
-def test_forgetting_plot_shows_points_under_eight_speakers(compared):
-    """Under 8 speakers `margin_p` is NaN, and `plots.forgetting` draws a point for each speaker."""
-    effects = pruning.effects(compared.isel(clip=slice(0, 8)), "angry")
-    assert np.isnan(effects["margin_p"]).all() and np.isfinite(effects["across_p"]).all()
-    shown = [line for line in plots.forgetting(effects).axes[1].lines if line.get_linestyle() == "None"]
-    assert len(shown) == 2 * 4  # groups × speakers
-    points = np.sort([line.get_ydata()[1] for line in shown[:4]])
-    wanted = effects["log_odds"].sel(group="forgotten", dose=5, neuron_set="selected")
-    np.testing.assert_allclose(points, np.sort(wanted))
-
-
-def test_forgetting_plot_bounds_recall_intervals(compared):
-    """Intervals of recall in `plots.forgetting` stay between 0 and 1; with ten speakers no single points are drawn."""
-    effects = pruning.effects(compared, "angry")
-    figure = plots.forgetting(effects)
-    ends = np.concatenate([path.vertices[:, 1] for c in figure.axes[0].collections for path in c.get_paths()])
-    assert len(ends) and ends.min() >= 0 and ends.max() <= 1
-    assert not [line for ax in figure.axes for line in ax.lines if line.get_linestyle() == "None"]
 
 
 def test_pruning_explorer_follows_controls(compared):

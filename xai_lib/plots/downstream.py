@@ -104,7 +104,7 @@ def readout_map(
         )
     half_width = (effects["random_high"] - effects["random_low"]) / 2
     deviation = effects["difference"] / np.sqrt((half_width**2).mean(row))
-    peak = np.nanmax(np.abs(deviation), initial=1e-3)
+    peak = np.nanmax(np.abs(deviation.values), initial=1e-3)
     limit = min(peak, _COLOR_LIMIT) if deviation.notnull().any() else _COLOR_LIMIT
     colors = deviation.fillna(0).where(effects["mean"].notnull())
     largest = np.nanmax(np.abs(effects["mean"].values), axis=0, initial=1e-3)  # of each column
@@ -291,7 +291,7 @@ def proxy_changes(changes: xr.Dataset, validity: xr.Dataset) -> Figure:
     """
     names = changes["proxy"].values.tolist()
     figure, panels = style.panels(2, len(names), height=5.4, height_ratios=(4, 1), sharex=True)
-    largest = np.nanmax(np.abs(changes["mean"]), initial=1e-3)
+    largest = np.nanmax(np.abs(changes["mean"].values), initial=1e-3)
     options = {"digits": 1, "cmap": style.DIVERGING, "vmin": -largest, "vmax": largest}
     for change_axes, validity_axes, name in zip(panels[0], panels[1], names):
         change = changes.sel(proxy=name)
