@@ -7,7 +7,6 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -286,14 +285,24 @@ def _draw_groups(axes, table):
     are_emotions = bool(set(names) & set(EMOTIONS))
     colors = style.colors(names) if are_emotions else dict.fromkeys(names, "#777777")
     activations = table.set_axis(names, axis=1).melt(var_name="group", value_name="activation")
-    options = {"x": "group", "y": "activation", "hue": "group", "palette": colors, "legend": False, "ax": axes}
-    options |= {"size": 4.5, "edgecolor": "black", "linewidth": 0.3, "alpha": 0.85}
+    jitter = 0.15
     pairs = table.dropna()
     if len(names) == 2 and len(pairs):
         axes.plot([0, 1], pairs.T, color=style.RANDOM_COLOR, lw=0.8, zorder=0)
-        seaborn.stripplot(activations, jitter=False, **options)
-    else:
-        seaborn.swarmplot(activations, warn_thresh=1, **options)
+        jitter = 0  # the dots stand at the ends of their lines
+    style.strip(
+        activations,
+        x="group",
+        y="activation",
+        hue="group",
+        palette=colors,
+        jitter=jitter,
+        size=4.5,
+        edgecolor="black",
+        linewidth=0.3,
+        alpha=0.85,
+        ax=axes,
+    )
 
     mean, low, high = statistics.interval(table.to_numpy(float))
     positions = np.arange(len(names)) + 0.3

@@ -7,7 +7,6 @@ from itertools import cycle
 
 import numpy as np
 import pandas as pd
-import seaborn
 import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -144,7 +143,7 @@ def _sex_colors(sexes):
 def _draw_speakers_by_sex(axes, values, labels, sexes):
     """Draw a point for each speaker, by label and, beside each other, by sex."""
     table = values.to_dataframe("value").reset_index()
-    seaborn.swarmplot(
+    style.strip(
         table,
         x="label",
         y="value",
@@ -153,9 +152,8 @@ def _draw_speakers_by_sex(axes, values, labels, sexes):
         hue_order=sexes,
         palette=_sex_colors(sexes),
         dodge=True,
+        jitter=0.2,
         size=3.8,
-        warn_thresh=1,
-        legend=False,
         ax=axes,
     )
 
@@ -199,21 +197,19 @@ def _draw_differences(axes, result, labels):
     """Draw a row per label: each speaker, the mean and its interval."""
     colors = style.colors(labels)
     table = result["difference"].to_dataframe().reset_index()
-    seaborn.swarmplot(
+    style.strip(
         table,
         x="difference",
         y="label",
         hue="label",
         order=labels,
         palette=colors,
+        jitter=0.25,
         size=3,
         edgecolor="#808080",
         linewidth=0.3,
-        warn_thresh=1,
-        legend=False,
         ax=axes,
     )
-    axes.set_xlim(axes.get_xlim())  # points are arranged when drawn, and would rescale the axis
     axes.axvline(0, color="gray", lw=0.8, zorder=0)
     rows = np.arange(len(labels))
     axes.hlines(rows, result["low"], result["high"], color="black", lw=1.4, zorder=3)

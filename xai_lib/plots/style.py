@@ -121,7 +121,7 @@ def heading(figure: Figure, text: str, fontsize: float = 11) -> None:
 def legend_below(axes: Axes, *, columns: int, inside: bool) -> None:
     """Draw the legend of a panel below it; or, as in a figure with panels of others, `inside` of it."""
     if inside:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", frameon=True)
     else:
         handles, labels = axes.get_legend_handles_labels()
         axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
@@ -143,6 +143,19 @@ def apart(n: int, width: float) -> np.ndarray:
     if n > 1:
         return np.linspace(-width, width, n)
     return np.zeros(n)
+
+
+def strip(table: pd.DataFrame, **options) -> None:
+    """Draw a point for each row of a table, by category, as `seaborn.stripplot` does, with the same jitter each time.
+
+    Seaborn draws the jitter from numpy's global generator, which is left as it was.
+    """
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        seaborn.stripplot(table, legend=False, **options)
+    finally:
+        np.random.set_state(state)
 
 
 def waveform(axes: Axes, samples: np.ndarray, rate: int) -> None:
