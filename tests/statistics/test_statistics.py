@@ -86,6 +86,14 @@ def test_sign_flip_test_is_seeded_and_never_zero():
     assert np.isnan(statistics.sign_flip_test(far[:7])) and statistics.sign_flip_test(np.zeros(8)) == 1
 
 
+@pytest.mark.parametrize("n", [62, 63, 64, 91])
+def test_sign_flip_test_draws_signs_for_many_units(n):
+    """Of many units, whose sign patterns no integer of the machine can count, some are drawn."""
+    x = 0.2 + np.random.default_rng(0).standard_normal((n, 2))
+    expected = stats.ttest_1samp(x, 0).pvalue
+    assert statistics.sign_flip_test(x) == pytest.approx(expected, abs=0.03)
+
+
 def test_sign_flip_test_is_exact_up_to_14():
     """With 14 units the least p is exactly 2 / 2^14; with 15 it is 2 (b + 1) / 10,000 of a few draws b."""
     assert statistics.sign_flip_test(np.arange(1.0, 15)) == pytest.approx(2 / 2**14, rel=1e-9)

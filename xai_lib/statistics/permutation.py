@@ -38,7 +38,7 @@ def sign_flip_test(values: ArrayLike, *, axis: int = 0, permutations: int = 9999
     scaled = np.take_along_axis(scaled, finite_first, axis=0)
 
     p = np.full(len(counts), np.nan)
-    for n in np.unique(counts[counts >= MIN_SPEAKERS]):
+    for n in np.unique(counts[counts >= MIN_SPEAKERS]).tolist():  # numpy would overflow at 2**63
         exact = n <= 14 or 2**n <= permutations
         signs = _all_signs(n) if exact else _random_signs(n, permutations, seed)
         same_count = np.flatnonzero(counts == n)
