@@ -94,7 +94,8 @@ def test_strip_leaves_generator_as_it_was(cells):
 
 def test_tiles_set_text_apart():
     """Numbers are black on light tiles and white on dark ones."""
-    figure, axes = style.panels()
+    _, axes = style.panels()
+    axes.text(-5, 9, "mine", color="red")
     values = np.array([[0.0, 0.5, 1.0]])
     style.tiles(axes, values, text=np.array([["dark", "middle", "light"]]), vmin=0, vmax=1)
-    assert [text.get_color() for text in axes.texts] == ["white", "black", "black"]
+    assert [text.get_color() for text in axes.texts] == ["red", "white", "black", "black"]

@@ -113,7 +113,7 @@ def readout_map(
     image = _draw_effects(axes, effects, colors.values, largest=largest, limit=limit)
     style.name_columns(axes, names, **style.SLANTED)
     _draw_groups(axes, effects, groups or {})
-    axes.set_xlabel(f"numbers: the effect, in the unit of its column; {_HATCHED}", fontsize=9)
+    axes.set_xlabel(f"numbers: the effect, in the unit of its column\n{_HATCHED}", fontsize=9)
     unit = "deviation from random neurons\n(half-widths of their 95 % band)"
     figure.colorbar(image, ax=axes, label=unit, extend="both" if peak > limit else "neither")
     return figure

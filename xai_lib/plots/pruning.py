@@ -46,6 +46,7 @@ def class_changes(
     "probability" or "accuracy". Classes are sorted by the value before pruning; the `forgotten` class is marked.
     `units` is the axis label's word for speakers, who are drawn one by one where they are too few for an interval. With
     `ax`, draw into these axes.
+
     Raise ValueError for a dose or a class that `compared` does not have.
     """
     values = forgetting_results.by_class(compared, measure)
@@ -67,7 +68,7 @@ def class_changes(
     for condition in (unpruned, pruned):
         _draw_condition(axes, positions, condition, values, summary, names == forgotten)
 
-    axes.set_xticks(positions, names, **style.SLANTED)
+    axes.set_xticks(positions, names, parse_math=False, **style.SLANTED)
     for tick, name in zip(axes.get_xticklabels(), names):
         if name == forgotten:
             tick.set(color=style.COLORS[1], fontweight="bold")

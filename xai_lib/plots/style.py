@@ -184,6 +184,7 @@ def tiles(
     The middle of a tile is at (column + 0.5, row + 0.5). Tiles of NaN are empty, without their text. `options` are
     those of `seaborn.heatmap`.
     """
+    n_texts_before = len(axes.texts)
     seaborn.heatmap(
         values,
         cmap=cmap,
@@ -197,13 +198,13 @@ def tiles(
         **options,
     )
     image = axes.collections[-1]
-    _set_text_apart(axes, image.to_rgba(values))
+    _set_text_apart(axes.texts[n_texts_before:], image.to_rgba(values))
     return image
 
 
-def _set_text_apart(axes, shades):
+def _set_text_apart(numbers, shades):
     """Make the text on each tile black or white, whichever differs more from its shade [row, column, channel]."""
-    for number in axes.texts:
+    for number in numbers:
         column, row = np.floor(number.get_position()).astype(int)
         is_light = relative_luminance(shades[row, column]) > _EQUAL_CONTRAST
         number.set_color("black" if is_light else "white")
