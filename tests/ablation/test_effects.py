@@ -345,6 +345,18 @@ def test_selected_neurons_of_joined_sweeps_need_one_of_them():
     assert ablation.selected_neurons(joined.sel(k=10, layer=1)) == {1: [3, 9]}
     with pytest.raises(ValueError, match="this result joins selections along k: select one value of it first"):
         ablation.selected_neurons(joined)
+    same = xr.concat([sweeps[0], sweeps[0]], pd.Index(["flip", "zero"], name="edit"))
+    assert ablation.selected_neurons(same) == {0: [3], 1: [3, 9]}
+    assert ablation.selected_neurons(sweeps[0].drop_vars("layer").isel(layer=0)) == {}
+
+
+def test_selected_neurons_ignore_layers_of_other_selections():
+    """Layers that one of two joined selections lacks have no neurons in it."""
+    masks = [selected_mask({2: [7], 4: [3]}, 10), selected_mask({2: [7], 3: [5]}, 10)]
+    sweeps = [mask.to_dataset(name="is_selected") for mask in masks]
+    joined = xr.concat(sweeps, pd.Index([10, 20], name="k"), join="outer")
+    assert ablation.selected_neurons(joined, k=10) == {2: [7], 4: [3]}
+    assert ablation.selected_neurons(joined, k=20) == {2: [7], 3: [5]}
 
 
 def test_effects_refuse_values_without_neuron_sets():

@@ -771,6 +771,19 @@ def test_patching_effect_keeps_random_set_counts(tiny, clips):
     assert p.notnull().values.tolist() == [True, False, True]
 
 
+def test_sweep_cuts_donors_as_it_cuts_clips(tiny, clips):
+    """A copy of a clip that is 20 ms too long changes nothing when it is patched in: both are cut alike."""
+    model = tiny()
+    clip = clips.iloc[:1]
+    waveform = audio.read(clip["path"].iloc[0])
+    model.max_seconds = (len(waveform) - 320) / 16000
+    copy = pd.DataFrame({"audio": [audio.Waveform(waveform, 16000)], "label": ["sad"]}, index=clip.index)
+    edit = ablation.Edit("patch", donors=copy)
+    found = ablation.sweep(model, clip, ablation.Selection(NEURONS), controls=None, edit=edit)
+    assert np.abs(found["logits"] - found["clean_logits"]).max() < 1e-5
+    assert np.abs(found["donor_logits"] - found["clean_logits"]).max() < 1e-5
+
+
 def test_sweep_refuses_clip_as_own_donor(tiny, clips):
     """A sweep refuses a clip as its own donor."""
     with pytest.raises(ValueError, match="a clip is its own donor"):

@@ -4,6 +4,7 @@ that is busy, broken, empty and hostile."""
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -68,7 +69,15 @@ def served():
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                requests.append({"path": self.path, "key": self.headers.get("Authorization"), **json.loads(body)})
+                headers = dict(self.headers)
+                requests.append(
+                    {
+                        "path": self.path,
+                        "headers": headers,
+                        "key": self.headers.get("Authorization"),
+                        **json.loads(body),
+                    }
+                )
                 status, reply = replies.pop(0) if len(replies) > 1 else replies[0]
                 if status == 0:  # hangs up
                     self.connection.shutdown(socket.SHUT_RDWR)
@@ -255,7 +264,10 @@ def test_llm_requires_chat_template(tmp_path):
 def test_endpoint_requests_temperature_zero(served, tmp_path, monkeypatch):
     """The request has temperature 0, seed and token limit, and no token of this machine, and its answer is cached."""
     monkeypatch.setenv("HF_TOKEN", "private")
-    monkeypatch.setenv("OPENAI_API_KEY", "private")
+    for name in ("API_KEY", "ORG_ID", "PROJECT_ID", "ADMIN_KEY"):
+        monkeypatch.setenv(f"OPENAI_{name}", "private")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer private\nX-Mine: private")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/private")
     url, requests = served((200, reply(" a dog \n")))
     llm = descriptions.Endpoint(url, "m", seed=3, max_tokens=17, cache=tmp_path)
     assert llm.ask("system", "user") == llm.ask("system", "user") == "a dog" and len(requests) == 1
@@ -263,6 +275,7 @@ def test_endpoint_requests_temperature_zero(served, tmp_path, monkeypatch):
     assert (asked["path"], asked["model"], asked["seed"]) == ("/v1/chat/completions", "m", 3)
     assert asked["temperature"] == 0 and asked["max_tokens"] == 17
     assert [m["content"] for m in asked["messages"]] == ["system", "user"] and asked["key"] == "Bearer none"
+    assert "private" not in json.dumps(asked["headers"]) and os.environ["OPENAI_ORG_ID"] == "private"
 
 
 @pytest.mark.parametrize("trouble", [(429, "busy"), (500, "oops"), (503, "<html>down</html>"), (0, "")])
@@ -278,6 +291,21 @@ def test_endpoint_retries_after_timeout(served):
     url, requests = served((200, lambda: silence.wait() and reply("late")), *4 * [(200, reply("a dog"))])
     assert descriptions.Endpoint(url, "m", timeout=2).ask("", "u") == "a dog" and len(requests) >= 2
     silence.set()
+
+
+@pytest.mark.parametrize("ending", ["/v1", "/v1/", "", "/", "/v1/chat/completions"])
+def test_endpoint_finds_chat_completions(served, ending):
+    """An address with or without its path leads to the chat completions of the server."""
+    url, requests = served((200, reply("a dog")))
+    assert descriptions.Endpoint(url.removesuffix("/v1") + ending, "m").ask("", "u") == "a dog"
+    assert requests[0]["path"] == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("address", [None, "", "localhost:8000/v1", 8000])
+def test_endpoint_refuses_what_is_no_address(address):
+    """What is no http address is refused at once, and no other server is asked in its place."""
+    with pytest.raises(ValueError, match="base_url must be an address such as 'http://localhost:8000/v1'"):
+        descriptions.Endpoint(address, "m")
 
 
 def test_endpoint_gives_up_after_retries(served):
@@ -325,14 +353,14 @@ def test_endpoint_refuses_unreachable_server():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(ConnectionError, match="after 2 tries"):
+    with pytest.raises(ConnectionError, match="after 2 tries: .*refused"):
         descriptions.Endpoint(url, "m", retries=1).ask("", "u")
 
 
 def test_endpoint_refuses_unknown_model(served):
     """A model that the server does not have raises an OSError with status 404, without a retry."""
     url, requests = served((404, {"error": "no such model"}))
-    with pytest.raises(OSError, match="404"):
+    with pytest.raises(OSError, match="404.*no such model"):
         descriptions.Endpoint(url, "m").ask("", "u")
     assert len(requests) == 1
 

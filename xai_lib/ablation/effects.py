@@ -211,16 +211,19 @@ def selected_neurons(result: xr.Dataset, **where) -> dict[int, list[int]]:
     Raises
     ------
     ValueError
-        The result joins several selections, and `where` does not select one.
+        The result joins different selections, and `where` does not select one.
     """
     if "is_selected" not in result:
         return {}
-    is_selected = select_where(result["is_selected"], where)
+    is_selected = select_where(result["is_selected"], where).fillna(0).astype(bool)  # NaN where joined by "outer"
     layer_dim = "edited_layer" if "edited_layer" in is_selected.coords else "layer"
-    further_dims = set(is_selected.dims) - {"group", layer_dim, "neuron"}
-    if further_dims:
-        names = ", ".join(sorted(further_dims))
-        raise ValueError(f"this result joins selections along {names}: select one value of it first")
+    if layer_dim not in is_selected.coords:
+        return {}
+    for dim in sorted(set(is_selected.dims) - {"group", layer_dim, "neuron"}):
+        first = is_selected.isel({dim: 0}, drop=True)
+        if (is_selected != first).any():
+            raise ValueError(f"this result joins selections along {dim}: select one value of it first")
+        is_selected = first
     neurons = {}
     for layer in np.atleast_1d(is_selected[layer_dim].values):
         of_layer = is_selected if layer_dim not in is_selected.dims else is_selected.sel({layer_dim: layer})

@@ -86,8 +86,10 @@ def usable(model, clips, frames, skipped, donors, sites):
 @torch.no_grad()
 def read(model, source, sites) -> tuple[dict, torch.Tensor]:
     """Return {site: activation [frame, neuron]} and logits [label] of a donor: a path, or sound in memory."""
+    longest = model.max_seconds * model.sample_rate
+    waveform = audio.usable(source, model.sample_rate, shortest=model.span, longest=longest)
     with hooks.capture(model, sites) as seen:
-        logits = model.logits(model.tensor(audio.read(source, model.sample_rate)))
+        logits = model.logits(model.tensor(waveform))
     return {site: seen[site][0] for site in sites}, logits[0]
 
 

@@ -349,12 +349,12 @@ def usable(
     waveform = read(source, sample_rate)
     if longest is not None:
         if len(waveform) > longest + MAX_EXCESS * sample_rate:
+            seconds = round(len(waveform) / sample_rate, 3)
             raise BadClip(
-                f"{source}: {len(waveform) / sample_rate:.4g} s, longer than the {longest / sample_rate:g} s that fit "
-                "one forward pass: use model.over_time(recording) for windows, or corpora.excerpt(recording, start, "
-                "end) for a part"
+                f"{source}: {seconds:g} s, longer than the {longest / sample_rate:g} s that fit one forward pass: use "
+                "model.over_time(recording) for windows, or corpora.excerpt(recording, start, end) for a part"
             )
-        waveform = waveform[: int(longest)]
+        waveform = waveform[: round(longest)]
     if len(waveform) < shortest:
         raise BadClip(f"{source}: {len(waveform)} samples at {sample_rate} Hz, shorter than the {shortest} needed")
     if np.ptp(waveform) == 0:

@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -122,14 +124,13 @@ class Endpoint(_CachedLanguageModel):
     Parameters
     ----------
     base_url : str
-        Such as "http://localhost:8000/v1".
+        Such as "http://localhost:8000/v1"; without a path, "/v1" is meant.
     model : str
         The name under which the server knows it.
     timeout, retries : float, int
-        Seconds to wait for an answer; number of retries if the server cannot be reached, is busy (429) or fails (5xx),
-        each after a longer wait than the one before.
+        Seconds to wait for an answer; number of retries if the server cannot be reached, is busy (429) or fails (5xx).
     api_key : str, optional
-        Key of the server; by default none is sent, also where this machine has one of another service.
+        Key of the server. What the environment holds for OpenAI (`OPENAI_API_KEY` and the like) is not sent to it.
     cache : path, optional
         Folder in which answers are stored.
     """
@@ -148,7 +149,9 @@ class Endpoint(_CachedLanguageModel):
     ):
         from openai import OpenAI
 
-        self.client = OpenAI(base_url=base_url, api_key=api_key or "none", timeout=timeout, max_retries=retries)
+        url = _chat_url(base_url)
+        with _without_openai_variables():
+            self.client = OpenAI(base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=retries)
         self.model = model
         super().__init__(f"{model} at {base_url}", cache, max_tokens=max_tokens, seed=seed)
 
@@ -175,13 +178,37 @@ class Endpoint(_CachedLanguageModel):
             return self.client.chat.completions.create(messages=chat, model=self.model, temperature=0, **options)
         except openai.APIConnectionError as error:  # also where it does not answer in time
             tries = f"{self.client.max_retries + 1} tries" if self.client.max_retries else "one try"
-            raise ConnectionError(f"no answer from {self.name} after {tries}: {error!r:.200}") from error
+            raise ConnectionError(
+                f"no answer from {self.name} after {tries}: {error.__cause__ or error!r:.200}"
+            ) from error
         except openai.APIStatusError as error:
+            reason = error.response.text[:200]
             if error.status_code in (401, 403, 404, 429):  # every other request would fail too
-                raise ConnectionError(f"{self.name} answers {error.status_code}: {str(error)[:200]}") from error
-            raise BadAnswer(f"the server refuses the request ({error.status_code}): {str(error)[:200]}") from error
+                raise ConnectionError(f"{self.name} answers {error.status_code}: {reason}") from error
+            raise BadAnswer(f"the server refuses the request ({error.status_code}): {reason}") from error
         except ValueError as error:  # no JSON
             raise BadAnswer(f"the server's answer is not a chat completion ({error!r:.200})") from error
+
+
+def _chat_url(base_url: str) -> str:
+    """Return the address below which a server answers "/chat/completions"; ValueError if it is no http address."""
+    if not isinstance(base_url, str) or not base_url.startswith(("http://", "https://")):
+        raise ValueError(f"base_url must be an address such as 'http://localhost:8000/v1', not {base_url!r}")
+    url = base_url.rstrip("/").removesuffix("/chat/completions")
+    has_path = bool(urlsplit(url).path)
+    return url if has_path else f"{url}/v1"
+
+
+@contextmanager
+def _without_openai_variables() -> Iterator[None]:
+    """Hide what the environment holds for OpenAI: its client would send organisation and headers to any server."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("OPENAI_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def summaries(summariser, texts: Mapping) -> pd.Series:
