@@ -9,40 +9,37 @@ from pathlib import Path
 import pytest
 
 FUNCTIONS = (
-    "ablation.effects.summary",
-    "ablation.selection.select",
-    "ablation.sweeping.sweep",
-    "activations.exemplars.exemplars",
-    "activations.extraction.activations",
-    "attribution.gradients.grad_x_activation",
-    "attribution.gradientshap.gradient_shap",
-    "attribution.ranking.top_neurons",
-    "corpora.loading.as_clips",
-    "corpora.loading.load",
-    "corpora.sampling.balanced",
-    "corpora.sampling.split",
-    "dissection.describing.describe",
-    "edits.edit",
-    "execution.cascade",
-    "hooks.capture",
-    "hooks.edit",
-    "models.loading.load",
-    "models.model.Model.predict",
-    "pruning.evaluation.evaluate",
-    "pruning.weights.prune",
-    "statistics.intervals.over_speakers",
+    "ablation.effects:summary",
+    "ablation.selection:select",
+    "ablation.sweeping:sweep",
+    "activations.exemplars:exemplars",
+    "activations.extraction:activations",
+    "attribution.gradients:grad_x_activation",
+    "attribution.gradientshap:gradient_shap",
+    "attribution.ranking:top_neurons",
+    "corpora.loading:as_clips",
+    "corpora.loading:load",
+    "corpora.sampling:balanced",
+    "corpora.sampling:split",
+    "dissection.describing:describe",
+    "edits:edit",
+    "execution:cascade",
+    "hooks:capture",
+    "hooks:edit",
+    "models.loading:load",
+    "models.model:Model.predict",
+    "pruning.evaluation:evaluate",
+    "pruning.weights:prune",
+    "statistics.intervals:over_speakers",
 )
 ROOT = Path(__file__).parents[1]
 
 
 def examples_of(name):
-    """The examples in a docstring, by the name of its function below `xai_lib`."""
-    parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        if (ROOT / "xai_lib" / "/".join(parts[:length])).with_suffix(".py").exists():
-            break
-    documented = importlib.import_module(".".join(["xai_lib", *parts[:length]]))
-    for part in parts[length:]:
+    """The examples in a docstring, by its function, "module:function", below `xai_lib`."""
+    module, path = name.split(":")
+    documented = importlib.import_module(f"xai_lib.{module}")
+    for part in path.split("."):
         documented = getattr(documented, part)
     return doctest.DocTestParser().get_doctest(documented.__doc__, {}, name, None, 0)
 

@@ -147,7 +147,9 @@ class NeuronEdit:
 
 
 def check_frames(frames) -> None:
-    """Raise ValueError where `frames` is a text that names no policy."""
+    """Raise ValueError where `frames` is None, or a text that names no policy."""
+    if frames is None:
+        raise ValueError(f"frames must be {', '.join(FRAMES)} or a list of frames, not None")
     if isinstance(frames, str) and frames not in FRAMES:
         raise ValueError(f"unknown frames {frames!r}: use {', '.join(FRAMES)} or a list of frames")
 

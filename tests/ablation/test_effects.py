@@ -472,11 +472,12 @@ def test_verdict_equals_effect_over_speakers_and_paired_tests():
     for other in others:
         with pytest.raises(ValueError, match="rival has other random sets: sweep it with the same controls and seed"):
             ablation.verdict(result, other)
+    with pytest.raises(ValueError, match="unknown variable 'target_chance': a verdict is of a variable of the sweep"):
+        ablation.verdict(result, rivals, variable="target_chance")
     for lacking in (
         without(result, "random"),
         without(result, "target-blind"),
         result.drop_vars("rms"),
-        result.drop_vars("target_change"),
     ):
         with pytest.raises(ValueError, match="a verdict needs random sets and target-blind selections"):
             ablation.verdict(lacking, rivals)

@@ -350,7 +350,8 @@ def test_selection_refuses_invalid_neurons(neurons, message):
         ({"none": []}, "no layer is given for the group 'none'"),
         ({"some": [1], "none": []}, "no layer is given for the group 'none'"),
         ({"some": [1.5]}, "layer must be an integer, not 1.5"),
-        ({"some": "12"}, "layer must be an integer, not '12'"),
+        ({"some": "12"}, "layer must be an integer, not '1'"),
+        ({"some": 1}, "the layers of the group 'some' must be a list, not 1"),
         ([1, 2], r"groups must be {name: layers}, as returned by ablation.groups\(model\), not \[1, 2\]"),
     ],
 )
@@ -367,7 +368,8 @@ def test_selection_with_groups_equals_together():
     neurons = {3: [1], 1: [7, 2], 2: [4]}
     at_once = ablation.Selection(neurons, groups={"outer": [3, 1, 3]})
     afterwards = ablation.Selection(neurons).together({"outer": [3, 1, 3]})
-    for selection in (at_once, afterwards):
+    of_set = ablation.Selection(neurons).together({"outer": {3, 1}})
+    for selection in (at_once, afterwards, of_set):
         assert selection.groups == {"outer": [1, 3]}
         assert list(selection.neurons) == [1, 3]
         assert {layer: indices.tolist() for layer, indices in selection.neurons.items()} == {1: [2, 7], 3: [1]}
@@ -433,6 +435,7 @@ def test_select_takes_k_up_to_width():
         ({"n_peaks": 0}, "n_peaks must be a whole number from 1 up, not 0"),
         ({"n_peaks": "3"}, "n_peaks must be a whole number from 1 up, not '3'"),
         ({"scale": np.nan}, "scale must be a number of standard deviations, not nan"),
+        ({"scale": "2"}, "scale must be a number of standard deviations, not '2'"),
     ],
 )
 def test_edit_refuses_invalid_options(options, message):

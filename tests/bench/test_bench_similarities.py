@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).parents[2]
 CLIPS, NEURONS, CONCEPTS = 2000, 55_000, 50
 RUN = """
 import json, sys, time
@@ -64,6 +66,7 @@ def test_identify_keeps_peak_memory_below_4_gb(measure, benchmark, features, sim
             check=True,
             capture_output=True,
             text=True,
+            cwd=ROOT,
         )
         return json.loads(done.stdout.splitlines()[-1])
 

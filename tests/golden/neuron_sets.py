@@ -24,10 +24,9 @@ def with_neurons(effect: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
 
 def by_prefix(result: xr.Dataset) -> xr.Dataset:
     """Return a result with the variables of each kind of control under a prefix, along a dim of their own."""
-    attributes = with_neurons(result, result).attrs if "is_selected" in result else result.attrs
-    result = result.drop_vars(["is_selected", "edited_layer"], errors="ignore").rename(
-        {new: old for new, old in NAMES.items() if new in result}
-    )
+    if "is_selected" in result:
+        result = with_neurons(result, result).drop_vars(["is_selected", "edited_layer", "neuron"], errors="ignore")
+    result = result.rename({new: old for new, old in NAMES.items() if new in result})
     if "reached" in result:
         assert result["reached"].notnull().all()
         result["reached"] = result["reached"].astype(bool)
@@ -41,7 +40,7 @@ def by_prefix(result: xr.Dataset) -> xr.Dataset:
                 continue
             of_kind = result[name].isel(neuron_set=kinds == kind).rename(neuron_set=prefix).drop_vars("kind")
             split[f"{prefix}_{name}"] = of_kind if kind == "target-blind" else of_kind.drop_vars(prefix)
-    return split.assign_attrs(attributes)
+    return split.assign_attrs(result.attrs)
 
 
 def joined(results: dict, ks) -> xr.Dataset:
@@ -60,7 +59,7 @@ def joined(results: dict, ks) -> xr.Dataset:
     for sweeps in results.values():
         for sweep in sweeps:
             xr.testing.assert_equal(sweep[clean].reset_coords(drop=True), first_sweep[clean].reset_coords(drop=True))
-            assert {**sweep.attrs} == {**first_sweep.attrs}
+            assert sweep.attrs == first_sweep.attrs
     whole[clean] = whole[clean].isel(selected=0, k=0, drop=True)
     if "target" in whole.coords:
         whole = whole.assign_coords(target=whole["target"].transpose("clip", "selected"))

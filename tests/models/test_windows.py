@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from xai_lib import audio, corpora, models, plots
 from xai_lib.models.windows import _window_bounds
 
 RATE = 16000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_over_time_takes_little_memory(tmp_path):
     with soundfile.SoundFile(path, "w", 48000, 2) as file:
         for _ in range(60):
             file.write(0.1 * rng.standard_normal((60 * 48000, 2)))
-    done = subprocess.run([sys.executable, "-c", HOUR, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", HOUR, str(path)], cwd=ROOT, capture_output=True, text=True, check=True)
     n_windows, peak_bytes = map(int, done.stdout.split())
     assert n_windows == 900
     assert peak_bytes < 2e9

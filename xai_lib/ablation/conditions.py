@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -54,13 +55,11 @@ class Edit:
                 raise ValueError(f"unknown mode {mode!r}: the modes are {', '.join(edits.MODES)}")
         if len(set(self.modes)) < len(self.modes):
             raise ValueError(f"modes contains duplicates: {', '.join(self.modes)}")
-        if self.frames is None:
-            raise ValueError(f"frames must be {', '.join(edits.FRAMES)} or a list of frames, not None")
         edits.check_frames(self.frames)
         require_whole_number("window", self.window, least=0)
         require_whole_number("n_peaks", self.n_peaks)
-        if not np.isfinite(self.scale):
-            raise ValueError(f"scale must be a number of standard deviations, not {self.scale}")
+        if not isinstance(self.scale, Real) or not np.isfinite(self.scale):
+            raise ValueError(f"scale must be a number of standard deviations, not {self.scale!r}")
 
     def check(self, model, part: str, clips: pd.DataFrame) -> None:
         """Raise ValueError where statistics or donors that a mode needs are missing, or of another model or part."""

@@ -331,7 +331,7 @@ def average_over_layers(result: xr.Dataset, groups: Mapping[str, Sequence[int]])
     """
     random_positions = np.flatnonzero(result["kind"].values == "random")
     core_dims = ["clip", "neuron_set"]
-    sorted_result = result.drop_vars("is_selected", errors="ignore")
+    sorted_result = result.drop_vars(["is_selected", "neuron"], errors="ignore")
     for name, values in result.data_vars.items():
         if set(core_dims) <= set(values.dims):
             in_order = xr.apply_ufunc(

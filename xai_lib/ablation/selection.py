@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from .. import attribution, edits, results
@@ -86,16 +87,16 @@ class Selection:
 
         Of groups, bool [group, edited_layer, neuron].
         """
-        shape = (len(self.layer_groups), len(self.neurons), model.architecture.width(self.part))
-        is_selected = np.zeros(shape, dtype=bool)
-        for group_number, layer_group in enumerate(self.layer_groups):
-            neurons_of_group = self.neurons_of(layer_group)
-            for layer_number, layer in enumerate(self.neurons):
-                is_selected[group_number, layer_number, neurons_of_group.get(layer, [])] = True
+        width = model.architecture.width(self.part)
+        of_layers = np.zeros((len(self.neurons), width), dtype=bool)
+        for row, neurons in enumerate(self.neurons.values()):
+            of_layers[row, neurons] = True
+        coordinates = {"layer": list(self.neurons), "neuron": np.arange(width)}
+        mask = xr.DataArray(of_layers, coordinates, ("layer", "neuron"))
         if self.groups is None:
-            return xr.DataArray(is_selected.any(axis=1), {"layer": list(self.neurons)}, ("layer", "neuron"))
-        coordinates = {"group": list(self.groups), "edited_layer": list(self.neurons)}
-        return xr.DataArray(is_selected, coordinates, ("group", "edited_layer", "neuron"))
+            return mask
+        of_groups = [mask & mask["layer"].isin(layers) for layers in self.groups.values()]
+        return xr.concat(of_groups, pd.Index(list(self.groups), name="group")).rename(layer="edited_layer")
 
 
 def select(scores: xr.Dataset, k: int = 20, *, layers: Sequence[int] | None = None) -> Selection:
@@ -154,7 +155,9 @@ def _checked_groups(groups, neurons) -> dict[str, list[int]]:
         raise ValueError("no group is given: leave groups out to edit each layer by itself")
     checked = {}
     for name, members in groups.items():
-        members = [_as_layer(layer) for layer in np.atleast_1d(members).tolist()]
+        if not isinstance(members, Iterable):
+            raise ValueError(f"the layers of the group {name!r} must be a list, not {members!r}")
+        members = [_as_layer(layer) for layer in members]
         if not members:
             raise ValueError(f"no layer is given for the group {name!r}")
         checked[name] = sorted(set(members))

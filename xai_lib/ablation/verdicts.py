@@ -105,9 +105,13 @@ def verdict(
 
 
 def _require_controls(result, rivals, variable) -> None:
-    """Raise ValueError where random sets, target-blind selections or rivals are missing, or random sets are sorted."""
+    """Raise ValueError where the variable, random sets, target-blind selections or rivals are missing or unfit."""
     kinds = set(result["kind"].values) if "kind" in result.coords else set()
-    if variable not in result or "rms" not in result or not {"random", "target-blind"} <= kinds:
+    if variable not in result:
+        raise ValueError(
+            f"unknown variable {variable!r}: a verdict is of a variable of the sweep, such as target_change"
+        )
+    if "rms" not in result or not {"random", "target-blind"} <= kinds:
         raise ValueError(
             "a verdict needs random sets and target-blind selections: run sweep with "
             "controls=RandomControls(activation_stats, n=40) or more"

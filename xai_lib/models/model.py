@@ -57,8 +57,9 @@ class Model:
     hop, span : int
         Samples between frames, and in the receptive field of one frame of the front end.
     max_seconds : float
-        Length of the longest clip in one forward pass; longer ones are skipped by name, and `over_time` takes them. It
-        can be set where the architecture has no window of its own and memory suffices.
+        Length of the longest clip in one forward pass. Up to 20 ms more are cut off at the end, as coders add some;
+        longer clips are skipped by name, and `over_time` takes them. It can be set where the architecture has no window
+        of its own and memory suffices.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Model:
         return self.architecture.frame_times(n_samples, self.sample_rate, n)
 
     def stream(self, clips: pd.DataFrame, skipped: dict | None = None) -> Iterator[tuple[Hashable, np.ndarray]]:
-        """Yield what `audio.stream` does at the model's rate, for clips of one frame up to `max_seconds`."""
+        """Yield what `audio.stream` does at the model's rate, for clips from one frame to `max_seconds` (+ 20 ms)."""
         longest = self.max_seconds * self.sample_rate
         return audio.stream(clips, self.sample_rate, shortest=self.span, longest=longest, skipped=skipped)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from .weights import prune
 
 if TYPE_CHECKING:
     from ..models import Model
+
+_STEMMER = snowballstemmer.stemmer("english")
 
 
 def support(model: Model, clips: Any, sites: Sequence[Site], *, sample_rate: int | None = None) -> xr.DataArray:
@@ -274,7 +276,13 @@ def _sort_key(site) -> str:
 
 def _stems(text) -> list[str]:
     """Return the stems of the words of three letters or more, by the English stemmer of Snowball (Porter 2)."""
-    return snowballstemmer.stemmer("english").stemWords(re.findall(r"[^\W\d_]{3,}", text.lower()))
+    return [_stem(word) for word in re.findall(r"[^\W\d_]{3,}", text.lower())]
+
+
+@lru_cache(maxsize=100_000)
+def _stem(word) -> str:
+    """Return the stem of a word in lower case."""
+    return _STEMMER.stemWord(word)
 
 
 def fill_speakers(clips: pd.DataFrame) -> pd.DataFrame:

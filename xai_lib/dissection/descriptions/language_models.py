@@ -178,9 +178,8 @@ class Endpoint(_CachedLanguageModel):
             return self.client.chat.completions.create(messages=chat, model=self.model, temperature=0, **options)
         except openai.APIConnectionError as error:  # also where it does not answer in time
             tries = f"{self.client.max_retries + 1} tries" if self.client.max_retries else "one try"
-            raise ConnectionError(
-                f"no answer from {self.name} after {tries}: {error.__cause__ or error!r:.200}"
-            ) from error
+            cause = error.__cause__ or error
+            raise ConnectionError(f"no answer from {self.name} after {tries}: {cause!r:.200}") from error
         except openai.APIStatusError as error:
             reason = error.response.text[:200]
             if error.status_code in (401, 403, 404, 429):  # every other request would fail too
