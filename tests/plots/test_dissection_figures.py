@@ -27,6 +27,20 @@ def test_description_check_boxes_are_quartiles(rng):
     assert "ρ defined: 88%" in words(axes.figure)
 
 
+def test_description_check_says_where_no_description_has_words():
+    """Where no ρ is defined the figure says why, and it is drawn where only one kind of description has none."""
+    coords = {"layer": [1, 2], "neuron": range(5)}
+    rho = xr.DataArray(np.linspace(-0.5, 0.9, 10).reshape(2, 5), coords, ("layer", "neuron"))
+    nothing = rho.where(False)
+    empty = plots.description_check(xr.Dataset({"rho": nothing, "other": nothing, "shuffled": nothing}))
+    empty.canvas.draw()
+    assert "no description has words that distinguish clips" in words(empty)
+    for lacking in ({"rho": nothing}, {"shuffled": nothing}, {"rho": rho.where(rho["layer"] == 2)}):
+        figure = plots.description_check(xr.Dataset({"rho": rho, "other": rho, "shuffled": rho, **lacking}))
+        figure.canvas.draw()
+        assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["1", "2"]
+
+
 def test_selective_neurons_counts_best_label_once():
     """A significant neuron counts for its best label alone: upward if more active for it, downward if less."""
     auroc = np.full((1, 4, 2), 0.5)

@@ -40,8 +40,14 @@ def description_check(predictivity: xr.Dataset, *, ax: Axes | None = None) -> Fi
         colors[label] = color
 
     figure, axes = style.panel(ax, height=3.8)
+    axes.set_title("Descriptions on held-out clips (box: quartiles; whiskers: 5–95 % of neurons)")
+    table = pd.concat(tables, ignore_index=True)
+    if not table["rho"].notna().any():  # seaborn cannot draw boxes of nothing
+        axes.text(0.5, 0.5, "no description has words that distinguish clips", transform=axes.transAxes, ha="center")
+        axes.set_axis_off()
+        return figure
     seaborn.boxplot(
-        pd.concat(tables, ignore_index=True),
+        table,
         x="layer",
         y="rho",
         hue="description",
@@ -54,7 +60,6 @@ def description_check(predictivity: xr.Dataset, *, ax: Axes | None = None) -> Fi
     )
     axes.axhline(0, color="black", lw=0.8)
     axes.set(ylabel="ρ with the activation", ylim=(-1.02, 1.02))
-    axes.set_title("Descriptions on held-out clips (box: quartiles; whiskers: 5–95 % of neurons)")
     axes.legend(title="description", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
